@@ -1,0 +1,74 @@
+import sys
+import textwrap
+
+import jax
+import pytest
+
+from eqxcnn import models, zoo
+from eqxcnn.errors import InputError
+
+
+def test_list_models_takes_wildcards_and_tasks():
+    assert {"lenet", "mlp", "mnist_cnn", "cifar_cnn"} <= set(zoo.list_models())
+    assert zoo.list_models("*_cnn") == sorted(zoo.list_models("*_cnn"))
+    assert set(zoo.list_models("mnist*")) == {"mnist_cnn"}
+    assert "cifar_cnn" in zoo.list_models(task="cifar")
+    assert "lenet" not in zoo.list_models(task="cifar")
+    with pytest.raises(InputError, match=r"`task` .='cifr'.*`cifar`"):
+        zoo.list_models(task="cifr")
+
+
+def test_unknown_name_gets_the_nearest():
+    for call in (lambda: zoo.card("lenett"), lambda: zoo.create_model("lenett", key=jax.random.key(0))):
+        with pytest.raises(InputError, match=r"no model named `lenett`; did you mean `lenet`"):
+            call()
+
+
+def test_card_of_lenet():
+    card = zoo.card("lenet")
+    assert (card.name, card.family, card.input, card.num_classes) == ("lenet", "lenet", (28, 28, 1), 10)
+    assert card.params == 61_706
+    # By hand: 28x28x6 outputs of 25 products, 10x10x16 of 150, then the three matrices.
+    assert card.multiply_adds == 28 * 28 * 6 * 25 + 10 * 10 * 16 * 150 + 400 * 120 + 120 * 84 + 84 * 10
+
+
+def test_a_wrong_keyword_is_refused_by_name():
+    with pytest.raises(InputError, match=r"`hiden` is no argument of `mnist_cnn`; did you mean `hidden`"):
+        zoo.create_model("mnist_cnn", hiden=3, key=jax.random.key(0))
+
+
+def test_further_keywords_reach_the_architecture():
+    model, _ = zoo.create_model("mnist_cnn", hidden=32, key=jax.random.key(0))
+    assert model.fc1.out_features == 32
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_classes": -1}, "`num_classes` .=-1"),
+        ({"in_channels": 0}, "`in_channels` .=0"),
+        ({"image_size": 11}, "`image_size` .=11x11. is too small for `lenet`: the smallest it takes is 12x12"),
+        ({"pretrained": True}, "`pretrained`.*`lenet`"),
+    ],
+)
+def test_impossible_arguments_are_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        zoo.create_model("lenet", key=jax.random.key(0), **arguments)
+
+
+def test_a_new_file_in_models_appears_by_itself(tmp_path, monkeypatch):
+    (tmp_path / "newnet.py").write_text(
+        textwrap.dedent("""
+        import dataclasses
+        from eqxcnn.models.lenet import variants as lenet
+        variants = {"newnet": dataclasses.replace(lenet["lenet"], recipe=None)}
+        """)
+    )
+    monkeypatch.setattr(models, "__path__", [*models.__path__, str(tmp_path)])
+    zoo._families.cache_clear()
+    try:
+        assert "newnet" in zoo.list_models()
+        assert zoo.create_model("newnet", key=jax.random.key(0))[0].fc2.out_features == 84
+    finally:
+        zoo._families.cache_clear()
+        sys.modules.pop("eqxcnn.models.newnet", None)

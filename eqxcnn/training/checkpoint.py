@@ -1,0 +1,191 @@
+"""Resume checkpoints: everything a run needs to go on after it was stopped."""
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import PyTree
+
+from ..errors import InputError
+from ..weights.tensors import fill, named_slots, on_host
+
+_CHECKSUMS = "SHA256SUMS"  # as `sha256sum -c` reads it
+_SCRATCH = ".scratch"
+
+
+class Checkpoints:
+    """A run's `checkpoints/` folder: an Orbax checkpoint of named arrays for each of the newest steps.
+
+    A folder named by a step is whole: it is written in a scratch folder beside, then renamed. What a killed save
+    leaves behind in there is ignored, and removed by the next save. A checksum of every file shows later damage.
+
+    **Arguments:**
+
+    - `folder`: made by the first save.
+    - `keep`: how many of the newest checkpoints stay.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        if keep < 1:
+            raise InputError(f"`keep` (={keep}) must be at least 1")
+        self._folder = folder.absolute()  # Orbax takes no other
+        self._keep = keep
+        self._damaged: set[int] = set()
+
+    def steps(self) -> tuple[int, ...]:
+        """The steps that have a checkpoint, oldest first, damaged ones included."""
+        if not self._folder.is_dir():
+            return ()
+        return tuple(sorted(int(name) for name in os.listdir(self._folder) if name.isdecimal()))
+
+    def save(self, step: int, tree: PyTree) -> None:
+        """Saves the arrays of any pytree, and returns when they are on the disk.
+
+        A step that was saved before is replaced. Then older checkpoints beyond `keep` are removed, and those that
+        `restore_latest` found damaged.
+
+        **Raises:** `InputError` when they cannot be written; the earlier checkpoints are then still there.
+        """
+        # Orbax takes no array without elements; `restore_latest` makes them from their shape.
+        tensors = on_host({name: slot for name, slot in named_slots(tree).items() if slot.size})
+        scratch = self._folder / _SCRATCH
+        shutil.rmtree(scratch, ignore_errors=True)
+        try:
+            scratch.mkdir(parents=True)
+            _require_space(scratch, sum(tensor.nbytes for tensor in tensors.values()))
+            _write(scratch / str(step), tensors)
+            self._publish(step)
+        except (OSError, ValueError) as error:
+            shutil.rmtree(scratch, ignore_errors=True)
+            reason = _system_reason(error)
+            if reason is None:
+                raise
+            raise InputError(self._not_written(step, reason)) from error
+        self._prune(step)
+
+    def restore_latest(
+        self, like: PyTree, notify: Callable[[str], object] = warnings.warn
+    ) -> tuple[int, PyTree] | None:
+        """The newest intact checkpoint.
+
+        **Arguments:**
+
+        - `like`: a pytree as it was saved; its arrays are replaced, all else in it stays.
+        - `notify`: is told, in a line, of each damaged checkpoint that was passed over.
+
+        **Returns:** the step and the pytree; `None` when there is no checkpoint.
+
+        **Raises:** `InputError` when all are damaged, or when the arrays are not those of `like`.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            folder = self._folder / str(step)
+            damage = _damage(folder)
+            if damage is None:
+                empty = {name: np.zeros(s.shape, s.dtype) for name, s in named_slots(like).items() if s.size == 0}
+                complaint = f"the checkpoint `{folder}` does not fit (resume with the recipe it was made with)"
+                return step, fill(like, _read(folder) | empty, complaint)
+            self._damaged.add(step)
+            notify(f"the checkpoint `{folder}` is damaged ({damage}) and passed over")
+        if steps:
+            raise InputError(f"every checkpoint in `{self._folder}` is damaged; remove it to train from the start")
+        return None
+
+    def close(self) -> None:
+        """Nothing is open between calls: `save` waits for the disk. Here for those who close what they opened."""
+
+    def _publish(self, step: int) -> None:
+        scratch, final = self._folder / _SCRATCH, self._folder / str(step)
+        if final.exists():
+            final.rename(scratch / "replaced")
+        (scratch / str(step)).rename(final)
+        self._damaged.discard(step)
+
+    def _prune(self, newest: int) -> None:
+        """Removes all but the `keep` newest; steps beyond `newest` are of another run and none of our business."""
+        intact = [step for step in self.steps() if step <= newest and step not in self._damaged]
+        scratch = self._folder / _SCRATCH
+        for step in self.steps():
+            if step in self._damaged or step in intact[: -self._keep]:
+                # Out of sight in one go: a removal that is killed leaves no half checkpoint.
+                (self._folder / str(step)).rename(scratch / f"old-{step}")
+        self._damaged.clear()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+    def _not_written(self, step: int, reason: str) -> str:
+        saved = self.steps()
+        left = f"the checkpoint of step {saved[-1]} is still there" if saved else "there is no earlier one"
+        return f"the checkpoint of step {step} cannot be written to `{self._folder}`: {reason}; {left}"
+
+
+def _write(folder: Path, tensors: dict[str, np.ndarray]) -> None:
+    """Writes a checkpoint with its checksums and waits until it is on the disk."""
+    import orbax.checkpoint as ocp  # takes 0.9 s
+
+    # Weights hardly compress, and trying takes longer than writing them.
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_compression=False)) as orbax:
+        orbax.save(folder, ocp.args.PyTreeSave(tensors))
+    (folder / _CHECKSUMS).write_text(_checksums(folder))
+    for path in _files(folder):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def _read(folder: Path) -> dict[str, np.ndarray]:
+    import orbax.checkpoint as ocp
+
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as orbax:
+        return orbax.restore(folder, ocp.args.PyTreeRestore())
+
+
+def _damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint's files, if anything.
+
+    Asked before Orbax sees them: it takes a changed byte for a weight, and fails on other damage in many ways, loudly.
+    """
+    try:
+        expected, found = (folder / _CHECKSUMS).read_text(), _checksums(folder)
+    except (OSError, UnicodeDecodeError) as error:
+        return str(error)
+    differing = set(expected.splitlines(keepends=True)) ^ set(found.splitlines(keepends=True))
+    if not differing:
+        return None
+    name = max(line.partition("  ")[2].strip() for line in differing)
+    return f"`{name}` does not match {_CHECKSUMS}"
+
+
+def _checksums(folder: Path) -> str:
+    """A line `digest  path` for each file but the list of them."""
+    lines = []
+    for path in _files(folder):
+        if path.name != _CHECKSUMS:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            lines.append(f"{digest}  {path.relative_to(folder).as_posix()}\n")
+    return "".join(lines)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _require_space(folder: Path, size: int) -> None:
+    """Fails on a full disk before Orbax does, whose threads would print a screenful of tracebacks."""
+    needed = int(1.1 * size) + 2**20  # with room for Orbax's index
+    if shutil.disk_usage(folder).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _system_reason(error: OSError | ValueError) -> str | None:
+    """The operating system's words when a write failed; `None` when the error is of another kind."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    # Orbax's storage library raises a ValueError for every failure and hides the number in its text.
+    code = re.search(r"os_error_code='(\d+)'", str(error))
+    return os.strerror(int(code[1])) if code else None

@@ -1,0 +1,88 @@
+"""A classifier's scores on labelled images: every image counted once, in batches of one shape."""
+
+from dataclasses import dataclass
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Num
+
+from ..data import eval_batches
+from ..forward import forward, normalize
+from ..types import Classifier, Labels, Pixels
+from .compile import compiled
+from .losses import cross_entropy
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What `evaluate` found.
+
+    - `loss`: mean cross-entropy, in nats.
+    - `confusion`: `[classes classes]` counts, true class by predicted class.
+    """
+
+    loss: float
+    confusion: Int[np.ndarray, "k k"]
+
+    @property
+    def count(self) -> int:
+        """How many images were looked at."""
+        return int(self.confusion.sum())
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the images whose highest score is their label's, from 0 to 1."""
+        return float(np.trace(self.confusion) / self.count)
+
+
+class Evaluator:
+    """Evaluates models of one structure, compiled once.
+
+    **Arguments:**
+
+    - `mean`, `std`: the normalisation, a channel.
+    - `num_classes`: the confusion matrix's side.
+    - `batch_size`: images a call.
+    """
+
+    def __init__(
+        self, mean: Float[Array, " c"], std: Float[Array, " c"], num_classes: int, batch_size: int = 500
+    ) -> None:
+        self._mean, self._std, self._num_classes, self._batch_size = mean, std, num_classes, batch_size
+        self._step = compiled(_sums)
+
+    def __call__(
+        self,
+        model: Classifier,
+        state: eqx.nn.State,
+        images: Num[np.ndarray, "n h w c"],
+        labels: Int[np.ndarray, " n"],
+        rows: Int[np.ndarray, " m"] | None = None,
+    ) -> Scores:
+        """Scores of `model` in eval mode on `uint8` images `[n h w c]` (a memory map will do), or on `rows` of them."""
+        model = eqx.nn.inference_mode(model)
+        rows = np.arange(len(labels)) if rows is None else rows
+        loss, confusion = jnp.zeros(()), jnp.zeros((self._num_classes, self._num_classes), jnp.int32)
+        for batch, mask in zip(*eval_batches(len(rows), min(self._batch_size, len(rows))), strict=True):
+            pixels, classes = images[rows[batch]], labels[rows[batch]]
+            sums = self._step(self._mean, self._std, model, state, pixels, classes, mask)
+            loss, confusion = loss + sums[0], confusion + sums[1]
+        return Scores(float(loss) / len(rows), np.asarray(confusion))
+
+
+def _sums(
+    mean: Float[Array, " c"],
+    std: Float[Array, " c"],
+    model: Classifier,
+    state: eqx.nn.State,
+    images: Pixels,
+    labels: Labels,
+    mask: Bool[Array, " b"],
+) -> tuple[Float[Array, ""], Int[Array, "..."]]:
+    """A batch's summed loss and confusion counts, the images outside the mask left out."""
+    logits, _ = forward(model, state, normalize(images, mean, std), key=None)
+    loss = jnp.where(mask, cross_entropy(logits, labels), 0).sum()
+    num_classes = logits.shape[-1]
+    confusion = jnp.zeros((num_classes, num_classes), jnp.int32)
+    return loss, confusion.at[labels, logits.argmax(-1)].add(mask.astype(jnp.int32))

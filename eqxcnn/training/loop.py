@@ -1,0 +1,157 @@
+"""The training loop: epochs of steps, with what is logged, saved and shown between them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import jax
+
+from ..inference import ImageClassifier, save
+from .compile import compiled
+from .evaluation import Evaluator, Scores
+from .interrupts import Interrupted, Interrupts
+from .job import Job, prepare
+from .progress import TrainingProgress, say
+from .recipe import Recipe
+from .run import Run
+from .step import Sums, TrainState, train_steps
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `fit` gives back.
+
+    - `folder`: the run's folder; `eqxcnn.load(folder)` is the trained classifier.
+    - `test`: its scores on the test split, looked at once, at the end.
+    - `metrics`: the rows of `metrics.jsonl`, one an epoch.
+    """
+
+    folder: Path
+    test: Scores
+    metrics: list[dict[str, Any]]
+
+
+def fit(recipe: Recipe, *, runs: Path | str = "runs") -> Result:
+    """Trains a recipe from its start into a new folder under `runs`.
+
+    **Raises:** `InputError` for a recipe or data that cannot work; `Interrupted` after Ctrl-C or SIGTERM, having saved.
+    """
+    job = prepare(recipe)
+    with Run.create(Path(runs), job.recipe, job.info.name) as run:
+        return _train(job, run, job.start)
+
+
+def resume(folder: Path | str) -> Result:
+    """Goes on with a run that was stopped, from its newest intact checkpoint, to the result it would have had.
+
+    **Raises:** as `fit`; and `InputError` when `folder` is no run, is finished, or has no intact checkpoint.
+    """
+    with Run.open(Path(folder)) as run:
+        job = prepare(run.recipe)
+        restored = run.checkpoints.restore_latest(job.start, notify=say)
+        return _train(job, run, job.start if restored is None else restored[1])
+
+
+def _train(job: Job, run: Run, train: TrainState) -> Result:
+    """Runs what remains of a job and leaves the folder finished."""
+    recipe, first = job.recipe, int(train.step)
+    run.rewind(first // job.steps_per_epoch)
+    evaluator = Evaluator(job.setup.mean, job.setup.std, len(job.info.class_names))
+    with (
+        Interrupts() as interrupts,
+        TrainingProgress(job.epochs, job.steps_per_epoch, recipe.batch_size, first) as progress,
+    ):
+        say(_opening(job, run, first), progress.console)
+        loop = _Loop(job, run, evaluator, interrupts, progress)
+        for epoch in range(first // job.steps_per_epoch, job.epochs):
+            train = loop.epoch(epoch, train)
+        test = evaluator(train.model, train.state, job.test.images, job.test.labels)
+        run.log({"test_loss": test.loss, "test_accuracy": test.accuracy, "test_count": test.count})
+    _save(job, run, train)
+    return Result(run.folder, test, run.metrics)
+
+
+class _Loop:
+    """What the epochs of one run share."""
+
+    def __init__(self, job: Job, run: Run, evaluator: Evaluator, interrupts: Interrupts, progress: TrainingProgress):
+        self._job, self._run, self._evaluator = job, run, evaluator
+        self._interrupts, self._progress = interrupts, progress
+        self._steps = compiled(train_steps, donate=True)
+        self._saved = monotonic()
+
+    def epoch(self, epoch: int, train: TrainState) -> TrainState:
+        """One pass, or what a checkpoint left of it; logs its row and saves when it is time."""
+        job, started = self._job, monotonic()
+        first = int(train.step) - epoch * job.steps_per_epoch
+        done = first
+        for batches in job.batches(epoch, first):
+            train = self._steps(job.setup, train, batches)
+            done += jax.tree.leaves(batches)[0].shape[0]
+            self._progress.step(epoch * job.steps_per_epoch + done, train)
+            if done < job.steps_per_epoch:
+                self._checkpoint(train)
+        row = self._row(epoch, train, (done - first) * job.recipe.batch_size, started)
+        self._run.log(row)
+        self._progress.epoch(row)
+        train = TrainState(train.model, train.state, train.opt_state, train.step, Sums.zero())
+        self._checkpoint(train)
+        return train
+
+    def _checkpoint(self, train: TrainState) -> None:
+        """Saves when asked to stop, or when the last save is long enough ago."""
+        stopped = self._interrupts.received
+        if stopped is None and monotonic() - self._saved < self._job.recipe.checkpoint_seconds:
+            return
+        self._run.checkpoints.save(int(train.step), train)
+        self._saved = monotonic()
+        if stopped is not None:
+            raise Interrupted(stopped, self._run.folder)
+
+    def _row(self, epoch: int, train: TrainState, images: int, started: float) -> dict[str, Any]:
+        """The epoch's metrics; reading the sums waits for its last step, so the time is honest."""
+        count = int(train.sums.count)
+        seconds = monotonic() - started
+        row = {
+            "epoch": epoch + 1,
+            "step": int(train.step),
+            "train_loss": float(train.sums.loss) / count,
+            "train_accuracy": int(train.sums.correct) / count,
+            "seconds": round(seconds, 3),
+            "images_per_second": round(images / seconds, 1),
+        }
+        if len(self._job.validation_rows):
+            job = self._job
+            scores = self._evaluator(train.model, train.state, job.train.images, job.train.labels, job.validation_rows)
+            row |= {"validation_loss": scores.loss, "validation_accuracy": scores.accuracy}
+        return row
+
+
+def _opening(job: Job, run: Run, first: int) -> str:
+    """The line that opens a run: what is trained on what, and where it goes."""
+    recipe = job.recipe
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(job.start.model) if isinstance(leaf, jax.Array))
+    height, width = job.image_size
+    held_out = f", {len(job.validation_rows):,} held out" if len(job.validation_rows) else ""
+    return (
+        f"{recipe.model} ({parameters:,} parameters) on {job.info.name}: {len(job.train_rows):,} training images"
+        f"{held_out}, {len(job.test.labels):,} for the test, {height}x{width}x{job.info.channels}, "
+        f"{len(job.info.class_names)} classes; {f'from step {first:,} of' if first else 'into'} {run.folder}"
+    )
+
+
+def _save(job: Job, run: Run, train: TrainState) -> None:
+    """Writes the trained classifier to the run's `model/`, which also marks the run as finished."""
+    save(
+        run.folder / "model",
+        ImageClassifier(
+            name=job.recipe.model,
+            model=train.model,
+            state=train.state,
+            mean=job.setup.mean,
+            std=job.setup.std,
+            image_size=job.image_size,
+            class_names=job.info.class_names,
+        ),
+    )

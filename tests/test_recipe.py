@@ -1,0 +1,86 @@
+import dataclasses
+
+import pytest
+
+from eqxcnn.errors import InputError
+from eqxcnn.training import Recipe, list_recipes, load_recipe
+from eqxcnn.training.recipe import to_yaml
+
+
+def test_every_shipped_recipe_loads_and_is_of_a_model_that_there_is():
+    assert "lenet" in list_recipes()
+    for name in list_recipes():
+        assert load_recipe(name).model
+
+
+def test_yaml_round_trip(tmp_path):
+    recipe = Recipe(
+        model="cifar_cnn", epochs=3, mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 3.0), image_size=(32, 48),
+        augment=("flip_horizontal", "random_crop(padding=2)"), weight_decay=5e-4, shuffle=False,
+    )  # fmt: skip
+    path = tmp_path / "r.yaml"
+    path.write_text(to_yaml(recipe))
+    assert load_recipe(path) == recipe
+
+
+def test_yaml_numbers_in_every_spelling(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text("learning_rate: 1e-3\nweight_decay: 0\nmean: [0, 1]\nstd: [1, 5e-1]\nimage_size: [28, 30]\n")
+    recipe = load_recipe(path)
+    assert (recipe.learning_rate, recipe.weight_decay) == (1e-3, 0.0)
+    assert (recipe.mean, recipe.std, recipe.image_size) == ((0.0, 1.0), (1.0, 0.5), (28, 30))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("learnign_rate: 1", "`learnign_rate` in the recipe .* is no setting; did you mean `learning_rate`"),
+        ("model: lenett", "no model named `lenett`; did you mean `lenet`"),
+        ("epochs: many", "`epochs` .='many'. must be a whole number or nothing"),
+        ("optimizer: adm", "`optimizer` .='adm'. must be one of 'adam', 'adamw', 'sgd'"),
+        ("image_size: [28]", "`image_size`.*a list of 2, each a whole number"),
+        ("augment: [1]", "`augment`.*a list, each a text"),
+        ("- 1", "must hold lines such as"),
+        ("a: [", "is no YAML"),
+    ],
+)
+def test_bad_yaml_is_refused_in_one_sentence(tmp_path, text, message):
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        load_recipe(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_that_is_not_there_is_named_with_the_nearest():
+    with pytest.raises(InputError, match=r"no recipe named `lenett`; did you mean `lenet`"):
+        load_recipe("lenett")
+    with pytest.raises(InputError, match=r"`nowhere\.yaml` cannot be read: No such file"):
+        load_recipe("nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"learning_rate": -1.0}, "`learning_rate` .=-1.0. must be above 0"),
+        ({"learning_rate": float("nan")}, "`learning_rate` .=nan. must be above 0"),
+        ({"batch_size": 0}, "`batch_size` .=0. must be above 0"),
+        ({"epochs": 0}, "`epochs` .=0. must be above 0"),
+        ({"validation": 1.0}, "`validation` .=1.0. must be 0 or more and below 1"),
+        ({"seed": -1}, "`seed` .=-1. must be 0 or more"),
+        ({"mean": (0.5,)}, "`mean` and `std` go together"),
+        ({"mean": (0.5,), "std": (0.0,)}, "`std` .=.0.0.. must be above 0"),
+        ({"image_size": (8, 8)}, "`image_size` .=8x8. is too small for `lenet`.*12x12"),
+        ({"batch_size": True}, "`batch_size` .=True. must be a whole number"),
+    ],
+)
+def test_impossible_values_are_refused_in_one_sentence(values, message):
+    with pytest.raises(InputError, match=message):
+        Recipe(**values)
+
+
+def test_every_setting_says_what_it_is():
+    source = __import__("inspect").getsource(Recipe)
+    for field in dataclasses.fields(Recipe):
+        _, _, after = source.partition(f"    {field.name}: ")
+        assert after.split("\n")[1].strip().startswith('"""'), field.name

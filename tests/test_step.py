@@ -1,0 +1,140 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from eqxcnn import zoo
+from eqxcnn.layers import BatchNorm, Conv, global_avg_pool
+from eqxcnn.training.compile import compiled
+from eqxcnn.training.step import Setup, TrainState, autodiff, train_step, train_steps
+from eqxcnn.types import Classifier
+
+RNG = np.random.default_rng(0)
+IMAGES = jnp.asarray(RNG.integers(0, 256, (12, 12, 12, 1), np.uint8))
+LABELS = jnp.asarray(RNG.integers(0, 10, 12).astype(np.int32))
+
+
+class Tiny(Classifier):
+    """A convolution, a BatchNorm and a dropout: state and randomness in as little as there can be."""
+
+    conv: Conv
+    norm: BatchNorm
+    drop: eqx.nn.Dropout
+    head: eqx.nn.Linear
+
+    def __init__(self, *, key):
+        first, second = jax.random.split(key)
+        self.conv, self.norm = Conv(1, 4, 3, key=first), BatchNorm(4)
+        self.drop, self.head = eqx.nn.Dropout(0.5), eqx.nn.Linear(4, 10, key=second)
+
+    def features(self, image, state, *, key):
+        x, state = self.norm(self.conv(image), state)
+        return (x,), state
+
+    def __call__(self, image, state, *, key):
+        (x,), state = self.features(image, state, key=key)
+        return self.head(self.drop(global_avg_pool(x), key=key)), state
+
+
+def setup(optimizer, augment=None, data=(IMAGES, LABELS), value_and_grad=None):
+    mean, std = jnp.array([0.5]), jnp.array([0.25])
+    return Setup(value_and_grad or autodiff(), optimizer, augment, jax.random.key(7), mean, std, data)
+
+
+def start(optimizer, make=lambda key: Tiny(key=key)):
+    model, state = eqx.nn.make_with_state(make)(jax.random.key(0))
+    return TrainState.start(model, state, optimizer)
+
+
+def leaves(tree):
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(eqx.filter(tree, eqx.is_array))]
+
+
+def assert_equal(first, second):
+    for one, other in zip(leaves(first), leaves(second), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_step_is_gradient_descent_on_the_mean_loss():
+    model, state = zoo.create_model("mlp", image_size=12, key=jax.random.key(0))
+    optimizer = optax.sgd(0.1)
+    after = train_step(setup(optimizer), TrainState.start(model, state, optimizer), jnp.arange(4))
+
+    def loss(model):
+        images = (IMAGES[:4] / 255 - 0.5) / 0.25
+        logits = jax.vmap(lambda image: model(image, state, key=None)[0])(images)
+        return -jnp.take_along_axis(jax.nn.log_softmax(logits), LABELS[:4, None], 1).mean()
+
+    value, gradients = eqx.filter_value_and_grad(loss)(model)
+    expected = eqx.apply_updates(model, jax.tree.map(lambda g: -0.1 * g, gradients))
+    for one, other in zip(leaves(after.model), leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(after.sums.loss, 4 * value, rtol=1e-5)
+    assert (int(after.sums.count), int(after.step)) == (4, 1)
+
+
+def test_rows_of_resident_images_and_a_streamed_batch_are_the_same_step():
+    optimizer, rows = optax.adam(1e-2), jnp.array([3, 1, 8])
+    resident = train_step(setup(optimizer), start(optimizer), rows)
+    streamed = train_step(setup(optimizer, data=None), start(optimizer), (IMAGES[rows], LABELS[rows]))
+    assert_equal(resident, streamed)
+
+
+def test_scanned_steps_are_single_steps_one_after_the_other():
+    # Not Adam: the gradient of a bias before BatchNorm is nothing but rounding, and Adam would make it full size.
+    optimizer, rows = optax.sgd(1e-2), jnp.array([[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]])
+    fixed = setup(optimizer)
+    one_by_one = start(optimizer)
+    for each in rows:
+        one_by_one = compiled(train_steps)(fixed, one_by_one, each[None])
+    scanned = compiled(train_steps)(fixed, start(optimizer), rows)
+    for one, other in zip(leaves(one_by_one), leaves(scanned), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    assert int(scanned.step) == 3
+
+
+def test_all_randomness_is_a_function_of_seed_and_step():
+    optimizer, rows = optax.sgd(0.1), jnp.arange(6)
+    first = train_step(setup(optimizer), start(optimizer), rows)
+    assert_equal(first, train_step(setup(optimizer), start(optimizer), rows))
+    later = eqx.tree_at(lambda train: train.step, start(optimizer), jnp.array(5, jnp.int32))
+    assert float(train_step(setup(optimizer), later, rows).sums.loss) != float(first.sums.loss)
+
+
+def test_every_image_of_a_batch_is_augmented_with_a_key_of_its_own():
+    seen = []
+
+    def value_and_grad(model, state, images, labels, key):
+        seen.append(images)
+        return autodiff()(model, state, images, labels, key)
+
+    def noise(image, key):
+        return jnp.full_like(image, jax.random.uniform(key))
+
+    optimizer = optax.sgd(0.1)
+    train_step(setup(optimizer, noise, value_and_grad=value_and_grad), start(optimizer), jnp.zeros(5, jnp.int32))
+    assert len(np.unique(seen[0])) == 5
+
+
+def test_batchnorm_statistics_move_in_training():
+    optimizer = optax.sgd(0.1)
+    before = start(optimizer)
+    after = train_step(setup(optimizer), before, jnp.arange(6))
+    mean = before.model.norm.running_mean
+    assert not np.array_equal(after.state.get(mean), np.zeros(4))
+
+
+def test_donated_memory_gives_the_same_numbers():
+    optimizer = optax.adam(1e-2)
+    rows = jnp.arange(6)[None]
+    kept = compiled(train_steps)(setup(optimizer), start(optimizer), rows)
+    donated = compiled(train_steps, donate=True)(setup(optimizer), start(optimizer), rows)
+    assert_equal(kept, donated)
+
+
+def test_rows_without_resident_images_is_a_plain_error():
+    optimizer = optax.sgd(0.1)
+    with pytest.raises(AssertionError, match=r"holds no data"):
+        train_step(setup(optimizer, data=None), start(optimizer), jnp.arange(4))

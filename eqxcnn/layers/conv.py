@@ -1,0 +1,132 @@
+"""Two-dimensional convolution of one image, channels last."""
+
+from typing import TypeAlias
+
+import equinox as eqx
+import jax.numpy as jnp
+from beartype import beartype
+from jax import lax
+from jax.nn.initializers import Initializer, he_normal
+from jaxtyping import Array, Float, jaxtyped
+
+from ..errors import InputError
+from ..types import Key
+from ._sizes import Size, pair
+
+Edges: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
+
+_HE_NORMAL = he_normal()
+
+
+class Conv(eqx.Module):
+    """Convolves one image `[h w in_channels]` with a bank of kernels (a cross-correlation, as in every CNN library).
+
+    The output is `[h' w' out_channels]`, where `h' = (h + top + bottom - dilation * (kh - 1) - 1) // stride + 1` and
+    `w'` likewise.
+
+    **Arguments:**
+
+    - `in_channels`, `out_channels`: the number of channels of the input and of the output.
+    - `kernel_size`, `stride`, `dilation`: an integer, or a `(height, width)` pair.
+    - `padding`: the zeros added around the image. `"SAME"` gives `h' = ceil(h / stride)` and puts an odd zero at the
+      bottom and right, so it differs from torch's `padding=1` at stride 2; `"VALID"` adds none; else a number of
+      pixels, a `(height, width)` pair, or `((top, bottom), (left, right))`.
+    - `groups`: channels are split into this many groups that do not see each other; `in_channels` is a depthwise one.
+    - `use_bias`: whether a bias, zero at first, is added to each output channel.
+    - `weight_init`: a `jax.nn.initializers` initialiser of the `[kh kw in_channels/groups out_channels]` kernel; He
+      et al. 2015, eq. 10, unless told otherwise.
+    - `key`: the randomness of the initialisation.
+
+    **Raises:** `InputError` for sizes that cannot be.
+    """
+
+    weight: Float[Array, "kh kw i o"]
+    bias: Float[Array, " o"] | None
+    in_channels: int = eqx.field(static=True)
+    out_channels: int = eqx.field(static=True)
+    kernel_size: tuple[int, int] = eqx.field(static=True)
+    stride: tuple[int, int] = eqx.field(static=True)
+    padding: str | Edges = eqx.field(static=True)
+    dilation: tuple[int, int] = eqx.field(static=True)
+    groups: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: str | Size | Edges = "SAME",
+        dilation: Size = 1,
+        groups: int = 1,
+        use_bias: bool = True,
+        weight_init: Initializer = _HE_NORMAL,
+        *,
+        key: Key,
+    ):
+        _check_channels(in_channels, out_channels, groups)
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size = pair("kernel_size", kernel_size, least=1)
+        self.stride = pair("stride", stride, least=1)
+        self.padding = _edges(padding)
+        self.dilation = pair("dilation", dilation, least=1)
+        self.groups = groups
+        self.weight = weight_init(key, (*self.kernel_size, in_channels // groups, out_channels))
+        self.bias = jnp.zeros(out_channels, self.weight.dtype) if use_bias else None
+
+    @jaxtyped(typechecker=beartype)
+    def __call__(self, image: Float[Array, "h w {self.in_channels}"]) -> Float[Array, "h2 w2 {self.out_channels}"]:
+        """The image's feature maps; an image and a kernel of different dtypes meet by JAX's promotion.
+
+        **Raises:** `InputError` if the dilated kernel is larger than the padded image.
+        """
+        dtype = jnp.result_type(image, self.weight)
+        out = lax.conv_general_dilated(
+            # A batch of one: `vmap` turns it into the batch, and the whole into one plain convolution.
+            lax.expand_dims(image.astype(dtype), [0]),
+            self.weight.astype(dtype),
+            self.stride,
+            self.padding,
+            rhs_dilation=self.dilation,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=self.groups,
+        )
+        out = lax.squeeze(out, [0])
+        if 0 in out.shape:
+            raise InputError(
+                f"`image` (height and width {image.shape[:2]}) is too small for `kernel_size` (={self.kernel_size}) "
+                f"with `padding` (={self.padding!r}) and `dilation` (={self.dilation}): give a larger image or a "
+                "smaller kernel."
+            )
+        return out if self.bias is None else out + self.bias
+
+
+def _check_channels(in_channels: int, out_channels: int, groups: int) -> None:
+    for name, value in (("in_channels", in_channels), ("out_channels", out_channels), ("groups", groups)):
+        if value < 1:
+            raise InputError(f"`{name}` (={value}) must be at least 1.")
+    for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
+        if value % groups:
+            raise InputError(f"`{name}` (={value}) must be divisible by `groups` (={groups}).")
+
+
+def _edges(padding: str | Size | Edges) -> str | Edges:
+    """Padding as `lax` wants it: a word, or `((top, bottom), (left, right))`."""
+    match padding:
+        case "SAME" | "VALID":
+            return padding
+        case int():
+            edges = (padding, padding), (padding, padding)
+        case (int() as height, int() as width):
+            edges = (height, height), (width, width)
+        case ((int() as top, int() as bottom), (int() as left, int() as right)):
+            edges = (top, bottom), (left, right)
+        case _:
+            edges = None
+    if edges is None or min(map(min, edges)) < 0:
+        raise InputError(
+            f'`padding` (={padding!r}) must be "SAME", "VALID", or integers of at least 0: one, a (height, width) '
+            "pair, or a ((top, bottom), (left, right)) pair of pairs."
+        )
+    return edges

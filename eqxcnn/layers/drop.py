@@ -1,0 +1,50 @@
+"""Stochastic depth."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from beartype import beartype
+from jaxtyping import Array, Float, jaxtyped
+
+from ..errors import InputError
+from ..types import Key
+
+
+class DropPath(eqx.Module):
+    """Drops one example's whole residual branch at random in training (Huang et al. 2016, stochastic depth).
+
+    The branch is kept with probability `1 - rate` and then divided by it, so its expectation does not change and eval
+    mode (`eqx.nn.inference_mode`) is the identity.
+
+    **Arguments:**
+
+    - `rate`: the probability of dropping, at least 0 and below 1.
+    - `inference`: whether to be in eval mode.
+
+    **Raises:** `InputError` for a `rate` out of range.
+    """
+
+    rate: float
+    inference: bool
+
+    def __init__(self, rate: float, inference: bool = False):
+        if not 0 <= rate < 1:
+            raise InputError(f"`rate` (={rate}) is a probability of dropping and must be at least 0 and below 1.")
+        self.rate = rate
+        self.inference = inference
+
+    @jaxtyped(typechecker=beartype)
+    def __call__(self, x: Float[Array, "*shape"], *, key: Key | None) -> Float[Array, "*shape"]:
+        """`x / (1 - rate)` or zeros; `x` itself in eval mode or at rate 0, where `key` may be `None`.
+
+        **Raises:** `InputError` if a key is needed and `key` is `None`.
+        """
+        if self.inference or self.rate == 0:
+            return x
+        if key is None:
+            raise InputError(
+                f"`key` (=None) must be a random key while DropPath with `rate` (={self.rate}) is training: pass one, "
+                "or use eval mode (`eqx.nn.inference_mode`)."
+            )
+        keep = 1 - self.rate
+        return jnp.where(jax.random.bernoulli(key, keep), x / keep, 0)

@@ -1,0 +1,160 @@
+"""Pooling of one image, channels last. Sizes, padding and `ceil_mode` mean what they mean in torch."""
+
+from collections.abc import Callable
+from functools import reduce
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from beartype import beartype
+from jax import lax
+from jaxtyping import Array, Float, jaxtyped
+
+from ..errors import InputError
+from ..types import Image
+from ._sizes import Size, pair
+
+
+class MaxPool(eqx.Module):
+    """The largest value of each window of an image `[h w c]`, a channel on its own.
+
+    The output is `[h' w' c]` with `h' = (h + 2 * padding - kernel) // stride + 1`, rounded up in `ceil_mode`. Where
+    several values tie for the largest they share the gradient, whose sum is kept; torch gives it to the first of them.
+
+    **Arguments:**
+
+    - `kernel_size`: the window, an integer or a `(height, width)` pair.
+    - `stride`: from one window to the next, likewise; the kernel's size unless told otherwise.
+    - `padding`: pixels added on either side that never win, at most half a kernel.
+    - `ceil_mode`: whether a last window may reach past the padding, as long as it starts before it.
+
+    **Raises:** `InputError` for sizes that cannot be.
+    """
+
+    kernel_size: tuple[int, int] = eqx.field(static=True)
+    stride: tuple[int, int] = eqx.field(static=True)
+    padding: tuple[int, int] = eqx.field(static=True)
+    ceil_mode: bool = eqx.field(static=True)
+
+    def __init__(self, kernel_size: Size, stride: Size | None = None, padding: Size = 0, *, ceil_mode: bool = False):
+        self.kernel_size, self.stride, self.padding = _check_window(kernel_size, stride, padding)
+        self.ceil_mode = ceil_mode
+
+    @jaxtyped(typechecker=beartype)
+    def __call__(self, image: Image) -> Float[Array, "h2 w2 c"]:
+        """The pooled image.
+
+        **Raises:** `InputError` if the window is larger than the padded image.
+        """
+        return _pool(image, self, -jnp.inf, jnp.maximum, jnp.max)
+
+
+class AvgPool(eqx.Module):
+    """The mean of each window of an image `[h w c]`, a channel on its own.
+
+    **Arguments:**
+
+    - `kernel_size`, `stride`, `padding`, `ceil_mode`: as for `MaxPool`; padding adds zeros.
+    - `count_include_pad`: whether the zeros of the padding count as values of their window.
+
+    **Raises:** `InputError` for sizes that cannot be.
+    """
+
+    kernel_size: tuple[int, int] = eqx.field(static=True)
+    stride: tuple[int, int] = eqx.field(static=True)
+    padding: tuple[int, int] = eqx.field(static=True)
+    ceil_mode: bool = eqx.field(static=True)
+    count_include_pad: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        kernel_size: Size,
+        stride: Size | None = None,
+        padding: Size = 0,
+        *,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ):
+        self.kernel_size, self.stride, self.padding = _check_window(kernel_size, stride, padding)
+        self.ceil_mode = ceil_mode
+        self.count_include_pad = count_include_pad
+
+    @jaxtyped(typechecker=beartype)
+    def __call__(self, image: Image) -> Float[Array, "h2 w2 c"]:
+        """The pooled image, summed in at least float32.
+
+        **Raises:** `InputError` if the window is larger than the padded image.
+        """
+        wide = image.astype(np.promote_types(image.dtype, np.float32))
+        total = _pool(wide, self, 0.0, jnp.add, jnp.sum)
+        rows, columns = (_counts(self, axis, image.shape[axis], total.shape[axis]) for axis in (0, 1))
+        counts = jnp.asarray(np.outer(rows, columns)[:, :, None], wide.dtype)
+        return (total / counts).astype(image.dtype)
+
+
+@jaxtyped(typechecker=beartype)
+def global_avg_pool(x: Image) -> Float[Array, " c"]:
+    """Each channel's mean over all positions of one image."""
+    return jnp.mean(x, axis=(0, 1))
+
+
+@jaxtyped(typechecker=beartype)
+def global_max_pool(x: Image) -> Float[Array, " c"]:
+    """Each channel's largest value over all positions of one image."""
+    return jnp.max(x, axis=(0, 1))
+
+
+def _check_window(kernel_size: Size, stride: Size | None, padding: Size) -> tuple[tuple[int, int], ...]:
+    kernel = pair("kernel_size", kernel_size, least=1)
+    edge = pair("padding", padding, least=0)
+    if any(2 * each > size for each, size in zip(edge, kernel, strict=True)):
+        raise InputError(f"`padding` (={padding}) must be at most half of `kernel_size` (={kernel_size}).")
+    return kernel, kernel if stride is None else pair("stride", stride, least=1), edge
+
+
+def _pool(
+    image: Image,
+    pool: MaxPool | AvgPool,
+    fill: float,
+    combine: Callable[[Array, Array], Array],
+    combine_axes: Callable[..., Array],
+) -> Float[Array, "h2 w2 c"]:
+    """Combines each window's values; `combine` takes two arrays, `combine_axes` an array and its `axis`."""
+    (kh, kw), (h, w) = pool.kernel_size, (_windows(pool, axis, image.shape[axis]) for axis in (0, 1))
+    # One pad, negative where pixels are left over, makes the image end where its last window ends.
+    spans = [(count - 1) * stride + size for count, stride, size in zip((h, w), pool.stride, (kh, kw), strict=True)]
+    edges = [(edge, span - size - edge, 0) for edge, span, size in zip(pool.padding, spans, image.shape, strict=False)]
+    x = lax.pad(image, jnp.asarray(fill, image.dtype), [*edges, (0, 0, 0)])
+    if pool.stride == pool.kernel_size:
+        return combine_axes(x.reshape(h, kh, w, kw, x.shape[-1]), axis=(1, 3))
+    # Slices along one axis and then the other, as the backward pass of `lax.reduce_window` is slow on a CPU, and that
+    # of a slice for each of the kernel's pixels slower still.
+    for axis, size, stride, span in zip((0, 1), (kh, kw), pool.stride, spans, strict=True):
+        x = reduce(combine, (lax.slice_in_dim(x, i, span - size + i + 1, stride, axis) for i in range(size)))
+    return x
+
+
+def _windows(pool: MaxPool | AvgPool, axis: int, size: int) -> int:
+    """How many windows fit along an axis of `size` pixels."""
+    kernel, stride, edge = pool.kernel_size[axis], pool.stride[axis], pool.padding[axis]
+    room = size + 2 * edge - kernel
+    count = (-(-room // stride) if pool.ceil_mode else room // stride) + 1
+    if pool.ceil_mode and (count - 1) * stride >= size + edge:
+        count -= 1
+    if count < 1:
+        raise InputError(
+            f"`image` ({size} pixels {'high' if axis == 0 else 'wide'}) is too small for `kernel_size` "
+            f"(={pool.kernel_size}) with `padding` (={pool.padding}): give a larger image or a smaller kernel."
+        )
+    return count
+
+
+def _counts(pool: AvgPool, axis: int, size: int, windows: int) -> np.ndarray:
+    """What the sum of each window along an axis of `size` pixels is divided by."""
+    edge = pool.padding[axis]
+    starts = np.arange(windows) * pool.stride[axis] - edge
+    # Pixels that `ceil_mode` reaches beyond the padding are never counted.
+    ends = np.minimum(starts + pool.kernel_size[axis], size + edge)
+    if not pool.count_include_pad:
+        starts, ends = np.maximum(starts, 0), np.minimum(ends, size)
+    return ends - starts

@@ -56,7 +56,7 @@ def test_the_run_folder_holds_what_is_promised(finished):
     rows = read_metrics(folder)
     assert [row.get("epoch") for row in rows] == [1, 2, 3, None]
     assert {"train_loss", "train_accuracy", "validation_loss", "validation_accuracy"} <= rows[0].keys()
-    assert rows[-1]["test_count"] == 360
+    assert rows[-1]["test_count"] == 359
     assert {"jax", "python", "devices", "commit"} <= json.loads((folder / "environment.json").read_text()).keys()
     assert (folder / "model" / "model.safetensors").exists()
     assert folder.name.startswith("lenet-digits-")
@@ -138,7 +138,7 @@ def test_a_truncated_newest_checkpoint_is_named_and_the_one_before_used(tmp_path
         (["--model", "lenett"], "no model named `lenett`; did you mean `lenet`"),
         (["--learning-rate", "-1"], "`learning_rate` (=-1.0) must be above 0"),
         (["--batch-size", "0"], "`batch_size` (=0) must be above 0"),
-        (["--batch-size", "5000"], "`batch_size` (=5000) is more than the 1,293 training images"),
+        (["--batch-size", "5000"], "`batch_size` (=5000) is more than the 1,295 training images"),
         (["--image-size", "8", "8"], "too small for `lenet`: the smallest it takes is 12x12"),
         (["--data", "nosuch"], "nosuch"),
         (["--recipe", "lenett"], "no recipe named `lenett`; did you mean `lenet`"),

@@ -97,9 +97,6 @@ class Checkpoints:
             raise InputError(f"every checkpoint in `{self._folder}` is damaged; remove it to train from the start")
         return None
 
-    def close(self) -> None:
-        """Nothing is open between calls: `save` waits for the disk. Here for those who close what they opened."""
-
     def _publish(self, step: int) -> None:
         scratch, final = self._folder / _SCRATCH, self._folder / str(step)
         if final.exists():

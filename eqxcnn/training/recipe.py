@@ -3,7 +3,6 @@
 import dataclasses
 import math
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -12,6 +11,9 @@ from beartype.door import is_bearable
 
 from .. import zoo
 from ..errors import InputError, nearest
+
+#: Where the recipes that come with the package lie.
+_SHIPPED = Path(__file__).parents[1] / "recipes"
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def load_recipe(source: str | Path) -> Recipe:
     """
     path = Path(source)
     if not path.suffix and not path.exists():
-        path = Path(str(files("eqxcnn") / "recipes" / f"{source}.yaml"))
+        path = _SHIPPED / f"{source}.yaml"
         if not path.exists():
             raise InputError(f"there is no recipe named `{source}`; {nearest(str(source), list_recipes())}")
     try:
@@ -94,7 +96,7 @@ def load_recipe(source: str | Path) -> Recipe:
 
 def list_recipes() -> list[str]:
     """Names of the recipes shipped with the package."""
-    return sorted(entry.name[:-5] for entry in (files("eqxcnn") / "recipes").iterdir() if entry.name.endswith(".yaml"))
+    return sorted(path.stem for path in _SHIPPED.glob("*.yaml"))
 
 
 def recipe_from(values: dict[str, Any], origin: str) -> Recipe:

@@ -77,7 +77,6 @@ class Run:
 
     def __exit__(self, *exception: object) -> None:
         """Lets other processes have the folder."""
-        self.checkpoints.close()
         self._lock.release()
 
 

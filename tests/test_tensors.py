@@ -1,0 +1,278 @@
+import contextlib
+import resource
+from collections.abc import Callable
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors
+
+from eqxcnn.errors import InputError
+from eqxcnn.weights import from_tensors, load_safetensors, save_safetensors, to_tensors, write_text_atomically
+
+
+class Norm(eqx.Module):
+    scale: jax.Array
+    running_mean: eqx.nn.StateIndex
+    moments: eqx.nn.StateIndex
+
+    def __init__(self, channels):
+        self.scale = jnp.ones(channels, jnp.bfloat16)
+        self.running_mean = eqx.nn.StateIndex(jnp.zeros(channels))
+        self.moments = eqx.nn.StateIndex({"count": jnp.zeros((), jnp.int32), "var": [jnp.ones(channels)]})
+
+
+class Net(eqx.Module):
+    weight: jax.Array
+    blocks: list
+    temperature: jax.Array
+    table: np.ndarray
+    bias: None
+    activation: Callable
+    rate: float
+    training: bool
+    width: int = eqx.field(static=True)
+
+    def __init__(self, key):
+        self.weight = jax.random.normal(key, (2, 3))
+        self.blocks = [Norm(3), Norm(2)]
+        self.temperature = jnp.asarray(1.5)
+        self.table = np.arange(4, dtype=np.int32)
+        self.bias, self.activation, self.rate, self.training, self.width = None, jax.nn.relu, 0.5, True, 3
+
+
+NAMES = [
+    "weight",
+    "blocks.0.scale",
+    "blocks.0.running_mean",
+    "blocks.0.moments.count",
+    "blocks.0.moments.var.0",
+    "blocks.1.scale",
+    "blocks.1.running_mean",
+    "blocks.1.moments.count",
+    "blocks.1.moments.var.0",
+    "temperature",
+    "table",
+]
+
+
+def make(seed=0):
+    return eqx.nn.make_with_state(Net)(jax.random.key(seed))
+
+
+def trained():
+    """A net with a different value in every array."""
+    leaves, structure = jax.tree.flatten(make())
+    numbers = [leaf + (i + 1) if eqx.is_array(leaf) else leaf for i, leaf in enumerate(leaves)]
+    return jax.tree.unflatten(structure, numbers)
+
+
+def same(one, other):
+    assert one.keys() == other.keys()
+    for name in one:
+        assert one[name].dtype == other[name].dtype, name
+        assert one[name].shape == other[name].shape, name
+        assert one[name].tobytes() == other[name].tobytes(), name
+
+
+def test_names_are_the_paths_of_arrays_and_state_values():
+    assert list(to_tensors(*make())) == NAMES
+
+
+def test_values_come_from_the_state_and_not_from_initial_values():
+    model, state = make()
+    state = state.set(model.blocks[1].running_mean, jnp.array([3.0, 4.0]))
+    assert to_tensors(model, state)["blocks.1.running_mean"].tolist() == [3.0, 4.0]
+
+
+def test_tensors_stay_when_the_device_buffer_is_donated():
+    array = jax.jit(lambda x: x * 2)(jnp.ones(1000))
+    tensors = to_tensors({"a": array}, eqx.nn.State({}))
+    jax.jit(lambda x: x - 1, donate_argnums=0)(array).block_until_ready()
+    assert (tensors["a"] == 2).all()
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_round_trip(abstract):
+    model, state = trained()
+    tensors = to_tensors(model, state)
+    # A weak type may only be kept, never made: it decides the dtype of later arithmetic.
+    empty = eqx.filter_eval_shape(eqx.nn.make_with_state(Net), jax.random.key(1)) if abstract else make(1)
+    new_model, new_state = from_tensors(*empty, tensors)
+    same(to_tensors(new_model, new_state), tensors)
+    assert new_model.activation is jax.nn.relu
+    assert new_model.rate == 0.5
+    assert jax.tree.structure((new_model, new_state)) == jax.tree.structure((model, state))
+    assert new_state.get(new_model.blocks[0].running_mean).tolist() == state.get(model.blocks[0].running_mean).tolist()
+    assert isinstance(new_model.weight, jax.Array)
+    assert new_model.temperature.weak_type
+    assert not new_model.weight.weak_type
+
+
+def aligned(size):
+    """Zeros at an address that JAX on a CPU would take over without copying."""
+    memory = np.zeros(4 * size + 64, np.uint8)
+    first = -memory.ctypes.data % 64
+    return memory[first : first + 4 * size].view(np.float32)
+
+
+def test_the_filled_model_does_not_share_memory_with_the_tensors():
+    tensors = {"jax": aligned(4096), "numpy": aligned(4)}
+    model, _ = from_tensors({"jax": jnp.ones(4096), "numpy": np.ones(4, np.float32)}, eqx.nn.State({}), tensors)
+    for array in tensors.values():
+        array.fill(7)
+    assert not model["jax"].any()
+    assert not model["numpy"].any()
+
+
+def test_restored_arrays_stay_on_the_device_they_were_put_on():
+    device = jax.devices()[0]
+    model, state = eqx.filter_shard(make(), device)
+    put, _ = from_tensors(model, state, to_tensors(model, state))
+    assert put.weight.committed
+    assert put.weight.sharding == model.weight.sharding
+    free, _ = from_tensors(*make(), to_tensors(*make()))
+    assert not free.weight.committed
+
+
+def test_model_without_arrays():
+    model, state = eqx.nn.make_with_state(lambda: eqx.nn.Identity())()
+    assert to_tensors(model, state) == {}
+    assert from_tensors(model, state, {})[0] == model
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t.pop("blocks.1.scale"), r"1 missing \(`blocks.1.scale`\)$"),
+        (lambda t: t.update(extra=np.zeros(1)), r"1 left over \(`extra`\)$"),
+        (
+            lambda t: t.update({"weight": np.zeros((2, 1), np.float32)}),
+            r"1 of another shape \(`weight` is \[2, 1\], expected \[2, 3\]\)$",
+        ),
+        (
+            lambda t: t.update({"blocks.0.scale": np.zeros(3, np.float32)}),
+            r"1 of another dtype \(`blocks.0.scale` is float32, expected bfloat16\)$",
+        ),
+        (lambda t: t.clear(), r"11 missing \((`[\w.]+`, ){5}\.\.\.\)$"),
+        (
+            lambda t: (t.pop("temperature"), t.update(extra=np.zeros(1))),
+            r"1 missing \(`temperature`\); 1 left over \(`extra`\)$",
+        ),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named(change, words):
+    tensors = to_tensors(*make())
+    change(tensors)
+    with pytest.raises(InputError, match=words):
+        from_tensors(*make(), tensors)
+
+
+def test_two_arrays_of_one_name_are_refused():
+    with pytest.raises(InputError, match=r"two arrays have the name a\.b"):
+        to_tensors({"a.b": jnp.ones(1), "a": {"b": jnp.zeros(1)}}, eqx.nn.State({}))
+
+
+TENSORS = {
+    "matrix": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "transposed": np.arange(6, dtype=np.float32).reshape(2, 3).T,
+    "scalar": np.asarray(7, np.int32),
+    "brain": np.array([1.5, -2.0, 3e38], ml_dtypes.bfloat16),
+    "flags": np.array([True, False]),
+    "none": np.zeros((0, 3), np.float32),
+}
+
+
+def test_safetensors_round_trip(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_safetensors(path, TENSORS, {"model": "lenet5"})
+    same(load_safetensors(path), TENSORS)
+    with safetensors.safe_open(path, framework="np") as file:
+        assert file.metadata() == {"model": "lenet5"}
+
+
+def test_equal_contents_give_equal_bytes(tmp_path):
+    metadata = {f"key {i}": "é" * i for i in range(8)}
+    files = set()
+    for i in range(6):
+        mixed = dict(sorted(TENSORS.items(), reverse=i % 2 == 1))
+        save_safetensors(tmp_path / f"{i}", mixed, dict(sorted(metadata.items(), reverse=i % 2 == 1)))
+        files.add((tmp_path / f"{i}").read_bytes())
+    assert len(files) == 1
+    same(load_safetensors(tmp_path / "0"), TENSORS)
+
+
+@pytest.mark.parametrize("length", range(8))
+def test_data_starts_at_a_multiple_of_eight_bytes(tmp_path, length):
+    save_safetensors(tmp_path / "a", TENSORS, {"note": "x" * length})
+    assert int.from_bytes((tmp_path / "a").read_bytes()[:8], "little") % 8 == 0
+    same(load_safetensors(tmp_path / "a"), TENSORS)
+
+
+def test_no_tensors(tmp_path):
+    save_safetensors(tmp_path / "a", {}, {})
+    assert load_safetensors(tmp_path / "a") == {}
+
+
+def test_unreadable_files_are_refused_in_a_sentence(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_safetensors(path, TENSORS, {})
+    whole = path.read_bytes()
+    for cut in (0, 4, 8, 50, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(InputError, match=r"model\.safetensors` is no safetensors file"):
+            load_safetensors(path)
+    path.write_text("torch, as a pickle " * 9)
+    with pytest.raises(InputError, match=r"model\.safetensors` is no safetensors file"):
+        load_safetensors(path)
+    with pytest.raises(InputError, match=r"nothing` cannot be read: No such file or directory$"):
+        load_safetensors(tmp_path / "nothing")
+    with pytest.raises(InputError, match=r" cannot be read: Is a directory$"):
+        load_safetensors(tmp_path)
+
+
+@contextlib.contextmanager
+def largest_file(size):
+    """Makes writing fail after `size` bytes of a file, as on a disk that fills up."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def write(path: Path, big: bool):
+    if path.suffix == ".safetensors":
+        save_safetensors(path, {"a": np.zeros(100_000 if big else 1)}, {})
+    else:
+        write_text_atomically(path, "ü" * (100_000 if big else 1))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_failed_write_leaves_the_old_file_alone(tmp_path, name):
+    path = tmp_path / name
+    write(path, big=False)
+    old = path.read_bytes()
+    with largest_file(4096), pytest.raises(InputError, match=rf"{name}` cannot be written: File too large$"):
+        write(path, big=True)
+    assert path.read_bytes() == old
+    assert list(tmp_path.iterdir()) == [path]
+    write(path, big=True)
+    assert path.stat().st_size > 100_000
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"no/config\.json` cannot be written: No such file or directory$"):
+        write_text_atomically(tmp_path / "no" / "config.json", "{}")
+
+
+def test_written_files_are_as_readable_as_others(tmp_path):
+    (tmp_path / "plain").write_text("")
+    write_text_atomically(tmp_path / "text", "größer\n")
+    assert (tmp_path / "text").read_text(encoding="utf-8") == "größer\n"
+    assert (tmp_path / "text").stat().st_mode == (tmp_path / "plain").stat().st_mode

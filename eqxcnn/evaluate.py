@@ -12,7 +12,7 @@ from jaxtyping import Int
 from .cli import run_command
 from .data import load as load_data
 from .errors import InputError
-from .inference import ImageClassifier, load
+from .inference import load
 from .training import Evaluator, Scores, load_recipe
 
 
@@ -41,29 +41,35 @@ def main(arguments: Sequence[str]) -> None:
         channels=classifier.in_channels,
         on_bad_image=options.on_bad_image,
     )
-    labels = class_numbers(labelled.class_names, classifier)[labelled.labels]
+    labels = class_numbers(labelled.class_names, classifier.class_names)[labelled.labels]
     evaluator = Evaluator(classifier.mean, classifier.std, len(classifier.class_names))
     scores = evaluator(classifier.model, classifier.state, labelled.images, labels)
     print(report(scores, classifier.class_names))
 
 
-def class_numbers(names: Sequence[str], classifier: ImageClassifier) -> Int[np.ndarray, " k"]:
+def class_numbers(names: Sequence[str], known: Sequence[str]) -> Int[np.ndarray, " k"]:
     """The classifier's number of each of the data's classes, by name.
+
+    **Arguments:**
+
+    - `names`, `known`: the data's classes, and the classifier's.
 
     **Raises:** `InputError` naming the classes that the classifier has never seen.
     """
-    unknown = sorted(set(names) - set(classifier.class_names))
+    unknown = sorted(set(names) - set(known))
     if unknown:
         raise InputError(
             f"the data have classes the classifier was not trained on ({', '.join(unknown[:5])}): "
-            f"it knows {', '.join(classifier.class_names[:10])}"
+            f"it knows {', '.join(known[:10])}"
         )
-    return np.asarray([classifier.class_names.index(name) for name in names], np.int32)
+    return np.asarray([known.index(name) for name in names], np.int32)
 
 
 def report(scores: Scores, class_names: Sequence[str]) -> str:
     """Accuracy, loss, and a line a class with precision, recall, F1 (in %) and its number of images."""
-    hits, actual, predicted = np.diag(scores.confusion), scores.confusion.sum(1), scores.confusion.sum(0)
+    hits, actual, predicted = (
+        each.tolist() for each in (np.diag(scores.confusion), scores.confusion.sum(1), scores.confusion.sum(0))
+    )
     width = max(5, *map(len, class_names))
     lines = [
         f"accuracy {scores.accuracy:.2%}  loss {scores.loss:.4f}  images {scores.count:,}",

@@ -9,6 +9,7 @@ import numpy as np
 import tyro
 
 from .cli import run_command
+from .errors import InputError
 from .inference import load
 
 
@@ -27,6 +28,8 @@ class Options:
 def main(arguments: Sequence[str]) -> None:
     """Parses, predicts, prints a line a picture."""
     options = tyro.cli(Options, prog="python -m eqxcnn.predict", args=arguments)
+    if not options.images:
+        raise InputError("there is no picture to look at: name at least one file behind the run")
     classifier = load(options.run)
     pixels = [classifier.prepare(path) for path in options.images]
     for path, classes in zip(options.images, classifier.top_k(np.stack(pixels), k=options.top), strict=True):

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, jaxtyped
 
 from ..errors import InputError
 from ..types import Key
-from ._sizes import Size, pair
+from .sizes import Size, pair
 
 Edges: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
 

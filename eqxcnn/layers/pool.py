@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, jaxtyped
 
 from ..errors import InputError
 from ..types import Image
-from ._sizes import Size, pair
+from .sizes import Size, pair
 
 
 class MaxPool(eqx.Module):

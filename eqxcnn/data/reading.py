@@ -1,0 +1,195 @@
+"""A source's rows as the `datasets` library gives them, nothing decoded; and one sentence when it cannot."""
+
+import glob
+import ssl
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPException
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from .sources import Source
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+else:
+    Dataset = DatasetDict = Any
+
+_PATIENCE = 4.0
+_TRAIN_FOLDERS = ("train", "training")
+_TEST_FOLDERS = ("test", "testing", "validation", "valid", "val")
+_TABLES = (".parquet", ".arrow")
+
+
+def read_rows(source: Source) -> dict[str, Dataset]:
+    """All splits of a source, by name; a table without splits is called `train`.
+
+    **Raises:** `InputError`, with the library's own error as its cause, when there is nothing there that
+    `datasets` can open, or when the Hub is out of reach and its cache on this machine has no copy.
+    """
+    import datasets
+    from datasets.exceptions import DatasetNotFoundError, DatasetsError
+
+    what = f"`{source.folder or source.hub or 'digits'}`"
+    try:
+        with _quiet_unless_terminal():
+            rows = _read(source)
+    except DatasetNotFoundError as error:
+        raise InputError(
+            f"the Hugging Face Hub has no data set {what} that you may read: check the name, or log in with "
+            "`hf auth login` if it is private or gated."
+        ) from error
+    except FileNotFoundError as error:
+        raise InputError(f"{what} holds no images or tables that can be read: {_HOW_TO_LAY_OUT}") from error
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{what} cannot be opened: {_first_line(error)}") from error
+    if isinstance(rows, datasets.Dataset):
+        return {"train": rows}
+    return {str(name): split for name, split in rows.items()}
+
+
+_HOW_TO_LAY_OUT = (
+    "put images into one folder a class (`FOLDER/cat/1.jpg`, or `FOLDER/train/cat/1.jpg` and `FOLDER/test/cat/2.jpg`), "
+    "or give parquet files or a `save_to_disk` folder."
+)
+
+
+def _read(source: Source) -> "Dataset | DatasetDict":
+    import datasets
+
+    if source.hub is not None:
+        return _read_hub(source.hub, source.config)
+    if source.folder is None:
+        return _read_digits()
+    if any((source.folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
+        return datasets.load_from_disk(str(source.folder))
+    files = _class_folders(source.folder)
+    if files:
+        return datasets.load_dataset("imagefolder", data_files=files)
+    return datasets.load_dataset(str(source.folder), source.config)
+
+
+def _read_digits() -> Dataset:
+    import datasets
+    from sklearn.datasets import load_digits
+
+    values, labels = load_digits(return_X_y=True)
+    pixels = ((values.reshape(-1, 8, 8) * 255 + 8) // 16).astype("uint8")  # From 0..16, to the nearest of 0..255.
+    features = datasets.Features(
+        image=datasets.Image(), label=datasets.ClassLabel(names=[str(digit) for digit in range(10)])
+    )
+    return datasets.Dataset.from_dict({"image": list(pixels), "label": labels}, features=features)
+
+
+def _class_folders(folder: Path) -> dict[str, list[str]]:
+    """Patterns of the image files by split, when the folder is a tree of class folders; empty when it is not.
+
+    `datasets` would find such a tree by itself, but it guesses splits from any "train" or "test" in a path: a class
+    called `train` or an image called `test_1.png` then silently hides all the others; and it passes over a class
+    folder that is a link. So the patterns are given to it.
+    """
+    if _is_described(folder):
+        return {}
+    splits = {name: _image_folders(folder / name) for name in _TRAIN_FOLDERS + _TEST_FOLDERS}
+    train = next((splits[name] for name in _TRAIN_FOLDERS if splits[name]), None)
+    if train is None:
+        flat = _image_folders(folder)
+        return {"train": flat} if flat else {}
+    test = next((splits[name] for name in _TEST_FOLDERS if splits[name]), None)
+    return {"train": train} | ({"test": test} if test else {})
+
+
+def _is_described(folder: Path) -> bool:
+    """Whether tables, a metadata file or a data card say what the rows are; then `datasets` reads those."""
+    card = folder / "README.md"
+    return (
+        any(path.suffix.lower() in _TABLES for depth in ("*", "*/*") for path in folder.glob(depth))
+        or any(folder.glob("metadata.*"))
+        or (card.is_file() and card.read_bytes().startswith(b"---"))
+    )
+
+
+def _image_folders(folder: Path) -> list[str]:
+    from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
+
+    def holds_images(path: Path) -> bool:
+        return any(file.suffix.lower() in ImageFolder.EXTENSIONS for file in path.iterdir())
+
+    if not folder.is_dir():
+        return []
+    inner = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
+    return [f"{glob.escape(str(path))}/**" for path in inner if holds_images(path)]
+
+
+def _read_hub(hub: str, config: str | None) -> DatasetDict:
+    """A set of the Hub, or of its cache when the Hub is out of reach.
+
+    `datasets` itself retries for half a minute before it looks into its cache; told that it is offline, it looks there
+    at once. So the Hub is asked for one answer first.
+    """
+    import datasets
+    from datasets import config as settings
+
+    before = settings.HF_HUB_OFFLINE
+    unreachable = ConnectionError("offline mode is set") if before else _why_unreachable()
+    try:
+        settings.HF_HUB_OFFLINE = unreachable is not None
+        return datasets.load_dataset(hub, config)
+    except (ConnectionError, FileNotFoundError, ValueError) as error:
+        if unreachable is None:
+            raise
+        why = _first_line(getattr(unreachable, "reason", unreachable))
+        raise InputError(
+            f"the Hugging Face Hub cannot be reached ({why}) and this machine has no copy of `{hub}`: give a local "
+            "folder with `--data FOLDER`, use `--data digits`, or run once online so that the Hub's cache holds it."
+        ) from error
+    finally:
+        settings.HF_HUB_OFFLINE = before
+
+
+def _why_unreachable() -> OSError | None:
+    """What stands between this machine and the Hub, or `None`, after `_PATIENCE` seconds at most."""
+    from huggingface_hub import constants
+
+    answers: list[OSError | None] = []
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=_PATIENCE).close()
+            answers.append(None)
+        except (urllib.error.HTTPError, HTTPException):
+            answers.append(None)  # It answered, whatever it said: its client library knows better what to do.
+        except OSError as error:
+            # Which certificates count is the client library's business too.
+            answers.append(None if isinstance(getattr(error, "reason", None), ssl.SSLError) else error)
+
+    # In a thread, because the look-up of a name obeys no timeout; a daemon, because the program may end before it.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_PATIENCE)
+    return answers[0] if answers else TimeoutError(f"no answer within {_PATIENCE:.0f} s")
+
+
+@contextmanager
+def _quiet_unless_terminal() -> Iterator[None]:
+    import datasets
+
+    hide = not sys.stderr.isatty() and not datasets.are_progress_bars_disabled()
+    if hide:
+        datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if hide:
+            datasets.enable_progress_bars()
+
+
+def _first_line(error: object) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -1,0 +1,138 @@
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from eqxcnn import zoo
+from eqxcnn.errors import InputError
+from eqxcnn.training import Recipe, fit, prepare
+from eqxcnn.training.job import pixel_statistics
+
+ONE_EPOCH = Recipe(model="mlp", epochs=1, batch_size=16)
+
+
+@pytest.fixture
+def squares(tmp_path, monkeypatch):
+    """A folder of 20x24 colour pictures in two classes: red ones and blue ones."""
+    monkeypatch.setenv("EQXCNN_CACHE", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    for name, channel in (("red", 0), ("blue", 2)):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(40):
+            pixels = rng.integers(0, 100, (20, 24, 3), np.uint8)
+            pixels[..., channel] += 150
+            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{number}.png")
+    return str(tmp_path / "data")
+
+
+def test_size_channels_and_classes_follow_the_data(squares):
+    for model in ("mlp", "lenet", "cifar_cnn"):
+        job = prepare(Recipe(model=model, data=squares, batch_size=16))
+        assert job.image_size == (20, 24)
+        assert job.info.channels == 3
+        assert job.info.class_names == ("blue", "red")
+        assert job.recipe.image_size == (20, 24)
+    assert prepare(Recipe(model="lenet", data=squares, batch_size=16, image_size=(12, 14))).train.images.shape[1:3] == (
+        12,
+        14,
+    )
+
+
+def test_digits_take_the_size_of_the_model():
+    assert prepare(ONE_EPOCH).image_size == zoo.card("mlp").input[:2]
+
+
+def test_the_resolved_recipe_repeats_the_job(squares):
+    job = prepare(Recipe(model="mlp", data=squares, batch_size=16))
+    assert None not in dataclasses.asdict(job.recipe).values()
+    assert job.recipe.epochs == 20
+    again = prepare(job.recipe)
+    assert again.recipe == job.recipe
+    np.testing.assert_array_equal(again.train_rows, job.train_rows)
+
+
+def test_normalisation_is_measured_on_the_training_rows_only():
+    images = np.zeros((3, 2, 2, 2), np.uint8)
+    images[0, ..., 0], images[1, ..., 0], images[2] = 0, 255, 77
+    mean, std = pixel_statistics(images, np.array([0, 1]), at_once=1)
+    np.testing.assert_allclose(mean, [0.5, 0])
+    np.testing.assert_allclose(std, [0.5, 1])  # a channel of one colour is left as it is
+
+
+def test_statistics_agree_with_numpys_own():
+    images = np.random.default_rng(0).integers(0, 256, (50, 6, 5, 3), np.uint8)
+    mean, std = pixel_statistics(images, np.arange(50), at_once=7)
+    np.testing.assert_allclose(mean, (images / 255).mean((0, 1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(std, (images / 255).std((0, 1, 2)), rtol=1e-9)
+
+
+def test_an_epoch_visits_each_training_row_at_most_once_and_resumes_in_its_middle():
+    job = prepare(ONE_EPOCH)
+    rows = np.concatenate(list(job.batches(0, 0)))
+    assert rows.shape == (job.steps_per_epoch, 16)
+    assert len(np.unique(rows)) == rows.size
+    assert set(rows.ravel()) <= set(job.train_rows)
+    assert not set(job.train_rows) & set(job.validation_rows)
+    np.testing.assert_array_equal(np.concatenate(list(job.batches(0, 5))), rows[5:])
+    assert not np.array_equal(np.concatenate(list(job.batches(1, 0))), rows)
+
+
+def test_several_steps_a_call_are_the_same_batches():
+    one, many = (prepare(dataclasses.replace(ONE_EPOCH, steps_per_call=k)) for k in (1, 30))
+    stacks = list(many.batches(0, 0))
+    assert [len(stack) for stack in stacks] == [30, 30, many.steps_per_epoch - 60]
+    np.testing.assert_array_equal(np.concatenate(stacks), np.concatenate(list(one.batches(0, 0))))
+
+
+def test_no_validation_trains_on_every_row(tmp_path):
+    recipe = dataclasses.replace(ONE_EPOCH, validation=0.0)
+    job = prepare(recipe)
+    assert len(job.train_rows) == len(job.train.labels)
+    result = fit(recipe, runs=tmp_path)
+    assert "validation_loss" not in result.metrics[0]
+
+
+def weights(result):
+    return (result.folder / "model" / "model.safetensors").read_bytes()
+
+
+def test_a_set_beyond_the_devices_budget_is_streamed_to_the_same_result(tmp_path, squares):
+    recipe = Recipe(model="lenet", data=squares, epochs=2, batch_size=16)
+    streamed = dataclasses.replace(recipe, device_budget=0.0)
+    assert prepare(streamed).setup.data is None
+    assert weights(fit(streamed, runs=tmp_path)) == weights(fit(recipe, runs=tmp_path))
+
+
+def test_learns_red_from_blue_and_tests_on_the_test_split_once(tmp_path, squares):
+    result = fit(Recipe(model="lenet", data=squares, batch_size=16), runs=tmp_path)
+    assert result.test.accuracy == 1.0
+    assert result.test.count == 16  # a fifth of 80, there being no test split
+    assert result.metrics[-1]["test_accuracy"] == 1.0
+    assert all("test_accuracy" not in row for row in result.metrics[:-1])
+
+
+def test_scanned_training_reaches_what_single_steps_reach(tmp_path):
+    one, many = (fit(dataclasses.replace(ONE_EPOCH, steps_per_call=k), runs=tmp_path) for k in (1, 25))
+    assert abs(one.metrics[0]["train_loss"] - many.metrics[0]["train_loss"]) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 2000}, r"`batch_size` .=2000. is more than the 1,295 training images"),
+        ({"mean": (0.1, 0.2), "std": (1.0, 1.0)}, r"`mean` .*one number a channel, and the images have 1"),
+        ({"augment": ("flip_horizontl",)}, r"`flip_horizontl`.*`flip_horizontal`"),
+    ],
+)
+def test_what_does_not_fit_the_data_is_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        prepare(dataclasses.replace(ONE_EPOCH, **change))
+
+
+def test_seeds_differ_in_weights_and_hold_out():
+    first, second = (prepare(dataclasses.replace(ONE_EPOCH, seed=seed)) for seed in (0, 1))
+    assert not np.array_equal(first.validation_rows, second.validation_rows)
+    leaves = [jax.tree.leaves(job.start.model)[0] for job in (first, second)]
+    assert not np.array_equal(*leaves)

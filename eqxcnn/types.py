@@ -17,6 +17,8 @@ Labels: TypeAlias = Int[Array, " b"]
 Logits: TypeAlias = Float[Array, " classes"]
 BatchLogits: TypeAlias = Float[Array, "b classes"]
 Key: TypeAlias = PRNGKeyArray
+#: One image `[h w c]` in [0, 1] and a key to a changed image of the same shape.
+Augment: TypeAlias = Callable[[Image, Key], Image]
 
 
 class Classifier(eqx.Module):

@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree, UInt8
 
 from ..forward import forward, normalize
-from ..types import BatchLogits, Classifier, Images, Key, Labels, Pixels
+from ..types import Augment, BatchLogits, Classifier, Images, Key, Labels, Pixels
 from .losses import cross_entropy
 
 #: `(model, state, images, labels, key) -> ((loss, (state, logits)), gradients)`, the loss being the batch's mean.
@@ -19,8 +19,6 @@ ValueAndGrad: TypeAlias = Callable[
     [Classifier, eqx.nn.State, Images, Labels, Key],
     tuple[tuple[Float[Array, ""], tuple[eqx.nn.State, BatchLogits]], PyTree],
 ]
-#: One image `[h w c]` in [0, 1] and a key to a changed image of the same shape.
-Augment: TypeAlias = Callable[[Float[Array, "h w c"], Key], Float[Array, "h w c"]]
 #: Rows of the images that live on the device, or a batch of images and labels when they do not.
 Batch: TypeAlias = Int[Array, "*k b"] | tuple[UInt8[Array, "*k b h w c"], Int[Array, "*k b"]]
 

@@ -1,0 +1,27 @@
+"""Random image transforms inside jit: an augmentation is a function of one image `[h w c]` in [0, 1] and a key."""
+
+from .colour import brightness, random_brightness, random_contrast, random_hue, random_saturation
+from .geometry import (
+    random_crop,
+    random_flip_horizontal,
+    random_flip_vertical,
+    random_resized_crop,
+    random_rot90,
+)
+from .policy import AUGMENTS, build, compose
+
+__all__ = [
+    "AUGMENTS",
+    "brightness",
+    "build",
+    "compose",
+    "random_brightness",
+    "random_contrast",
+    "random_crop",
+    "random_flip_horizontal",
+    "random_flip_vertical",
+    "random_hue",
+    "random_resized_crop",
+    "random_rot90",
+    "random_saturation",
+]

@@ -54,12 +54,13 @@ def parse(arguments: Sequence[str]) -> Options:
 
 def recipe_of(options: Options) -> Recipe:
     """The recipe among the options, saying so when it is the little bundled data set that will be used."""
+    recipe = Recipe(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Recipe)})
     if options.data == "digits":
         print(
             "training on 1,797 small digits bundled with scikit-learn; `--data mnist` is the real thing",
             file=sys.stderr,
         )
-    return Recipe(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Recipe)})
+    return recipe
 
 
 if __name__ == "__main__":

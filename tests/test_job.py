@@ -136,3 +136,22 @@ def test_seeds_differ_in_weights_and_hold_out():
     assert not np.array_equal(first.validation_rows, second.validation_rows)
     leaves = [jax.tree.leaves(job.start.model)[0] for job in (first, second)]
     assert not np.array_equal(*leaves)
+
+
+def test_gradients_by_hand_train_in_the_same_loop_to_the_same_weights(tmp_path):
+    recipe = Recipe(
+        model="scratch", epochs=2, batch_size=16, optimizer="sgd", schedule="constant", momentum=0.0, learning_rate=0.1
+    )
+    by_hand, autodiff = (
+        fit(dataclasses.replace(recipe, gradients=how), runs=tmp_path) for how in ("by_hand", "autodiff")
+    )
+    assert by_hand.test.accuracy > 0.7
+    assert abs(by_hand.metrics[1]["train_loss"] - autodiff.metrics[1]["train_loss"]) < 1e-4
+
+
+def test_gradients_by_hand_need_a_model_that_has_them():
+    recipe = Recipe(gradients="by_hand", optimizer="sgd", schedule="constant", momentum=0.0)
+    with pytest.raises(InputError, match=r"`lenet` has no backward pass of its own"):
+        prepare(recipe)
+    with pytest.raises(InputError, match=r"`gradients` .* plain gradient descent"):
+        Recipe(model="scratch", gradients="by_hand")

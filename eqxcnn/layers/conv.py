@@ -1,8 +1,10 @@
 """Two-dimensional convolution of one image, channels last."""
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from beartype import beartype
 from jax import lax
@@ -10,7 +12,7 @@ from jax.nn.initializers import Initializer, he_normal
 from jaxtyping import Array, Float, jaxtyped
 
 from ..errors import InputError
-from ..types import Key
+from ..types import Image, Key
 from .sizes import Size, pair
 
 Edges: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
@@ -81,25 +83,60 @@ class Conv(eqx.Module):
 
         **Raises:** `InputError` if the dilated kernel is larger than the padded image.
         """
+        self._check_size(image)
         dtype = jnp.result_type(image, self.weight)
-        out = lax.conv_general_dilated(
-            # A batch of one: `vmap` turns it into the batch, and the whole into one plain convolution.
-            lax.expand_dims(image.astype(dtype), [0]),
-            self.weight.astype(dtype),
-            self.stride,
-            self.padding,
-            rhs_dilation=self.dilation,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=self.groups,
-        )
-        out = lax.squeeze(out, [0])
-        if 0 in out.shape:
-            raise InputError(
-                f"`image` (height and width {image.shape[:2]}) is too small for `kernel_size` (={self.kernel_size}) "
-                f"with `padding` (={self.padding!r}) and `dilation` (={self.dilation}): give a larger image or a "
-                "smaller kernel."
-            )
+        convolve = _by_patches if jax.default_backend() == "cpu" and _is_narrow(self) else _by_xla
+        out = convolve(image.astype(dtype), self.weight.astype(dtype), self)
         return out if self.bias is None else out + self.bias
+
+    def _check_size(self, image: Image) -> None:
+        spans = [dilation * (kernel - 1) + 1 for kernel, dilation in zip(self.kernel_size, self.dilation, strict=True)]
+        edges = _pads(image, spans, self)
+        if any(size + sum(edge) < span for size, edge, span in zip(image.shape, edges, spans, strict=False)):
+            raise InputError(
+                f"`image` (height and width {image.shape[:2]}) is too small for `kernel_size` (={self.kernel_size}), "
+                f"`padding` (={self.padding!r}) and `dilation` (={self.dilation}): give a larger image or a smaller "
+                "kernel."
+            )
+
+
+def _by_xla(image: Image, weight: Float[Array, "kh kw _ o"], conv: Conv) -> Float[Array, "h2 w2 o"]:
+    out = lax.conv_general_dilated(
+        # A batch of one: `vmap` turns it into the batch, and the whole into one plain convolution.
+        lax.expand_dims(image, [0]),
+        weight,
+        conv.stride,
+        conv.padding,
+        rhs_dilation=conv.dilation,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=conv.groups,
+    )
+    return lax.squeeze(out, [0])
+
+
+def _by_patches(image: Image, weight: Float[Array, "kh kw _ o"], conv: Conv) -> Float[Array, "h2 w2 o"]:
+    """The same with stride 1, as one matrix product of the patches `[h' w' kh*kw*i]` that the kernel sees."""
+    image = jnp.pad(image, (*_pads(image, conv.kernel_size, conv), (0, 0)))
+    # Rows are cut from what columns were cut to: kh + kw slices instead of kh * kw, forward and backward.
+    for axis, kernel in ((1, conv.kernel_size[1]), (0, conv.kernel_size[0])):
+        size = image.shape[axis] - kernel + 1
+        slices = [lax.slice_in_dim(image, at, at + size, axis=axis) for at in range(kernel)]
+        image = jnp.concatenate(slices, axis=-1)
+    return image @ weight.reshape(-1, weight.shape[-1])
+
+
+def _pads(image: Image, spans: Sequence[int], conv: Conv) -> Sequence[tuple[int, int]]:
+    """The zeros before and after the height and the width, for kernels that span so many pixels."""
+    if not isinstance(conv.padding, str):
+        return conv.padding
+    return lax.padtype_to_pads(image.shape[:2], spans, conv.stride, conv.padding)
+
+
+def _is_narrow(conv: Conv) -> bool:
+    """Whether patches are cheaper on a CPU: XLA is slow at large kernels between few channels."""
+    area = conv.kernel_size[0] * conv.kernel_size[1]
+    simple = conv.stride == conv.dilation == (1, 1) and conv.groups == 1
+    return simple and area >= 25 and conv.in_channels * conv.out_channels <= 128
 
 
 def _check_channels(in_channels: int, out_channels: int, groups: int) -> None:

@@ -1,4 +1,4 @@
-"""How the step is compiled: `eqx.filter_jit` with what this machine's compiler needs to be quick."""
+"""How functions are compiled: `eqx.filter_jit` with what this machine's compiler needs to be quick."""
 
 from collections.abc import Callable
 from functools import cache
@@ -9,23 +9,36 @@ import jax
 import jaxlib.version
 
 #: jaxlib 0.10 hands CPU convolutions to a library that runs them on one thread; without it they use all.
-_THREADED_CONVOLUTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
-
-
-@cache
-def compiler_options() -> dict[str, str]:
-    """XLA's options for the default device; none where the compiler does not know them."""
-    if jax.default_backend() != "cpu" or not jaxlib.version.__version__.startswith("0.10."):
-        return {}
-    try:
-        jax.jit(lambda x: x, compiler_options=_THREADED_CONVOLUTIONS).lower(0.0).compile()
-    except jax.errors.JaxRuntimeError:
-        return {}
-    return _THREADED_CONVOLUTIONS
+_THREADED_CONVOLUTIONS = ("xla_cpu_experimental_ynn_fusion_type", "")
+#: A function that runs once is not worth the seconds that the highest level, 3, takes to compile it.
+_LITTLE_OPTIMISATION = ("xla_backend_optimization_level", 1)
 
 
 def compiled(function: Callable[..., Any], *, donate: bool = False) -> Callable[..., Any]:
-    """`function` under `eqx.filter_jit`; with `donate`, the memory of all arguments but the first is used again."""
+    """`function` compiled to run many times; with `donate`, the memory of all arguments but the first is used again."""
+    options = {}
+    if jax.default_backend() == "cpu" and jaxlib.version.__version__.startswith("0.10."):
+        options = _known(*_THREADED_CONVOLUTIONS)
+    return _jit(function, donate="all-except-first" if donate else "none", compiler_options=options)
+
+
+def compiled_once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` compiled to run a single time."""
+    return _jit(function, compiler_options=_known(*_LITTLE_OPTIMISATION) if jax.default_backend() == "cpu" else {})
+
+
+def _jit(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     # Equinox hands further keywords on to `jax.jit`, which its types do not tell.
     jit: Any = eqx.filter_jit
-    return jit(function, donate="all-except-first" if donate else "none", compiler_options=compiler_options() or None)
+    return jit(function, **options)
+
+
+@cache
+def _known(name: str, value: str | int) -> dict[str, str | int]:
+    """An option of XLA's for the default device, or none where its compiler does not know it."""
+    options = {name: value}
+    try:
+        jax.jit(lambda x: x, compiler_options=options).lower(0.0).compile()
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return options

@@ -2,17 +2,20 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from .. import augment, zoo
+from .. import augment, manual, zoo
 from ..data import DataInfo, DataSet, Prefetch, Split, epoch_order, hold_out, open_source, train_batches
 from ..errors import InputError
+from ..types import Classifier
+from .compile import compiled_once
 from .optim import make_optimizer
 from .recipe import Recipe
 from .step import Setup, TrainState, ValueAndGrad, autodiff
@@ -58,13 +61,8 @@ class Job:
         return iter(calls if self.setup.data is not None else Prefetch(self.train.images, self.train.labels, calls))
 
 
-def prepare(recipe: Recipe, value_and_grad: ValueAndGrad | None = None) -> Job:
+def prepare(recipe: Recipe) -> Job:
     """Opens and decodes the data, fills in what the recipe leaves to them, and builds model and optimiser.
-
-    **Arguments:**
-
-    - `recipe`: see `Recipe`.
-    - `value_and_grad`: how the step gets its gradients; automatic differentiation by default.
 
     **Raises:** `InputError` for data that cannot be read or do not fit the recipe.
     """
@@ -75,12 +73,12 @@ def prepare(recipe: Recipe, value_and_grad: ValueAndGrad | None = None) -> Job:
     train, test = (_decoded(source, split, recipe, image_size) for split in ("train", "test"))
     train_rows, validation_rows = _hold_out(train.labels, recipe)
     mean, std = _normalisation(recipe, train.images, train_rows)
-    # Seconds on a laptop: a thousand digits are seen twenty times, MNIST seven.
-    epochs = recipe.epochs or int(np.clip(round(400_000 / len(train_rows)), 5, 20))
+    # Seconds on a laptop: a thousand digits are seen twenty times, MNIST six.
+    epochs = recipe.epochs or int(np.clip(round(320_000 / len(train_rows)), 5, 20))
     steps_per_call = recipe.steps_per_call or (1 if jax.default_backend() == "cpu" else 100)
     optimizer = make_optimizer(recipe, epochs * (len(train_rows) // recipe.batch_size))
     init_key, step_key = jax.random.split(jax.random.key(recipe.seed))
-    model, state = zoo.create_model(
+    model, state = compiled_once(zoo.create_model)(
         recipe.model,
         num_classes=len(source.info.class_names),
         in_channels=source.info.channels,
@@ -88,7 +86,7 @@ def prepare(recipe: Recipe, value_and_grad: ValueAndGrad | None = None) -> Job:
         key=init_key,
     )
     setup = Setup(
-        value_and_grad=value_and_grad or autodiff(recipe.label_smoothing),
+        value_and_grad=_value_and_grad(recipe, model),
         optimizer=optimizer,
         augment=transform,
         key=step_key,
@@ -166,6 +164,15 @@ def pixel_statistics(
     std = np.sqrt(squares / count - mean**2)
     # A channel of one colour has no deviation to divide by; 1 leaves it as it is.
     return mean / 255, np.where(std == 0, 255, std) / 255
+
+
+def _value_and_grad(recipe: Recipe, model: Classifier) -> ValueAndGrad:
+    """How the step gets its gradients."""
+    if recipe.gradients == "autodiff":
+        return autodiff(recipe.label_smoothing)
+    if not isinstance(model, manual.HandDerived):
+        raise InputError(f"`gradients` (='by_hand'): `{recipe.model}` has no backward pass of its own, `scratch` has")
+    return cast(ValueAndGrad, partial(manual.value_and_grad, label_smoothing=recipe.label_smoothing))
 
 
 def _on_device(recipe: Recipe, train: Split) -> tuple[jax.Array, jax.Array] | None:

@@ -5,7 +5,9 @@ import jax
 import optax
 from jaxtyping import PyTree
 
+from .. import manual
 from .recipe import Recipe
+from .step import Optimizer
 
 
 def make_schedule(recipe: Recipe, steps: int) -> optax.Schedule:
@@ -20,8 +22,10 @@ def make_schedule(recipe: Recipe, steps: int) -> optax.Schedule:
     )
 
 
-def make_optimizer(recipe: Recipe, steps: int) -> optax.GradientTransformation:
+def make_optimizer(recipe: Recipe, steps: int) -> Optimizer:
     """The recipe's update rule, its schedule stretched over `steps` steps."""
+    if recipe.gradients == "by_hand":
+        return manual.sgd(recipe.learning_rate)
     schedule = make_schedule(recipe, steps)
     if recipe.optimizer == "adamw":
         return optax.adamw(schedule, weight_decay=recipe.weight_decay, mask=is_decayed)

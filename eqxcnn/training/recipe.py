@@ -25,9 +25,11 @@ class Recipe:
     data: str = "digits"
     """A data set's name, a Hub id such as `org/name`, or a local folder."""
     epochs: int | None = None
-    """Passes over the training images; by default as many as come to 400,000 images, from 5 to 20."""
+    """Passes over the training images; by default as many as come to 320,000 images, from 5 to 20."""
     batch_size: int = 64
     """Images a step."""
+    gradients: Literal["autodiff", "by_hand"] = "autodiff"
+    """Where they come from; `by_hand` is for models with a backward pass of their own (`scratch`), and plain `sgd`."""
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     """The update rule; `sgd` uses `momentum`."""
     learning_rate: float = 3e-3
@@ -163,6 +165,12 @@ def _check_values(recipe: Recipe) -> None:
     _in_range(recipe, at_least_zero, "0 or more", lambda value: value >= 0)
     below_one = ("momentum", "label_smoothing", "validation")
     _in_range(recipe, below_one, "0 or more and below 1", lambda value: 0 <= value < 1)
+    plain = (recipe.optimizer, recipe.schedule, recipe.momentum, recipe.weight_decay) == ("sgd", "constant", 0, 0)
+    if recipe.gradients == "by_hand" and not plain:
+        raise InputError(
+            "`gradients` (='by_hand') goes with plain gradient descent: set `optimizer` to sgd, `schedule` to "
+            "constant, `momentum` and `weight_decay` to 0"
+        )
     if (recipe.mean is None) != (recipe.std is None):
         raise InputError("`mean` and `std` go together: give both, or neither to have them measured")
     if recipe.std is not None and min(recipe.std, default=0) <= 0:

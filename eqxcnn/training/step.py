@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree, UInt8
 
+from .. import manual
 from ..forward import forward, normalize
 from ..types import Augment, BatchLogits, Classifier, Images, Key, Labels, Pixels
 from .losses import cross_entropy
@@ -19,6 +20,8 @@ ValueAndGrad: TypeAlias = Callable[
     [Classifier, eqx.nn.State, Images, Labels, Key],
     tuple[tuple[Float[Array, ""], tuple[eqx.nn.State, BatchLogits]], PyTree],
 ]
+#: What optax calls a gradient transformation, or the pair of functions in its place that `eqxcnn.manual` has.
+Optimizer: TypeAlias = optax.GradientTransformation | manual.Optimizer
 #: Rows of the images that live on the device, or a batch of images and labels when they do not.
 Batch: TypeAlias = Int[Array, "*k b"] | tuple[UInt8[Array, "*k b h w c"], Int[Array, "*k b"]]
 
@@ -27,7 +30,7 @@ class Setup(eqx.Module):
     """What stays fixed over a run: the arguments of the step that are functions, and the arrays it only reads."""
 
     value_and_grad: ValueAndGrad = eqx.field(static=True)
-    optimizer: optax.GradientTransformation = eqx.field(static=True)
+    optimizer: Optimizer = eqx.field(static=True)
     augment: Augment | None = eqx.field(static=True)
     key: Key
     mean: Float[Array, " c"]
@@ -58,7 +61,7 @@ class TrainState(eqx.Module):
     sums: Sums
 
     @staticmethod
-    def start(model: Classifier, state: eqx.nn.State, optimizer: optax.GradientTransformation) -> "TrainState":
+    def start(model: Classifier, state: eqx.nn.State, optimizer: Optimizer) -> "TrainState":
         """The state before the first step."""
         opt_state = optimizer.init(eqx.filter(model, eqx.is_inexact_array))
         return TrainState(model, state, opt_state, jnp.zeros((), jnp.int32), Sums.zero())

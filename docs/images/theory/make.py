@@ -1,0 +1,75 @@
+"""Draws the theory page's pictures: `python docs/images/theory/make.py`. Their numbers come from `eqxcnn.manual`."""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from eqxcnn import manual
+
+HERE = Path(__file__).parent
+BLUE, ORANGE, GREY = "#bcd4f0", "#ffd09b", "#f2f2f2"
+SIZE, KERNEL, STRIDE, PADDING = (6, 6), 3, 2, 1
+
+
+def grid(axes: Axes, title: str, texts: np.ndarray, colours: np.ndarray) -> None:
+    """A map as squares with a text and a colour each."""
+    rows, columns = texts.shape
+    for y in range(rows):
+        for x in range(columns):
+            axes.add_patch(Rectangle((x, y), 1, 1, facecolor=colours[y, x], edgecolor="black", lw=0.8))
+            axes.text(x + 0.5, y + 0.5, texts[y, x], ha="center", va="center", fontsize=9)
+    axes.set(xlim=(-0.05, columns + 0.05), ylim=(rows + 0.05, -0.05), aspect="equal")
+    axes.set_title(title, fontsize=10)
+    axes.axis("off")
+
+
+def reaching(pixel: tuple[int, int]) -> dict[tuple[int, int], tuple[int, int]]:
+    """Which windows hold a pixel, and at which of their offsets: the patches that `paste` would add to it."""
+    where = manual.windows(SIZE, KERNEL, STRIDE, PADDING)
+    patches = where.cut(jnp.zeros((1, *SIZE, 1)).at[0, *pixel, 0].set(1))[0]
+    return {(int(i), int(j)): divmod(int(k), KERNEL) for i, j, k in np.argwhere(np.asarray(patches))}
+
+
+def strided() -> Figure:
+    """Two pixels of a map, and the elements of `dy` that reach each."""
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[8, 4])
+    texts, colours = np.full((8, 8), "", object), np.full((8, 8), "white", object)
+    colours[[0, -1]] = colours[:, [0, -1]] = GREY
+    dy_texts, dy_colours = np.full((3, 3), "", object), np.full((3, 3), "white", object)
+    for pixel, colour in (((3, 3), BLUE), ((4, 0), ORANGE)):
+        y, x = (each + PADDING for each in pixel)
+        texts[y, x], colours[y, x] = f"{pixel[0]},{pixel[1]}", colour
+        for (i, j), (u, v) in reaching(pixel).items():
+            dy_texts[i, j], dy_colours[i, j] = f"$\\bar y_{{{i}{j}}}$\n$w_{{{u}{v}}}$", colour
+    grid(left, "x, 6 x 6, and one pixel of padding", texts, colours)
+    grid(right, "gradient by y, 3 x 3", dy_texts, dy_colours)
+    return figure
+
+
+def ties() -> Figure:
+    """A pool's input and output, and the gradients by both, with one, two, three and four pixels that tie."""
+    x = jnp.array([[1.0, 7, 4, 4], [3, 2, 0, 1], [5, 5, 0, 0], [5, 2, 0, 0]])
+    dy = jnp.array([[6.0, 6], [6, 8]])
+    y, cache = manual.max_pool_forward(x[None, ..., None], 2)
+    dx = manual.max_pool_backward(cache, dy[None, ..., None])
+    figure = Figure(figsize=(8, 2.5), layout="constrained")
+    windows = np.array([["white", BLUE], [BLUE, "white"]], object)
+    maps = {"x": x, "y": y[0, ..., 0], "gradient by y": dy, "gradient by x": dx[0, ..., 0]}
+    panels = figure.subplots(1, 4, width_ratios=[values.shape[1] for values in maps.values()])
+    for axes, (title, values) in zip(panels, maps.items(), strict=True):
+        texts = np.array([[f"{value:g}" for value in row] for row in values], object)
+        grid(axes, title, texts, windows.repeat(len(values) // 2, 0).repeat(len(values) // 2, 1))
+    return figure
+
+
+if __name__ == "__main__":
+    # The same bytes on every run: no date, and names of shapes that are not drawn by chance.
+    with mpl.rc_context({"svg.hashsalt": "eqxcnn"}):
+        for draw in (strided, ties):
+            draw().savefig(HERE / f"{draw.__name__}.svg", metadata={"Date": None})

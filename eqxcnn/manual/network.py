@@ -1,0 +1,124 @@
+"""A convolutional network whose gradients are derived by hand; no automatic differentiation is used in this folder."""
+
+import abc
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float
+
+from ..errors import InputError
+from ..layers import Conv, MaxPool
+from ..types import BatchLogits, Classifier, Image, Images, Key, Labels, Logits, Maps
+from .conv import conv_backward, conv_forward
+from .dense import dense_backward, dense_forward, flatten_backward, flatten_forward, relu_backward, relu_forward
+from .loss import softmax_cross_entropy_backward, softmax_cross_entropy_forward
+from .pool import max_pool_backward, max_pool_forward
+
+
+class HandDerived(Classifier):
+    """A classifier that also knows its own backward pass."""
+
+    @abc.abstractmethod
+    def forward(self, images: Images) -> tuple[BatchLogits, Any]:
+        """Scores `[b classes]` of a batch, and the caches that `backward` needs in the same trace."""
+
+    @abc.abstractmethod
+    def backward(self, caches: Any, dlogits: BatchLogits) -> "HandDerived":
+        """The loss's gradient by every parameter, in its place in the model, given that by the scores."""
+
+
+def value_and_grad(
+    model: HandDerived,
+    state: eqx.nn.State,
+    images: Images,
+    labels: Labels,
+    key: Key | None = None,
+    label_smoothing: float = 0.0,
+) -> tuple[tuple[Float[Array, ""], tuple[eqx.nn.State, BatchLogits]], HandDerived]:
+    """The value-and-gradient function of a training step, without automatic differentiation.
+
+    **Arguments:**
+
+    - `model`, `state`: the classifier, and a state that is handed back as it came.
+    - `images`, `labels`: `[b h w c]`, as the model takes them, and class numbers `[b]`.
+    - `key`: not looked at; the place is the trainer's.
+    - `label_smoothing`: see `softmax_cross_entropy_forward`.
+
+    **Returns:** `((loss, (state, scores)), gradients)`; the loss is the mean over the batch.
+    """
+    logits, caches = model.forward(images)
+    loss, cache = softmax_cross_entropy_forward(logits, labels, label_smoothing)
+    return (loss, (state, logits)), model.backward(caches, softmax_cross_entropy_backward(cache))
+
+
+class Scratch(HandDerived):
+    """One 3x3 convolution, a 2x2 max pool and two dense layers: enough for MNIST, short enough to derive in full.
+
+    Called on one image it is an ordinary network of ordinary layers; `forward` and `backward` are the same network on a
+    batch, by hand and with the same parameters.
+    """
+
+    conv1: Conv
+    fc1: eqx.nn.Linear
+    head: eqx.nn.Linear | eqx.nn.Identity
+    pool: MaxPool
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        in_channels: int = 1,
+        image_size: tuple[int, int] = (28, 28),
+        filters: int = 5,
+        hidden: int = 64,
+        *,
+        key: Key,
+    ):
+        keys = jax.random.split(key, 3)
+        height, width = ((side - 2) // 2 for side in image_size)
+        self.conv1 = Conv(in_channels, filters, 3, padding="VALID", key=keys[0])
+        self.fc1 = eqx.nn.Linear(filters * height * width, hidden, key=keys[1])
+        self.head = eqx.nn.Linear(hidden, num_classes, key=keys[2]) if num_classes else eqx.nn.Identity()
+        self.pool = MaxPool(2)
+
+    def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
+        """The maps behind the pooling, `[h/2-1 w/2-1 filters]`."""
+        return (self.pool(jax.nn.relu(self.conv1(image))),), state
+
+    def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
+        """Scores `[classes]` of one image `[h w c]`, or its `hidden` features."""
+        (maps,), state = self.features(image, state, key=key)
+        return self.head(jax.nn.relu(self.fc1(maps.ravel()))), state
+
+    def forward(self, images: Images) -> tuple[BatchLogits, Any]:
+        """Scores `[b classes]`, and each layer's cache."""
+        x, conv1 = conv_forward(images, *_arrays(self.conv1))
+        x, relu1 = relu_forward(x)
+        x, pool = max_pool_forward(x, 2)
+        x, flat = flatten_forward(x)
+        x, fc1 = dense_forward(x, *_arrays(self.fc1))
+        x, relu2 = relu_forward(x)
+        x, head = dense_forward(x, *_arrays(self.head))
+        return x, (conv1, relu1, pool, flat, fc1, relu2, head)
+
+    def backward(self, caches: Any, dlogits: BatchLogits) -> "Scratch":
+        """The layers of `forward` in reverse, each handing the gradient by its input to the one below."""
+        conv1, relu1, pool, flat, fc1, relu2, head = caches
+        dx, *dhead = dense_backward(head, dlogits)
+        dx = relu_backward(relu2, dx)
+        dx, *dfc1 = dense_backward(fc1, dx)
+        dx = flatten_backward(flat, dx)
+        dx = max_pool_backward(pool, dx)
+        dx = relu_backward(relu1, dx)
+        # Nothing lies below the images: their gradient is not used, and `jit` leaves it out.
+        _, *dconv1 = conv_backward(conv1, dx)
+        # A model's leaves are its layers' arrays, in the order of the fields.
+        return jax.tree.unflatten(jax.tree.structure(self), (*dconv1, *dfc1, *dhead))
+
+
+def _arrays(layer: Conv | eqx.nn.Linear | eqx.nn.Identity) -> tuple[Array, Array]:
+    """The weight and the bias of a layer of `Scratch`."""
+    if isinstance(layer, eqx.nn.Identity):
+        raise InputError("`num_classes` (=0) leaves no scores to train on: build the model with its classes.")
+    assert layer.bias is not None
+    return layer.weight, layer.bias

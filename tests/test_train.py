@@ -100,6 +100,7 @@ def assert_ends_like(folder, finished):
     return resumed
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_bytes(tmp_path, finished):
     process, folder = start_training(tmp_path)
     process.send_signal(signal.SIGKILL)
@@ -108,6 +109,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path, finished):
     assert_ends_like(folder, finished[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_ctrl_c_and_sigterm_save_and_say_how_to_go_on(tmp_path, finished, number, code):
     process, folder = start_training(tmp_path, "--checkpoint-seconds", "0.2")
@@ -119,6 +121,7 @@ def test_ctrl_c_and_sigterm_save_and_say_how_to_go_on(tmp_path, finished, number
     assert_ends_like(folder, finished[0])
 
 
+@pytest.mark.slow
 def test_a_truncated_newest_checkpoint_is_named_and_the_one_before_used(tmp_path, finished):
     process, folder = start_training(tmp_path)
     process.send_signal(signal.SIGKILL)

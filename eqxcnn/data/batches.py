@@ -86,7 +86,7 @@ class Prefetch:
 
     images: UInt8[np.ndarray, "n h w c"]
     labels: Int32[np.ndarray, " n"]
-    batches: Iterable[Int32[np.ndarray, "*k b"]]
+    batches: Iterable[Int32[np.ndarray, "... b"]]
     depth: int = 2
 
     def __iter__(self) -> Iterator[tuple[UInt8[np.ndarray, "*k b h w c"], Int32[np.ndarray, "*k b"]]]:

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, UInt8
 from .. import augment, manual, zoo
 from ..data import DataInfo, DataSet, Prefetch, Split, epoch_order, hold_out, open_source, train_batches
 from ..errors import InputError
-from ..types import Classifier
+from ..types import Classifier, Key
 from .compile import compiled_once
 from .optim import make_optimizer
 from .recipe import Recipe
@@ -68,7 +68,7 @@ def prepare(recipe: Recipe) -> Job:
     """
     transform = augment.build(recipe.augment)
     source = open_source(recipe.data)
-    image_size = _image_size(recipe, source.info)
+    image_size = image_size_for(recipe, source.info)
     _check_normalisation(recipe, source.info)
     train, test = (_decoded(source, split, recipe, image_size) for split in ("train", "test"))
     train_rows, validation_rows = _hold_out(train.labels, recipe)
@@ -78,15 +78,17 @@ def prepare(recipe: Recipe) -> Job:
     steps_per_call = recipe.steps_per_call or (1 if jax.default_backend() == "cpu" else 100)
     optimizer = make_optimizer(recipe, epochs * (len(train_rows) // recipe.batch_size))
     init_key, step_key = jax.random.split(jax.random.key(recipe.seed))
-    model, state = compiled_once(zoo.create_model)(
-        recipe.model,
-        num_classes=len(source.info.class_names),
-        in_channels=source.info.channels,
-        image_size=image_size,
-        key=init_key,
-    )
+
+    def begin(key: Key) -> TrainState:
+        classes, channels = len(source.info.class_names), source.info.channels
+        model, state = zoo.create_model(
+            recipe.model, num_classes=classes, in_channels=channels, image_size=image_size, key=key
+        )
+        return TrainState.start(model, state, optimizer)
+
+    start = compiled_once(begin)(init_key)
     setup = Setup(
-        value_and_grad=_value_and_grad(recipe, model),
+        value_and_grad=_value_and_grad(recipe, start.model),
         optimizer=optimizer,
         augment=transform,
         key=step_key,
@@ -100,11 +102,11 @@ def prepare(recipe: Recipe) -> Job:
     )  # fmt: skip
     return Job(
         resolved, epochs, steps_per_call, image_size, source.info, train, test, train_rows, validation_rows, setup,
-        TrainState.start(model, state, optimizer),
+        start,
     )  # fmt: skip
 
 
-def _image_size(recipe: Recipe, info: DataInfo) -> tuple[int, int]:
+def image_size_for(recipe: Recipe, info: DataInfo) -> tuple[int, int]:
     """The recipe's, else the data's, else the model's own: where sizes vary, or are below what the model can take."""
     model = zoo.variant(recipe.model)
     if recipe.image_size is not None:

@@ -42,7 +42,7 @@ class Recipe:
     """Whether `sgd` looks ahead (Nesterov)."""
     weight_decay: float = 0.0
     """Decay of kernels and matrices a step, times the learning rate; norms and biases are spared."""
-    label_smoothing: float = 0.0
+    label_smoothing: float = 0.1
     """Share of every label spread evenly over all classes."""
     augment: tuple[str, ...] = ()
     """Random transforms of each training image in order, such as `flip_horizontal` or `random_crop(padding=2)`."""

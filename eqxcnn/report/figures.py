@@ -1,0 +1,230 @@
+"""The pictures: numbers in, a matplotlib figure out, without titles, since captions belong to the text around them.
+
+Sizes are those of papers: a column is 3.4 inches wide, a page 7. No text is smaller than 8 points. Colours are Okabe's
+and Ito's, which the colour-blind tell apart (https://jfly.uni-koeln.de/color/); lines differ in dashes and markers too.
+Pyplot and matplotlib's global settings are left alone.
+"""
+
+from collections.abc import Sequence
+from math import ceil
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, Num
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize, PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.style import context
+from matplotlib.ticker import MaxNLocator
+
+COLUMN, PAGE = 3.4, 7.0
+BLUE, SKY, VERMILLION = "#0072B2", "#56B4E9", "#D55E00"
+
+#: On top of matplotlib's defaults, whatever the user's own settings are.
+STYLE: list[Any] = [
+    "default",
+    {
+        "font.size": 8,
+        "axes.labelsize": 9,
+        "axes.titlesize": 8,
+        "axes.linewidth": 0.6,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.axisbelow": True,
+        "grid.color": "#DDDDDD",
+        "grid.linewidth": 0.6,
+        "legend.frameon": False,
+        "legend.handlelength": 2.8,
+        "lines.linewidth": 1.4,
+        "lines.markersize": 3.5,
+        "savefig.dpi": 200,
+        # Equal pictures become equal files.
+        "svg.hashsalt": "eqxcnn",
+    },
+]
+
+#: A line has so many markers at most.
+_MARKERS = 12
+#: Up to so many classes, a confusion matrix has numbers in its cells, and names at its sides.
+_NUMBERED, CLASSES_NAMED = 20, 40
+_NAME_LENGTH = 16
+#: How many kernels are shown, and how many stand in a row.
+KERNELS_SHOWN, _KERNELS_A_ROW = 64, 8
+_MISTAKES_A_ROW = 4
+
+
+@context(STYLE)
+def curves(
+    epochs: Sequence[int],
+    train: Sequence[float],
+    validation: Sequence[float] | None,
+    label: str,
+    most: float = float("inf"),
+) -> Figure:
+    """A quantity from 0 to `most`, epoch by epoch, on the training images and those held out, where there are some."""
+    figure, axes = _over_epochs(epochs, label)
+    every = ceil(len(epochs) / _MARKERS)
+    axes.plot(epochs, train, color=BLUE, marker="o", markevery=every, clip_on=False, label="training")
+    if validation is not None:
+        # Markers half-way between the others, so that lines that lie on each other are still seen as two.
+        marks = {"marker": "s", "markevery": (every // 2, every)}
+        axes.plot(epochs, validation, color=VERMILLION, linestyle="--", clip_on=False, label="validation", **marks)
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, 0), min(high, most))
+    axes.legend(loc="best" if train[-1] < train[0] else "lower right")
+    return figure
+
+
+@context(STYLE)
+def epoch_times(epochs: Sequence[int], seconds: Sequence[float]) -> Figure:
+    """How long each epoch took, as bars: in seconds, or in minutes when one took more than ten."""
+    unit, size = ("min", 60) if max(seconds) > 600 else ("s", 1)
+    figure, axes = _over_epochs(epochs, f"Time per epoch ({unit})")
+    axes.bar(epochs, np.asarray(seconds) / size, color=SKY, width=0.8)
+    return figure
+
+
+def _over_epochs(epochs: Sequence[int], label: str) -> tuple[Figure, Axes]:
+    """An empty figure a column wide with whole epochs on its x axis."""
+    figure = Figure(figsize=(COLUMN, 2.4), layout="constrained")
+    axes = figure.subplots()
+    # Room for a bar at either end, and none for an epoch 0.
+    axes.set(xlabel="Epoch", ylabel=label, xlim=(min(epochs) - 0.6, max(epochs) + 0.6))
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+    axes.grid(axis="y")
+    return figure, axes
+
+
+@context(STYLE)
+def confusion_matrix(confusion: Int[np.ndarray, "k k"], class_names: Sequence[str]) -> Figure:
+    """True class by predicted class, each row in per cent of the true class's images.
+
+    Few classes have the numbers in the cells, an empty cell being no image at all; up to three, the counts stand below.
+    Very many classes are numbered, from 0, instead of named. The colours give small shares more room than large ones:
+    the mistakes are what one looks for.
+    """
+    count = len(class_names)
+    width = COLUMN if count <= 3 else 5.0 if count <= 10 else PAGE
+    figure = Figure(figsize=(width, 0.86 * width), layout="compressed")
+    axes = figure.subplots()
+    share = 100 * confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+    image = axes.imshow(share, cmap="Blues", norm=PowerNorm(0.5, 0, 100), interpolation="nearest")
+    axes.set(xlabel="Predicted class", ylabel="True class")
+    axes.spines[:].set_visible(True)
+    if count <= CLASSES_NAMED:
+        _name_classes(axes, class_names)
+    if count <= _NUMBERED:
+        _write_cells(axes, share, confusion)
+    bar = figure.colorbar(image, ax=axes, label="Images of the true class (%)", ticks=[0, 1, 5, 10, 25, 50, 75, 100])
+    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
+    return figure
+
+
+def _name_classes(axes: Axes, class_names: Sequence[str]) -> None:
+    """Class names at both sides, turned at the lower one unless all are very short."""
+    names = [_short(name) for name in class_names]
+    turn = 0 if max(map(len, names)) * len(names) <= 30 else 45 if len(names) <= _NUMBERED else 90
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks(range(len(names)), names, parse_math=False)
+    for label in axes.get_xticklabels() if turn else []:
+        # The end of a turned name is what stands at its column.
+        label.set(rotation=turn, ha="right", va="center" if turn == 90 else "top", rotation_mode="anchor")
+
+
+def _write_cells(axes: Axes, share: Float[np.ndarray, "k k"], confusion: Int[np.ndarray, "k k"]) -> None:
+    for row, column in np.argwhere(confusion):
+        percent, count = share[row, column], confusion[row, column]
+        text = f"{percent:.0f}" if len(share) > 10 or percent == 100 else f"{percent:.1f}"
+        text = f"{percent:.1f}%\n{count:,}" if len(share) <= 3 else text
+        axes.text(column, row, text, ha="center", va="center", color="white" if percent > 45 else "black")
+
+
+@context(STYLE)
+def kernels(weights: Float[np.ndarray, "kh kw i o"]) -> Figure:
+    """The first of a layer's kernels, each a small image, all on one scale that is symmetric about zero.
+
+    Kernels over three channels are shown in colour: mid-grey is zero, a channel's greatest weight is full or dark. Over
+    one channel, blue is negative and red positive; over any other number, the mean over the channels is.
+    """
+    panels = np.moveaxis(weights, -1, 0)[:KERNELS_SHOWN]
+    is_colour = panels.shape[-1] == 3
+    panels = panels if is_colour else panels.mean(-1, keepdims=True)
+    limit = float(np.abs(panels).max()) or 1.0
+    columns = min(len(panels), _KERNELS_A_ROW)
+    rows = ceil(len(panels) / columns)
+    side = COLUMN / _KERNELS_A_ROW
+    height = side * panels.shape[1] / panels.shape[2]
+    below = 0 if is_colour else 0.5
+    figure = Figure(figsize=(max(columns * side, 2.0), rows * height + below), layout="compressed")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    scale = Normalize(-limit, limit)
+    for axes, panel in _fill(grid, panels):
+        if is_colour:
+            axes.imshow(0.5 + panel / (2 * limit), interpolation="nearest")
+        else:
+            axes.imshow(panel[..., 0], cmap="RdBu_r", norm=scale, interpolation="nearest")
+    if not is_colour:
+        mappable = ScalarMappable(scale, "RdBu_r")
+        figure.colorbar(mappable, ax=grid, location="bottom", label="Weight", aspect=30, shrink=0.8)
+    return figure
+
+
+@context(STYLE)
+def augmentation(originals: Num[np.ndarray, "n h w c"], augmented: Num[np.ndarray, "n m h w c"]) -> Figure:
+    """A row an image: the image itself, then what augmentation made of it. Pixels are `uint8`, or in [0, 1]."""
+    rows, draws, height, width, _ = augmented.shape
+    side = COLUMN / (draws + 1.2)
+    figure = Figure(figsize=(COLUMN, rows * side * height / width + 0.25), layout="compressed")
+    # An empty column keeps the originals apart.
+    grid = figure.subplots(rows, draws + 2, squeeze=False, width_ratios=[1, 0.05, *[1] * draws])
+    for axes in grid[:, 1]:
+        axes.remove()
+    changed = augmented.reshape(-1, *originals.shape[1:])
+    for axes, panel in _fill(grid[:, :1], originals) + _fill(grid[:, 2:], changed):
+        _show(axes, panel)
+    grid[0, 0].set_title("original")
+    grid[0, 2 + draws // 2].set_title("augmented")
+    return figure
+
+
+@context(STYLE)
+def mistakes(
+    images: Num[np.ndarray, "n h w c"],
+    actual: Sequence[str],
+    predicted: Sequence[str],
+    probabilities: Sequence[float],
+) -> Figure:
+    """Images with the class each was taken for, how sure the classifier was of it, and the true class."""
+    columns = min(len(images), _MISTAKES_A_ROW)
+    rows = ceil(len(images) / columns)
+    side = PAGE / _MISTAKES_A_ROW
+    height = (side - 0.35) * images.shape[1] / images.shape[2] + 0.4
+    figure = Figure(figsize=(columns * side, rows * height), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    captions = zip(actual, predicted, probabilities, strict=True)
+    for (axes, panel), (name, guess, probability) in zip(_fill(grid, images), captions, strict=True):
+        _show(axes, panel)
+        caption = f"{_short(name)}, taken for\n{_short(guess)} ({probability:.1%})"
+        axes.set_title(caption, parse_math=False)
+    return figure
+
+
+def _fill(grid: np.ndarray, panels: Num[np.ndarray, "n ..."]) -> list[tuple[Axes, np.ndarray]]:
+    """Pairs a grid's axes, row by row, with what they show; those left over are emptied."""
+    for axes in grid.flat:
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(True)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_axis_off()
+    return list(zip(grid.flat, panels, strict=False))
+
+
+def _show(axes: Axes, image: Num[np.ndarray, "h w c"]) -> None:
+    """One grey or colour image, pixel by pixel."""
+    pixels = image / 255 if image.dtype == np.uint8 else np.clip(image, 0, 1)
+    axes.imshow(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), interpolation="nearest")
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _NAME_LENGTH else f"{name[: _NAME_LENGTH - 1]}…"

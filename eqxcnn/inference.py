@@ -136,6 +136,8 @@ def load(folder: Path | str) -> ImageClassifier:
     **Raises:** `InputError` when the folder holds no trained model, or files that do not fit together.
     """
     folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"there is no folder `{folder}`: give a run's, or the model folder inside it")
     inner = folder / "model"
     folder = inner if (inner / "config.json").exists() else folder
     if not (folder / "config.json").exists():

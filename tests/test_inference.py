@@ -97,6 +97,8 @@ def test_a_config_that_does_not_fit_is_refused(tmp_path, classifier, change, mes
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"holds no trained model: it has no config"):
         eqxcnn.load(tmp_path)
+    with pytest.raises(InputError, match=r"there is no folder"):
+        eqxcnn.load(tmp_path / "nowhere")
     (tmp_path / "recipe.yaml").write_text("")
     with pytest.raises(InputError, match=r"its training has not finished"):
         eqxcnn.load(tmp_path)

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from eqxcnn.training.run import read_metrics
+from eqxcnn.errors import InputError
+from eqxcnn.training import Recipe
+from eqxcnn.training.run import Run, read_metrics
 
 QUICK = ("--model", "lenet", "--epochs", "3")
 
@@ -189,9 +191,6 @@ def test_flags_win_over_the_recipe(tmp_path):
 
 
 def test_two_runs_in_one_second_have_folders_of_their_own(tmp_path):
-    from eqxcnn.training import Recipe
-    from eqxcnn.training.run import Run
-
     folders = set()
     for _ in range(3):
         with Run.create(tmp_path, Recipe(), "digits") as run:
@@ -199,11 +198,14 @@ def test_two_runs_in_one_second_have_folders_of_their_own(tmp_path):
     assert len(folders) == 3
 
 
-def test_a_run_is_held_by_one_process_at_a_time(tmp_path):
-    from eqxcnn.errors import InputError
-    from eqxcnn.training import Recipe
-    from eqxcnn.training.run import Run
+def test_a_full_disk_while_logging_names_the_file(tmp_path):
+    with Run.create(tmp_path, Recipe(), "digits") as run:
+        (run.folder / "metrics.jsonl").symlink_to("/dev/full")
+        with pytest.raises(InputError, match=r"metrics\.jsonl` cannot be written: No space left on device"):
+            run.log({"epoch": 1})
 
+
+def test_a_run_is_held_by_one_process_at_a_time(tmp_path):
     with Run.create(tmp_path, Recipe(), "digits") as run:
         done = python_m("train", "--resume", run.folder)
         assert done.returncode == 1

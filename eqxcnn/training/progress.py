@@ -5,7 +5,7 @@ from time import monotonic
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from .step import TrainState
 
@@ -30,9 +30,8 @@ class TrainingProgress:
         self.console = console or _console()
         self._bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            TextColumn("steps  {task.fields[shown]}"),
+            BarColumn(bar_width=8),  # all of the line fits 80 columns
+            TextColumn("{task.fields[shown]}"),
             TimeRemainingColumn(),
             console=self.console,
             transient=True,

@@ -63,8 +63,14 @@ class Run:
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Appends a row to `metrics.jsonl`."""
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        path = self.folder / "metrics.jsonl"
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise InputError(
+                f"`{path}` cannot be written: {error.strerror}; the checkpoints are still there"
+            ) from error
 
     def rewind(self, epochs: int) -> None:
         """Keeps the logged rows of the first `epochs` epochs: training is about to log the others again."""

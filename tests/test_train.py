@@ -64,19 +64,10 @@ def test_the_run_folder_holds_what_is_promised(finished):
     assert folder.name.startswith("lenet-digits-")
 
 
-def start_training(runs, *arguments):
+def start_training(runs):
     """A training process that saves after every step, and the folder it made, once it is into its second epoch."""
-    command = [
-        sys.executable,
-        "-m",
-        "eqxcnn.train",
-        *QUICK,
-        "--runs",
-        str(runs),
-        "--checkpoint-seconds",
-        "0",
-        *arguments,
-    ]
+    arguments = [*QUICK, "--runs", str(runs), "--checkpoint-seconds", "0"]
+    command = [sys.executable, "-m", "eqxcnn.train", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
@@ -114,7 +105,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path, finished):
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_ctrl_c_and_sigterm_save_and_say_how_to_go_on(tmp_path, finished, number, code):
-    process, folder = start_training(tmp_path, "--checkpoint-seconds", "0.2")
+    process, folder = start_training(tmp_path)
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == code

@@ -53,6 +53,25 @@ def test_a_smaller_size_than_the_smallest_is_refused_by_name(name):
 
 
 @every_model
+def test_images_of_another_size_are_taken_or_refused_in_one_sentence(name):
+    model, state, images = made(name)
+    larger = jnp.pad(images, ((0, 0), (0, 9), (0, 9), (0, 0)))
+    refusal = None
+    try:
+        logits, _ = forward(model, state, larger, key=jax.random.key(2))
+        assert logits.shape == (2, zoo.card(name).num_classes)
+    except InputError as error:
+        refusal = str(error)
+    assert refusal is None or "not of the size that the model was built for" in refusal
+
+
+def test_lenet_refuses_images_of_another_size():
+    model, state, _ = made("lenet")
+    with pytest.raises(InputError, match=r"maps of shape \(6, 6, 16\) have 576 values .* takes 400"):
+        forward(model, state, jnp.zeros((1, 32, 32, 1)), key=None)
+
+
+@every_model
 def test_zero_classes_gives_what_the_head_would_have_seen(name):
     model, _, images = made(name)
     bare, bare_state, _ = made(name, num_classes=0)

@@ -4,7 +4,18 @@ from equinox.nn import Dropout
 
 from .conv import Conv
 from .drop import DropPath
+from .flatten import flatten_for
 from .norm import BatchNorm
 from .pool import AvgPool, MaxPool, global_avg_pool, global_max_pool
 
-__all__ = ["AvgPool", "BatchNorm", "Conv", "DropPath", "Dropout", "MaxPool", "global_avg_pool", "global_max_pool"]
+__all__ = [
+    "AvgPool",
+    "BatchNorm",
+    "Conv",
+    "DropPath",
+    "Dropout",
+    "MaxPool",
+    "flatten_for",
+    "global_avg_pool",
+    "global_max_pool",
+]

@@ -8,7 +8,7 @@ import jax
 from jaxtyping import Array, Float
 
 from ..errors import InputError
-from ..layers import Conv, MaxPool
+from ..layers import Conv, MaxPool, flatten_for
 from ..types import BatchLogits, Classifier, Image, Images, Key, Labels, Logits, Maps
 from .conv import conv_backward, conv_forward
 from .dense import dense_backward, dense_forward, flatten_backward, flatten_forward, relu_backward, relu_forward
@@ -88,7 +88,7 @@ class Scratch(HandDerived):
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
         """Scores `[classes]` of one image `[h w c]`, or its `hidden` features."""
         (maps,), state = self.features(image, state, key=key)
-        return self.head(jax.nn.relu(self.fc1(maps.ravel()))), state
+        return self.head(jax.nn.relu(self.fc1(flatten_for(self.fc1, maps)))), state
 
     def forward(self, images: Images) -> tuple[BatchLogits, Any]:
         """Scores `[b classes]`, and each layer's cache."""

@@ -2,9 +2,8 @@
 
 import equinox as eqx
 import jax
-from jaxtyping import Array, Float
 
-from ..layers import Conv, MaxPool
+from ..layers import Conv, MaxPool, flatten_for
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
 
@@ -39,8 +38,7 @@ class LeNet(Classifier):
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
         """Scores `[classes]` of one image `[h w c]`, or its 84 features."""
         (_, maps), state = self.features(image, state, key=key)
-        x: Float[Array, " n"] = maps.ravel()
-        x = jax.nn.relu(self.fc1(x))
+        x = jax.nn.relu(self.fc1(flatten_for(self.fc1, maps)))
         x = jax.nn.relu(self.fc2(x))
         return self.head(x), state
 

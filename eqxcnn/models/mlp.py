@@ -5,6 +5,8 @@ from itertools import pairwise
 import equinox as eqx
 import jax
 
+from ..errors import InputError
+from ..layers import flatten_for
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
 
@@ -25,6 +27,8 @@ class MLP(Classifier):
         key: Key,
     ):
         """`init_scale` is the standard deviation of every weight and bias at the start."""
+        if not widths:
+            raise InputError("`widths` (=()) must name the size of at least one hidden layer")
         sizes = (image_size[0] * image_size[1] * in_channels, *widths)
         *keys, head_key = jax.random.split(key, len(sizes))
         self.hidden = tuple(
@@ -38,7 +42,7 @@ class MLP(Classifier):
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
         """Scores `[classes]` of one image `[h w c]`, or the last hidden layer."""
-        x = image.ravel()
+        x = flatten_for(self.hidden[0], image)
         for layer in self.hidden:
             x = jax.nn.relu(layer(x))
         return self.head(x), state

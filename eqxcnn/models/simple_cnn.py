@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 from jax.nn.initializers import lecun_normal
 
-from ..layers import AvgPool, Conv
+from ..layers import AvgPool, Conv, flatten_for
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
 
@@ -44,7 +44,7 @@ class SimpleCNN(Classifier):
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
         """Scores `[classes]` of one image `[h w c]`, or its 256 features."""
         (_, maps), state = self.features(image, state, key=key)
-        return self.head(jax.nn.relu(self.fc1(maps.ravel()))), state
+        return self.head(jax.nn.relu(self.fc1(flatten_for(self.fc1, maps)))), state
 
 
 _FLAX_EXAMPLE = "https://github.com/google/flax/blob/main/examples/mnist/train.py"

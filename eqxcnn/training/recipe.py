@@ -161,8 +161,10 @@ def _check_values(recipe: Recipe) -> None:
     zoo.variant(recipe.model)
     positive = ("epochs", "batch_size", "learning_rate", "steps_per_call", "keep_checkpoints")
     _in_range(recipe, positive, "above 0", lambda value: value > 0)
-    at_least_zero = ("seed", "weight_decay", "checkpoint_seconds", "device_budget")
+    at_least_zero = ("weight_decay", "checkpoint_seconds", "device_budget")
     _in_range(recipe, at_least_zero, "0 or more", lambda value: value >= 0)
+    # JAX makes the same key of seeds that differ by 2**32.
+    _in_range(recipe, ("seed",), f"from 0 to {2**32 - 1}", lambda value: 0 <= value < 2**32)
     below_one = ("momentum", "label_smoothing", "validation")
     _in_range(recipe, below_one, "0 or more and below 1", lambda value: 0 <= value < 1)
     plain = (recipe.optimizer, recipe.schedule, recipe.momentum, recipe.weight_decay) == ("sgd", "constant", 0, 0)

@@ -1,0 +1,20 @@
+"""From maps to the vector that a dense layer takes."""
+
+import equinox as eqx
+from jaxtyping import Array, Float
+
+from ..errors import InputError
+from ..types import Image
+
+
+def flatten_for(layer: eqx.nn.Linear, maps: Image) -> Float[Array, " n"]:
+    """The values of `maps` `[h w c]` in a row, as `layer` takes them.
+
+    **Raises:** `InputError` when there are more or fewer: the image is not of the size that the model was built for.
+    """
+    if maps.size != layer.in_features:
+        raise InputError(
+            f"`image` is not of the size that the model was built for: its maps of shape {maps.shape} have {maps.size} "
+            f"values and the dense layer takes {layer.in_features}; resize it, or build the model with its `image_size`"
+        )
+    return maps.ravel()

@@ -291,14 +291,6 @@ def test_two_processes_make_one_entry(folder, tmp_path):
 # --- real data ---
 
 
-@pytest.fixture
-def mnist():
-    root = os.environ.get("EQXCNN_TEST_DATA")
-    if not root or not (Path(root) / "mnist").is_dir():
-        pytest.skip("needs EQXCNN_TEST_DATA, a folder with the MNIST parquet files in `mnist`")
-    return str(Path(root) / "mnist")
-
-
 def test_mnist(mnist, tmp_path):
     opened = open_source(mnist)
     assert opened.info.class_names == tuple("0123456789")

@@ -1,0 +1,23 @@
+"""What several test files share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_its_own(tmp_path_factory):
+    """Decoded images of the tests stay out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EQXCNN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def mnist():
+    """The folder of the real MNIST."""
+    root = os.environ.get("EQXCNN_TEST_DATA")
+    if not root or not (Path(root) / "mnist").is_dir():
+        pytest.skip("needs EQXCNN_TEST_DATA, a folder with the MNIST parquet files in `mnist`")
+    return str(Path(root) / "mnist")

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> None:
 def parse(arguments: Sequence[str]) -> Options:
     """The options of a command line, the recipe's values standing where no flag is."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    first.add_argument("--recipe")
+    first.add_argument("--recipe", nargs="?")  # the other parser complains when its value is missing
     name = first.parse_known_args(arguments)[0].recipe
     values = dataclasses.asdict(load_recipe(name)) if name is not None else {}
     options = tyro.cli(Options, prog="python -m eqxcnn.train", args=arguments, default=Options(**values))

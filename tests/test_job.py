@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -38,6 +39,14 @@ def test_size_channels_and_classes_follow_the_data(squares):
         12,
         14,
     )
+
+
+def test_the_recipe_names_a_folder_so_that_any_working_directory_finds_it(squares, monkeypatch):
+    folder = Path(squares)
+    folder.rename(folder.with_name("digits"))  # called like a set of the table, which wins
+    monkeypatch.chdir(folder.parent)
+    assert prepare(ONE_EPOCH).recipe.data == "digits"
+    assert prepare(dataclasses.replace(ONE_EPOCH, data="./digits")).recipe.data == str(folder.with_name("digits"))
 
 
 def test_digits_take_the_size_of_the_model():

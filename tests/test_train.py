@@ -160,6 +160,12 @@ def test_a_typo_in_a_flag_is_answered_with_the_nearest():
     assert "--model" in done.stderr
 
 
+def test_a_flag_without_its_value_is_answered_by_the_parser():
+    done = python_m("train", "--recipe")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
 def test_help_tells_every_setting():
     done = python_m("train", "--help")
     assert done.returncode == 0

@@ -36,6 +36,7 @@ class DataInfo:
     **Arguments:**
 
     - `name`: a short name, fit for a folder's.
+    - `source`: what opens it again, from another working directory too.
     - `class_names`: in the order of the labels.
     - `channels`: 1 when every image looked at is grey, else 3.
     - `image_size`: `(height, width)` when all images looked at have one size; `None` when they differ, or are so small
@@ -45,6 +46,7 @@ class DataInfo:
     """
 
     name: str
+    source: str
     class_names: tuple[str, ...]
     channels: int
     image_size: tuple[int, int] | None
@@ -162,8 +164,9 @@ def open_source(
     # The fingerprint follows from the files' names and modification times, or from the Hub's commit, and is the same
     # in every process. Digits come from memory, and decode faster than a cache opens.
     prints = None if place.hub is None and place.folder is None else [rows._fingerprint for rows in used.values()]
+    again = source if place.folder is None else str(place.folder) + (f":{place.config}" if place.config else "")
     return DataSet(
-        DataInfo(name, class_names, channels, None if place.follows_model else size, found, test),
+        DataInfo(name, again, class_names, channels, None if place.follows_model else size, found, test),
         _parts(used, labels, train, test, test_fraction, seed),
         images,
         size,

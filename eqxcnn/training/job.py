@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TypeAlias, cast
 
 import jax
@@ -97,7 +96,7 @@ def prepare(recipe: Recipe) -> Job:
         data=_on_device(recipe, train),
     )
     resolved = replace(
-        recipe, data=_absolute(recipe.data), epochs=epochs, steps_per_call=steps_per_call, image_size=image_size,
+        recipe, data=source.info.source, epochs=epochs, steps_per_call=steps_per_call, image_size=image_size,
         mean=mean, std=std,
     )  # fmt: skip
     return Job(
@@ -182,8 +181,3 @@ def _on_device(recipe: Recipe, train: Split) -> tuple[jax.Array, jax.Array] | No
     if train.images.nbytes > recipe.device_budget * 2**30:
         return None
     return jnp.asarray(train.images), jnp.asarray(train.labels)
-
-
-def _absolute(data: str) -> str:
-    """A folder by a path that another working directory finds too; any other name as it is."""
-    return str(Path(data).resolve()) if Path(data).is_dir() else data

@@ -1,8 +1,9 @@
 """Data sets as arrays: where rows come from, their decoding and its cache, and the order of batches."""
 
 from .batches import Prefetch, epoch_order, eval_batches, hold_out, train_batches
-from .dataset import DataInfo, DataSet, Split, load, open_source
+from .dataset import DataSet, load, open_source
 from .decode import decode_image
+from .records import DataInfo, Split
 from .sources import SOURCES, Source
 
 __all__ = [

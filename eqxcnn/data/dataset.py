@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from jaxtyping import Int32, UInt8
 
 from ..errors import InputError
 from .batches import hold_out
@@ -18,6 +17,7 @@ from .columns import find_image_column, find_label_column, read_labels
 from .decode import DECODER_VERSION, fetch, read_header
 from .parts import Part, decode_part
 from .reading import read_rows
+from .records import DataInfo, Split
 from .sources import find_source
 
 if TYPE_CHECKING:
@@ -27,41 +27,6 @@ else:
 
 _LOOK = 64
 _TEST_SPLITS = ("test", "validation", "valid", "val")
-
-
-@dataclass(frozen=True)
-class DataInfo:
-    """What opening a data set tells, before anything is decoded.
-
-    **Arguments:**
-
-    - `name`: a short name, fit for a folder's.
-    - `source`: what opens it again, from another working directory too.
-    - `class_names`: in the order of the labels.
-    - `channels`: 1 when every image looked at is grey, else 3.
-    - `image_size`: `(height, width)` when all images looked at have one size; `None` when they differ, or are so small
-        that they should take the network's (`digits`).
-    - `splits`: how many rows the source has, by its own names of its splits.
-    - `test_split`: which of them is the test split; `None` when a part of the training split is held out for it.
-    """
-
-    name: str
-    source: str
-    class_names: tuple[str, ...]
-    channels: int
-    image_size: tuple[int, int] | None
-    splits: Mapping[str, int]
-    test_split: str | None
-
-
-@dataclass(frozen=True)
-class Split:
-    """A split's images and labels, decoded; `skipped` counts the bad rows that were left out."""
-
-    images: UInt8[np.ndarray, "n h w c"]
-    labels: Int32[np.ndarray, " n"]
-    class_names: tuple[str, ...]
-    skipped: int
 
 
 @dataclass(frozen=True)
@@ -164,9 +129,8 @@ def open_source(
     # The fingerprint follows from the files' names and modification times, or from the Hub's commit, and is the same
     # in every process. Digits come from memory, and decode faster than a cache opens.
     prints = None if place.hub is None and place.folder is None else [rows._fingerprint for rows in used.values()]
-    again = source if place.folder is None else str(place.folder) + (f":{place.config}" if place.config else "")
     return DataSet(
-        DataInfo(name, again, class_names, channels, None if place.follows_model else size, found, test),
+        DataInfo(name, place.named(source), class_names, channels, None if place.follows_model else size, found, test),
         _parts(used, labels, train, test, test_fraction, seed),
         images,
         size,

@@ -31,6 +31,12 @@ class Source:
     image_column: str | None = None
     label_column: str | None = None
 
+    def named(self, text: str) -> str:
+        """What `find_source` finds this by from any working directory, where it was found by `text` from this one."""
+        if self.folder is None:
+            return text
+        return f"{self.folder}:{self.config}" if self.config else str(self.folder)
+
     @property
     def url(self) -> str | None:
         """The data set's page, with its licence and its authors."""

@@ -30,7 +30,8 @@ class Job:
     - `recipe`: with every `None` resolved, enough to repeat the run.
     - `epochs`, `steps_per_call`, `image_size`: the resolved recipe's.
     - `info`, `train`, `test`: the data.
-    - `train_rows`, `validation_rows`: which rows of `train` are learnt from and which are held out.
+    - `train_rows`: the rows of `train` that are learnt from.
+    - `validation`, `validation_rows`: the split that progress is followed on, and which of its rows.
     - `setup`: what stays fixed over the run.
     - `start`: the train state before the first step.
     """
@@ -43,6 +44,7 @@ class Job:
     train: Split
     test: Split
     train_rows: Int[np.ndarray, " n"]
+    validation: Split
     validation_rows: Int[np.ndarray, " v"]
     setup: Setup
     start: TrainState
@@ -71,10 +73,15 @@ def prepare(recipe: Recipe) -> Job:
     _check_normalisation(recipe, source.info)
     train, test = (_decoded(source, split, recipe, image_size) for split in ("train", "test"))
     train_rows, validation_rows = _hold_out(train.labels, recipe)
+    validation = train
+    if recipe.validation == "test":
+        validation, validation_rows = test, np.arange(len(test.labels), dtype=np.int32)
     mean, std = _normalisation(recipe, train.images, train_rows)
     # Seconds on a laptop: a thousand digits are seen twenty times, MNIST six.
     epochs = recipe.epochs or int(np.clip(round(320_000 / len(train_rows)), 5, 20))
-    steps_per_call = recipe.steps_per_call or (1 if jax.default_backend() == "cpu" else 100)
+    by_default = 1 if jax.default_backend() == "cpu" else 100
+    # A loop over several steps would compile them.
+    steps_per_call = (recipe.steps_per_call or by_default) if recipe.jit else 1
     optimizer = make_optimizer(recipe, epochs * (len(train_rows) // recipe.batch_size))
     init_key, step_key = jax.random.split(jax.random.key(recipe.seed))
 
@@ -97,11 +104,11 @@ def prepare(recipe: Recipe) -> Job:
     )
     resolved = replace(
         recipe, data=source.info.source, epochs=epochs, steps_per_call=steps_per_call, image_size=image_size,
-        mean=mean, std=std,
+        mean=mean, std=std, train_images=recipe.train_images or len(train.labels),
     )  # fmt: skip
     return Job(
-        resolved, epochs, steps_per_call, image_size, source.info, train, test, train_rows, validation_rows, setup,
-        start,
+        resolved, epochs, steps_per_call, image_size, source.info, train, test, train_rows, validation,
+        validation_rows, setup, start,
     )  # fmt: skip
 
 
@@ -131,9 +138,12 @@ def _decoded(source: DataSet, split: str, recipe: Recipe, image_size: tuple[int,
 
 def _hold_out(labels: Int[np.ndarray, " n"], recipe: Recipe) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " v"]]:
     """The rows to learn from, at least a batch of them, and those to validate on."""
-    kept, held = np.arange(len(labels), dtype=np.int32), np.zeros(0, np.int32)
-    if recipe.validation:
-        kept, held = hold_out(labels, recipe.validation, recipe.seed)
+    most = recipe.train_images or len(labels)
+    if most > len(labels):
+        raise InputError(f"`train_images` (={most}) is more than the {len(labels):,} that there are: give fewer")
+    kept, held = np.arange(most, dtype=np.int32), np.zeros(0, np.int32)
+    if isinstance(recipe.validation, float) and recipe.validation:
+        kept, held = hold_out(labels[:most], recipe.validation, recipe.seed)
     if len(kept) < recipe.batch_size:
         raise InputError(
             f"`batch_size` (={recipe.batch_size}) is more than the {len(kept):,} training images: give a smaller one"

@@ -37,9 +37,10 @@ def fit(recipe: Recipe, *, runs: Path | str = "runs") -> Result:
 
     **Raises:** `InputError` for a recipe or data that cannot work; `Interrupted` after Ctrl-C or SIGTERM, having saved.
     """
+    started = monotonic()
     job = prepare(recipe)
     with Run.create(Path(runs), job.recipe, job.info.name) as run:
-        return _train(job, run, job.start)
+        return _train(job, run, job.start, started)
 
 
 def resume(folder: Path | str) -> Result:
@@ -47,14 +48,15 @@ def resume(folder: Path | str) -> Result:
 
     **Raises:** as `fit`; and `InputError` when `folder` is no run, is finished, or has no intact checkpoint.
     """
+    started = monotonic()
     with Run.open(Path(folder)) as run:
         job = prepare(run.recipe)
         restored = run.checkpoints.restore_latest(job.start, notify=say)
-        return _train(job, run, job.start if restored is None else restored[1])
+        return _train(job, run, job.start if restored is None else restored[1], started)
 
 
-def _train(job: Job, run: Run, train: TrainState) -> Result:
-    """Runs what remains of a job and leaves the folder finished."""
+def _train(job: Job, run: Run, train: TrainState, started: float) -> Result:
+    """Runs what remains of a job and leaves the folder finished; `started` is when it was asked for."""
     recipe, first = job.recipe, int(train.step)
     run.rewind(first // job.steps_per_epoch)
     evaluator = Evaluator(job.setup.mean, job.setup.std, len(job.info.class_names))
@@ -67,7 +69,9 @@ def _train(job: Job, run: Run, train: TrainState) -> Result:
         for epoch in range(first // job.steps_per_epoch, job.epochs):
             train = loop.epoch(epoch, train)
         test = evaluator(train.model, train.state, job.test.images, job.test.labels)
-        run.log({"test_loss": test.loss, "test_accuracy": test.accuracy, "test_count": test.count})
+        last = {"test_loss": test.loss, "test_accuracy": test.accuracy, "test_count": test.count}
+        # From the call to here: decoding, compiling, training and evaluation. A resumed run tells its own part only.
+        run.log(last | {"from_step": first, "wall_seconds": round(monotonic() - started, 3)})
     _save(job, run, train)
     return Result(run.folder, test, run.metrics)
 
@@ -78,7 +82,7 @@ class _Loop:
     def __init__(self, job: Job, run: Run, evaluator: Evaluator, interrupts: Interrupts, progress: TrainingProgress):
         self._job, self._run, self._evaluator = job, run, evaluator
         self._interrupts, self._progress = interrupts, progress
-        self._steps = compiled(train_steps, donate=True)
+        self._steps = compiled(train_steps, donate=True) if job.recipe.jit else train_steps
         self._saved = monotonic()
 
     def epoch(self, epoch: int, train: TrainState) -> TrainState:
@@ -123,7 +127,8 @@ class _Loop:
         }
         if len(self._job.validation_rows):
             job = self._job
-            scores = self._evaluator(train.model, train.state, job.train.images, job.train.labels, job.validation_rows)
+            images, labels = job.validation.images, job.validation.labels
+            scores = self._evaluator(train.model, train.state, images, labels, job.validation_rows)
             row |= {"validation_loss": scores.loss, "validation_accuracy": scores.accuracy}
         return row
 
@@ -133,7 +138,7 @@ def _opening(job: Job, run: Run, first: int) -> str:
     recipe = job.recipe
     parameters = sum(leaf.size for leaf in jax.tree.leaves(job.start.model) if isinstance(leaf, jax.Array))
     height, width = job.image_size
-    held_out = f", {len(job.validation_rows):,} held out" if len(job.validation_rows) else ""
+    held_out = f", {len(job.validation_rows):,} held out" if job.recipe.validation not in (0, "test") else ""
     return (
         f"{recipe.model} ({parameters:,} parameters) on {job.info.name}: {len(job.train_rows):,} training images"
         f"{held_out}, {len(job.test.labels):,} for the test, {height}x{width}x{job.info.channels}, "

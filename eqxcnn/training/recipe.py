@@ -52,16 +52,22 @@ class Recipe:
     """Mean a channel subtracted from pixels in [0, 1]; by default measured on the training images."""
     std: tuple[float, ...] | None = None
     """Deviation a channel divided by after that; by default measured on the training images."""
-    validation: float = 0.1
-    """Share of the training images held out, stratified by class, to follow progress; 0 for none."""
+    train_images: int | None = None
+    """Use only this many images of the training split, its first ones; by default all."""
+    validation: float | Literal["test"] = 0.1
+    """Share of the training images held out, stratified by class, to follow progress; 0 for none; `test` holds out none
+    and follows the test split, as many write-ups do: nothing may then be chosen by it."""
     seed: int = 0
     """Decides initial weights, hold-out, order, augmentation and dropout."""
     shuffle: bool = True
     """Whether each epoch has an order of its own."""
     on_bad_image: Literal["stop", "skip"] = "stop"
     """What to do with an image that cannot be decoded or has no label."""
+    jit: bool = True
+    """Whether steps are compiled; `--no-jit` shows what that is worth."""
     steps_per_call: int | None = None
-    """Steps compiled into one call; by default 1 on a CPU, where loops slow convolutions down, and 100 elsewhere."""
+    """Steps compiled into one call; by default 1 on a CPU, where loops slow convolutions down, and 100 elsewhere.
+    Without `jit` it is 1."""
     checkpoint_seconds: float = 30.0
     """How long training goes on between checkpoints; 0 saves after every call."""
     keep_checkpoints: int = 2
@@ -135,7 +141,7 @@ def _from_yaml(value: Any, hint: Any) -> Any:
 
 def _checked(name: str, value: Any, hint: Any) -> Any:
     """The value if it is of its setting's type; a whole number is a fine float, which beartype does not think."""
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if float in (hint, *get_args(hint)) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not is_bearable(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise InputError(f"`{name}` (={value!r}) must be {_in_words(hint)}")
@@ -159,7 +165,7 @@ def _in_words(hint: Any) -> str:
 def _check_values(recipe: Recipe) -> None:
     """Refuses what no run can be made of, naming the setting, its value and the range."""
     zoo.variant(recipe.model)
-    positive = ("epochs", "batch_size", "learning_rate", "steps_per_call", "keep_checkpoints")
+    positive = ("epochs", "batch_size", "learning_rate", "train_images", "steps_per_call", "keep_checkpoints")
     _in_range(recipe, positive, "above 0", lambda value: value > 0)
     at_least_zero = ("weight_decay", "checkpoint_seconds", "device_budget")
     _in_range(recipe, at_least_zero, "0 or more", lambda value: value >= 0)
@@ -184,5 +190,5 @@ def _check_values(recipe: Recipe) -> None:
 def _in_range(recipe: Recipe, names: tuple[str, ...], words: str, holds: Any) -> None:
     for name in names:
         value = getattr(recipe, name)
-        if value is not None and not (math.isfinite(value) and holds(value)):
+        if isinstance(value, int | float) and not (math.isfinite(value) and holds(value)):
             raise InputError(f"`{name}` (={value}) must be {words}")

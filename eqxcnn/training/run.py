@@ -1,8 +1,11 @@
 """A run's folder: what was asked, what happened, and what came of it."""
 
 import json
+import os
 import platform
+import shlex
 import subprocess
+import sys
 from collections.abc import Mapping
 from datetime import datetime
 from importlib.metadata import version
@@ -94,13 +97,15 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def environment() -> dict[str, Any]:
-    """What a result depends on besides the recipe: versions, machine, devices, commit."""
+    """What a result depends on besides the recipe: command, versions, machine, cores, devices, commit."""
     packages = ("eqxcnn", "jax", "jaxlib", "equinox", "optax", "numpy", "datasets", "pillow")
     return {
+        "command": shlex.join(["python", *sys.orig_argv[1:]]),
         "python": platform.python_version(),
         **{name: version(name) for name in packages},
         "platform": platform.platform(),
         "processor": _processor(),
+        "cores": _cores(),
         "devices": [device.device_kind for device in jax.devices()],
         "commit": _commit(),
     }
@@ -113,6 +118,11 @@ def _processor() -> str:
     except OSError:
         return platform.processor() or platform.machine()
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _cores() -> int | None:
+    """How many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _commit() -> str | None:

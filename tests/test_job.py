@@ -103,6 +103,41 @@ def test_no_validation_trains_on_every_row(tmp_path):
     assert "validation_loss" not in result.metrics[0]
 
 
+def test_only_the_first_images_are_used_when_so_many_are_asked_for():
+    job = prepare(dataclasses.replace(ONE_EPOCH, train_images=100, validation=0.2))
+    assert sorted([*job.train_rows, *job.validation_rows]) == list(range(100))
+    assert len(job.validation_rows) == pytest.approx(20, abs=5)  # by class
+    assert prepare(ONE_EPOCH).recipe.train_images == len(job.train.labels)
+
+
+def test_the_test_split_can_be_followed_and_nothing_is_held_out_then(tmp_path, capsys):
+    recipe = dataclasses.replace(ONE_EPOCH, epochs=2, validation="test")
+    job = prepare(recipe)
+    assert len(job.train_rows) == len(job.train.labels)
+    assert job.validation is job.test
+    result = fit(recipe, runs=tmp_path)
+    first, last, test = result.metrics
+    assert last["validation_accuracy"] == test["test_accuracy"] == result.test.accuracy
+    assert first["validation_loss"] > last["validation_loss"] == test["test_loss"]
+    assert "held out" not in capsys.readouterr().err
+
+
+def test_steps_run_without_being_compiled_to_the_same_result(tmp_path, monkeypatch):
+    recipe = dataclasses.replace(ONE_EPOCH, train_images=160, validation=0.0)
+    plain = dataclasses.replace(recipe, jit=False, steps_per_call=5)  # a call of several steps would compile them
+    assert prepare(plain).steps_per_call == 1
+    jitted = fit(recipe, runs=tmp_path)
+    monkeypatch.setattr("eqxcnn.training.loop.compiled", None)
+    eager = fit(plain, runs=tmp_path)
+    assert eager.metrics[0]["train_loss"] == pytest.approx(jitted.metrics[0]["train_loss"], abs=1e-5)
+
+
+def test_a_run_tells_its_wall_time(tmp_path):
+    result = fit(dataclasses.replace(ONE_EPOCH, train_images=160), runs=tmp_path)
+    assert result.metrics[-1]["from_step"] == 0
+    assert result.metrics[-1]["wall_seconds"] > result.metrics[0]["seconds"]
+
+
 def weights(result):
     return (result.folder / "model" / "model.safetensors").read_bytes()
 
@@ -131,6 +166,7 @@ def test_scanned_training_reaches_what_single_steps_reach(tmp_path):
     ("change", "message"),
     [
         ({"batch_size": 2000}, r"`batch_size` .=2000. is more than the 1,295 training images"),
+        ({"train_images": 1500}, r"`train_images` .=1500. is more than the 1,438 that there are"),
         ({"mean": (0.1, 0.2), "std": (1.0, 1.0)}, r"`mean` .*one number a channel, and the images have 1"),
         ({"augment": ("flip_horizontl",)}, r"`flip_horizontl`.*`flip_horizontal`"),
     ],

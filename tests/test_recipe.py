@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 
+from eqxcnn import zoo
 from eqxcnn.errors import InputError
 from eqxcnn.training import Recipe, list_recipes, load_recipe
 from eqxcnn.training.recipe import to_yaml
@@ -11,6 +12,12 @@ def test_every_shipped_recipe_loads_and_is_of_a_model_that_there_is():
     assert "lenet" in list_recipes()
     for name in list_recipes():
         assert load_recipe(name).model
+
+
+def test_every_recipe_that_a_card_names_is_shipped_and_trains_that_model():
+    for name in zoo.list_models():
+        if recipe := zoo.card(name).recipe:
+            assert load_recipe(recipe).model == name
 
 
 def test_yaml_round_trip(tmp_path):
@@ -34,6 +41,7 @@ def test_yaml_numbers_in_every_spelling(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("validation: tset", "`validation` .='tset'. must be a number or one of 'test'"),
         ("learnign_rate: 1", "`learnign_rate` in the recipe .* is no setting; did you mean `learning_rate`"),
         ("model: lenett", "no model named `lenett`; did you mean `lenet`"),
         ("epochs: many", "`epochs` .='many'. must be a whole number or nothing"),
@@ -67,6 +75,7 @@ def test_a_recipe_that_is_not_there_is_named_with_the_nearest():
         ({"batch_size": 0}, "`batch_size` .=0. must be above 0"),
         ({"epochs": 0}, "`epochs` .=0. must be above 0"),
         ({"validation": 1.0}, "`validation` .=1.0. must be 0 or more and below 1"),
+        ({"train_images": 0}, "`train_images` .=0. must be above 0"),
         ({"seed": -1}, r"`seed` .=-1. must be from 0 to 4294967295"),
         ({"seed": 2**32}, r"`seed` .=4294967296. must be from 0 to 4294967295"),
         ({"mean": (0.5,)}, "`mean` and `std` go together"),

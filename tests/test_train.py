@@ -59,7 +59,9 @@ def test_the_run_folder_holds_what_is_promised(finished):
     assert [row.get("epoch") for row in rows] == [1, 2, 3, None]
     assert {"train_loss", "train_accuracy", "validation_loss", "validation_accuracy"} <= rows[0].keys()
     assert rows[-1]["test_count"] == 359
-    assert {"jax", "python", "devices", "commit"} <= json.loads((folder / "environment.json").read_text()).keys()
+    environment = json.loads((folder / "environment.json").read_text())
+    assert {"jax", "python", "cores", "devices", "commit"} <= environment.keys()
+    assert environment["command"].startswith("python -m eqxcnn.train --model lenet")
     assert (folder / "model" / "model.safetensors").exists()
     assert folder.name.startswith("lenet-digits-")
 

@@ -11,7 +11,7 @@ from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
 
 class MLP(Classifier):
-    """Dense layers with ReLU between, over the image's pixels in a row (JAX's "Training a simple neural network")."""
+    """Dense layers with ReLU between, over the image's pixels in a row."""
 
     hidden: tuple[eqx.nn.Linear, ...]
     head: eqx.nn.Linear | eqx.nn.Identity
@@ -62,7 +62,8 @@ variants = {
         input=(28, 28, 1),
         num_classes=10,
         params=101_770,
-        source="https://docs.jax.dev/en/latest/notebooks/Neural_Network_and_Data_Loading.html",
+        source="https://www.jtrive.com/posts/intro-to-jax-part-3/intro-to-jax-part-3.html",
         task="mnist",
+        recipe="mlp",
     ),
 }

@@ -13,5 +13,6 @@ variants = {
         task="mnist",
         smallest=4,
         strides=(2,),
+        recipe="scratch",
     ),
 }

@@ -58,6 +58,7 @@ variants = {
         task="mnist",
         smallest=4,
         strides=(2, 4),
+        recipe="mnist_cnn",
     ),
     "cifar_cnn": Variant(
         make=SimpleCNN,
@@ -68,5 +69,6 @@ variants = {
         task="cifar",
         smallest=4,
         strides=(2, 4),
+        recipe="cifar_cnn",
     ),
 }

@@ -6,16 +6,17 @@ from time import monotonic
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from ..inference import ImageClassifier, save
 from .compile import compiled
 from .evaluation import Evaluator, Scores
 from .interrupts import Interrupted, Interrupts
-from .job import Job, prepare
+from .job import HostBatch, Job, prepare
 from .progress import TrainingProgress, say
 from .recipe import Recipe
 from .run import Run
-from .step import Sums, TrainState, train_steps
+from .step import Setup, Sums, TrainState, train_steps
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class _Loop:
     def __init__(self, job: Job, run: Run, evaluator: Evaluator, interrupts: Interrupts, progress: TrainingProgress):
         self._job, self._run, self._evaluator = job, run, evaluator
         self._interrupts, self._progress = interrupts, progress
-        self._steps = compiled(train_steps, donate=True) if job.recipe.jit else train_steps
+        self._steps = compiled(train_steps, donate=True) if job.recipe.jit else _uncompiled
         self._saved = monotonic()
 
     def epoch(self, epoch: int, train: TrainState) -> TrainState:
@@ -127,10 +128,15 @@ class _Loop:
         }
         if len(self._job.validation_rows):
             job = self._job
-            images, labels = job.validation.images, job.validation.labels
-            scores = self._evaluator(train.model, train.state, images, labels, job.validation_rows)
+            split = job.validation
+            scores = self._evaluator(train.model, train.state, split.images, split.labels, job.validation_rows)
             row |= {"validation_loss": scores.loss, "validation_accuracy": scores.accuracy}
         return row
+
+
+def _uncompiled(setup: Setup, train: TrainState, batches: HostBatch) -> TrainState:
+    """What `compiled(train_steps)` computes, one operation after another; compiled or not, it is given NumPy arrays."""
+    return train_steps(setup, train, jax.tree.map(jnp.asarray, batches))
 
 
 def _opening(job: Job, run: Run, first: int) -> str:

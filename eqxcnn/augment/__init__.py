@@ -1,6 +1,7 @@
 """Random image transforms inside jit: an augmentation is a function of one image `[h w c]` in [0, 1] and a key."""
 
 from .colour import brightness, random_brightness, random_contrast, random_hue, random_saturation
+from .erase import cutout
 from .geometry import (
     random_crop,
     random_flip_horizontal,
@@ -15,6 +16,7 @@ __all__ = [
     "brightness",
     "build",
     "compose",
+    "cutout",
     "random_brightness",
     "random_contrast",
     "random_crop",

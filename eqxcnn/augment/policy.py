@@ -12,7 +12,7 @@ from jaxtyping import jaxtyped
 
 from ..errors import InputError, nearest
 from ..types import Augment, Image, Key
-from . import colour, geometry
+from . import colour, erase, geometry
 
 #: What a recipe may name. `flip_horizontal` and `flip_vertical` are short for the same with `random_`.
 AUGMENTS: dict[str, Callable[..., Augment]] = {
@@ -23,6 +23,7 @@ AUGMENTS: dict[str, Callable[..., Augment]] = {
     "random_rot90": geometry.random_rot90,
     "random_crop": geometry.random_crop,
     "random_resized_crop": geometry.random_resized_crop,
+    "cutout": erase.cutout,
     "brightness": colour.brightness,
     "random_brightness": colour.random_brightness,
     "random_contrast": colour.random_contrast,

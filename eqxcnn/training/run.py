@@ -126,12 +126,13 @@ def _cores() -> int | None:
 
 
 def _commit() -> str | None:
-    """The commit of the code when it runs from a checkout."""
+    """The commit of the code when it runs from a checkout, with `-dirty` behind it when files differ from it."""
     here = Path(__file__).resolve().parents[2]
     if not (here / ".git").exists():
         return None
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     try:
-        asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
+        asked = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return asked.stdout.strip()

@@ -37,7 +37,7 @@ _ENVIRONMENT = (
 )  # fmt: skip
 #: Line art where the report draws it, and pixels.
 _PICTURES = (
-    "loss.svg", "accuracy.svg", "epoch_time.svg", "confusion.svg", "kernels.png", "augment.png", "wrong.png",
+    "training.svg", "confusion.svg", "kernels.png", "augment.png", "wrong.png",
 )  # fmt: skip
 _ABSOLUTE = re.compile(r"""(?:^|[\s='":])(?:~|/|[A-Za-z]:[\\/])""")
 

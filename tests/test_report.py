@@ -19,12 +19,13 @@ from PIL import Image
 from eqxcnn import zoo
 from eqxcnn.errors import InputError
 from eqxcnn.inference import ImageClassifier, save
-from eqxcnn.report import figures, gather, write, write_report
+from eqxcnn.report import course, figures, gather, write, write_report
 from eqxcnn.report.__main__ import main
 from eqxcnn.report.gather import Verdict, augmented_examples, first_weights, judge_test_split, read_run
 from eqxcnn.training import Evaluator, Recipe
 from eqxcnn.training.recipe import to_yaml
 
+#: What the page shows of the course; `training` has them in one.
 CURVES = {"loss", "accuracy", "epoch_time"}
 #: Class names that a page or a formula might swallow.
 MARKUP = ("<b>bold", "a&amp;$")
@@ -107,7 +108,7 @@ def axes_of(figure):
 
 
 def test_curves_show_both_series_against_the_epochs():
-    axes = axes_of(figures.curves([1, 2, 3], [10.0, 60.0, 99.0], [20.0, 50.0, 70.0], "Accuracy (%)", most=100.0))
+    axes = axes_of(course.curves([1, 2, 3], [10.0, 60.0, 99.0], [20.0, 50.0, 70.0], "Accuracy (%)", most=100.0))
     train, validation = axes.get_lines()
     np.testing.assert_array_equal(train.get_xydata(), [[1, 10], [2, 60], [3, 99]])
     np.testing.assert_array_equal(validation.get_xydata(), [[1, 20], [2, 50], [3, 70]])
@@ -117,7 +118,7 @@ def test_curves_show_both_series_against_the_epochs():
 
 
 def test_curves_differ_in_more_than_colour():
-    train, validation = axes_of(figures.curves([1, 2], [1.0, 2.0], [1.0, 2.0], "Loss")).get_lines()
+    train, validation = axes_of(course.curves([1, 2], [1.0, 2.0], [1.0, 2.0], "Loss")).get_lines()
     looks = [(line.get_linestyle(), line.get_marker(), to_hex(line.get_color())) for line in (train, validation)]
     assert looks == [("-", "o", "#0072b2"), ("--", "s", "#d55e00")]
 
@@ -125,7 +126,7 @@ def test_curves_differ_in_more_than_colour():
 @pytest.mark.parametrize("epochs", [1, 2, 7, 100, 1000])
 def test_curves_of_any_length_have_whole_epochs_on_their_axis_and_few_markers(epochs):
     numbers = range(1, epochs + 1)
-    axes = axes_of(figures.curves(numbers, np.linspace(2, 0, epochs).tolist(), None, "Loss (nats)"))
+    axes = axes_of(course.curves(numbers, np.linspace(2, 0, epochs).tolist(), None, "Loss (nats)"))
     low, high = axes.get_xlim()
     ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
     assert ticks == [round(tick) for tick in ticks]
@@ -138,7 +139,7 @@ def test_curves_of_any_length_have_whole_epochs_on_their_axis_and_few_markers(ep
 
 def test_a_loss_that_is_no_number_is_left_out_of_the_curve():
     nan = float("nan")
-    figure = figures.curves([1, 2], [2.0, nan], [nan, nan], "Loss (nats)")
+    figure = course.curves([1, 2], [2.0, nan], [nan, nan], "Loss (nats)")
     figure.draw_without_rendering()
     assert 0 <= axes_of(figure).get_ylim()[0] < 2 < axes_of(figure).get_ylim()[1]
 
@@ -148,9 +149,20 @@ def test_a_loss_that_is_no_number_is_left_out_of_the_curve():
     [([2.0, 0.5], [2.0, 0.5], "Time per epoch (s)"), ([900.0, 300.0], [15.0, 5.0], "Time per epoch (min)")],
 )
 def test_epoch_times_are_bars_in_the_fitting_unit(seconds, heights, label):
-    axes = axes_of(figures.epoch_times([1, 2], seconds))
+    axes = axes_of(course.epoch_times([1, 2], seconds))
     assert [bar.get_height() for bar in axes.patches] == heights
     assert axes.get_ylabel() == label
+
+
+def test_one_picture_has_every_curve_and_the_times():
+    figure = course.training(
+        [1, 2], [([2.0, 1.0], [2.5, 1.5], "Loss (nats)", 9.0), ([50.0, 60.0], None, "Accuracy (%)", 100.0)], [3.0, 2.0]
+    )
+    loss, accuracy, times = figure.axes
+    assert [line.get_ydata().tolist() for line in loss.get_lines()] == [[2.0, 1.0], [2.5, 1.5]]
+    assert [line.get_ydata().tolist() for line in accuracy.get_lines()] == [[50.0, 60.0]]
+    assert [bar.get_height() for bar in times.patches] == [3.0, 2.0]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["Loss (nats)", "Accuracy (%)", "Time per epoch (s)"]
 
 
 def cells(axes):
@@ -229,8 +241,9 @@ def test_mistakes_say_what_was_taken_for_what_and_how_surely():
 
 def every_figure():
     noise = np.random.default_rng(0)
-    yield figures.curves([1, 2], [1.0, 2.0], [1.0, 2.0], "Loss")
-    yield figures.epoch_times([1, 2], [1.0, 2.0])
+    yield course.curves([1, 2], [1.0, 2.0], [1.0, 2.0], "Loss")
+    yield course.epoch_times([1, 2], [1.0, 2.0])
+    yield course.training([1, 2], [([1.0, 2.0], None, "Loss", 3.0)], [1.0, 2.0])
     for classes in (2, 10, 30, 100):
         yield figures.confusion_matrix(np.ones((classes, classes), int), ["class"] * classes)
     yield figures.kernels(noise.normal(size=(3, 3, 1, 6)).astype(np.float32))
@@ -345,7 +358,8 @@ def test_an_unfinished_run_has_its_curves_without_its_data(tmp_path):
     assert "This run is not finished" in page.text
     assert ["Training", "1 of 9 epochs in 1.5 s"] in page.rows
     kept = {path.name for path in (folder / "plots").iterdir()}
-    assert kept == {f"{name}.{kind}" for name in CURVES for kind in ("png", "svg")} | {"report.html", "notes.txt"}
+    pictures = {f"{name}.{kind}" for name in CURVES | {"training"} for kind in ("png", "svg")}
+    assert kept == pictures | {"report.html", "notes.txt"}
 
 
 def test_a_run_that_has_just_begun_has_a_page(tmp_path):

@@ -164,15 +164,15 @@ def test_pictures_are_copied_line_art_as_svg(tmp_path, monkeypatch):
     def report(folder, *, data):
         assert (folder, data) == (run, "data/mnist")
         (folder / "plots").mkdir()
-        for name in ("report.html", "loss.svg", "loss.png", "kernels.png"):
+        for name in ("report.html", "training.svg", "training.png", "kernels.png"):
             (folder / "plots" / name).write_text(name)
         return folder / "plots" / "report.html"
 
     monkeypatch.setattr(results, "write_report", report)
     copied = results.draw("mlp", run, data="data/mnist", to=tmp_path / "to")
-    assert copied == [tmp_path / "to" / "mlp" / name for name in ("loss.svg", "kernels.png")]
-    assert sorted(path.name for path in (tmp_path / "to" / "mlp").iterdir()) == ["kernels.png", "loss.svg"]
-    assert copied[0].read_text() == "loss.svg"
+    assert copied == [tmp_path / "to" / "mlp" / name for name in ("training.svg", "kernels.png")]
+    assert sorted(path.name for path in (tmp_path / "to" / "mlp").iterdir()) == ["kernels.png", "training.svg"]
+    assert copied[0].read_text() == "training.svg"
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_each_data_set_has_a_table_that_tells_how_its_bytes_differ(tmp_path):
         '72.74 % ("Convolutional Neural Networks (CNN) in JAX")',
         "60 min 0 s",
     ]
-    assert cells(text["Cats and dogs"])[2][5:7] == ["none stated", "10.0 s"]
+    assert cells(text["Cats and dogs"])[2][5:7] == ["-", "10.0 s"]
     assert table(page(tmp_path), "some_cnn")[2][3] == "-"
 
 

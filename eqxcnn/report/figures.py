@@ -1,13 +1,10 @@
-"""The pictures: numbers in, a matplotlib figure out, without titles, since captions belong to the text around them.
+"""The pictures of what a classifier does: numbers in, a matplotlib figure out.
 
-Sizes are those of papers: a column is 3.4 inches wide, a page 7. No text is smaller than 8 points. Colours are Okabe's
-and Ito's, which the colour-blind tell apart (https://jfly.uni-koeln.de/color/); lines differ in dashes and markers too.
-Pyplot and matplotlib's global settings are left alone.
+They have no titles, since captions belong to the text around them.
 """
 
 from collections.abc import Sequence
 from math import ceil
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Num
@@ -16,84 +13,15 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.style import context
-from matplotlib.ticker import MaxNLocator
 
-COLUMN, PAGE = 3.4, 7.0
-BLUE, SKY, VERMILLION = "#0072B2", "#56B4E9", "#D55E00"
+from .style import COLUMN, PAGE, STYLE
 
-#: On top of matplotlib's defaults, whatever the user's own settings are.
-STYLE: list[Any] = [
-    "default",
-    {
-        "font.size": 8,
-        "axes.labelsize": 9,
-        "axes.titlesize": 8,
-        "axes.linewidth": 0.6,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.axisbelow": True,
-        "grid.color": "#DDDDDD",
-        "grid.linewidth": 0.6,
-        "legend.frameon": False,
-        "legend.handlelength": 2.8,
-        "lines.linewidth": 1.4,
-        "lines.markersize": 3.5,
-        "savefig.dpi": 200,
-        # Equal pictures become equal files.
-        "svg.hashsalt": "eqxcnn",
-    },
-]
-
-#: A line has so many markers at most.
-_MARKERS = 12
 #: Up to so many classes, a confusion matrix has numbers in its cells, and names at its sides.
 _NUMBERED, CLASSES_NAMED = 20, 40
 _NAME_LENGTH = 16
 #: How many kernels are shown, and how many stand in a row.
 KERNELS_SHOWN, _KERNELS_A_ROW = 64, 8
 _MISTAKES_A_ROW = 4
-
-
-@context(STYLE)
-def curves(
-    epochs: Sequence[int],
-    train: Sequence[float],
-    validation: Sequence[float] | None,
-    label: str,
-    most: float = float("inf"),
-) -> Figure:
-    """A quantity from 0 to `most`, epoch by epoch, on the training images and those held out, where there are some."""
-    figure, axes = _over_epochs(epochs, label)
-    every = ceil(len(epochs) / _MARKERS)
-    axes.plot(epochs, train, color=BLUE, marker="o", markevery=every, clip_on=False, label="training")
-    if validation is not None:
-        # Markers half-way between the others, so that lines that lie on each other are still seen as two.
-        marks = {"marker": "s", "markevery": (every // 2, every)}
-        axes.plot(epochs, validation, color=VERMILLION, linestyle="--", clip_on=False, label="validation", **marks)
-    low, high = axes.get_ylim()
-    axes.set_ylim(max(low, 0), min(high, most))
-    axes.legend(loc="best" if train[-1] < train[0] else "lower right")
-    return figure
-
-
-@context(STYLE)
-def epoch_times(epochs: Sequence[int], seconds: Sequence[float]) -> Figure:
-    """How long each epoch took, as bars: in seconds, or in minutes when one took more than ten."""
-    unit, size = ("min", 60) if max(seconds) > 600 else ("s", 1)
-    figure, axes = _over_epochs(epochs, f"Time per epoch ({unit})")
-    axes.bar(epochs, np.asarray(seconds) / size, color=SKY, width=0.8)
-    return figure
-
-
-def _over_epochs(epochs: Sequence[int], label: str) -> tuple[Figure, Axes]:
-    """An empty figure a column wide with whole epochs on its x axis."""
-    figure = Figure(figsize=(COLUMN, 2.4), layout="constrained")
-    axes = figure.subplots()
-    # Room for a bar at either end, and none for an epoch 0.
-    axes.set(xlabel="Epoch", ylabel=label, xlim=(min(epochs) - 0.6, max(epochs) + 0.6))
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
-    axes.grid(axis="y")
-    return figure, axes
 
 
 @context(STYLE)

@@ -112,7 +112,8 @@ def _caption(name: str, run: RunRecord) -> str:
     images = ", on augmented images" if recipe.augment else ""
     series = f"Training: over the epoch, while the weights still move{images}."
     if run.series("validation_loss") is not None:
-        series += " Validation: at its end, on images held out."
+        whose = "on the test images" if recipe.validation == "test" else "on images held out"
+        series += f" Validation: at its end, {whose}."
     smoothed = f" Labels are smoothed by {recipe.label_smoothing:g} in training." if recipe.label_smoothing else ""
     return {
         "loss": f"Mean cross-entropy. {series}{smoothed}",

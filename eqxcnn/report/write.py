@@ -12,12 +12,13 @@ from matplotlib.style import context
 from ..errors import InputError
 from ..inference import ImageClassifier
 from ..training import Recipe
-from . import figures
+from . import course, figures
 from .gather import RunRecord, Verdict, augmented_examples, first_weights, judge_test_split, read_run
 from .page import Picture, render
+from .style import STYLE
 
 #: Line art is also written as SVG, which the page shows; pixels stay pixels.
-_LINE_ART = ("loss", "accuracy", "epoch_time", "confusion")
+_LINE_ART = ("loss", "accuracy", "epoch_time", "training", "confusion")
 _PIXELS = ("kernels", "augment", "wrong")
 _FORMATS = ("png", "jpg", "pdf", "svg")
 _MISTAKES = 16
@@ -77,10 +78,14 @@ def _curves(run: RunRecord) -> Iterator[tuple[str, Figure | str]]:
         yield "loss", "No epoch is logged yet."
         return
     epochs = [row["epoch"] for row in run.epochs]
+    curves, seconds = [], run.series("seconds") or []
     for name, label, scale, most in (("loss", "Loss (nats)", 1.0, np.inf), ("accuracy", "Accuracy (%)", 100.0, 100.0)):
         train, validation = (run.series(f"{part}_{name}", scale) for part in ("train", "validation"))
-        yield name, figures.curves(epochs, train or [], validation, label, most)
-    yield "epoch_time", figures.epoch_times(epochs, run.series("seconds") or [])
+        curves.append((train or [], validation, label, most))
+        yield name, course.curves(epochs, *curves[-1])
+    yield "epoch_time", course.epoch_times(epochs, seconds)
+    # For a paper or a page; the report shows the three above.
+    yield "training", course.training(epochs, curves, seconds)
 
 
 def _looks(classifier: ImageClassifier, recipe: Recipe, verdict: Verdict) -> Iterator[tuple[str, Figure | str]]:
@@ -122,7 +127,7 @@ def _picture(figure: Figure, plots: Path, name: str) -> Picture:
     return Picture(svg, "image/svg+xml", width)
 
 
-@context(figures.STYLE)
+@context(STYLE)
 def _drawn(figure: Figure, kind: str) -> bytes:
     """A figure as a file's bytes."""
     buffer = io.BytesIO()

@@ -5,6 +5,7 @@ from equinox.nn import Dropout
 from .conv import Conv
 from .drop import DropPath
 from .flatten import flatten_for
+from .linear import linear
 from .norm import BatchNorm
 from .pool import AvgPool, MaxPool, global_avg_pool, global_max_pool
 
@@ -18,4 +19,5 @@ __all__ = [
     "flatten_for",
     "global_avg_pool",
     "global_max_pool",
+    "linear",
 ]

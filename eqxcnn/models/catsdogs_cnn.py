@@ -7,8 +7,11 @@ import jax
 from jax.nn.initializers import lecun_normal
 
 from ..errors import InputError
-from ..layers import Conv, MaxPool, flatten_for
+from ..layers import Conv, MaxPool, flatten_for, linear
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
+
+#: Flax's own for convolutions and dense layers.
+_INIT = lecun_normal()
 
 
 class CatsDogsCNN(Classifier):
@@ -37,11 +40,11 @@ class CatsDogsCNN(Classifier):
             )
         *keys, fc_key, head_key = jax.random.split(key, len(widths) + 2)
         self.convs = tuple(
-            Conv(n_in, n_out, 3, padding="SAME", weight_init=lecun_normal(), key=each)
+            Conv(n_in, n_out, 3, padding="SAME", weight_init=_INIT, key=each)
             for (n_in, n_out), each in zip(pairwise((in_channels, *widths)), keys, strict=True)
         )
-        self.fc1 = eqx.nn.Linear(widths[-1] * height * width, hidden, key=fc_key)
-        self.head = eqx.nn.Linear(hidden, num_classes, key=head_key) if num_classes else eqx.nn.Identity()
+        self.fc1 = linear(widths[-1] * height * width, hidden, _INIT, key=fc_key)
+        self.head = linear(hidden, num_classes, _INIT, key=head_key) if num_classes else eqx.nn.Identity()
         self.pool = MaxPool(2)
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:

@@ -4,8 +4,11 @@ import equinox as eqx
 import jax
 from jax.nn.initializers import lecun_normal
 
-from ..layers import AvgPool, Conv, flatten_for
+from ..layers import AvgPool, Conv, flatten_for, linear
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
+
+#: Flax's own for convolutions and dense layers.
+_INIT = lecun_normal()
 
 
 class SimpleCNN(Classifier):
@@ -29,10 +32,10 @@ class SimpleCNN(Classifier):
     ):
         keys = jax.random.split(key, 4)
         height, width = (side // 4 for side in image_size)
-        self.conv1 = Conv(in_channels, widths[0], 3, padding="SAME", weight_init=lecun_normal(), key=keys[0])
-        self.conv2 = Conv(widths[0], widths[1], 3, padding="SAME", weight_init=lecun_normal(), key=keys[1])
-        self.fc1 = eqx.nn.Linear(widths[1] * height * width, hidden, key=keys[2])
-        self.head = eqx.nn.Linear(hidden, num_classes, key=keys[3]) if num_classes else eqx.nn.Identity()
+        self.conv1 = Conv(in_channels, widths[0], 3, padding="SAME", weight_init=_INIT, key=keys[0])
+        self.conv2 = Conv(widths[0], widths[1], 3, padding="SAME", weight_init=_INIT, key=keys[1])
+        self.fc1 = linear(widths[1] * height * width, hidden, _INIT, key=keys[2])
+        self.head = linear(hidden, num_classes, _INIT, key=keys[3]) if num_classes else eqx.nn.Identity()
         self.pool = AvgPool(2)
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:

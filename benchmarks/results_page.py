@@ -47,7 +47,8 @@ it comes from the files that the runs and benchmarks wrote, kept in `benchmarks/
 """
 _SUMMARY = """\
 Accuracy is on the test split, as mean ± sample standard deviation over seeds where there are several. Wall time is the
-median over seeds of a whole run, from the call to the result: decoding, compiling, training and evaluation.
+median over seeds of a whole run, from the call to the result: decoding, compiling, training and evaluation. Some runs
+shared their machine with other work, so times are upper bounds.
 """
 _RUNS = """\
 A line a run, each in full in `benchmarks/results/runs/`. Training accuracy is the mean over the last epoch, while

@@ -87,11 +87,12 @@ def assert_ends_like(folder, finished):
     assert resumed.returncode == 0, resumed.stderr
     weights = [run / "model" / "model.safetensors" for run in (folder, finished)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
-    unlike = ("seconds", "images_per_second")
+    unlike = ("seconds", "images_per_second", "wall_seconds", "from_step")
     rows = [
         [{k: v for k, v in row.items() if k not in unlike} for row in read_metrics(run)] for run in (folder, finished)
     ]
     assert rows[0] == rows[1]
+    assert read_metrics(folder)[-1]["from_step"] > read_metrics(finished)[-1]["from_step"] == 0
     return resumed
 
 

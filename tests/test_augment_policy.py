@@ -18,6 +18,7 @@ ENTRIES = [
     "random_contrast(0.5, 1.5)",
     "random_saturation(lower=0, upper=2)",
     "random_hue(0.2)",
+    "cutout(3)",
 ]
 
 

@@ -122,7 +122,9 @@ def test_every_page_of_the_site_is_in_its_menu():
     assert sorted(pages) == sorted(str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md"))
 
 
-def _pages(entry: dict) -> list[str]:
-    """The files under one entry of the menu."""
+def _pages(entry: dict | str) -> list[str]:
+    """The files under one entry of the menu, which has a title or takes the page's own."""
+    if isinstance(entry, str):
+        return [entry]
     (inner,) = entry.values()
     return [inner] if isinstance(inner, str) else [page for each in inner for page in _pages(each)]

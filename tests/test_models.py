@@ -131,3 +131,9 @@ def test_the_same_key_makes_the_same_model_and_another_key_another(name):
     other = zoo.create_model(name, key=jax.random.key(1))[0]
     assert eqx.tree_equal(first, again)
     assert not eqx.tree_equal(first, other)
+
+
+@pytest.mark.parametrize("widths", [(), (8, 8, 8, 8)])
+def test_the_simple_cnn_refuses_convolutions_that_leave_no_map(widths):
+    with pytest.raises(InputError, match=r"`widths` .* each halves the image \(8x8\)"):
+        zoo.create_model("cifar_cnn", image_size=8, widths=widths, key=jax.random.key(0))

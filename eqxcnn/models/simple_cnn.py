@@ -1,10 +1,14 @@
-"""The two-convolution network of Flax's MNIST example, which many JAX tutorials train on MNIST and on CIFAR-10."""
+"""The plain networks of tutorials: a few 3x3 convolutions, each with a pooling, and one hidden dense layer."""
+
+from functools import partial
+from itertools import pairwise
 
 import equinox as eqx
 import jax
 from jax.nn.initializers import lecun_normal
 
-from ..layers import AvgPool, Conv, flatten_for, linear
+from ..errors import InputError
+from ..layers import AvgPool, Conv, MaxPool, flatten_for, linear
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
 #: Flax's own for convolutions and dense layers.
@@ -12,42 +16,52 @@ _INIT = lecun_normal()
 
 
 class SimpleCNN(Classifier):
-    """Two 3x3 convolutions, each followed by ReLU and 2x2 average pooling, then a hidden dense layer."""
+    """3x3 convolutions, each followed by ReLU and 2x2 pooling, then a hidden dense layer."""
 
-    conv1: Conv
-    conv2: Conv
+    convs: tuple[Conv, ...]
     fc1: eqx.nn.Linear
     head: eqx.nn.Linear | eqx.nn.Identity
-    pool: AvgPool
+    pool: AvgPool | MaxPool
 
     def __init__(
         self,
         num_classes: int = 10,
         in_channels: int = 1,
         image_size: tuple[int, int] = (28, 28),
-        widths: tuple[int, int] = (32, 64),
+        widths: tuple[int, ...] = (32, 64),
         hidden: int = 256,
+        pool: type[AvgPool] | type[MaxPool] = AvgPool,
         *,
         key: Key,
     ):
-        keys = jax.random.split(key, 4)
-        height, width = (side // 4 for side in image_size)
-        self.conv1 = Conv(in_channels, widths[0], 3, padding="SAME", weight_init=_INIT, key=keys[0])
-        self.conv2 = Conv(widths[0], widths[1], 3, padding="SAME", weight_init=_INIT, key=keys[1])
-        self.fc1 = linear(widths[1] * height * width, hidden, _INIT, key=keys[2])
-        self.head = linear(hidden, num_classes, _INIT, key=keys[3]) if num_classes else eqx.nn.Identity()
-        self.pool = AvgPool(2)
+        """`widths` are the channels of each convolution; each halves the image."""
+        height, width = (side // 2 ** len(widths) for side in image_size)
+        if not widths or min(height, width) < 1:
+            raise InputError(
+                f"`widths` (={widths}) must name one convolution or more, and each halves the image "
+                f"({image_size[0]}x{image_size[1]}): give fewer or a larger `image_size`"
+            )
+        *keys, fc_key, head_key = jax.random.split(key, len(widths) + 2)
+        self.convs = tuple(
+            Conv(n_in, n_out, 3, padding="SAME", weight_init=_INIT, key=each)
+            for (n_in, n_out), each in zip(pairwise((in_channels, *widths)), keys, strict=True)
+        )
+        self.fc1 = linear(widths[-1] * height * width, hidden, _INIT, key=fc_key)
+        self.head = linear(hidden, num_classes, _INIT, key=head_key) if num_classes else eqx.nn.Identity()
+        self.pool = pool(2)
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """The maps behind each pooling, `[h/2 w/2 32]` and `[h/4 w/4 64]`."""
-        first = self.pool(jax.nn.relu(self.conv1(image)))
-        second = self.pool(jax.nn.relu(self.conv2(first)))
-        return (first, second), state
+        """The map behind each pooling, `[h/2 w/2 widths[0]]`, `[h/4 w/4 widths[1]]` and so on."""
+        maps, x = (), image
+        for conv in self.convs:
+            x = self.pool(jax.nn.relu(conv(x)))
+            maps += (x,)
+        return maps, state
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
-        """Scores `[classes]` of one image `[h w c]`, or its 256 features."""
-        (_, maps), state = self.features(image, state, key=key)
-        return self.head(jax.nn.relu(self.fc1(flatten_for(self.fc1, maps)))), state
+        """Scores `[classes]` of one image `[h w c]`, or its hidden features."""
+        maps, state = self.features(image, state, key=key)
+        return self.head(jax.nn.relu(self.fc1(flatten_for(self.fc1, maps[-1])))), state
 
 
 _FLAX_EXAMPLE = "https://github.com/google/flax/blob/main/examples/mnist/train.py"
@@ -73,5 +87,16 @@ variants = {
         smallest=4,
         strides=(2, 4),
         recipe="cifar_cnn",
+    ),
+    "catsdogs_cnn": Variant(
+        make=partial(SimpleCNN, widths=(32, 64, 128), hidden=128, pool=MaxPool),
+        input=(128, 128, 3),
+        num_classes=2,
+        params=4_287_938,
+        source="https://kambale.dev/build-cnn-in-jax",
+        task="catsdogs",
+        smallest=8,
+        strides=(2, 4, 8),
+        recipe="catsdogs_cnn",
     ),
 }

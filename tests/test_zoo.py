@@ -4,7 +4,7 @@ import textwrap
 import jax
 import pytest
 
-from eqxcnn import models, zoo
+from eqxcnn import models, registry, zoo
 from eqxcnn.errors import InputError
 
 
@@ -65,10 +65,10 @@ def test_a_new_file_in_models_appears_by_itself(tmp_path, monkeypatch):
         """)
     )
     monkeypatch.setattr(models, "__path__", [*models.__path__, str(tmp_path)])
-    zoo._families.cache_clear()
+    registry.families.cache_clear()
     try:
         assert "newnet" in zoo.list_models()
         assert zoo.create_model("newnet", key=jax.random.key(0))[0].fc2.out_features == 84
     finally:
-        zoo._families.cache_clear()
+        registry.families.cache_clear()
         sys.modules.pop("eqxcnn.models.newnet", None)

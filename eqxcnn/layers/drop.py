@@ -1,4 +1,6 @@
-"""Stochastic depth."""
+"""Stochastic depth, and what networks that drop things share."""
+
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax
@@ -48,3 +50,16 @@ class DropPath(eqx.Module):
             )
         keep = 1 - self.rate
         return jnp.where(jax.random.bernoulli(key, keep), x / keep, 0)
+
+
+def drop_path_rates(rate: float | int, depth: int) -> list[float]:
+    """The rate of each of `depth` blocks, from 0 up to `rate` in the last (Huang et al. 2016, section 3)."""
+    return [rate * index / max(depth - 1, 1) for index in range(depth)]
+
+
+def keys_for(key: Key | None, count: int, *, used: bool = True) -> Sequence[Key | None]:
+    """A key for each of `count` parts; `None` for each where there is no key, or it is not `used`.
+
+    Splitting costs compile time, so a network without any randomness at work must not do it.
+    """
+    return [None] * count if key is None or not used else jax.random.split(key, count)

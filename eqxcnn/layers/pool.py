@@ -92,6 +92,33 @@ class AvgPool(eqx.Module):
         return (total / counts).astype(image.dtype)
 
 
+class AdaptiveAvgPool(eqx.Module):
+    """Means over a grid of windows that share an image `[h w c]` out evenly, as `torch.nn.AdaptiveAvgPool2d` does.
+
+    Output pixel `i` of `n` is the mean of the rows from `floor(i h / n)` up to, not including, `ceil((i + 1) h / n)`.
+
+    **Arguments:**
+
+    - `output_size`: height and width of the output, an integer or a pair.
+    """
+
+    output_size: tuple[int, int] = eqx.field(static=True)
+
+    def __init__(self, output_size: Size):
+        self.output_size = pair("output_size", output_size, least=1)
+
+    @jaxtyped(typechecker=beartype)
+    def __call__(self, image: Image) -> Float[Array, "h2 w2 c"]:
+        """The pooled image, of `output_size`."""
+        # A matrix of means for each axis: windows may overlap, and an image may be smaller than its output.
+        rows, columns = (
+            jnp.asarray(_shares(size, count), image.dtype)
+            for size, count in zip(image.shape, self.output_size, strict=False)
+        )
+        exact = lax.Precision.HIGHEST
+        return jnp.einsum("ph,qw,hwc->pqc", rows, columns, image, precision=exact)
+
+
 @jaxtyped(typechecker=beartype)
 def global_avg_pool(x: Image) -> Float[Array, " c"]:
     """Each channel's mean over all positions of one image."""
@@ -158,3 +185,12 @@ def _counts(pool: AvgPool, axis: int, size: int, windows: int) -> np.ndarray:
     if not pool.count_include_pad:
         starts, ends = np.maximum(starts, 0), np.minimum(ends, size)
     return ends - starts
+
+
+def _shares(size: int, count: int) -> np.ndarray:
+    """`[count size]`: what each of `size` pixels weighs in each of `count` means."""
+    index = np.arange(count)[:, None]
+    pixels = np.arange(size)
+    starts, ends = index * size // count, -(-(index + 1) * size // count)
+    inside = (starts <= pixels) & (pixels < ends)
+    return inside / inside.sum(axis=1, keepdims=True)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from .. import augment, manual, zoo
+from .. import augment, manual, registry, zoo
 from ..data import DataInfo, DataSet, Prefetch, Split, epoch_order, hold_out, open_source, train_batches
 from ..errors import InputError
 from ..types import Classifier, Key
@@ -114,7 +114,7 @@ def prepare(recipe: Recipe) -> Job:
 
 def image_size_for(recipe: Recipe, info: DataInfo) -> tuple[int, int]:
     """The recipe's, else the data's, else the model's own: where sizes vary, or are below what the model can take."""
-    model = zoo.variant(recipe.model)
+    model = registry.variant(recipe.model)
     if recipe.image_size is not None:
         return recipe.image_size
     fits = info.image_size is not None and min(info.image_size) >= model.smallest

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 from beartype.door import is_bearable
 
-from .. import zoo
+from .. import registry
 from ..errors import InputError, nearest
 
 #: Where the recipes that come with the package lie.
@@ -164,7 +164,7 @@ def _in_words(hint: Any) -> str:
 
 def _check_values(recipe: Recipe) -> None:
     """Refuses what no run can be made of, naming the setting, its value and the range."""
-    zoo.variant(recipe.model)
+    registry.variant(recipe.model)
     positive = ("epochs", "batch_size", "learning_rate", "train_images", "steps_per_call", "keep_checkpoints")
     _in_range(recipe, positive, "above 0", lambda value: value > 0)
     at_least_zero = ("weight_decay", "checkpoint_seconds", "device_budget")
@@ -184,7 +184,7 @@ def _check_values(recipe: Recipe) -> None:
     if recipe.std is not None and min(recipe.std, default=0) <= 0:
         raise InputError(f"`std` (={list(recipe.std)}) must be above 0 in every channel")
     if recipe.image_size is not None:
-        zoo.checked_size(recipe.model, recipe.image_size)
+        registry.checked_size(recipe.model, recipe.image_size)
 
 
 def _in_range(recipe: Recipe, names: tuple[str, ...], words: str, holds: Any) -> None:

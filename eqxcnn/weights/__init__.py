@@ -1,6 +1,15 @@
-"""Models to and from named tensors and safetensors files."""
+"""Models to and from named tensors, safetensors files and PyTorch's weights."""
 
 from .files import load_safetensors, save_safetensors, write_text_atomically
 from .tensors import from_tensors, to_tensors
+from .torch import from_torch, to_torch
 
-__all__ = ["from_tensors", "load_safetensors", "save_safetensors", "to_tensors", "write_text_atomically"]
+__all__ = [
+    "from_tensors",
+    "from_torch",
+    "load_safetensors",
+    "save_safetensors",
+    "to_tensors",
+    "to_torch",
+    "write_text_atomically",
+]

@@ -28,6 +28,11 @@ def to_tensors(model: PyTree, state: eqx.nn.State) -> dict[str, np.ndarray]:
     return on_host(named_slots(_merge(model, state)))
 
 
+def shapes(model: PyTree, state: eqx.nn.State) -> dict[str, tuple[int, ...]]:
+    """The shape of every array that `to_tensors` would give, by its name; the model may be an abstract one."""
+    return {name: slot.shape for name, slot in named_slots(_merge(model, state)).items()}
+
+
 def from_tensors(model: PyTree, state: eqx.nn.State, tensors: dict[str, np.ndarray]) -> tuple[PyTree, eqx.nn.State]:
     """Puts the arrays of `to_tensors` into a model and its state.
 

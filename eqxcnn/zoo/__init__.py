@@ -1,13 +1,8 @@
 """The models that there are: found by scanning `eqxcnn/models`, built by name, described on a card."""
 
-import importlib
-import inspect
-import pkgutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
-from types import MappingProxyType
 from typing import Any
 
 import equinox as eqx
@@ -16,11 +11,13 @@ import jax.numpy as jnp
 from beartype import beartype
 from jaxtyping import jaxtyped
 
-from . import models
-from .cost import multiply_adds
-from .errors import InputError, nearest
-from .forward import forward
-from .types import Classifier, Key, Variant
+from ..cost import multiply_adds
+from ..errors import InputError, nearest
+from ..forward import forward
+from ..registry import build, families, family, variant
+from ..types import Classifier, Key, Variant
+
+__all__ = ["Card", "card", "create_model", "list_models"]
 
 
 @dataclass(frozen=True)
@@ -48,29 +45,6 @@ class Card:
     torch_twin: str | None
 
 
-@cache
-def _families() -> Mapping[str, tuple[str, Variant]]:
-    """Every variant by name, with its family. Scanned once: a file added to `models/` needs no registration."""
-    found: dict[str, tuple[str, Variant]] = {}
-    for module in pkgutil.iter_modules(models.__path__):
-        family = importlib.import_module(f"{models.__name__}.{module.name}")
-        for name, variant in family.variants.items():
-            if name in found:
-                raise RuntimeError(f"two architectures are named `{name}`: {found[name][0]} and {module.name}")
-            found[name] = (module.name, variant)
-    return MappingProxyType(dict(sorted(found.items())))
-
-
-def variant(name: str) -> Variant:
-    """The table row of a model.
-
-    **Raises:** `InputError` with the nearest names when there is no such model.
-    """
-    if name not in _families():
-        raise InputError(f"there is no model named `{name}`; {nearest(name, _families())}")
-    return _families()[name][1]
-
-
 @jaxtyped(typechecker=beartype)
 def list_models(pattern: str = "*", *, task: str | None = None) -> list[str]:
     """Names of the models, sorted.
@@ -80,10 +54,10 @@ def list_models(pattern: str = "*", *, task: str | None = None) -> list[str]:
     - `pattern`: shell wildcards, such as `"resnet*"`.
     - `task`: only those published on `"mnist"`, `"cifar"`, `"catsdogs"` or `"imagenet"`.
     """
-    tasks = {row.task for _, row in _families().values()}
+    tasks = {row.task for _, row in families().values()}
     if task is not None and task not in tasks:
         raise InputError(f"`task` (={task!r}) is none that a model was published on; {nearest(task, tasks)}")
-    return [name for name, (_, row) in _families().items() if fnmatchcase(name, pattern) and task in (None, row.task)]
+    return [name for name, (_, row) in families().items() if fnmatchcase(name, pattern) and task in (None, row.task)]
 
 
 @jaxtyped(typechecker=beartype)
@@ -112,47 +86,11 @@ def create_model(
 
     **Raises:** `InputError` for a name, size or keyword that cannot be.
     """
-    row = variant(name)
     if pretrained:
         raise InputError(
             f"`pretrained` (=True): no published weights are recorded for `{name}`; train it or leave it out"
         )
-    arguments = {
-        "num_classes": row.num_classes if num_classes is None else num_classes,
-        "in_channels": row.input[2] if in_channels is None else in_channels,
-        "image_size": checked_size(name, image_size),
-    }
-    if arguments["num_classes"] < 0 or arguments["in_channels"] < 1:
-        raise InputError(
-            f"`num_classes` (={arguments['num_classes']}) must be 0 (features) or more and "
-            f"`in_channels` (={arguments['in_channels']}) 1 or more"
-        )
-    _check_keywords(name, row, architecture)
-    return eqx.nn.make_with_state(row.make)(**arguments, **architecture, key=key)
-
-
-def checked_size(name: str, image_size: int | tuple[int, int] | None) -> tuple[int, int]:
-    """`(height, width)` of a model asked for `image_size` (`None`: as published).
-
-    **Raises:** `InputError` naming the smallest size when it is smaller than that.
-    """
-    row = variant(name)
-    size = row.input[:2] if image_size is None else image_size
-    height, width = (size, size) if isinstance(size, int) else size
-    if min(height, width) < row.smallest:
-        raise InputError(
-            f"`image_size` (={height}x{width}) is too small for `{name}`: the smallest it takes is "
-            f"{row.smallest}x{row.smallest}"
-        )
-    return height, width
-
-
-def _check_keywords(name: str, row: Variant, given: Mapping[str, Any]) -> None:
-    """Refuses a keyword that the architecture's constructor does not have."""
-    known = inspect.signature(row.make).parameters
-    for keyword in given:
-        if keyword not in known:
-            raise InputError(f"`{keyword}` is no argument of `{name}`; {nearest(keyword, known)}")
+    return build(name, num_classes=num_classes, in_channels=in_channels, image_size=image_size, key=key, **architecture)
 
 
 @cache
@@ -163,7 +101,7 @@ def card(name: str) -> Card:
     """
     row = variant(name)
     shown = {field: getattr(row, field) for field in Card.__dataclass_fields__ if hasattr(row, field)}
-    return Card(name=name, family=_families()[name][0], multiply_adds=_cost(name, row), **shown)
+    return Card(name=name, family=family(name), multiply_adds=_cost(name, row), **shown)
 
 
 def _cost(name: str, row: Variant) -> int:

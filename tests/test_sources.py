@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from eqxcnn.data import SOURCES, load, open_source, reading
+from eqxcnn import hub
+from eqxcnn.data import SOURCES, load, open_source
 from eqxcnn.data.sources import find_source
 from eqxcnn.errors import InputError
 
@@ -384,7 +385,7 @@ def test_sizes_and_channels_are_looked_up(tmp_path):
 
 @pytest.fixture
 def offline(monkeypatch):
-    monkeypatch.setattr(reading, "_why_unreachable", lambda: ConnectionError("no route"))
+    monkeypatch.setattr(hub, "why_unreachable", lambda: ConnectionError("no route"))
 
 
 @pytest.mark.usefixtures("offline")
@@ -419,7 +420,7 @@ def test_unknown_hub_set(monkeypatch):
     def refuse(*_):
         raise datasets.exceptions.DatasetNotFoundError("Dataset 'org/none' doesn't exist on the Hub")
 
-    monkeypatch.setattr(reading, "_why_unreachable", lambda: None)
+    monkeypatch.setattr(hub, "why_unreachable", lambda: None)
     monkeypatch.setattr(datasets, "load_dataset", refuse)
     with pytest.raises(InputError, match="no data set `org/none` that you may read"):
         open_source("org/none")
@@ -435,13 +436,13 @@ class Refusing(http.server.BaseHTTPRequestHandler):
 
 def test_whether_the_hub_answers(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(reading, "_PATIENCE", 0.5)
+    monkeypatch.setattr(hub, "_PATIENCE", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        assert isinstance(reading._why_unreachable(), OSError)  # It takes the call and says nothing.
-    assert isinstance(reading._why_unreachable(), OSError)  # Nobody is there any more.
+        assert isinstance(hub.why_unreachable(), OSError)  # It takes the call and says nothing.
+    assert isinstance(hub.why_unreachable(), OSError)  # Nobody is there any more.
     with http.server.HTTPServer(("127.0.0.1", 0), Refusing) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
-        monkeypatch.setattr(reading, "_PATIENCE", 20.0)
+        monkeypatch.setattr(hub, "_PATIENCE", 20.0)
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-        assert reading._why_unreachable() is None
+        assert hub.why_unreachable() is None

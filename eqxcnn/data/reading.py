@@ -1,17 +1,13 @@
 """A source's rows as the `datasets` library gives them, nothing decoded; and one sentence when it cannot."""
 
 import glob
-import ssl
 import sys
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import hub
 from ..errors import InputError
 from .sources import Source
 
@@ -20,7 +16,6 @@ if TYPE_CHECKING:
 else:
     Dataset = DatasetDict = Any
 
-_PATIENCE = 4.0
 _TRAIN_FOLDERS = ("train", "training")
 _TEST_FOLDERS = ("test", "testing", "validation", "valid", "val")
 _TABLES = (".parquet", ".arrow")
@@ -128,7 +123,7 @@ def _image_folders(folder: Path) -> list[str]:
     return [f"{glob.escape(str(path))}/**" for path in inner if holds_images(path)]
 
 
-def _read_hub(hub: str, config: str | None) -> DatasetDict:
+def _read_hub(repository: str, config: str | None) -> DatasetDict:
     """A set of the Hub, or of its cache when the Hub is out of reach.
 
     `datasets` itself retries for half a minute before it looks into its cache; told that it is offline, it looks there
@@ -138,43 +133,21 @@ def _read_hub(hub: str, config: str | None) -> DatasetDict:
     from datasets import config as settings
 
     before = settings.HF_HUB_OFFLINE
-    unreachable = ConnectionError("offline mode is set") if before else _why_unreachable()
+    unreachable = ConnectionError("offline mode is set") if before else hub.why_unreachable()
     try:
         settings.HF_HUB_OFFLINE = unreachable is not None
-        return datasets.load_dataset(hub, config)
+        return datasets.load_dataset(repository, config)
     except (ConnectionError, FileNotFoundError, ValueError) as error:
         if unreachable is None:
             raise
         why = _first_line(getattr(unreachable, "reason", unreachable))
         raise InputError(
-            f"the Hugging Face Hub cannot be reached ({why}) and this machine has no copy of `{hub}`: give a local "
-            "folder with `--data FOLDER`, use `--data digits`, or run once online so that the Hub's cache holds it."
+            f"the Hugging Face Hub cannot be reached ({why}) and this machine has no copy of `{repository}`: give a "
+            "local folder with `--data FOLDER`, use `--data digits`, or run once online so that the Hub's cache holds "
+            "it."
         ) from error
     finally:
         settings.HF_HUB_OFFLINE = before
-
-
-def _why_unreachable() -> OSError | None:
-    """What stands between this machine and the Hub, or `None`, after `_PATIENCE` seconds at most."""
-    from huggingface_hub import constants
-
-    answers: list[OSError | None] = []
-
-    def ask() -> None:
-        try:
-            urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=_PATIENCE).close()
-            answers.append(None)
-        except (urllib.error.HTTPError, HTTPException):
-            answers.append(None)  # It answered, whatever it said: its client library knows better what to do.
-        except OSError as error:
-            # Which certificates count is the client library's business too.
-            answers.append(None if isinstance(getattr(error, "reason", None), ssl.SSLError) else error)
-
-    # In a thread, because the look-up of a name obeys no timeout; a daemon, because the program may end before it.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(_PATIENCE)
-    return answers[0] if answers else TimeoutError(f"no answer within {_PATIENCE:.0f} s")
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """PyTorch's weights by name, both ways: every tensor has one place, and none is left without a word."""
 
 import importlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def from_torch(name: str, source: Mapping[str, Any] | str | Path, **arguments: A
     """
     model, state = eqx.filter_eval_shape(build, name, **arguments, key=jax.random.key(0))
     names = names_of(family(name))
-    return from_tensors(model, state, _ours(name, names, shapes(model, state), read_torch(source)))
+    return from_tensors(model, state, to_ours(name, names, shapes(model, state), read_torch(source)))
 
 
 def to_torch(name: str, model: PyTree, state: eqx.nn.State) -> dict[str, np.ndarray]:
@@ -69,26 +70,27 @@ def read_torch(source: Mapping[str, Any] | str | Path) -> dict[str, np.ndarray]:
     return {name: _as_numpy(name, tensor) for name, tensor in tensors.items()}
 
 
-def _ours(
+def to_ours(
     name: str, names: Names, places: Mapping[str, tuple[int, ...]], tensors: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Our tensors for places of these shapes, taken from torch's.
 
     **Raises:** `InputError` that names, as torch does, what is missing, left over or misshapen.
     """
-    tensors = {names.current(theirs): tensor for theirs, tensor in tensors.items()}
+    tensors = {names.current(theirs): tensor for theirs, tensor in tensors.items() if not names.is_left_out(theirs)}
     expected = {names.torch_name(ours): ours for ours in places}
     taken, misshapen = {}, []
     for theirs, ours in expected.items():
         if theirs not in tensors:
             continue
         wanted = _laid_out(ours, np.broadcast_to(np.float32(0), places[ours]), names).shape
-        if tensors[theirs].shape != wanted:
-            misshapen.append(f"`{theirs}` is {list(tensors[theirs].shape)}, expected {list(wanted)}")
+        tensor = tensors[theirs]
+        if tensor.shape == wanted or (names.RESHAPED and tensor.size == math.prod(wanted)):
+            taken[ours] = _taken_up(ours, tensor.reshape(wanted), places[ours], names)
         else:
-            taken[ours] = _taken_up(ours, tensors[theirs], places[ours], names)
+            misshapen.append(f"`{theirs}` is {list(tensor.shape)}, expected {list(wanted)}")
     missing = [f"`{theirs}`" for theirs in expected if theirs not in tensors]
-    extra = [f"`{theirs}`" for theirs in tensors if theirs not in expected and not names.is_left_out(theirs)]
+    extra = [f"`{theirs}`" for theirs in tensors if theirs not in expected]
     clauses = (("missing", missing), ("left over", extra), ("of another shape", misshapen))
     if any(found for _, found in clauses):
         told = "; ".join(f"{len(found)} {kind} ({_listing(found)})" for kind, found in clauses if found)

@@ -11,13 +11,15 @@ import jax.numpy as jnp
 from beartype import beartype
 from jaxtyping import jaxtyped
 
-from ..cost import multiply_adds
+from ..cost import count_parameters, multiply_adds
 from ..errors import InputError, nearest
 from ..forward import forward
 from ..registry import build, families, family, variant
 from ..types import Classifier, Key, Variant
+from ..weights.published import build_published
+from .summary import LayerRow, summary
 
-__all__ = ["Card", "card", "create_model", "list_models"]
+__all__ = ["Card", "LayerRow", "card", "count_parameters", "create_model", "list_models", "summary"]
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ def create_model(
     - `name`: one of `list_models()`.
     - `num_classes`, `in_channels`, `image_size`: as published unless given; `num_classes=0` gives pooled features.
       `image_size` is a side or `(height, width)`, in pixels.
-    - `pretrained`: with published weights.
+    - `pretrained`: with published weights, fetched from the Hugging Face Hub once. Another `num_classes` than published
+      gets a random head; for other `in_channels` the stem's kernels are summed or repeated.
     - `key`: for the random initial weights.
     - further keywords go to the architecture's constructor.
 
@@ -86,11 +89,8 @@ def create_model(
 
     **Raises:** `InputError` for a name, size or keyword that cannot be.
     """
-    if pretrained:
-        raise InputError(
-            f"`pretrained` (=True): no published weights are recorded for `{name}`; train it or leave it out"
-        )
-    return build(name, num_classes=num_classes, in_channels=in_channels, image_size=image_size, key=key, **architecture)
+    make = build_published if pretrained else build
+    return make(name, num_classes=num_classes, in_channels=in_channels, image_size=image_size, key=key, **architecture)
 
 
 @cache

@@ -9,6 +9,7 @@ Such a file holds any of these, and a family whose names are torch's own needs n
   and after.
 - `LEFT_OUT`: patterns of torch's names that our network does without, an auxiliary head say.
 - `FORMER`: `(pattern, replacement)` pairs that turn names of older files into torch's of today.
+- `TIMM`: `(pattern, replacement)` pairs that turn torchvision's names into timm's, whose files the Hub has.
 
 Patterns of `AXES` and `LEFT_OUT` are searched for anywhere in the name.
 """
@@ -16,7 +17,7 @@ Patterns of `AXES` and `LEFT_OUT` are searched for anywhere in the name.
 import importlib.util
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 #: For `re.sub`: what to look for, and what to put there.
@@ -32,6 +33,13 @@ class Names:
     AXES: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     LEFT_OUT: tuple[str, ...] = ()
     FORMER: tuple[Rule, ...] = ()
+    TIMM: tuple[Rule, ...] = ()
+    #: Whether a file may keep a tensor's values in another shape, in the same order.
+    RESHAPED: bool = False
+
+    def as_timm(self) -> "Names":
+        """The same family under timm's names. A 7x7 kernel may stand there for a dense layer on a 7x7 map, say."""
+        return replace(self, RULES=(*self.RULES, *self.TIMM), RESHAPED=True)
 
     def torch_name(self, name: str) -> str:
         """Torch's name of our tensor."""

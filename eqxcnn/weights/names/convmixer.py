@@ -1,0 +1,10 @@
+"""Timm's ConvMixer: rows of layers, where `fn` is the residual part."""
+
+RULES = (
+    (r"^stem\.", "stem.0."),
+    (r"^stem_norm\.", "stem.2."),
+    (r"\.depthwise\.", ".0.fn.0."),
+    (r"\.norm1\.", ".0.fn.2."),
+    (r"\.pointwise\.", ".1."),
+    (r"\.norm2\.", ".3."),
+)

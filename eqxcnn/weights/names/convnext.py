@@ -1,0 +1,16 @@
+"""Torchvision's ConvNeXt, whose `features` are the stem and then stages and downsamplings in turn."""
+
+RULES = (
+    (r"^stem\.", "features.0.0."),
+    (r"^stem_norm\.", "features.0.1."),
+    (r"^downsamples\.(\d+)\.norm\.", lambda match: f"features.{2 * int(match[1]) + 2}.0."),
+    (r"^downsamples\.(\d+)\.conv\.", lambda match: f"features.{2 * int(match[1]) + 2}.1."),
+    (r"^stages\.(\d+)\.", lambda match: f"features.{2 * int(match[1]) + 1}."),
+    (r"\.conv\.", ".block.0."),
+    (r"\.norm\.", ".block.2."),
+    (r"\.fc1\.", ".block.3."),
+    (r"\.fc2\.", ".block.5."),
+    (r"^norm\.", "classifier.0."),
+    (r"^head\.", "classifier.2."),
+)
+AXES = {r"\.layer_scale$": (0, 2)}

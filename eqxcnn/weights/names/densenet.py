@@ -1,0 +1,19 @@
+"""What torchvision calls DenseNet's tensors: it counts blocks, layers and their parts from one."""
+
+import re
+
+
+def _layer(match: re.Match[str]) -> str:
+    block, layer, part = (int(number) + 1 for number in match.group(1, 2, 3))
+    return f"features.denseblock{block}.denselayer{layer}.{match[4]}{part}."
+
+
+RULES = (
+    (r"^head\.", "classifier."),
+    (r"^(conv0|norm0|norm5)\.", r"features.\1."),
+    (r"^blocks\.(\d+)\.(\d+)\.(\d)\.(norm|conv)\.", _layer),
+    (r"^transitions\.(\d+)\.", lambda match: f"features.transition{int(match[1]) + 1}."),
+)
+
+#: Torchvision's own weight files were written when a name could still hold a dot.
+FORMER = ((r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2."),)

@@ -1,0 +1,10 @@
+"""What torchvision calls the tensors of `mobilenet_v3`."""
+
+RULES = (
+    (r"^trunk\.", "features."),
+    (r"\.layers\.", ".block."),
+    (r"\.conv\.weight$", ".0.weight"),
+    (r"\.norm\.", ".1."),
+    (r"^fc1\.", "classifier.0."),
+    (r"^head\.", "classifier.3."),
+)

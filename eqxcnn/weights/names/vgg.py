@@ -1,0 +1,9 @@
+"""VGG in torchvision: one list of layers for the convolutions, one for the dense ones."""
+
+RULES = (
+    (r"^layers\.", "features."),
+    (r"^hidden\.0\.", "classifier.0."),
+    (r"^hidden\.1\.", "classifier.3."),
+    (r"^head\.", "classifier.6."),
+)
+FLATTENED = {"hidden.0.weight": (7, 7)}

@@ -1,0 +1,18 @@
+"""Torch's names for vision transformers."""
+
+RULES = (
+    (r"^patches\.", "conv_proj."),
+    (r"^positions$", "encoder.pos_embedding"),
+    (r"^norm\.", "encoder.ln."),
+    (r"^head\.", "heads.head."),
+    (r"^blocks\.(\d+)\.", r"encoder.layers.encoder_layer_\1."),
+    (r"\.norm(\d)\.", r".ln_\1."),
+    (r"\.attention\.qkv\.", ".self_attention.in_proj_"),
+    (r"\.attention\.proj\.", ".self_attention.out_proj."),
+    (r"\.fc1\.", ".mlp.0."),
+    (r"\.fc2\.", ".mlp.3."),
+)
+#: Torch keeps an axis for the batch.
+AXES = {r"^class_token$": (2, 0), r"^positions$": (1, 0)}
+#: What torchvision called the hidden layer's two matrices until 0.13.
+FORMER = ((r"\.mlp\.linear_1\.", ".mlp.0."), (r"\.mlp\.linear_2\.", ".mlp.3."))

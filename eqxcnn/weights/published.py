@@ -1,0 +1,188 @@
+"""Published weights on the Hugging Face Hub: which file, and how it is fitted to a model of another head or stem."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from .. import hub
+from ..errors import InputError
+from ..registry import build, family, variant
+from ..types import Classifier, Key
+from .files import load_safetensors
+from .names import names_of
+from .tensors import from_tensors, shapes, to_tensors
+from .torch import to_ours
+
+_FILE = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Published:
+    """One file of trained weights.
+
+    - `repository`, `revision`: where on the Hub, and which commit of it.
+    - `sha256`: of the file.
+    - `mean`, `std`: what it expects of its images, a channel, on the scale [0, 1].
+    """
+
+    repository: str
+    revision: str
+    sha256: str
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+#: By the model's name. `tv_in1k` are torchvision's own first weights (`IMAGENET1K_V1`), copied by timm.
+PUBLISHED: Mapping[str, Published] = {
+    "convnext_tiny": Published(
+        "timm/convnext_tiny.fb_in1k",
+        "b43a6303c9fcf176d2d707478a128c2c91e93528",
+        "08b9dc9c3a3a29421de7996761e176501896d1ae7fc3085cf56a643772329276",
+    ),
+    "densenet121": Published(
+        "timm/densenet121.tv_in1k",
+        "f0d0f2698a02cb133b09d48396db6e1e46fe9f3b",
+        "c894c6d9caa317a8ca1942986dee7a16a86c77734a4d691d2abe05389cfef358",
+    ),
+    "efficientnet_b0": Published(
+        "timm/efficientnet_b0.ra_in1k",
+        "1b5383e5f79cc0f7fc067e372f8f26a5fa73f26a",
+        "d569899762ea9b1384ee07f4af64805cf8caa1c55f9253ebb1080dc40e87a2cd",
+    ),
+    "mobilenet_v2": Published(
+        "timm/mobilenetv2_100.ra_in1k",
+        "5afa12513b048c79b9147a5d210e9bdc50035481",
+        "55ea4fb3a96010b933710ebf44fc965b070d5cd054d3f35e44f2d1320b4a714e",
+    ),
+    "resnet18": Published(
+        "timm/resnet18.tv_in1k",
+        "bbd144b3e5565108aad885f145491d11bc6ce807",
+        "694f673df6520a3158624e8a89af086f59923ee4cd7436fe5bc3bc71d295ad81",
+    ),
+    "resnet34": Published(
+        "timm/resnet34.tv_in1k",
+        "1b7b21cca82ff974d341713f777bf740c2db38c4",
+        "0bb82595a564991a9d424708b33f5d843f5aaed7f6c0886ff10849ff97022235",
+    ),
+    "resnet50": Published(
+        "timm/resnet50.tv_in1k",
+        "78f3ecfdb38e06d9b8397f662e7ab8fee96026fa",
+        "5d061a3c593d795bfe682d9b152bafbcf550579873492def3515b46db1189888",
+    ),
+    "swin_t": Published(
+        "timm/swin_tiny_patch4_window7_224.ms_in1k",
+        "4cc3a7275b50b53a7bec45f32c236ebe64227cff",
+        "fb01861f793143135fa0d6cd97b1631e4b33eaa3ee162bbea9e62de1c76ebac1",
+    ),
+    "swin_s": Published(
+        "timm/swin_small_patch4_window7_224.ms_in1k",
+        "b59828b00f6fac85d99c8eac48094b605b6e7ec3",
+        "8fa31b116680e02e4ad6ad06eb29a1b9ca56bd93a2e88510a0bc7e82e0e2024f",
+    ),
+    "swin_b": Published(
+        "timm/swin_base_patch4_window7_224.ms_in1k",
+        "160443c7878650977f11a3a89d4ed685b001a304",
+        "6544e46498082f24e90b3e5269d909dad03aa016db8711777313c162e136420c",
+    ),
+    "vgg16": Published(
+        "timm/vgg16.tv_in1k",
+        "b8d8aa2dd860af9233c8c67385a8097fd6c35d3f",
+        "57b026918159a6bf9faf8405c3a551903768e7138989d9c6224a14227203fad8",
+    ),
+    "vit_b_16": Published(
+        "timm/vit_base_patch16_224.augreg2_in21k_ft_in1k",
+        "063c6c38a5d8510b2e57df480445e94b231dad2c",
+        "32aa17d6e17b43500f531d5f6dc9bc93e56ed8841b8a75682e1bb295d722405b",
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+    ),
+    "wide_resnet50_2": Published(
+        "timm/wide_resnet50_2.tv_in1k",
+        "343c5fa59ca8a131e0cdf42144a641b36a0387c2",
+        "df6fb6c4824769769de18e14088475fd6ee94236849aa4e5d8022ba9d9a9a16c",
+    ),
+}
+
+
+def build_published(
+    name: str, *, num_classes: int | None = None, in_channels: int | None = None, key: Key, **arguments: Any
+) -> tuple[Classifier, eqx.nn.State]:
+    """A model with published weights; arguments and errors are those of `zoo.create_model` with `pretrained=True`.
+
+    With another `num_classes` than published the head keeps its random weights. With other `in_channels` the stem's
+    kernels are summed over the channels (for one), or repeated and scaled: what they answer to a grey image stays.
+    """
+    published = _published(name)
+    theirs, theirs_state = eqx.filter_eval_shape(build, name, **arguments, key=jax.random.key(0))
+    tensors = load_safetensors(_checked(_fetch(name, published), published))
+    there = to_ours(name, names_of(family(name)).as_timm(), shapes(theirs, theirs_state), tensors)
+    model, state = build(name, num_classes=num_classes, in_channels=in_channels, **arguments, key=key)
+    fitted = {place: _fitted(place, there[place], array) for place, array in to_tensors(model, state).items()}
+    return from_tensors(model, state, fitted)
+
+
+def _fitted(place: str, published: np.ndarray, array: np.ndarray) -> np.ndarray:
+    """The published tensor for a place that now holds `array`, which keeps what it has if that is another head."""
+    if published.shape == array.shape:
+        return published
+    if place.startswith("head."):
+        return array
+    # What is left is the stem's kernel `[kh kw i o]`.
+    given, channels = published.shape[2], array.shape[2]
+    if channels == 1:
+        return published.sum(axis=2, keepdims=True)
+    repeated = np.concatenate([published] * -(-channels // given), axis=2)[:, :, :channels]
+    return repeated * np.float32(given / channels)
+
+
+def _published(name: str) -> Published:
+    variant(name)
+    if name not in PUBLISHED:
+        raise InputError(
+            f"`pretrained` (=True): no published weights are recorded for `{name}`, only for {', '.join(PUBLISHED)}: "
+            "leave it out, or give a file of your own to `eqxcnn.weights.from_torch`"
+        )
+    return PUBLISHED[name]
+
+
+def _fetch(name: str, published: Published) -> Path:
+    """The file, from the Hub's cache on this machine or from the Hub.
+
+    **Raises:** `InputError` in one sentence when neither has it.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    what = (published.repository, _FILE)
+    cached = huggingface_hub.try_to_load_from_cache(*what, revision=published.revision)
+    if isinstance(cached, str):
+        return Path(cached)
+    # Its own client tries again for half a minute before it gives up.
+    unreachable: Exception | None = hub.why_unreachable()
+    try:
+        if unreachable is None:
+            return Path(huggingface_hub.hf_hub_download(*what, revision=published.revision))
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
+        unreachable = error
+    why = str(getattr(unreachable, "reason", unreachable)).strip().splitlines()[0].rstrip(".")
+    raise InputError(
+        f"the weights of `{name}` cannot be had from the Hugging Face Hub ({published.repository}: {why}) and this "
+        "machine has no copy: run once online, or give a file of your own to `eqxcnn.weights.from_torch`"
+    ) from unreachable
+
+
+def _checked(path: Path, published: Published) -> Path:
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != published.sha256:
+        raise InputError(
+            f"`{path}` is not the file recorded for {published.repository} (its sha256 is {found[:12]}..., expected "
+            f"{published.sha256[:12]}...): delete it and try again"
+        )
+    return path

@@ -1,0 +1,124 @@
+import hashlib
+import re
+
+import huggingface_hub
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from huggingface_hub.errors import RemoteEntryNotFoundError
+
+from eqxcnn import forward, hub, zoo
+from eqxcnn.errors import InputError
+from eqxcnn.weights import save_safetensors, to_tensors, to_torch
+from eqxcnn.weights.published import PUBLISHED, Published
+
+KEY = jax.random.key(7)
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """`cifar_cnn` and its state, whose weights the Hub's cache now holds as a published file."""
+    model, state = zoo.create_model("cifar_cnn", key=jax.random.key(0))
+    path = tmp_path / "model.safetensors"
+    save_safetensors(path, to_torch("cifar_cnn", model, state), {})
+    row = Published("someone/weights", "0" * 40, hashlib.sha256(path.read_bytes()).hexdigest())
+    monkeypatch.setitem(PUBLISHED, "cifar_cnn", row)
+
+    def from_cache(repository, file, revision):
+        assert (repository, file, revision) == ("someone/weights", "model.safetensors", "0" * 40)
+        return str(path)
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", from_cache)
+    monkeypatch.setattr(hub, "why_unreachable", lambda: pytest.fail("the network was asked"))
+    return model, state, path
+
+
+def test_each_entry_is_pinned_and_of_the_zoo():
+    for name, row in PUBLISHED.items():
+        assert zoo.list_models(name) == [name]
+        assert re.fullmatch(r"timm/[a-z0-9_.]+", row.repository)
+        assert re.fullmatch(r"[0-9a-f]{40}", row.revision)
+        assert re.fullmatch(r"[0-9a-f]{64}", row.sha256)
+    assert len({row.sha256 for row in PUBLISHED.values()}) == len(PUBLISHED)
+
+
+def test_published_weights_come_exactly(published):
+    model, state, _ = published
+    loaded, loaded_state = zoo.create_model("cifar_cnn", pretrained=True, key=KEY)
+    want, got = to_tensors(model, state), to_tensors(loaded, loaded_state)
+    assert want.keys() == got.keys()
+    for name in want:
+        np.testing.assert_array_equal(got[name], want[name])
+
+
+def test_another_number_of_classes_gets_a_random_head(published):
+    model, _, _ = published
+    loaded, _ = zoo.create_model("cifar_cnn", pretrained=True, num_classes=3, key=KEY)
+    fresh, _ = zoo.create_model("cifar_cnn", num_classes=3, key=KEY)
+    np.testing.assert_array_equal(loaded.head.weight, fresh.head.weight)
+    np.testing.assert_array_equal(loaded.fc1.weight, model.fc1.weight)
+    bare, _ = zoo.create_model("cifar_cnn", pretrained=True, num_classes=0, key=KEY)
+    np.testing.assert_array_equal(bare.fc1.weight, model.fc1.weight)
+
+
+def test_a_stem_of_one_channel_answers_a_grey_image_as_the_published_one_a_colourless(published):
+    model, state, _ = published
+    loaded, loaded_state = zoo.create_model("cifar_cnn", pretrained=True, in_channels=1, key=KEY)
+    grey = jax.random.normal(KEY, (2, 32, 32, 1))
+    want, _ = forward(model, state, jnp.tile(grey, 3), key=None)
+    got, _ = forward(loaded, loaded_state, grey, key=None)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [2, 4, 7])
+def test_a_stem_of_more_channels_repeats_the_published_kernels_in_turn(published, channels):
+    model, _, _ = published
+    loaded, _ = zoo.create_model("cifar_cnn", pretrained=True, in_channels=channels, key=KEY)
+    for channel in range(channels):
+        want = model.convs[0].weight[:, :, channel % 3] * (3 / channels)
+        np.testing.assert_allclose(loaded.convs[0].weight[:, :, channel], want, rtol=1e-6)
+
+
+def test_a_file_with_another_hash_is_refused(published):
+    _, _, path = published
+    path.write_bytes(path.read_bytes()[:-1] + b"\xff")
+    with pytest.raises(InputError, match=r"is not the file recorded for someone/weights .*: delete it"):
+        zoo.create_model("cifar_cnn", pretrained=True, key=KEY)
+
+
+def test_arguments_that_change_other_tensors_are_refused(published):
+    with pytest.raises(
+        InputError, match=r"not those of `cifar_cnn` .*`fc1.weight` is \[256, 4096\], expected \[32, 4096\]"
+    ):
+        zoo.create_model("cifar_cnn", pretrained=True, hidden=32, key=KEY)
+
+
+def test_a_model_without_published_weights_says_so():
+    with pytest.raises(InputError, match=r"no published weights are recorded for `lenet`, only for .*resnet18"):
+        zoo.create_model("lenet", pretrained=True, key=KEY)
+    with pytest.raises(InputError, match="no model named `lenett`"):
+        zoo.create_model("lenett", pretrained=True, key=KEY)
+
+
+def test_without_a_network_it_takes_one_sentence(monkeypatch):
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *a, **k: None)
+    monkeypatch.setattr(hub, "why_unreachable", lambda: OSError("Name or service not known"))
+    with pytest.raises(InputError) as caught:
+        zoo.create_model("resnet18", pretrained=True, key=KEY)
+    assert "\n" not in str(caught.value)
+    assert "`resnet18` cannot be had from the Hugging Face Hub (timm/resnet18.tv_in1k: Name or" in str(caught.value)
+
+
+def test_what_the_hub_answers_is_passed_on_in_one_sentence(monkeypatch):
+    import httpx2 as httpx
+
+    def gone(*args, **keywords):
+        response = httpx.Response(404, request=httpx.Request("GET", "https://example.org"))
+        raise RemoteEntryNotFoundError("404: the file is gone\nsee there", response=response)
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *a, **k: None)
+    monkeypatch.setattr(hub, "why_unreachable", lambda: None)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", gone)
+    with pytest.raises(InputError, match=r"resnet18.tv_in1k: 404: the file is gone\) and this machine has no copy"):
+        zoo.create_model("resnet18", pretrained=True, key=KEY)

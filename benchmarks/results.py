@@ -9,10 +9,10 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
-import jax
 import tyro
 
 from eqxcnn.cli import run_command
+from eqxcnn.cost import count_parameters
 from eqxcnn.errors import InputError, nearest
 from eqxcnn.inference import ImageClassifier
 from eqxcnn.report import write_report
@@ -108,11 +108,11 @@ def record(name: str, folder: Path) -> dict[str, Any]:
     check_settings(name, shipped, run.recipe, str(folder))
     _check_command(name, shipped, run.environment["command"])
     seconds = [row["seconds"] for row in run.epochs]
-    leaves, final = jax.tree.leaves(classifier.model), run.epochs[-1]
+    final = run.epochs[-1]
     return {
         "recipe": name,
         "model": run.recipe.model,
-        "parameters": sum(leaf.size for leaf in leaves if isinstance(leaf, jax.Array)),
+        "parameters": count_parameters(classifier.model),
         "data": shipped.data,
         "seed": run.recipe.seed,
         "command": run.environment["command"],

@@ -1,11 +1,20 @@
-"""How many multiply-adds a function takes, read from its jaxpr without running it."""
+"""What a network costs: its parameters, and its multiply-adds, read from its jaxpr without running it."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from math import prod
 from typing import Any
 
+import equinox as eqx
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+from jaxtyping import PyTree
+
+
+def count_parameters(model: PyTree) -> int:
+    """How many numbers a model's arrays hold; the model may be an abstract one, of `eqx.filter_eval_shape`."""
+    leaves = jax.tree.leaves(model)
+    return sum(leaf.size for leaf in leaves if eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct))
 
 
 def multiply_adds(function: Callable[..., Any], *arguments: Any) -> int:
@@ -15,19 +24,32 @@ def multiply_adds(function: Callable[..., Any], *arguments: Any) -> int:
 
     - `function`, `arguments`: as for `jax.make_jaxpr`; `jax.ShapeDtypeStruct`s will do.
     """
-    return sum(_cost_of(equation) for equation in _equations(jax.make_jaxpr(function)(*arguments).jaxpr))
+    return multiply_adds_by_scope(function, *arguments).total()
 
 
-def _equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
-    """Every equation, those of nested jaxprs (jit, custom derivatives) too."""
+def multiply_adds_by_scope(function: Callable[..., Any], *arguments: Any) -> Counter[str]:
+    """The same, shared out to the `jax.named_scope`s that the products are in, outermost first: `"block/conv"`.
+
+    JAX writes the transformations in between: `"block/vmap(conv)"`.
+    """
+    costs: Counter[str] = Counter()
+    for scope, equation in _equations(jax.make_jaxpr(function)(*arguments).jaxpr, ""):
+        costs[scope] += _cost_of(equation)
+    return costs
+
+
+def _equations(jaxpr: Jaxpr, around: str) -> Iterator[tuple[str, JaxprEqn]]:
+    """Every equation with its scopes, those of nested jaxprs (jit, custom derivatives) too."""
     for equation in jaxpr.eqns:
-        yield equation
+        # A nested jaxpr knows only the scopes that were opened inside it.
+        scope = f"{around}/{equation.source_info.name_stack}".strip("/")
+        yield scope, equation
         for value in equation.params.values():
             for inner in value if isinstance(value, tuple | list) else (value,):
                 if isinstance(inner, ClosedJaxpr):
-                    yield from _equations(inner.jaxpr)
+                    yield from _equations(inner.jaxpr, scope)
                 elif isinstance(inner, Jaxpr):
-                    yield from _equations(inner)
+                    yield from _equations(inner, scope)
 
 
 def _cost_of(equation: JaxprEqn) -> int:

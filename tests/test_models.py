@@ -1,4 +1,13 @@
-"""What every architecture of the zoo must do; a new file in `eqxcnn/models` is tested here by itself."""
+"""What every architecture of the zoo must do; a new file in `eqxcnn/models` is tested here by itself.
+
+Most is told by `eqx.filter_eval_shape` without computing anything, of every variant, or of one for each kind of images
+that a family takes. What takes numbers is computed for the smallest variant of each family.
+"""
+
+import inspect
+import re
+from functools import cache
+from types import SimpleNamespace
 
 import equinox as eqx
 import jax
@@ -8,129 +17,279 @@ import pytest
 
 from eqxcnn import forward, zoo
 from eqxcnn.errors import InputError
+from eqxcnn.layers import Dropout, DropPath
+from eqxcnn.registry import build, families, family, variant
+from eqxcnn.weights import from_tensors, load_safetensors, save_safetensors, to_tensors
+from eqxcnn.weights.names import names_of
+from eqxcnn.weights.tensors import shapes
+
+
+def fewest_parameters(kind):
+    """Of each kind of variant, told by its family and row, the one with the fewest parameters."""
+    kinds = {}
+    for name, (its, row) in sorted(families().items(), key=lambda item: -item[1][1].params):
+        kinds[kind(its, row)] = name
+    return sorted(kinds.values())
+
 
 every_model = pytest.mark.parametrize("name", zoo.list_models())
+every_kind = pytest.mark.parametrize("name", fewest_parameters(lambda its, row: (its, row.task, row.smallest)))
+
+CLASSES, BATCH = 7, 2
 
 
-def made(name, **arguments):
-    """A model with its state and two random images of its size."""
-    model, state = zoo.create_model(name, key=jax.random.key(0), **arguments)
-    size = arguments.get("image_size", zoo.card(name).input[:2])
-    channels = arguments.get("in_channels", zoo.card(name).input[2])
-    height, width = (size, size) if isinstance(size, int) else size
-    images = jax.random.normal(jax.random.key(1), (2, height, width, channels))
-    return model, state, images
+@cache
+def abstract(name, **arguments):
+    """The shapes of a model and its state."""
+    return eqx.filter_eval_shape(build, name, key=jax.random.key(0), **arguments)
+
+
+def scores(model, state, size, channels, dtype=jnp.float32, key=None):
+    """The shape of what a model gives for two images, and of its new state."""
+    images = jax.ShapeDtypeStruct((BATCH, *size, channels), dtype)
+    return eqx.filter_eval_shape(forward, model, state, images, key=key)
+
+
+@cache
+def trained_in_bfloat16(name):
+    """A training step's scores and state, at the smallest size and with the model cast."""
+    row = variant(name)
+    model, state = abstract(name, image_size=row.smallest, num_classes=CLASSES)
+    model = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16) if is_abstract_float(leaf) else leaf, model
+    )
+    size = (row.smallest, row.smallest)
+    return state, *scores(model, state, size, row.input[2], jnp.bfloat16, jax.random.key(1))
+
+
+@cache
+def trained_bare(name):
+    """The size, and a training step's pooled features, of a model without head, on oblong images of two channels."""
+    smallest = variant(name).smallest
+    arguments = {"num_classes": 0, "in_channels": 2}
+    size = (smallest + 3, smallest + 6)
+    try:
+        model, state = abstract(name, image_size=size, **arguments)
+        return model, state, scores(model, state, size, 2, key=jax.random.key(1))[0]
+    except InputError as error:
+        # Where images are cut into patches, sides are multiples of one.
+        assert_one_sentence(error, "multiple")
+    size = (2 * smallest, 3 * smallest)
+    model, state = abstract(name, image_size=size, **arguments)
+    return model, state, scores(model, state, size, 2, key=jax.random.key(1))[0]
+
+
+def is_abstract_float(leaf):
+    return isinstance(leaf, jax.ShapeDtypeStruct) and jnp.issubdtype(leaf.dtype, jnp.floating)
+
+
+def assert_one_sentence(error, *words):
+    text = str(error)
+    assert all(word in text for word in ("image", *words))
+    assert "\n" not in text
+    assert ". " not in text.rstrip(".")
 
 
 @every_model
 def test_parameter_count_is_the_published_one(name):
-    model, _ = eqx.filter_eval_shape(zoo.create_model, name, key=jax.random.key(0))
+    model, _ = abstract(name)
     count = sum(leaf.size for leaf in jax.tree.leaves(model) if isinstance(leaf, jax.ShapeDtypeStruct))
-    assert count == zoo.card(name).params
+    assert count == variant(name).params
 
 
 @every_model
-def test_a_batch_gives_a_row_of_scores_an_image(name):
-    model, state, images = made(name, num_classes=7)
-    logits, _ = forward(model, state, images, key=jax.random.key(2))
-    assert logits.shape == (2, 7)
-    assert logits.dtype == jnp.float32
+def test_the_smallest_size_trains_and_gives_a_score_a_class(name):
+    old, logits, new = trained_in_bfloat16(name)
+    assert logits.shape == (BATCH, CLASSES)
+    assert jax.tree.structure(old) == jax.tree.structure(new)
+    assert [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(old)] == [
+        (leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(new)
+    ]
 
 
 @every_model
-def test_any_size_from_the_smallest_on_and_any_channels(name):
-    smallest = zoo.card(name).smallest
-    for size in (smallest, (smallest + 3, smallest + 6)):
-        model, state, images = made(name, image_size=size, in_channels=2)
-        assert forward(model, state, images, key=jax.random.key(2))[0].shape == (2, zoo.card(name).num_classes)
+def test_a_model_and_images_in_bfloat16_give_scores_in_bfloat16(name):
+    assert trained_in_bfloat16(name)[1].dtype == jnp.bfloat16
 
 
 @every_model
 def test_a_smaller_size_than_the_smallest_is_refused_by_name(name):
-    if (smallest := zoo.card(name).smallest) > 1:
+    if (smallest := variant(name).smallest) > 1:
         with pytest.raises(InputError, match=f"too small for `{name}`.*{smallest}x{smallest}"):
             zoo.create_model(name, image_size=smallest - 1, key=jax.random.key(0))
 
 
-@every_model
+@every_kind
+def test_zero_classes_give_what_the_head_would_have_seen_of_any_images(name):
+    model, state, features = trained_bare(name)
+    head = abstract(name)[0].head
+    assert isinstance(model.head, eqx.nn.Identity)
+    assert features.shape == (BATCH, head.in_features if isinstance(head, eqx.nn.Linear) else head.in_channels)
+    assert features.dtype == jnp.float32
+    whole = shapes(*abstract(name))
+    assert set(whole) - set(shapes(model, state)) == {tensor for tensor in whole if tensor.startswith("head.")}
+
+
+@every_kind
 def test_images_of_another_size_are_taken_or_refused_in_one_sentence(name):
-    model, state, images = made(name)
-    larger = jnp.pad(images, ((0, 0), (0, 9), (0, 9), (0, 0)))
-    refusal = None
+    row = variant(name)
+    model, state = abstract(name, image_size=row.smallest, num_classes=CLASSES)
     try:
-        logits, _ = forward(model, state, larger, key=jax.random.key(2))
-        assert logits.shape == (2, zoo.card(name).num_classes)
+        logits, _ = scores(eqx.nn.inference_mode(model), state, (row.smallest + 9,) * 2, row.input[2])
+        assert logits.shape == (BATCH, CLASSES)
     except InputError as error:
-        refusal = str(error)
-    assert refusal is None or "not of the size that the model was built for" in refusal
-
-
-def test_lenet_refuses_images_of_another_size():
-    model, state, _ = made("lenet")
-    with pytest.raises(InputError, match=r"maps of shape \(6, 6, 16\) have 576 values .* takes 400"):
-        forward(model, state, jnp.zeros((1, 32, 32, 1)), key=None)
-
-
-@every_model
-def test_zero_classes_gives_what_the_head_would_have_seen(name):
-    model, _, images = made(name)
-    bare, bare_state, _ = made(name, num_classes=0)
-    features, _ = forward(bare, bare_state, images, key=jax.random.key(2))
-    assert features.ndim == 2
-    assert features.shape[1] == model.head.in_features
-    parameters = [sum(leaf.size for leaf in jax.tree.leaves(each) if eqx.is_array(leaf)) for each in (model, bare)]
-    assert parameters[0] - parameters[1] == sum(leaf.size for leaf in jax.tree.leaves(model.head))
+        assert_one_sentence(error)
 
 
 @every_model
 def test_features_have_the_documented_strides(name):
-    model, state, images = made(name)
-    maps, _ = model.features(images[0], state, key=jax.random.key(2))
-    assert len(maps) == len(zoo.card(name).strides)
-    for each, stride in zip(maps, zoo.card(name).strides, strict=True):
+    row = variant(name)
+    model, state = abstract(name)
+    image = jax.ShapeDtypeStruct(row.input, jnp.float32)
+    features = eqx.nn.inference_mode(model).features
+    maps, _ = eqx.filter_eval_shape(features, image, state, key=None)
+    assert len(maps) == len(row.strides)
+    for each, stride in zip(maps, row.strides, strict=True):
         # VALID convolutions lose an edge, so the map may be smaller than the stride says, never larger.
-        assert images.shape[1] / stride - 4 <= each.shape[0] <= -(-images.shape[1] // stride)
+        assert row.input[0] / stride - 4 <= each.shape[0] <= -(-row.input[0] // stride)
+        assert row.input[1] / stride - 4 <= each.shape[1] <= -(-row.input[1] // stride)
 
 
 @every_model
-def test_every_parameter_has_a_finite_gradient(name):
-    model, state, images = made(name)
+def test_every_array_has_a_name_of_its_own_here_and_in_torch(name):
+    ours = shapes(*abstract(name))
+    assert len({names_of(family(name)).torch_name(tensor) for tensor in ours}) == len(ours)
+
+
+#: Those whose compilation takes longest.
+SLOW = frozenset()
+SMALLEST = [
+    pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
+    for name in fewest_parameters(lambda its, _: its)
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def less_compilation():
+    """Most of the time is compilation, of programs that run once or twice."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def made(name, seed=0):
+    """A small model, with all that it can drop being dropped now and then."""
+    row = variant(name)
+    rates = {word: 0.2 for word in inspect.signature(row.make).parameters if re.search("drop.*_rate$", word)}
+    # Drawn by a generator that compiles faster than JAX's default one.
+    key = jax.random.key(seed, impl="unsafe_rbg")
+    return build(name, num_classes=CLASSES, image_size=max(row.smallest, 32), key=key, **rates)
+
+
+@pytest.fixture(scope="module", params=SMALLEST)
+def ready(request):
+    """A model with four images; what a training step gives by the seed of its key, and its scores in eval mode."""
+    model, state = made(request.param)
+    side = max(variant(request.param).smallest, 32)
+    images = jax.random.normal(jax.random.key(1), (4, side, side, variant(request.param).input[2]))
 
     @eqx.filter_jit
-    @eqx.filter_grad
-    def gradients(model):
-        logits, _ = forward(model, state, images, key=jax.random.key(2))
-        return -jax.nn.log_softmax(logits)[:, 1].mean()
+    @eqx.filter_value_and_grad(has_aux=True)
+    def step(model, key):
+        logits, new = forward(model, state, images, key=key)
+        return -jax.nn.log_softmax(logits)[:, 1].mean(), (logits, new)
 
-    for path, leaf in jax.tree.leaves_with_path(gradients(model)):
-        assert jnp.isfinite(leaf).all(), path
-        assert (leaf != 0).any(), path
-
-
-@every_model
-def test_eval_is_deterministic_and_permuting_a_batch_permutes_its_scores(name):
-    model, state, images = made(name)
-    model = eqx.nn.inference_mode(model)
-    logits, _ = forward(model, state, images, key=None)
-    np.testing.assert_array_equal(logits, forward(model, state, images, key=None)[0])
-    swapped, _ = forward(model, state, images[::-1], key=None)
-    np.testing.assert_allclose(swapped, logits[::-1], rtol=1e-5, atol=1e-6)
+    evaluate = eqx.filter_jit(lambda model, images: forward(model, state, images, key=None))
+    return SimpleNamespace(
+        name=request.param,
+        model=model,
+        state=state,
+        images=images,
+        step=cache(lambda seed: step(model, jax.random.key(seed))),
+        evaluating=eqx.nn.inference_mode(model),
+        evaluate=evaluate,
+        logits=evaluate(eqx.nn.inference_mode(model), images)[0],
+    )
 
 
-@every_model
-def test_jit_gives_what_eager_gives(name):
-    model, state, images = made(name)
-    eager, _ = forward(model, state, images, key=jax.random.key(2))
-    jitted, _ = eqx.filter_jit(forward)(model, state, images, key=jax.random.key(2))
-    np.testing.assert_allclose(jitted, eager, rtol=1e-4, atol=1e-5)
+def test_every_parameter_has_a_finite_gradient(ready):
+    (loss, _), gradients = ready.step(2)
+    assert jnp.isfinite(loss)
+    for path, leaf in jax.tree.leaves_with_path(gradients):
+        assert jnp.isfinite(leaf).all(), jax.tree_util.keystr(path)
+        assert (leaf != 0).any(), jax.tree_util.keystr(path)
 
 
-@every_model
-def test_the_same_key_makes_the_same_model_and_another_key_another(name):
-    first, again = (zoo.create_model(name, key=jax.random.key(0))[0] for _ in range(2))
-    other = zoo.create_model(name, key=jax.random.key(1))[0]
-    assert eqx.tree_equal(first, again)
-    assert not eqx.tree_equal(first, other)
+def test_training_moves_every_running_statistic_and_eval_none(ready):
+    (_, (_, trained)), _ = ready.step(2)
+    _, evaluated = ready.evaluate(ready.evaluating, ready.images)
+    for old, new, kept in zip(*map(jax.tree.leaves, (ready.state, trained, evaluated)), strict=True):
+        assert jnp.isfinite(new).all()
+        assert (new != old).any()
+        np.testing.assert_array_equal(kept, old)
+
+
+def test_dropping_depends_on_the_key_alone(ready):
+    first, again, other = (ready.step(seed)[0][1][0] for seed in (2, 2, 3))
+    np.testing.assert_array_equal(first, again)
+    drops = [
+        leaf
+        for leaf in jax.tree.leaves(ready.model, is_leaf=lambda leaf: isinstance(leaf, Dropout | DropPath))
+        if isinstance(leaf, Dropout | DropPath)
+    ]
+    assert bool(drops) == bool((first != other).any())
+
+
+def test_eval_is_deterministic_and_permuting_a_batch_permutes_its_scores(ready):
+    np.testing.assert_array_equal(ready.evaluate(ready.evaluating, ready.images)[0], ready.logits)
+    swapped, _ = ready.evaluate(ready.evaluating, ready.images[::-1])
+    assert_close(swapped, ready.logits[::-1], 1e-5)
+    assert (np.ptp(ready.logits, axis=0) > 0).all()
+
+
+def test_bfloat16_is_close_to_float32(ready):
+    model = jax.tree.map(
+        lambda leaf: leaf.astype(jnp.bfloat16) if eqx.is_inexact_array(leaf) else leaf, ready.evaluating
+    )
+    logits, _ = ready.evaluate(model, ready.images.astype(jnp.bfloat16))
+    assert_close(logits.astype(jnp.float32), ready.logits, 0.05)
+
+
+def test_jit_gives_what_eager_gives(ready):
+    eager, _ = forward(ready.evaluating, ready.state, ready.images, key=None)
+    assert_close(ready.logits, eager, 1e-4)
+
+
+def test_saving_and_loading_is_exact(ready, tmp_path):
+    tensors = to_tensors(ready.model, ready.state)
+    save_safetensors(tmp_path / "model.safetensors", tensors, {})
+    empty = eqx.filter_eval_shape(made, ready.name)
+    loaded = to_tensors(*from_tensors(*empty, load_safetensors(tmp_path / "model.safetensors")))
+    assert list(loaded) == list(tensors)
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(loaded[name], tensor, strict=True)
+
+
+def test_the_same_key_makes_the_same_model_and_another_key_another(ready):
+    tensors = to_tensors(ready.model, ready.state)
+    again, other = (to_tensors(*made(ready.name, seed)) for seed in (0, 1))
+    assert all(np.array_equal(again[name], tensor) for name, tensor in tensors.items())
+    # Some start at constants: zeros, ones, the identity.
+    random = [name for name, tensor in tensors.items() if len(np.unique(tensor)) > 3]
+    assert random
+    assert [name for name in random if np.array_equal(other[name], tensors[name])] == []
+
+
+def assert_close(actual, wanted, tolerance):
+    """To a share of the largest score."""
+    assert np.isfinite(actual).all()
+    assert np.abs(actual - wanted).max() <= tolerance * np.abs(wanted).max()
+
+
+def test_lenet_refuses_images_of_another_size():
+    model, state = zoo.create_model("lenet", key=jax.random.key(0))
+    with pytest.raises(InputError, match=r"maps of shape \(6, 6, 16\) have 576 values .* takes 400"):
+        forward(model, state, jnp.zeros((1, 32, 32, 1)), key=None)
 
 
 @pytest.mark.parametrize("widths", [(), (8, 8, 8, 8)])

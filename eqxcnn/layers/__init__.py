@@ -2,6 +2,7 @@
 
 from equinox.nn import Dropout, LayerNorm
 
+from .attention import Attention
 from .conv import Conv
 from .conv_norm import ConvNorm
 from .drop import DropPath, drop_path_rates, keys_for
@@ -9,11 +10,13 @@ from .flatten import flatten_for
 from .linear import linear
 from .norm import BatchNorm
 from .pool import AdaptiveAvgPool, AvgPool, MaxPool, global_avg_pool, global_max_pool
+from .positions import each_position
 from .squeeze_excite import SqueezeExcite
 from .widths import round_channels
 
 __all__ = [
     "AdaptiveAvgPool",
+    "Attention",
     "AvgPool",
     "BatchNorm",
     "Conv",
@@ -24,6 +27,7 @@ __all__ = [
     "MaxPool",
     "SqueezeExcite",
     "drop_path_rates",
+    "each_position",
     "flatten_for",
     "global_avg_pool",
     "global_max_pool",

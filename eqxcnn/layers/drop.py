@@ -62,4 +62,4 @@ def keys_for(key: Key | None, count: int, *, used: bool = True) -> Sequence[Key 
 
     Splitting costs compile time, so a network without any randomness at work must not do it.
     """
-    return [None] * count if key is None or not used else jax.random.split(key, count)
+    return [None] * count if key is None or not used else list(jax.random.split(key, count))

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from html import escape
 from math import isnan
 
-import jax
-
+from ..cost import count_parameters
 from .figures import CLASSES_NAMED, KERNELS_SHOWN
 from .gather import RunRecord, Verdict
 
@@ -67,7 +66,7 @@ def _facts(run: RunRecord, verdict: Verdict | None) -> str:
     """What one wants to know first."""
     recipe, facts = run.recipe, {}
     if run.classifier is not None and verdict is not None:
-        weights = sum(leaf.size for leaf in jax.tree.leaves(run.classifier.model) if isinstance(leaf, jax.Array))
+        weights = count_parameters(run.classifier.model)
         size = " x ".join(map(str, (*run.classifier.image_size, run.classifier.in_channels)))
         facts["Test accuracy"] = f"{verdict.accuracy:.2%} of {len(verdict.labels):,} images"
         facts["Test loss"] = f"{verdict.loss:.4f} nats"

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..cost import count_parameters
 from ..inference import ImageClassifier, save
 from .compile import compiled
 from .evaluation import Evaluator, Scores
@@ -142,7 +143,7 @@ def _uncompiled(setup: Setup, train: TrainState, batches: HostBatch) -> TrainSta
 def _opening(job: Job, run: Run, first: int) -> str:
     """The line that opens a run: what is trained on what, and where it goes."""
     recipe = job.recipe
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(job.start.model) if isinstance(leaf, jax.Array))
+    parameters = count_parameters(job.start.model)
     height, width = job.image_size
     held_out = f", {len(job.validation_rows):,} held out" if job.recipe.validation not in (0, "test") else ""
     return (

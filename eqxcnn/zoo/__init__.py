@@ -17,7 +17,7 @@ from ..forward import forward
 from ..registry import build, families, family, variant
 from ..types import Classifier, Key, Variant
 from ..weights.published import build_published
-from .summary import LayerRow, summary
+from .by_layer import LayerRow, summary
 
 __all__ = ["Card", "LayerRow", "card", "count_parameters", "create_model", "list_models", "summary"]
 

@@ -9,7 +9,7 @@ Such a file holds any of these, and a family whose names are torch's own needs n
   and after.
 - `LEFT_OUT`: patterns of torch's names that our network does without, an auxiliary head say.
 - `FORMER`: `(pattern, replacement)` pairs that turn names of older files into torch's of today.
-- `TIMM`: `(pattern, replacement)` pairs that turn torchvision's names into timm's, whose files the Hub has.
+- `TIMM`: what stands for `RULES` in timm's files, which are those of the Hub, where its names are others.
 
 Patterns of `AXES` and `LEFT_OUT` are searched for anywhere in the name.
 """
@@ -39,7 +39,7 @@ class Names:
 
     def as_timm(self) -> "Names":
         """The same family under timm's names. A 7x7 kernel may stand there for a dense layer on a 7x7 map, say."""
-        return replace(self, RULES=(*self.RULES, *self.TIMM), RESHAPED=True)
+        return replace(self, RULES=self.TIMM or self.RULES, RESHAPED=True)
 
     def torch_name(self, name: str) -> str:
         """Torch's name of our tensor."""

@@ -14,3 +14,15 @@ RULES = (
     (r"^head\.", "classifier.2."),
 )
 AXES = {r"\.layer_scale$": (0, 2)}
+TIMM = (
+    (r"^stem\.", "stem.0."),
+    (r"^stem_norm\.", "stem.1."),
+    (r"^stages\.(\d+)\.", r"stages.\1.blocks."),
+    (r"^downsamples\.(\d+)\.norm\.", lambda match: f"stages.{int(match[1]) + 1}.downsample.0."),
+    (r"^downsamples\.(\d+)\.conv\.", lambda match: f"stages.{int(match[1]) + 1}.downsample.1."),
+    (r"\.conv\.", ".conv_dw."),
+    (r"\.(fc\d)\.", r".mlp.\1."),
+    (r"\.layer_scale$", ".gamma"),
+    (r"^head\.", "head.fc."),
+    (r"^norm\.", "head.norm."),
+)

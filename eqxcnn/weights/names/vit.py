@@ -16,3 +16,10 @@ RULES = (
 AXES = {r"^class_token$": (2, 0), r"^positions$": (1, 0)}
 #: What torchvision called the hidden layer's two matrices until 0.13.
 FORMER = ((r"\.mlp\.linear_1\.", ".mlp.0."), (r"\.mlp\.linear_2\.", ".mlp.3."))
+TIMM = (
+    (r"^patches\.", "patch_embed.proj."),
+    (r"^positions$", "pos_embed"),
+    (r"^class_token$", "cls_token"),
+    (r"\.attention\.", ".attn."),
+    (r"\.(fc\d)\.", r".mlp.\1."),
+)

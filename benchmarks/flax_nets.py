@@ -1,0 +1,100 @@
+"""Deep networks for CIFAR-10 in Flax, as its own examples write such networks: the peers of `compile`."""
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Conv = partial(nn.Conv, use_bias=False)
+
+
+class ResNet(nn.Module):
+    """The CIFAR network of He et al. 2015, section 4.2, with `n` blocks a stage and shortcuts without parameters."""
+
+    n: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = True) -> jax.Array:
+        norm = partial(nn.BatchNorm, use_running_average=not train, momentum=0.9)
+        x = nn.relu(norm()(Conv(16, (3, 3))(x)))
+        for width, stage in ((16, 0), (32, 1), (64, 2)):
+            for block in range(self.n):
+                stride = 2 if stage > 0 and block == 0 else 1
+                y = nn.relu(norm()(Conv(width, (3, 3), (stride, stride))(x)))
+                y = norm()(Conv(width, (3, 3))(y))
+                x = x[:, ::stride, ::stride]
+                x = nn.relu(y + jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, width - x.shape[-1]))))
+        return nn.Dense(10)(x.mean((1, 2)))
+
+
+class PreActResNet(nn.Module):
+    """The bottleneck network of He et al. 2016, with `n` blocks a stage."""
+
+    n: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = True) -> jax.Array:
+        norm = partial(nn.BatchNorm, use_running_average=not train, momentum=0.9)
+        x = Conv(16, (3, 3))(x)
+        for width, stage in ((16, 0), (32, 1), (64, 2)):
+            for block in range(self.n):
+                stride = 2 if stage > 0 and block == 0 else 1
+                y = nn.relu(norm()(x))
+                if block == 0:
+                    x = Conv(4 * width, (1, 1), (stride, stride))(y)
+                y = nn.relu(norm()(Conv(width, (1, 1))(y)))
+                y = nn.relu(norm()(Conv(width, (3, 3), (stride, stride))(y)))
+                x = x + Conv(4 * width, (1, 1))(y)
+        return nn.Dense(10)(nn.relu(norm()(x)).mean((1, 2)))
+
+
+class WideResNet(nn.Module):
+    """WRN of Zagoruyko and Komodakis 2016, with `n` blocks a stage and widths times `k`."""
+
+    n: int
+    k: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = True) -> jax.Array:
+        norm = partial(nn.BatchNorm, use_running_average=not train, momentum=0.9)
+        x = Conv(16, (3, 3))(x)
+        for width, stage in ((16 * self.k, 0), (32 * self.k, 1), (64 * self.k, 2)):
+            for block in range(self.n):
+                stride = 2 if stage > 0 and block == 0 else 1
+                y = nn.relu(norm()(x))
+                if block == 0:
+                    x = Conv(width, (1, 1), (stride, stride))(y)
+                y = nn.relu(norm()(Conv(width, (3, 3), (stride, stride))(y)))
+                x = x + Conv(width, (3, 3))(y)
+        return nn.Dense(10)(nn.relu(norm()(x)).mean((1, 2)))
+
+
+class DenseNetBC(nn.Module):
+    """DenseNet-BC of Huang et al. 2017, with `n` layers a block and growth `k`."""
+
+    n: int
+    k: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = True) -> jax.Array:
+        norm = partial(nn.BatchNorm, use_running_average=not train, momentum=0.9)
+        x = Conv(2 * self.k, (3, 3))(x)
+        for block in range(3):
+            for _ in range(self.n):
+                y = Conv(4 * self.k, (1, 1))(nn.relu(norm()(x)))
+                x = jnp.concatenate([x, Conv(self.k, (3, 3))(nn.relu(norm()(y)))], axis=-1)
+            if block < 2:
+                x = nn.avg_pool(Conv(x.shape[-1] // 2, (1, 1))(nn.relu(norm()(x))), (2, 2), (2, 2))
+        return nn.Dense(10)(nn.relu(norm()(x)).mean((1, 2)))
+
+
+#: The same networks by the names they have in the zoo.
+NETS: dict[str, Any] = {
+    "resnet110": ResNet(18),
+    "preact_resnet164": PreActResNet(18),
+    "preact_resnet1001": PreActResNet(111),
+    "wrn_28_10": WideResNet(4, 10),
+    "densenet_bc_190_40": DenseNetBC(31, 40),
+}

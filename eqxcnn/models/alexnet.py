@@ -1,0 +1,91 @@
+"""AlexNet as one tower, Krizhevsky 2014: the network of 2012 without local normalisation, for a single device."""
+
+import equinox as eqx
+import jax
+from jax.nn.initializers import variance_scaling
+
+from ..layers import AdaptiveAvgPool, Conv, Dropout, MaxPool, keys_for
+from ..types import Classifier, Image, Key, Logits, Maps, Variant
+
+#: Torch's own for a convolution: uniform up to 1 / sqrt(fan_in).
+_INIT = variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+class AlexNet(Classifier):
+    """Five convolutions, three of them with overlapping max pooling, and three dense layers (Krizhevsky 2014, "One
+    weird trick", section 5; in torchvision's widths).
+
+    The last maps are averaged to 6x6, so that an image of any size fits the dense layers. Weights and dense biases
+    start as torch's own, uniform up to 1 / sqrt(fan_in); the biases of convolutions start at zero.
+
+    **Arguments:**
+
+    - `dropout_rate`: of what goes into each of the two hidden dense layers.
+    """
+
+    conv1: Conv
+    conv2: Conv
+    conv3: Conv
+    conv4: Conv
+    conv5: Conv
+    fc1: eqx.nn.Linear
+    fc2: eqx.nn.Linear
+    head: eqx.nn.Linear | eqx.nn.Identity
+    pool: MaxPool
+    adaptive_pool: AdaptiveAvgPool
+    dropout: Dropout
+
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        image_size: tuple[int, int] = (224, 224),
+        dropout_rate: float | int = 0.5,
+        *,
+        key: Key,
+    ):
+        keys = jax.random.split(key, 8)
+        self.conv1 = Conv(in_channels, 64, 11, stride=4, padding=2, weight_init=_INIT, key=keys[0])
+        self.conv2 = Conv(64, 192, 5, padding=2, weight_init=_INIT, key=keys[1])
+        self.conv3 = Conv(192, 384, 3, padding=1, weight_init=_INIT, key=keys[2])
+        self.conv4 = Conv(384, 256, 3, padding=1, weight_init=_INIT, key=keys[3])
+        self.conv5 = Conv(256, 256, 3, padding=1, weight_init=_INIT, key=keys[4])
+        self.fc1 = eqx.nn.Linear(6 * 6 * 256, 4096, key=keys[5])
+        self.fc2 = eqx.nn.Linear(4096, 4096, key=keys[6])
+        self.head = eqx.nn.Linear(4096, num_classes, key=keys[7]) if num_classes else eqx.nn.Identity()
+        self.pool = MaxPool(3, 2)
+        self.adaptive_pool = AdaptiveAvgPool(6)
+        self.dropout = Dropout(dropout_rate)
+
+    def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
+        """The 64, 192 and 256 maps behind the poolings."""
+        first = self.pool(jax.nn.relu(self.conv1(image)))  # h/8 w/8 64
+        second = self.pool(jax.nn.relu(self.conv2(first)))  # h/16 w/16 192
+        x = jax.nn.relu(self.conv3(second))
+        x = jax.nn.relu(self.conv4(x))
+        third = self.pool(jax.nn.relu(self.conv5(x)))  # h/32 w/32 256
+        return (first, second, third), state
+
+    def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
+        """Scores `[classes]` of one image `[h w c]`, or its 4096 features."""
+        maps, state = self.features(image, state, key=key)
+        first, second = keys_for(key, 2, used=self.dropout.p > 0 and not self.dropout.inference)
+        x = self.adaptive_pool(maps[-1]).ravel()
+        x = jax.nn.relu(self.fc1(self.dropout(x, key=first)))
+        x = jax.nn.relu(self.fc2(self.dropout(x, key=second)))
+        return self.head(x), state
+
+
+variants = {
+    "alexnet": Variant(
+        make=AlexNet,
+        input=(224, 224, 3),
+        num_classes=1000,
+        params=61_100_840,
+        source="https://arxiv.org/abs/1404.5997",
+        task="imagenet",
+        smallest=63,
+        strides=(8, 16, 32),
+        torch_twin="alexnet",
+    ),
+}

@@ -1,0 +1,112 @@
+"""MNASNet (Tan et al. 2019): the B1 network, without squeeze-excite, at torchvision's four widths."""
+
+from functools import partial
+from itertools import pairwise
+
+import equinox as eqx
+import jax
+from jax.nn.initializers import variance_scaling
+
+from ..layers import ConvNorm, Dropout, global_avg_pool, linear, round_channels
+from ..layers.inverted_residual import InvertedResidual, stage_ends
+from ..types import Classifier, Image, Key, Logits, Maps, Variant
+
+#: The weight of a new batch; the reference keeps .9997 of the old.
+_MOMENTUM = 1 - 0.9997
+_HE_FAN_OUT = variance_scaling(2.0, "fan_out", "normal")
+#: Expansion, kernel size, channels, blocks, stride of the first of them.
+_STAGES = ((3, 3, 24, 3, 2), (3, 5, 40, 3, 2), (6, 5, 80, 3, 2), (6, 3, 96, 2, 1), (6, 5, 192, 4, 2), (6, 3, 320, 1, 1))
+_LAST_CHANNELS = 1280
+
+
+class MNASNet(Classifier):
+    """A stem with a depthwise separable convolution, then six stages of inverted residuals with kernels of 3 and 5,
+    found by a search that measured a phone's latency (Tan et al. 2019, figure 7, as the B1 of its published code).
+
+    Convolutions start He normal by fan-out, the head uniform with variance one over its classes, as in torchvision.
+
+    **Arguments:**
+
+    - `width`: multiplies all channels but the last 1280, rounded to multiples of eight.
+    """
+
+    stem: tuple[ConvNorm, ConvNorm, ConvNorm]
+    stages: tuple[tuple[InvertedResidual, ...], ...]
+    last: ConvNorm
+    dropout: Dropout
+    head: eqx.nn.Linear | eqx.nn.Identity
+    ends: tuple[int, ...] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        width: float | int = 1,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        image_size: tuple[int, int] = (224, 224),
+        dropout_rate: float | int = 0.2,
+        *,
+        key: Key,
+    ):
+        stem_key, last_key, head_key, *keys = jax.random.split(key, len(_STAGES) + 3)
+        make = partial(ConvNorm, momentum=_MOMENTUM, weight_init=_HE_FAN_OUT)
+        first, *widths = (round_channels(n * width) for n in (32, 16, *(channels for _, _, channels, _, _ in _STAGES)))
+        first_key, depthwise_key, narrow_key = jax.random.split(stem_key, 3)
+        self.stem = (
+            make(in_channels, first, 3, 2, key=first_key),
+            make(first, first, 3, groups=first, key=depthwise_key),
+            make(first, widths[0], 1, activation=None, key=narrow_key),
+        )
+        self.stages = tuple(
+            _stage(expansion, kernel_size, n_in, n_out, blocks, stride, key=each)
+            for (expansion, kernel_size, _, blocks, stride), (n_in, n_out), each in zip(
+                _STAGES, pairwise(widths), keys, strict=True
+            )
+        )
+        self.last = make(widths[-1], _LAST_CHANNELS, 1, key=last_key)
+        self.dropout = Dropout(dropout_rate)
+        init = variance_scaling(1.0, "fan_out", "uniform")
+        self.head = linear(_LAST_CHANNELS, num_classes, init, key=head_key) if num_classes else eqx.nn.Identity()
+        self.ends = stage_ends([2, *(stride for *_, stride in _STAGES)])
+
+    def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
+        """The last map of each resolution, `[h/2 w/2 16]` to `[h/32 w/32 1280]` at width 1."""
+        maps, x = (), image
+        parts = (self.stem, *self.stages[:-1], (*self.stages[-1], self.last))
+        for index, layers in enumerate(parts):
+            for layer in layers:
+                x, state = layer(x, state)
+            maps += (x,) if index in self.ends else ()
+        return maps, state
+
+    def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
+        """Scores `[classes]` of one image `[h w c]`, or its pooled features."""
+        maps, state = self.features(image, state, key=None)
+        return self.head(self.dropout(global_avg_pool(maps[-1]), key=key)), state
+
+
+def _stage(
+    expansion: int, kernel_size: int, n_in: int, n_out: int, blocks: int, stride: int, *, key: Key
+) -> tuple[InvertedResidual, ...]:
+    """Blocks of which only the first strides and changes the channels."""
+    shapes = ((n_in, stride), *((n_out, 1),) * (blocks - 1))
+    return tuple(
+        InvertedResidual(n, n_out, n * expansion, kernel_size, step, momentum=_MOMENTUM, key=each)
+        for (n, step), each in zip(shapes, jax.random.split(key, blocks), strict=True)
+    )
+
+
+#: By width; the counts are those of torchvision's weights.
+_PARAMS = {"0_5": 2_218_512, "0_75": 3_170_208, "1_0": 4_383_312, "1_3": 6_282_256}
+variants = {
+    f"mnasnet{width}": Variant(
+        make=partial(MNASNet, width=float(width.replace("_", "."))),
+        input=(224, 224, 3),
+        num_classes=1000,
+        params=params,
+        source="https://arxiv.org/abs/1807.11626",
+        task="imagenet",
+        strides=(2, 4, 8, 16, 32),
+        torch_twin=f"mnasnet{width}",
+    )
+    for width, params in _PARAMS.items()
+}

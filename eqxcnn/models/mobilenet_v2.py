@@ -1,0 +1,138 @@
+"""MobileNetV2 (Sandler et al. 2018), of torchvision's widths and in the form for CIFAR-10's small images."""
+
+from collections.abc import Callable
+from functools import partial
+
+import equinox as eqx
+import jax
+from jax.nn.initializers import normal, variance_scaling
+from jaxtyping import Array, Float
+
+from ..layers import ConvNorm, Dropout, global_avg_pool, linear, round_channels
+from ..layers.inverted_residual import InvertedResidual, stage_ends
+from ..types import Classifier, Image, Key, Logits, Maps, Variant
+
+_HE_FAN_OUT = variance_scaling(2.0, "fan_out", "normal")
+#: Table 2 of the paper: expansion, channels, blocks, stride of the first of them.
+_STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+
+
+class ProjectedResidual(eqx.Module):
+    """An inverted residual whose number of channels changes, with a 1x1 convolution for its shortcut."""
+
+    block: InvertedResidual
+    shortcut: ConvNorm
+
+    def __call__(self, image: Image, state: eqx.nn.State) -> tuple[Float[Array, "h w o"], eqx.nn.State]:
+        """The maps `[h w out_channels]` and the new state."""
+        x, state = self.block(image, state)
+        shortcut, state = self.shortcut(image, state)
+        return shortcut + x, state
+
+
+class MobileNetV2(Classifier):
+    """Seventeen inverted residuals between narrow maps (Sandler et al. 2018, table 2).
+
+    Convolutions start He normal by fan-out, the head normal with deviation 0.01, as in torchvision.
+
+    **Arguments:**
+
+    - `width`: multiplies all channels, rounded to multiples of eight; the last 1280 only grow.
+    - `small_images`: the form of github.com/kuangliu/pytorch-cifar: the stem and the stage of 24 channels keep the
+      resolution, ReLU has no upper bound, the first block expands too, and a block at stride 1 that changes the
+      channels has a 1x1 convolution for its shortcut.
+    """
+
+    #: Stem, blocks and the last 1x1 convolution.
+    trunk: tuple[ConvNorm | InvertedResidual | ProjectedResidual, ...]
+    dropout: Dropout
+    head: eqx.nn.Linear | eqx.nn.Identity
+    ends: tuple[int, ...] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        width: float | int = 1,
+        small_images: bool = False,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        image_size: tuple[int, int] = (224, 224),
+        dropout_rate: float | int = 0.2,
+        *,
+        key: Key,
+    ):
+        plan = _plan(width, small_images)
+        stem_stride, last_channels = 1 if small_images else 2, round_channels(1280 * max(1, width))
+        stem_key, last_key, head_key, *keys = jax.random.split(key, len(plan) + 3)
+        make = partial(ConvNorm, activation=_activation(small_images), weight_init=_HE_FAN_OUT)
+        self.trunk = (
+            make(in_channels, plan[0][1], 3, stem_stride, key=stem_key),
+            *(_block(*row, small_images, key=each) for row, each in zip(plan, keys, strict=True)),
+            make(plan[-1][2], last_channels, 1, key=last_key),
+        )
+        self.dropout = Dropout(dropout_rate)
+        init = normal(0.01)
+        self.head = linear(last_channels, num_classes, init, key=head_key) if num_classes else eqx.nn.Identity()
+        self.ends = stage_ends([stem_stride, *(stride for *_, stride in plan), 1])
+
+    def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
+        """The last map of each resolution, `[h/2 w/2 16]` to `[h/32 w/32 1280]` at width 1."""
+        maps, x = (), image
+        for index, layer in enumerate(self.trunk):
+            x, state = layer(x, state)
+            maps += (x,) if index in self.ends else ()
+        return maps, state
+
+    def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
+        """Scores `[classes]` of one image `[h w c]`, or its pooled features."""
+        maps, state = self.features(image, state, key=None)
+        return self.head(self.dropout(global_avg_pool(maps[-1]), key=key)), state
+
+
+def _plan(width: float | int, small_images: bool) -> list[tuple[int, int, int, int]]:
+    """Expansion, input channels, output channels and stride of each block."""
+    plan, n_in = [], round_channels(32 * width)
+    for expansion, channels, blocks, stride in _STAGES:
+        n_out = round_channels(channels * width)
+        for index in range(blocks):
+            keeps = index > 0 or (small_images and channels == 24)
+            plan.append((expansion, n_in, n_out, 1 if keeps else stride))
+            n_in = n_out
+    return plan
+
+
+def _activation(small_images: bool) -> Callable[[Array], Array]:
+    return jax.nn.relu if small_images else jax.nn.relu6
+
+
+def _block(
+    expansion: int, n_in: int, n_out: int, stride: int, small_images: bool, *, key: Key
+) -> InvertedResidual | ProjectedResidual:
+    block_key, shortcut_key = jax.random.split(key)
+    hidden = n_in * expansion if expansion > 1 or small_images else None
+    activation = _activation(small_images)
+    block = InvertedResidual(n_in, n_out, hidden, stride=stride, activation=activation, key=block_key)
+    if not small_images or stride > 1 or n_in == n_out:
+        return block
+    shortcut = ConvNorm(n_in, n_out, 1, activation=None, weight_init=_HE_FAN_OUT, key=shortcut_key)
+    return ProjectedResidual(block, shortcut)
+
+
+_PAPER = "https://arxiv.org/abs/1801.04381"
+#: Where the count of each width comes from: `MobileNetV2(width_mult=...)`.
+_TORCHVISION = "https://github.com/pytorch/vision/blob/main/torchvision/models/mobilenetv2.py"
+_imagenet = partial(Variant, input=(224, 224, 3), num_classes=1000, task="imagenet", strides=(2, 4, 8, 16, 32))
+variants = {
+    "mobilenet_v2": _imagenet(make=MobileNetV2, params=3_504_872, source=_PAPER, torch_twin="mobilenet_v2"),
+    "mobilenet_v2_x0_5": _imagenet(make=partial(MobileNetV2, width=0.5), params=1_968_680, source=_TORCHVISION),
+    "mobilenet_v2_x0_75": _imagenet(make=partial(MobileNetV2, width=0.75), params=2_636_424, source=_TORCHVISION),
+    "mobilenet_v2_x1_4": _imagenet(make=partial(MobileNetV2, width=1.4), params=6_108_776, source=_TORCHVISION),
+    "mobilenet_v2_cifar": Variant(
+        make=partial(MobileNetV2, small_images=True, dropout_rate=0.0),
+        input=(32, 32, 3),
+        num_classes=10,
+        params=2_296_922,
+        source="https://github.com/kuangliu/pytorch-cifar/blob/master/models/mobilenetv2.py",
+        task="cifar",
+        strides=(1, 2, 4, 8),
+    ),
+}

@@ -1,0 +1,153 @@
+"""MobileNetV3 (Howard et al. 2019), small and large."""
+
+from functools import partial
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+from jax.nn.initializers import normal, variance_scaling
+
+from ..layers import ConvNorm, Dropout, SqueezeExcite, global_avg_pool, linear, round_channels
+from ..layers.inverted_residual import InvertedResidual, stage_ends
+from ..types import Classifier, Image, Key, Logits, Maps, Variant
+
+_HE_FAN_OUT = variance_scaling(2.0, "fan_out", "normal")
+#: Of the reference's BatchNorm (section 6.1.1 of the paper has the momentum).
+_EPS, _MOMENTUM = 0.001, 0.01
+_STEM_CHANNELS = 16
+
+
+class Row(NamedTuple):
+    """A block in the columns of the paper's tables 1 and 2, less the input, which is the output before."""
+
+    kernel_size: int
+    hidden: int
+    channels: int
+    squeezes: bool
+    hard_swish: bool
+    stride: int
+
+
+_LARGE = (
+    Row(3, 16, 16, False, False, 1),
+    Row(3, 64, 24, False, False, 2),
+    Row(3, 72, 24, False, False, 1),
+    Row(5, 72, 40, True, False, 2),
+    Row(5, 120, 40, True, False, 1),
+    Row(5, 120, 40, True, False, 1),
+    Row(3, 240, 80, False, True, 2),
+    Row(3, 200, 80, False, True, 1),
+    Row(3, 184, 80, False, True, 1),
+    Row(3, 184, 80, False, True, 1),
+    Row(3, 480, 112, True, True, 1),
+    Row(3, 672, 112, True, True, 1),
+    Row(5, 672, 160, True, True, 2),
+    Row(5, 960, 160, True, True, 1),
+    Row(5, 960, 160, True, True, 1),
+)
+_SMALL = (
+    Row(3, 16, 16, True, False, 2),
+    Row(3, 72, 24, False, False, 2),
+    Row(3, 88, 24, False, False, 1),
+    Row(5, 96, 40, True, True, 2),
+    Row(5, 240, 40, True, True, 1),
+    Row(5, 240, 40, True, True, 1),
+    Row(5, 120, 48, True, True, 1),
+    Row(5, 144, 48, True, True, 1),
+    Row(5, 288, 96, True, True, 2),
+    Row(5, 576, 96, True, True, 1),
+    Row(5, 576, 96, True, True, 1),
+)
+
+
+class MobileNetV3(Classifier):
+    """Inverted residuals found by search, some gated by channel, with hard swish in the deeper ones and two dense
+    layers behind the pooling (Howard et al. 2019, tables 1 and 2).
+
+    Convolutions start He normal by fan-out, those of the gates by fan-in; dense layers normal with deviation 0.01.
+
+    **Arguments:**
+
+    - `rows`: the blocks.
+    - `hidden`: the width of the dense layer before the head.
+    """
+
+    #: Stem, blocks and the last 1x1 convolution.
+    trunk: tuple[ConvNorm | InvertedResidual, ...]
+    fc1: eqx.nn.Linear
+    dropout: Dropout
+    head: eqx.nn.Linear | eqx.nn.Identity
+    ends: tuple[int, ...] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        rows: tuple[Row, ...] = _LARGE,
+        hidden: int = 1280,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        image_size: tuple[int, int] = (224, 224),
+        dropout_rate: float | int = 0.2,
+        *,
+        key: Key,
+    ):
+        stem_key, last_key, fc_key, head_key, *keys = jax.random.split(key, len(rows) + 4)
+        make = partial(ConvNorm, activation=jax.nn.hard_swish, eps=_EPS, momentum=_MOMENTUM, weight_init=_HE_FAN_OUT)
+        n_ins = (_STEM_CHANNELS, *(row.channels for row in rows))
+        last_channels = 6 * rows[-1].channels
+        self.trunk = (
+            make(in_channels, _STEM_CHANNELS, 3, 2, key=stem_key),
+            *(_block(n_in, row, key=each) for n_in, row, each in zip(n_ins, rows, keys, strict=False)),
+            make(rows[-1].channels, last_channels, 1, key=last_key),
+        )
+        init = normal(0.01)
+        self.fc1 = linear(last_channels, hidden, init, key=fc_key)
+        self.dropout = Dropout(dropout_rate)
+        self.head = linear(hidden, num_classes, init, key=head_key) if num_classes else eqx.nn.Identity()
+        self.ends = stage_ends([2, *(row.stride for row in rows), 1])
+
+    def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
+        """The last map of each resolution, `[h/2 w/2 16]` to `[h/32 w/32 960]` in the large one."""
+        maps, x = (), image
+        for index, layer in enumerate(self.trunk):
+            x, state = layer(x, state)
+            maps += (x,) if index in self.ends else ()
+        return maps, state
+
+    def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
+        """Scores `[classes]` of one image `[h w c]`, or its hidden features."""
+        maps, state = self.features(image, state, key=None)
+        x = jax.nn.hard_swish(self.fc1(global_avg_pool(maps[-1])))
+        return self.head(self.dropout(x, key=key)), state
+
+
+def _block(n_in: int, row: Row, *, key: Key) -> InvertedResidual:
+    block_key, gate_key = jax.random.split(key)
+    squeezed = round_channels(row.hidden // 4)
+    return InvertedResidual(
+        n_in,
+        row.channels,
+        None if row.hidden == n_in else row.hidden,
+        row.kernel_size,
+        row.stride,
+        SqueezeExcite(row.hidden, squeezed, gate=jax.nn.hard_sigmoid, key=gate_key) if row.squeezes else None,
+        activation=jax.nn.hard_swish if row.hard_swish else jax.nn.relu,
+        eps=_EPS,
+        momentum=_MOMENTUM,
+        key=block_key,
+    )
+
+
+_imagenet = partial(
+    Variant,
+    input=(224, 224, 3),
+    num_classes=1000,
+    source="https://arxiv.org/abs/1905.02244",
+    task="imagenet",
+    strides=(2, 4, 8, 16, 32),
+)
+variants = {
+    "mobilenet_v3_small": _imagenet(
+        make=partial(MobileNetV3, rows=_SMALL, hidden=1024), params=2_542_856, torch_twin="mobilenet_v3_small"
+    ),
+    "mobilenet_v3_large": _imagenet(make=MobileNetV3, params=5_483_032, torch_twin="mobilenet_v3_large"),
+}

@@ -1,0 +1,175 @@
+"""RegNets: networks whose widths follow one line (Radosavovic et al. 2020, https://arxiv.org/abs/2003.13678)."""
+
+from collections import Counter
+from functools import partial
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax.nn.initializers import normal, variance_scaling
+from jaxtyping import Array, Float
+
+from ..errors import InputError
+from ..layers import ConvNorm, Dropout, SqueezeExcite, global_avg_pool, linear, round_channels
+from ..types import Classifier, Image, Key, Logits, Maps, Variant
+
+_INIT = variance_scaling(2.0, "fan_out", "normal")
+
+
+class XBlock(eqx.Module):
+    """1x1, grouped 3x3 and 1x1 convolution of one width beside a shortcut (figure 4; the Y form: end of section 4).
+
+    **Arguments:**
+
+    - `n_in`, `n_out`: channels before and after.
+    - `stride`: of the 3x3 convolution, and of the shortcut.
+    - `group_width`: channels of each group of the 3x3 convolution.
+    - `squeezed`: the width inside the squeeze-and-excitation behind it; 0 for none.
+    """
+
+    a: ConvNorm
+    b: ConvNorm
+    se: SqueezeExcite | None
+    c: ConvNorm
+    proj: ConvNorm | None
+
+    def __init__(self, n_in: int, n_out: int, stride: int, group_width: int, squeezed: int, *, key: Key):
+        keys = jax.random.split(key, 5)
+        bare = partial(ConvNorm, activation=None, weight_init=_INIT)
+        self.a = ConvNorm(n_in, n_out, 1, weight_init=_INIT, key=keys[0])
+        self.b = ConvNorm(n_out, n_out, 3, stride, groups=n_out // group_width, weight_init=_INIT, key=keys[1])
+        self.se = SqueezeExcite(n_out, squeezed, key=keys[2]) if squeezed else None
+        self.c = bare(n_out, n_out, 1, key=keys[3])
+        self.proj = bare(n_in, n_out, 1, stride, key=keys[4]) if n_in != n_out or stride != 1 else None
+
+    def __call__(self, image: Image, state: eqx.nn.State) -> tuple[Float[Array, "h2 w2 o"], eqx.nn.State]:
+        """The maps `[h/stride w/stride n_out]`."""
+        x, state = self.a(image, state)
+        x, state = self.b(x, state)
+        x, state = self.c(x if self.se is None else self.se(x), state)
+        shortcut, state = (image, state) if self.proj is None else self.proj(image, state)
+        return jax.nn.relu(shortcut + x), state
+
+
+class RegNet(Classifier):
+    """A stem, then stages of `XBlock` whose widths come from four numbers (Radosavovic et al. 2020, section 3.3).
+
+    First weights are He et al.'s by fan-out for convolutions, normal with deviation 0.01 for the dense layer.
+
+    **Arguments:**
+
+    - `depth`, `w_0`, `w_a`, `w_m`: blocks in all, width of the first, growth a block, and ratio of stage widths; see
+      `stage_widths`.
+    - `group_width`: channels of each group, or a stage's width where that is less.
+    - `se_ratio`: the width inside the squeeze-and-excitations, as a share of their block's input; 0 for none.
+    - `stem_width`: channels of the stem.
+    """
+
+    stem: ConvNorm
+    stages: tuple[tuple[XBlock, ...], ...]
+    head: eqx.nn.Linear | eqx.nn.Identity
+    dropout: Dropout
+
+    def __init__(
+        self,
+        depth: int,
+        w_0: int,
+        w_a: float | int,
+        w_m: float | int,
+        group_width: int,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        image_size: tuple[int, int] = (224, 224),
+        se_ratio: float | int = 0.0,
+        stem_width: int = 32,
+        dropout_rate: float | int = 0.0,
+        *,
+        key: Key,
+    ):
+        stem_key, head_key, *keys = jax.random.split(key, 2 + depth)
+        self.stem = ConvNorm(in_channels, stem_width, 3, 2, weight_init=_INIT, key=stem_key)
+        stages, n_in = [], stem_width
+        for quantised, blocks in stage_widths(depth, w_0, w_a, w_m).items():
+            groups_of = min(group_width, quantised)
+            width = round_channels(quantised, groups_of)
+            stage = []
+            for index in range(blocks):
+                stride, squeezed = (1 if index else 2), round(se_ratio * n_in)
+                stage.append(XBlock(n_in, width, stride, groups_of, squeezed, key=keys.pop(0)))
+                n_in = width
+            stages.append(tuple(stage))
+        self.stages = tuple(stages)
+        self.dropout = Dropout(dropout_rate)
+        self.head = linear(n_in, num_classes, normal(0.01), key=head_key) if num_classes else eqx.nn.Identity()
+
+    def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
+        """The maps behind the stem and each stage."""
+        x, state = self.stem(image, state)  # h/2 w/2 stem_width
+        maps = (x,)
+        for blocks in self.stages:
+            for block in blocks:
+                x, state = block(x, state)  # the first block: h/2 w/2
+            maps += (x,)
+        return maps, state
+
+    def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
+        """Scores `[classes]` of one image `[h w c]`, or its pooled features."""
+        maps, state = self.features(image, state, key=None)
+        return self.head(self.dropout(global_avg_pool(maps[-1]), key=key)), state
+
+
+def stage_widths(depth: int, w_0: int, w_a: float | int, w_m: float | int) -> dict[int, int]:
+    """The width of each stage and its number of blocks, before widths are adjusted to the groups.
+
+    Block `j` of `depth` would like to be `w_0 + w_a * j` wide (equation 2). That is `w_0 * w_m ** s` for some `s`
+    (equation 3), which is rounded to a whole number (equation 4), and the width then to a multiple of 8. Blocks of the
+    same width make a stage.
+
+    **Raises:** `InputError` for numbers that give no widths.
+    """
+    if depth < 1 or w_0 < 8 or w_0 % 8 or w_a < 0 or w_m <= 1:
+        raise InputError(
+            f"`depth` (={depth}) must be at least 1, `w_0` (={w_0}) a multiple of 8, `w_a` (={w_a}) at least 0 and "
+            f"`w_m` (={w_m}) above 1"
+        )
+    steps = np.round(np.log1p(w_a * np.arange(depth) / w_0) / np.log(w_m))
+    widths = np.round(w_0 * w_m**steps / 8) * 8
+    return dict(Counter(widths.astype(int).tolist()))
+
+
+# depth, w_0, w_a, w_m, group width (the paper's figures 16 and 17, with torchvision's further digits), parameters.
+# The widest Y is later than the paper: Goyal et al. 2021, https://arxiv.org/abs/2103.01988.
+_X_ROWS = {
+    "400mf": (22, 24, 24.48, 2.54, 16, 5_495_976),
+    "800mf": (16, 56, 35.73, 2.28, 16, 7_259_656),
+    "1_6gf": (18, 80, 34.01, 2.25, 24, 9_190_136),
+    "3_2gf": (25, 88, 26.31, 2.25, 48, 15_296_552),
+    "8gf": (23, 80, 49.56, 2.88, 120, 39_572_648),
+    "16gf": (22, 216, 55.59, 2.1, 128, 54_278_536),
+    "32gf": (23, 320, 69.86, 2.0, 168, 107_811_560),
+}
+_Y_ROWS = {
+    "400mf": (16, 48, 27.89, 2.09, 8, 4_344_144),
+    "800mf": (14, 56, 38.84, 2.4, 16, 6_432_512),
+    "1_6gf": (27, 48, 20.71, 2.65, 24, 11_202_430),
+    "3_2gf": (21, 80, 42.63, 2.66, 24, 19_436_338),
+    "8gf": (17, 192, 76.82, 2.19, 56, 39_381_472),
+    "16gf": (18, 200, 106.23, 2.48, 112, 83_590_140),
+    "32gf": (20, 232, 115.89, 2.53, 232, 145_046_770),
+    "128gf": (27, 456, 160.83, 2.52, 264, 644_812_894),
+}
+variants = {
+    f"regnet_{form}_{name}": Variant(
+        make=partial(RegNet, depth=depth, w_0=w_0, w_a=w_a, w_m=w_m, group_width=group_width, se_ratio=se_ratio),
+        input=(224, 224, 3),
+        num_classes=1000,
+        params=params,
+        source="https://arxiv.org/abs/2003.13678",
+        task="imagenet",
+        smallest=1,
+        strides=(2, 4, 8, 16, 32),
+        torch_twin=f"regnet_{form}_{name}",
+    )
+    for form, rows, se_ratio in (("x", _X_ROWS, 0.0), ("y", _Y_ROWS, 0.25))
+    for name, (depth, w_0, w_a, w_m, group_width, params) in rows.items()
+}

@@ -1,0 +1,123 @@
+"""SqueezeNet, Iandola et al. 2016: the score of AlexNet with a fiftieth of its weights."""
+
+from functools import partial
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import he_uniform, normal
+from jaxtyping import Array, Float
+
+from ..layers import Conv, Dropout, MaxPool, global_avg_pool
+from ..types import Classifier, Image, Key, Logits, Maps, Variant
+
+_INIT = he_uniform()
+
+
+class Fire(eqx.Module):
+    """A 1x1 convolution to few channels, then 1x1 and 3x3 ones side by side, four times as many each (section 3.2)."""
+
+    squeeze: Conv
+    expand1x1: Conv
+    expand3x3: Conv
+
+    def __init__(self, in_channels: int, squeezed: int, *, key: Key):
+        keys = jax.random.split(key, 3)
+        self.squeeze = Conv(in_channels, squeezed, 1, weight_init=_INIT, key=keys[0])
+        self.expand1x1 = Conv(squeezed, 4 * squeezed, 1, weight_init=_INIT, key=keys[1])
+        self.expand3x3 = Conv(squeezed, 4 * squeezed, 3, padding=1, weight_init=_INIT, key=keys[2])
+
+    def __call__(self, image: Image) -> Float[Array, "h w o"]:
+        """The maps `[h w 8 * squeezed]`."""
+        x = jax.nn.relu(self.squeeze(image))
+        return jax.nn.relu(jnp.concatenate([self.expand1x1(x), self.expand3x3(x)], axis=-1))
+
+
+_Layer = Conv | eqx.nn.Lambda | MaxPool | Fire
+
+
+class SqueezeNet(Classifier):
+    """A strided convolution, three stages of fire modules, and a 1x1 convolution whose maps are averaged to scores
+    (table 1).
+
+    Weights start as the authors': He uniform, the head's normal with deviation .01, biases zero.
+
+    **Arguments:**
+
+    - `stem`: the width and the kernel size of the first convolution.
+    - `squeezed`: for each stage the widths that its fire modules squeeze to; their outputs are eight times as wide.
+    - `dropout_rate`: of the maps that go into the head.
+    """
+
+    #: In torch's order and with its numbers: the first convolution, ReLU, and the fire modules between the poolings.
+    layers: tuple[_Layer, ...]
+    head: Conv | eqx.nn.Identity
+    dropout: Dropout
+
+    def __init__(
+        self,
+        stem: tuple[int, int],
+        squeezed: tuple[tuple[int, ...], ...],
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        image_size: tuple[int, int] = (224, 224),
+        dropout_rate: float | int = 0.5,
+        *,
+        key: Key,
+    ):
+        stem_key, head_key, fire_key = jax.random.split(key, 3)
+        keys = iter(jax.random.split(fire_key, sum(map(len, squeezed))))
+        channels, kernel_size = stem
+        first = Conv(in_channels, channels, kernel_size, stride=2, padding="VALID", weight_init=_INIT, key=stem_key)
+        layers: list[_Layer] = [first, eqx.nn.Lambda(jax.nn.relu)]
+        for stage in squeezed:
+            layers.append(MaxPool(3, 2, ceil_mode=True))
+            for width in stage:
+                layers.append(Fire(channels, width, key=next(keys)))
+                channels = 8 * width
+        self.layers = tuple(layers)
+        self.head = (
+            Conv(channels, num_classes, 1, weight_init=normal(0.01), key=head_key) if num_classes else eqx.nn.Identity()
+        )
+        self.dropout = Dropout(dropout_rate)
+
+    def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
+        """The first convolution's maps and those that end each stage, before the next pooling."""
+        maps, x = (), image
+        for layer in self.layers:
+            if isinstance(layer, MaxPool):
+                maps += (x,)
+            x = layer(x)
+        return (*maps, x), state
+
+    def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
+        """Scores `[classes]` of one image `[h w c]`, or the means of its last maps."""
+        maps, state = self.features(image, state, key=key)
+        # ReLU changes nothing where the head is left out: the maps are behind one already.
+        return global_avg_pool(jax.nn.relu(self.head(self.dropout(maps[-1], key=key)))), state
+
+
+variants = {
+    "squeezenet1_0": Variant(
+        make=partial(SqueezeNet, (96, 7), ((16, 16, 32), (32, 48, 48, 64), (64,))),
+        input=(224, 224, 3),
+        num_classes=1000,
+        params=1_248_424,
+        source="https://arxiv.org/abs/1602.07360",
+        task="imagenet",
+        smallest=21,
+        strides=(2, 4, 8, 16),
+        torch_twin="squeezenet1_0",
+    ),
+    "squeezenet1_1": Variant(
+        make=partial(SqueezeNet, (64, 3), ((16, 16), (32, 32), (48, 48, 64, 64))),
+        input=(224, 224, 3),
+        num_classes=1000,
+        params=1_235_496,
+        source="https://github.com/forresti/SqueezeNet/tree/master/SqueezeNet_v1.1",
+        task="imagenet",
+        smallest=17,
+        strides=(2, 4, 8, 16),
+        torch_twin="squeezenet1_1",
+    ),
+}

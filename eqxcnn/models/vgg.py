@@ -1,0 +1,137 @@
+"""VGG, Simonyan and Zisserman 2015: 3x3 convolutions only, five poolings, and dense layers that hold most weights."""
+
+from functools import partial
+from itertools import pairwise
+
+import equinox as eqx
+import jax
+from jax.nn.initializers import normal, variance_scaling
+
+from ..layers import AdaptiveAvgPool, BatchNorm, Conv, Dropout, MaxPool, keys_for, linear
+from ..types import Classifier, Image, Key, Logits, Maps, Variant
+
+_CONV_INIT = variance_scaling(2.0, "fan_out", "normal")
+_INIT = normal(0.01)
+_WIDTHS = (64, 128, 256, 512, 512)
+
+_Layer = Conv | BatchNorm | eqx.nn.Lambda | MaxPool
+
+
+class VGG(Classifier):
+    """Five stages of 3x3 convolutions, each with ReLU, a stage ending in 2x2 max pooling (section 2.1 and table 1).
+
+    With hidden dense layers the last maps are averaged to 7x7, so that an image of any size fits them, and dropout
+    follows each; without, the mean of the last maps goes to the head, through dropout. Weights start as torchvision's:
+    He normal by fan-out, dense ones normal with deviation .01, biases zero.
+
+    **Arguments:**
+
+    - `depths`: how many convolutions each of the five stages has; their widths are 64, 128, 256, 512 and 512.
+    - `use_norm`: whether BatchNorm follows each convolution, which keeps its bias.
+    - `hidden`: the sizes of the hidden dense layers.
+    - `dropout_rate`: of what each hidden layer gives, or of the pooled features where there is none.
+    """
+
+    #: In torch's order and with its numbers: convolution, BatchNorm where there is one, ReLU, and the poolings.
+    layers: tuple[_Layer, ...]
+    hidden: tuple[eqx.nn.Linear, ...]
+    head: eqx.nn.Linear | eqx.nn.Identity
+    pool: AdaptiveAvgPool
+    dropout: Dropout
+
+    def __init__(
+        self,
+        depths: tuple[int, int, int, int, int],
+        use_norm: bool = False,
+        hidden: tuple[int, ...] = (4096, 4096),
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        image_size: tuple[int, int] = (224, 224),
+        dropout_rate: float | int = 0.5,
+        *,
+        key: Key,
+    ):
+        conv_key, head_key, *keys = jax.random.split(key, len(hidden) + 2)
+        side = 7 if hidden else 1
+        sizes = (side * side * _WIDTHS[-1], *hidden)
+        self.layers = _convolutions(depths, use_norm, in_channels, conv_key)
+        self.hidden = tuple(
+            linear(n_in, n_out, _INIT, key=each) for (n_in, n_out), each in zip(pairwise(sizes), keys, strict=True)
+        )
+        self.head = linear(sizes[-1], num_classes, _INIT, key=head_key) if num_classes else eqx.nn.Identity()
+        self.pool = AdaptiveAvgPool(side)
+        self.dropout = Dropout(dropout_rate)
+
+    def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
+        """The map behind each pooling, `[h/2 w/2 64]` to `[h/32 w/32 512]`."""
+        maps, x = (), image
+        for layer in self.layers:
+            if isinstance(layer, BatchNorm):
+                x, state = layer(x, state)
+            else:
+                x = layer(x)
+            if isinstance(layer, MaxPool):
+                maps += (x,)
+        return maps, state
+
+    def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
+        """Scores `[classes]` of one image `[h w c]`, or the 4096 (512 without hidden layers) features."""
+        maps, state = self.features(image, state, key=key)
+        x = self.pool(maps[-1]).ravel()
+        if not self.hidden:
+            return self.head(self.dropout(x, key=key)), state
+        keys = keys_for(key, len(self.hidden), used=self.dropout.p > 0 and not self.dropout.inference)
+        for layer, each in zip(self.hidden, keys, strict=True):
+            x = self.dropout(jax.nn.relu(layer(x)), key=each)
+        return self.head(x), state
+
+
+def _convolutions(depths: tuple[int, ...], use_norm: bool, in_channels: int, key: Key) -> tuple[_Layer, ...]:
+    """The layers before the dense ones."""
+    layers, keys = [], iter(jax.random.split(key, sum(depths)))
+    for depth, width in zip(depths, _WIDTHS, strict=True):
+        for _ in range(depth):
+            layers.append(Conv(in_channels, width, 3, padding=1, weight_init=_CONV_INIT, key=next(keys)))
+            if use_norm:
+                layers.append(BatchNorm(width))
+            layers.append(eqx.nn.Lambda(jax.nn.relu))
+            in_channels = width
+        layers.append(MaxPool(2))
+    return tuple(layers)
+
+
+_DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+#: By depth: the published form, with BatchNorm, and for CIFAR-10 with BatchNorm and one dense layer.
+_PARAMS = {
+    11: (132_863_336, 132_868_840, 9_231_114),
+    13: (133_047_848, 133_053_736, 9_416_010),
+    16: (138_357_544, 138_365_992, 14_728_266),
+    19: (143_667_240, 143_678_248, 20_040_522),
+}
+variants = {
+    f"vgg{depth}{'_bn' * use_norm}": Variant(
+        make=partial(VGG, depths, use_norm),
+        input=(224, 224, 3),
+        num_classes=1000,
+        params=_PARAMS[depth][use_norm],
+        source="https://arxiv.org/abs/1409.1556",
+        task="imagenet",
+        smallest=32,
+        strides=(2, 4, 8, 16, 32),
+        torch_twin=f"vgg{depth}{'_bn' * use_norm}",
+    )
+    for depth, depths in _DEPTHS.items()
+    for use_norm in (False, True)
+} | {
+    f"vgg{depth}_bn_cifar": Variant(
+        make=partial(VGG, depths, use_norm=True, hidden=(), dropout_rate=0.0),
+        input=(32, 32, 3),
+        num_classes=10,
+        params=_PARAMS[depth][2],
+        source="https://github.com/kuangliu/pytorch-cifar/blob/master/models/vgg.py",
+        task="cifar",
+        smallest=32,
+        strides=(2, 4, 8, 16, 32),
+    )
+    for depth, depths in _DEPTHS.items()
+}

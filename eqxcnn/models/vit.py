@@ -1,0 +1,181 @@
+"""Vision transformers: an image as a row of patches (Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929)."""
+
+from functools import partial
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import lecun_normal, truncated_normal
+from jaxtyping import Array, Float
+
+from ..errors import InputError
+from ..layers import Attention, Conv, Dropout, DropPath, LayerNorm, drop_path_rates, each_position, keys_for, linear
+from ..types import Classifier, Image, Key, Logits, Maps, Variant
+
+_INIT = truncated_normal(0.02)
+_EPS = 1e-6
+
+
+class Block(eqx.Module):
+    """Attention among the tokens, then a hidden layer of four times their width at each, both normalised before.
+
+    Equations 2 and 3 of Dosovitskiy et al. 2021.
+    """
+
+    norm1: LayerNorm
+    attention: Attention
+    norm2: LayerNorm
+    fc1: eqx.nn.Linear
+    fc2: eqx.nn.Linear
+    dropout: Dropout
+    drop_path: DropPath
+
+    def __init__(self, dim: int, heads: int, dropout_rate: float | int, drop_path_rate: float | int, *, key: Key):
+        attention_key, fc1_key, fc2_key = jax.random.split(key, 3)
+        self.norm1 = LayerNorm(dim, eps=_EPS)
+        self.attention = Attention(dim, heads, _INIT, key=attention_key)
+        self.norm2 = LayerNorm(dim, eps=_EPS)
+        self.fc1 = linear(dim, 4 * dim, _INIT, key=fc1_key)
+        self.fc2 = linear(4 * dim, dim, _INIT, key=fc2_key)
+        self.dropout = Dropout(dropout_rate)
+        self.drop_path = DropPath(drop_path_rate)
+
+    def __call__(self, tokens: Float[Array, "n d"], *, key: Key | None) -> Float[Array, "n d"]:
+        """The new tokens."""
+        keys = keys_for(key, 5)
+        x = self.dropout(self.attention(each_position(self.norm1, tokens)), key=keys[0])
+        tokens = tokens + self.drop_path(x, key=keys[1])
+        x = each_position(self.fc1, each_position(self.norm2, tokens))
+        x = self.dropout(jax.nn.gelu(x, approximate=False), key=keys[2])  # n 4*d
+        x = self.dropout(each_position(self.fc2, x), key=keys[3])
+        return tokens + self.drop_path(x, key=keys[4])
+
+
+class ViT(Classifier):
+    """A vision transformer with a class token and learned positions (Dosovitskiy et al. 2021, section 3.1).
+
+    Weights start as DeiT's (Touvron et al. 2021): truncated normal of deviation .02, those of the patches with the
+    variance of one over their inputs. It is built for images of exactly `image_size`.
+
+    **Arguments:**
+
+    - `patch`: the side of a patch in pixels; height and width of `image_size` must be multiples of it.
+    - `dim`: the width of a token.
+    - `depth`: how many blocks.
+    - `heads`: how many attention heads share the width.
+    - `dropout_rate`: behind the positions and every dense layer but those of queries, keys and values (appendix B.1).
+    - `drop_path_rate`: of the last block's branches, rising from 0 in the first; DeiT's, the paper has none.
+
+    **Raises:** `InputError` for sizes that cannot be.
+    """
+
+    patches: Conv
+    class_token: Float[Array, " d"]
+    positions: Float[Array, "n d"]
+    blocks: tuple[Block, ...]
+    norm: LayerNorm
+    head: eqx.nn.Linear | eqx.nn.Identity
+    dropout: Dropout
+    image_size: tuple[int, int] = eqx.field(static=True)
+    is_random: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        patch: int = 16,
+        dim: int = 768,
+        depth: int = 12,
+        heads: int = 12,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        image_size: tuple[int, int] = (224, 224),
+        dropout_rate: float | int = 0.0,
+        drop_path_rate: float | int = 0.0,
+        *,
+        key: Key,
+    ):
+        height, width = image_size
+        if height % patch or width % patch:
+            raise InputError(
+                f"`image_size` (={height}x{width}) must be a multiple of the patches' {patch} pixels in height and in "
+                "width: give the nearest that is"
+            )
+        patch_key, class_key, position_key, head_key, *keys = jax.random.split(key, 4 + depth)
+        count = (height // patch) * (width // patch)
+        self.patches = Conv(in_channels, dim, patch, patch, "VALID", weight_init=lecun_normal(), key=patch_key)
+        self.class_token = _INIT(class_key, (dim,))
+        self.positions = _INIT(position_key, (1 + count, dim))
+        rates = drop_path_rates(drop_path_rate, depth)
+        self.blocks = tuple(
+            Block(dim, heads, dropout_rate, rate, key=each) for rate, each in zip(rates, keys, strict=True)
+        )
+        self.norm = LayerNorm(dim, eps=_EPS)
+        self.head = linear(dim, num_classes, _INIT, key=head_key) if num_classes else eqx.nn.Identity()
+        self.dropout = Dropout(dropout_rate)
+        self.image_size = image_size
+        self.is_random = max(dropout_rate, drop_path_rate) > 0
+
+    def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
+        """The patches' normalised tokens behind the last block, as a map `[h/patch w/patch d]`."""
+        rows, columns = (size // stride for size, stride in zip(self.image_size, self.patches.stride, strict=True))
+        return (self._tokens(image, key)[1:].reshape(rows, columns, -1),), state
+
+    def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
+        """Scores `[classes]` of one image `[h w c]`, or its class token."""
+        return self.head(self._tokens(image, key)[0]), state
+
+    def _tokens(self, image: Image, key: Key | None) -> Float[Array, "n d"]:
+        """The class token and those of the patches, row by row."""
+        if image.shape[:2] != self.image_size:
+            (height, width), (rows, columns) = image.shape[:2], self.image_size
+            raise InputError(
+                f"`image` ({height}x{width}) is not of the size that the model was built for, as it has positions for "
+                f"{rows}x{columns}: resize it, or build the model with its `image_size`"
+            )
+        dropout_key, *keys = keys_for(key, 1 + len(self.blocks), used=self.is_random)
+        x = self.patches(image)  # h/patch w/patch d
+        x = jnp.concatenate([self.class_token[None], x.reshape(-1, x.shape[-1])])  # n d
+        x = self.dropout(x + self.positions, key=dropout_key)
+        for block, each in zip(self.blocks, keys, strict=True):
+            x = block(x, key=each)
+        return each_position(self.norm, x)
+
+
+# Name, patch, width, depth, heads, parameters.
+_IMAGENET = (
+    ("vit_b_16", 16, 768, 12, 12, 86_567_656),
+    ("vit_b_32", 32, 768, 12, 12, 88_224_232),
+    ("vit_l_16", 16, 1024, 24, 16, 304_326_632),
+    ("vit_l_32", 32, 1024, 24, 16, 306_535_400),
+    ("vit_h_14", 14, 1280, 32, 16, 632_045_800),
+)
+#: timm's `vit_tiny` and `vit_small`, whose counts follow from their definition.
+_CIFAR = (
+    ("vit_tiny_patch4_32", 4, 192, 12, 3, 5_362_762),
+    ("vit_small_patch4_32", 4, 384, 12, 6, 21_342_346),
+)
+variants = {
+    name: Variant(
+        make=partial(ViT, patch=patch, dim=dim, depth=depth, heads=heads),
+        input=(224, 224, 3),
+        num_classes=1000,
+        params=params,
+        source="https://arxiv.org/abs/2010.11929",
+        task="imagenet",
+        smallest=patch,
+        strides=(patch,),
+        torch_twin=name,
+    )
+    for name, patch, dim, depth, heads, params in _IMAGENET
+} | {
+    name: Variant(
+        make=partial(ViT, patch=patch, dim=dim, depth=depth, heads=heads),
+        input=(32, 32, 3),
+        num_classes=10,
+        params=params,
+        source="https://github.com/huggingface/pytorch-image-models/blob/main/timm/models/vision_transformer.py",
+        task="cifar",
+        smallest=patch,
+        strides=(patch,),
+    )
+    for name, patch, dim, depth, heads, params in _CIFAR
+}

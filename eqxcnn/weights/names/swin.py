@@ -1,0 +1,26 @@
+"""Torch's names for Swin transformers."""
+
+RULES = (
+    (r"^patches\.", "features.0.0."),
+    (r"^patch_norm\.", "features.0.2."),
+    # Torch counts stages and the merges between them in one row.
+    (r"^stages\.(\d+)\.", lambda match: f"features.{2 * int(match[1]) + 1}."),
+    (r"^merges\.(\d+)\.", lambda match: f"features.{2 * int(match[1]) + 2}."),
+    (r"\.attn\.attention\.", ".attn."),
+    (r"\.offset_bias$", ".relative_position_bias_table"),
+    (r"\.fc1\.", ".mlp.0."),
+    (r"\.fc2\.", ".mlp.3."),
+)
+#: Computed from the window's size here.
+LEFT_OUT = (r"\.relative_position_index$", r"\.attn_mask$")
+TIMM = (
+    (r"^patches\.", "patch_embed.proj."),
+    (r"^patch_norm\.", "patch_embed.norm."),
+    (r"^stages\.(\d+)\.", r"layers.\1.blocks."),
+    # Each merge opens the stage behind it.
+    (r"^merges\.(\d+)\.", lambda match: f"layers.{int(match[1]) + 1}.downsample."),
+    (r"\.attn\.attention\.", ".attn."),
+    (r"\.offset_bias$", ".relative_position_bias_table"),
+    (r"\.(fc\d)\.", r".mlp.\1."),
+    (r"^head\.", "head.fc."),
+)

@@ -1,0 +1,98 @@
+"""`python -m eqxcnn.zoo`: what it prints, and what it refuses."""
+
+import sys
+
+import pytest
+
+from eqxcnn import zoo
+from eqxcnn.cli import run_command
+from eqxcnn.errors import InputError
+from eqxcnn.zoo.__main__ import main, sides
+
+
+def printed(capsys, *arguments):
+    """The words of each line that has any."""
+    main(arguments)
+    return [line.split() for line in capsys.readouterr().out.splitlines() if line.split()]
+
+
+def test_list_tells_names_and_sizes(capsys):
+    head, rule, *rows = printed(capsys, "list", "*_cnn", "--task", "cifar")
+    assert head == ["model", "task", "input", "parameters", "smallest", "side"]
+    assert set("".join(rule)) <= {"─", "-"}
+    assert rows == [["cifar_cnn", "cifar", "32x32x3", "1,070,794", "4"]]
+    assert [row[0] for row in printed(capsys, "list")[2:]] == zoo.list_models()
+
+
+def test_list_traces_nothing(capsys, monkeypatch):
+    monkeypatch.setattr("jax.make_jaxpr", lambda *_: pytest.fail("listing must be fast"))
+    assert len(printed(capsys, "list", "*")) > 2
+
+
+def test_card_tells_all_of_the_card(capsys):
+    main(["card", "lenet"])
+    facts = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    assert {fact: value.strip() for fact, value in facts.items()} == {
+        "model": "lenet",
+        "family": "eqxcnn/models/lenet.py",
+        "published on": "mnist",
+        "input": "28x28x1",
+        "classes": "10",
+        "parameters": "61,706",
+        "multiply-adds": "416,520",
+        "smallest input": "12x12",
+        "strides of its maps": "2, 4",
+        "source": "http://yann.lecun.com/exdb/publis/pdf/lecun-98.pdf",
+        "recipe": "lenet",
+        "torch twin": "none",
+    }
+
+
+def test_summary_has_a_line_a_layer_and_the_sums(capsys):
+    arguments = ("--image-size", "64x48", "--in-channels", "3", "--num-classes", "2")
+    lines = printed(capsys, "summary", "lenet", *arguments)
+    head, *rows, total = (line for line in lines if set(line[0]) != {"─"})
+    assert head == ["layer", "class", "output", "calls", "parameters", "multiply-adds"]
+    assert rows[0] == ["conv1", "Conv", "64x48x6", "1", "456", "1,382,400"]
+    assert [row[0] for row in rows] == ["conv1", "pool", "conv2", "fc1", "fc2", "head"]
+    sums = [sum(int(row[column].replace(",", "")) for row in rows) for column in (-2, -1)]
+    assert total == ["total", *(f"{each:,}" for each in sums)]
+
+
+def test_lines_are_not_broken_where_the_output_is_narrow(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "30")
+    assert ["cifar_cnn", "cifar", "32x32x3", "1,070,794", "4"] in printed(capsys, "list", "cifar_cnn")
+
+
+@pytest.mark.parametrize(("text", "size"), [("64", 64), ("64x48", (64, 48))])
+def test_sizes_are_a_side_or_height_by_width(text, size):
+    assert sides(text) == size
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("list", "zz*"), "no model's name fits `zz*`"),
+        (("list", "lenet", "--task", "cifar"), "no model's name fits `lenet` on cifar"),
+        (("list", "--task", "cifr"), "`task` (='cifr')"),
+        (("card", "lenett"), "no model named `lenett`; did you mean `lenet`"),
+        (("summary", "lenett"), "no model named `lenett`; did you mean `lenet`"),
+        (("summary", "lenet", "--image-size", "8"), "`image_size` (=8x8) is too small for `lenet`"),
+        *(
+            (("summary", "lenet", "--image-size", size), f"`--image-size` (={size!r}) must be")
+            for size in ("8x", "x", "64x48x3", "big", "1.5")
+        ),
+    ],
+)
+def test_mistakes_are_told_in_one_sentence(arguments, message, capsys, monkeypatch):
+    with pytest.raises(InputError):
+        main(arguments)
+    monkeypatch.setattr(sys, "argv", ["zoo", *arguments])
+    with pytest.raises(SystemExit) as exit_:
+        run_command(main)
+    assert exit_.value.code == 1
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert message in error

@@ -7,9 +7,9 @@ import equinox as eqx
 import jax
 
 from ..layers import BatchNorm, Conv, Dropout, global_avg_pool
+from ..layers.residual import Resized, padded_identity, plain_conv
+from ..layers.stages import run_layers
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
-from .resnet import Resized, plain_conv, run_layers
-from .resnet_cifar import padded_identity
 
 
 class PreActBlock(eqx.Module):

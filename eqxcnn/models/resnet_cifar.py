@@ -5,19 +5,11 @@ from functools import partial
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 
 from ..layers import BatchNorm, Conv, Dropout, DropPath, global_avg_pool, keys_for
+from ..layers.residual import BasicBlock, Bottleneck, Resized, last_norm, padded_identity, plain_conv
+from ..layers.stages import make_layers, run_layers
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
-from .resnet import BasicBlock, Bottleneck, Resized, last_norm, make_layers, plain_conv, run_layers
-
-
-def padded_identity(x: Image, channels: int, stride: int) -> Resized:
-    """The shortcut without parameters: every `stride`-th pixel, and zeros for the new channels, which come last.
-
-    Option A of He et al. 2015, section 3.3.
-    """
-    return jnp.pad(x[::stride, ::stride], ((0, 0), (0, 0), (0, channels - x.shape[-1])))
 
 
 class PaddedBlock(eqx.Module):

@@ -7,8 +7,9 @@ import equinox as eqx
 import jax
 
 from ..layers import BatchNorm, Conv, ConvNorm, Dropout, DropPath, MaxPool, SqueezeExcite, global_avg_pool, keys_for
+from ..layers.residual import Resized, plain_conv, projection
+from ..layers.stages import make_layers, run_layers
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
-from .resnet import Resized, make_layers, plain_conv, projection, run_layers
 
 #: How many times fewer channels the gate's hidden layer has.
 REDUCTION = 16

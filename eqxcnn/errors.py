@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+_SHOWN = 20
+
 
 class InputError(ValueError):
     """The caller's input is wrong; the message is one sentence that names it and says what to do.
@@ -12,9 +14,10 @@ class InputError(ValueError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of an "unknown name" sentence: the closest of the known names, or all of them when none is close."""
+    """The end of an "unknown name" sentence: the closest known names, or the first ones when none is close."""
     names = sorted(known)
     close = get_close_matches(name, names, n=3, cutoff=0.5)
     if close:
         return f"did you mean {' or '.join(f'`{match}`' for match in close)}?"
-    return f"known: {', '.join(f'`{each}`' for each in names)}."
+    more = ", ..." if len(names) > _SHOWN else ""
+    return f"known: {', '.join(f'`{each}`' for each in names[:_SHOWN])}{more}."

@@ -275,7 +275,7 @@ def test_the_same_key_makes_the_same_model_and_another_key_another(ready):
     again, other = (to_tensors(*made(ready.name, seed)) for seed in (0, 1))
     assert all(np.array_equal(again[name], tensor) for name, tensor in tensors.items())
     # Some start at constants: zeros, ones, the identity.
-    random = [name for name, tensor in tensors.items() if len(np.unique(tensor)) > 3]
+    random = [name for name, tensor in tensors.items() if len(np.unique(tensor.ravel()[:999])) > 3]
     assert random
     assert [name for name in random if np.array_equal(other[name], tensors[name])] == []
 

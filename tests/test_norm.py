@@ -78,6 +78,16 @@ def test_gradients_flow_through_the_batch_statistics():
     check_grads(loss, (x,), order=2, modes=["rev"], atol=0.02, rtol=0.02)
 
 
+def test_networks_that_train_side_by_side_keep_their_own_statistics():
+    norm, state = eqx.nn.make_with_state(BatchNorm)(2)
+    x, gradient = zip(*map(draw, range(3)), strict=True)
+    together, _, _ = jax.vmap(train, in_axes=(None, None, 0, 0))(norm, state, jnp.stack(x), jnp.stack(gradient))
+    for index, batch in enumerate(zip(x, gradient, strict=True)):
+        alone, _, _ = train(norm, state, *batch)
+        for name, value in alone.items():
+            np.testing.assert_allclose(together[name][index], value, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
 def test_no_gradient_flows_into_the_running_statistics():
     norm, state = eqx.nn.make_with_state(BatchNorm)(2)
 

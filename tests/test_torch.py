@@ -94,16 +94,17 @@ def test_scores_are_the_twins(name, size):
     model, state = seeded_model(name, size)
     images = seeded.images(2, size, size)
     logits, _ = eqx.filter_jit(forward)(eqx.nn.inference_mode(model), state, jnp.asarray(images), key=None)
-    for row, facts in zip(np.asarray(logits), FACTS[name]["logits"][str(size)], strict=True):
-        largest = np.abs(row).max()
-        np.testing.assert_allclose(row[: len(facts["first"])], facts["first"], rtol=0, atol=1e-5 * largest)
-        np.testing.assert_allclose(np.linalg.norm(row), facts["norm"], rtol=1e-5)
+    facts = FACTS[name]["logits"][str(size)]
+    first = np.array(facts["first"])
+    np.testing.assert_allclose(logits[:, : first.shape[1]], first, rtol=0, atol=1e-5 * facts["largest"])
+    np.testing.assert_allclose(np.linalg.norm(logits, axis=1), facts["norm"], rtol=1e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, facts in FACTS.items() if "gradients" in facts])
 def test_gradients_in_training_are_the_twins(name):
-    size = FACTS[name]["gradients"]["size"]
+    facts = FACTS[name]["gradients"]
+    size = facts["size"]
     model, state = seeded_model(name, size)
     model = jax.tree.map(lambda leaf: eqx.nn.inference_mode(leaf) if drops(leaf) else leaf, model, is_leaf=drops)
     images = jnp.asarray(seeded.images(2, size, size))
@@ -118,11 +119,11 @@ def test_gradients_in_training_are_the_twins(name):
     # In the state's place nothing: running statistics have no gradient.
     ours = to_torch(name, gradient, state)
     ours = {theirs: tensor for theirs, tensor in ours.items() if "running_" not in theirs}
-    norms = np.array([np.linalg.norm(ours[theirs]) for theirs in sorted(ours)])
-    wanted = np.array(FACTS[name]["gradients"]["norms"])
-    assert wanted.shape == norms.shape
-    # Some are nothing but rounding errors: those of a shift that a norm behind it takes away.
-    np.testing.assert_allclose(norms, wanted, rtol=1e-3, atol=1e-5 * wanted.max())
+    norms = np.array([np.linalg.norm(ours[theirs].astype(np.float64)) for theirs in sorted(ours)])
+    exact = np.array(facts["norms"])
+    # Some are nothing but rounding: those of a shift that a norm behind it takes away.
+    errors = np.abs(norms - exact) / (exact + 0.01 * exact.max())
+    assert errors.max() <= max(1e-3, 4 * facts["lost"]), sorted(ours)[errors.argmax()]
 
 
 def drops(leaf):

@@ -52,8 +52,7 @@ class EfficientNet(Classifier):
     """Inverted residuals gated by channel; the second version's early ones are fused and have no gate (Tan and Le
     2019, table 1; 2021, table 4).
 
-    Convolutions start He normal by fan-out, those of the gates by fan-in; the head uniform with variance a third over
-    its classes, as in torchvision.
+    Convolutions start He normal by fan-out; the head uniform with variance a third over its classes, as in torchvision.
 
     **Arguments:**
 

@@ -64,7 +64,7 @@ class MobileNetV3(Classifier):
     """Inverted residuals found by search, some gated by channel, with hard swish in the deeper ones and two dense
     layers behind the pooling (Howard et al. 2019, tables 1 and 2).
 
-    Convolutions start He normal by fan-out, those of the gates by fan-in; dense layers normal with deviation 0.01.
+    Convolutions start He normal by fan-out; dense layers normal with deviation 0.01.
 
     **Arguments:**
 

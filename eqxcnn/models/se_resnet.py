@@ -112,7 +112,7 @@ class SEBottleneck(eqx.Module):
 class SEResNet(Classifier):
     """A stem, stages of gated residual blocks and a dense head (Hu et al. 2018, table 1).
 
-    Convolutions start normal with He's variance by fan-out (those of the gates by fan-in), the head as torch's.
+    Convolutions start normal with He's variance by fan-out, the head as torch's.
 
     **Arguments:**
 

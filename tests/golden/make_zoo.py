@@ -24,6 +24,8 @@ from eqxcnn.weights.names import names_of
 
 FILE = Path(__file__).with_name("zoo.json")
 BATCH, SHOWN = 2, 8
+#: What is kept is exact to the digits shown; float32 tells how much of it that loses.
+PRECISIONS = (torch.float64, torch.float32)
 #: Family: the variants whose answers are kept; the two smallest where nothing is said.
 ANSWERS = {
     "efficientnet": ("efficientnet_b0", "efficientnet_v2_s"),
@@ -32,11 +34,17 @@ ANSWERS = {
 }
 #: Family: a size other than 64 at which its answers are kept beside the native one.
 SMALL = {"inception_v3": 96}
+#: Family: the variant and size of its gradients, where those of the first one at the small size are mostly rounding.
+GRADIENTS = {
+    "convmixer": ("convmixer_1024_20_ks9_p14", 64),
+    "googlenet": ("googlenet", 128),
+    "inception_v3": ("inception_v3", 160),
+}
 #: Family: the argument by which its twins learn of another size, where their weights depend on it.
 SIZED = {"vit": "image_size"}
-#: The factor that keeps seeded weights from exploding where nothing limits the gates of channels. A smaller one would
+#: The factor that keeps scores of seeded weights from exploding, and rounding errors with them. A smaller one would
 #: leave the scores to the biases, whatever the image.
-TAME = {"efficientnet_v2_s": 0.75, "mobilenet_v3_large": 0.85}
+TAME = {"efficientnet_v2_s": 0.75, "mobilenet_v2": 0.8, "mobilenet_v3_large": 0.85, "se_resnet34": 0.8}
 
 
 def main() -> None:
@@ -46,9 +54,11 @@ def main() -> None:
     arguments = parser.parse_args()
     sys.path.insert(0, arguments.tools)
     torch.set_num_threads(1)
+    twins = [name for name, (_, row) in families().items() if row.torch_twin]
     stored = json.loads(FILE.read_text()) if FILE.exists() else {}
-    for name, (_, row) in families().items():
-        if row.torch_twin and any(fnmatchcase(name, pattern) for pattern in arguments.names):
+    stored = {name: facts for name, facts in stored.items() if name in twins}
+    for name in twins:
+        if any(fnmatchcase(name, pattern) for pattern in arguments.names):
             stored[name] = described(name) | answered(name)
             print(name, stored[name]["params"], flush=True)
             write(stored)
@@ -70,14 +80,14 @@ def answered(name: str) -> dict:
     """Scores and gradients of a twin, if its family keeps them for it."""
     family, row = families()[name]
     chosen = ANSWERS.get(family) or two_smallest(family)
-    if name not in chosen:
-        return {}
-    tame = TAME.get(name, 1.0)
     sizes = sorted({SMALL.get(family, 64), row.input[0]})
-    answers = {"tame": tame, "logits": {size: logits(name, size, tame) for size in sizes}}
-    if name == chosen[0]:
-        answers["gradients"] = {"size": sizes[0], "norms": gradients(name, sizes[0], tame)}
-    return answers
+    answers = {"tame": TAME.get(name, 1.0)}
+    if name in chosen:
+        answers["logits"] = {size: logits(name, size, answers["tame"]) for size in sizes}
+    differentiated, size = GRADIENTS.get(family, (chosen[0], sizes[0]))
+    if name == differentiated:
+        answers["gradients"] = gradients(name, size, answers["tame"])
+    return answers if len(answers) > 1 else {}
 
 
 def two_smallest(family: str) -> list[str]:
@@ -85,37 +95,54 @@ def two_smallest(family: str) -> list[str]:
     return sorted(twins, key=lambda name: twins[name])[:2]
 
 
-def logits(name: str, size: int, tame: float) -> list[dict]:
-    """Of each image the first scores, and the norm of all."""
+def logits(name: str, size: int, tame: float) -> dict:
+    """The largest score, and of each image the first ones and the norm of all."""
     with torch.no_grad():
-        rows = seeded_twin(name, size, tame).eval()(images(size))
-    return [{"first": digits(row[:SHOWN].tolist(), 8), "norm": digits(row.norm().item(), 8)} for row in rows]
+        exact, rows = (seeded_twin(name, size, tame, dtype).eval()(images(size).to(dtype)) for dtype in PRECISIONS)
+    largest = exact.abs().max().item()
+    print(f"{name} at {size}: float32 loses {(rows - exact).abs().max().item() / largest:.1e} of the scores")
+    return {
+        "largest": digits(largest, 8),
+        "first": [digits(row[:SHOWN].tolist(), 8) for row in exact],
+        "norm": [digits(row.norm().item(), 8) for row in exact],
+    }
 
 
-def gradients(name: str, size: int, tame: float) -> list[float]:
-    """The norm of each parameter's gradient in training mode without dropout, in the order of the sorted names."""
-    twin = seeded_twin(name, size, tame).train()
+def gradients(name: str, size: int, tame: float) -> dict:
+    """The norm of each parameter's gradient in training mode, in the order of the sorted names.
+
+    With what float32 may lose of them by the twin's own account: much where few values share a channel of a BatchNorm.
+    """
+    exact, norms = (gradient_norms(name, size, tame, dtype) for dtype in PRECISIONS)
+    lost = ((norms - exact).abs() / (exact + 0.01 * exact.max())).max().item()
+    print(f"{name} at {size}: float32 loses {lost:.1e} of the gradients")
+    return {"size": size, "lost": digits(lost, 2), "norms": digits(exact.tolist(), 7)}
+
+
+def gradient_norms(name: str, size: int, tame: float, dtype: torch.dtype) -> torch.Tensor:
+    twin = seeded_twin(name, size, tame, dtype).train()
     for module in twin.modules():
         if re.search("Dropout|StochasticDepth|DropPath", type(module).__name__):
             module.eval()
+        if hasattr(module, "drop_rate"):  # timm's, for a function
+            module.drop_rate = 0.0
     for auxiliary in ("aux1", "aux2", "AuxLogits"):  # which take no small images
         if hasattr(twin, auxiliary):
             setattr(twin, auxiliary, None)
-    scores = twin(images(size))
+    scores = twin(images(size).to(dtype))
     # Those that may have auxiliary heads give a named tuple.
     scores = scores if isinstance(scores, torch.Tensor) else scores.logits
-    factors = torch.from_numpy(seeded.loss_factors(*scores.shape))
-    (scores * factors).sum(1).mean().backward()
+    (scores * torch.from_numpy(seeded.loss_factors(*scores.shape))).sum(1).mean().backward()
     named = kept(name, dict(twin.named_parameters()))
-    return [digits(0.0 if named[key].grad is None else named[key].grad.norm().item(), 7) for key in sorted(named)]
+    return torch.stack([named[key].grad.double().norm() for key in sorted(named)])
 
 
-def seeded_twin(name: str, size: int, tame: float) -> torch.nn.Module:
+def seeded_twin(name: str, size: int, tame: float, dtype: torch.dtype) -> torch.nn.Module:
     twin = built(name, size)
     tensors = {key: tensor for key, tensor in twin.state_dict().items() if tensor.is_floating_point()}
     for key, array in seeded.weights({key: tensor.shape for key, tensor in tensors.items()}, tame=tame).items():
         tensors[key].copy_(torch.from_numpy(array))
-    return twin
+    return twin.to(dtype)
 
 
 def built(name: str, size: int | None = None) -> torch.nn.Module:

@@ -8,6 +8,7 @@ from eqxcnn import zoo
 from eqxcnn.errors import InputError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", flax_nets.NETS)
 def test_the_peers_are_the_same_networks(name):
     images = jax.ShapeDtypeStruct((2, 32, 32, 3), "float32")

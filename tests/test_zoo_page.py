@@ -34,12 +34,6 @@ def test_the_committed_multiply_adds_are_those_of_the_card(name):
     assert told()[name] == round(zoo.card(name).multiply_adds / 1e6, 2)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", zoo.list_models())
-def test_all_the_committed_multiply_adds_are_those_of_the_card(name):
-    assert told()[name] == round(zoo.card(name).multiply_adds / 1e6, 2)
-
-
 @pytest.fixture
 def two_models(monkeypatch):
     """A registry of two models, of the family `lenet`."""

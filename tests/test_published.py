@@ -1,6 +1,10 @@
 import hashlib
+import json
 import re
+from math import prod
+from pathlib import Path
 
+import equinox as eqx
 import huggingface_hub
 import jax
 import jax.numpy as jnp
@@ -10,10 +14,15 @@ from huggingface_hub.errors import RemoteEntryNotFoundError
 
 from eqxcnn import forward, hub, zoo
 from eqxcnn.errors import InputError
+from eqxcnn.registry import build, family
 from eqxcnn.weights import save_safetensors, to_tensors, to_torch
+from eqxcnn.weights.names import names_of
 from eqxcnn.weights.published import PUBLISHED, Published
+from eqxcnn.weights.tensors import shapes
 
 KEY = jax.random.key(7)
+#: Made by golden/make_timm.py.
+TIMM = json.loads((Path(__file__).with_name("golden") / "timm.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture
@@ -41,6 +50,15 @@ def test_each_entry_is_pinned_and_of_the_zoo():
         assert re.fullmatch(r"[0-9a-f]{40}", row.revision)
         assert re.fullmatch(r"[0-9a-f]{64}", row.sha256)
     assert len({row.sha256 for row in PUBLISHED.values()}) == len(PUBLISHED)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_our_tensors_have_timms_names_and_sizes(name):
+    abstract = eqx.filter_eval_shape(build, name, key=KEY)
+    names = names_of(family(name)).as_timm()
+    sizes = {names.torch_name(ours): prod(shape) for ours, shape in shapes(*abstract).items()}
+    digest = hashlib.sha256("\n".join(f"{name} {sizes[name]}" for name in sorted(sizes)).encode()).hexdigest()
+    assert {"tensors": len(sizes), "digest": digest} == TIMM[name]
 
 
 def test_published_weights_come_exactly(published):

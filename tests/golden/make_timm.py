@@ -1,0 +1,48 @@
+"""Writes timm.json: what timm calls the tensors of each network whose published file we use. Needs torch and timm.
+
+`python tests/golden/make_timm.py --tools FOLDER`, where FOLDER has `reference_models.py`. Kept is how many tensors
+there are and a digest of their names and of how many values each has: their shapes may differ from ours (`Names.RESHAPED`).
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+from math import prod
+from pathlib import Path
+
+import torch
+
+from eqxcnn.registry import family
+from eqxcnn.weights.names import names_of
+from eqxcnn.weights.published import PUBLISHED
+
+FILE = Path(__file__).with_name("timm.json")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tools", required=True, help="the folder with reference_models.py")
+    sys.path.insert(0, parser.parse_args().tools)
+    import reference_models
+
+    reference_models.build("squeezenet1_0", 2)  # declares what torchvision misses, which timm imports
+    import timm
+
+    facts = {}
+    for name, row in PUBLISHED.items():
+        with torch.device("meta"):
+            twin = timm.create_model(row.repository.removeprefix("timm/"), pretrained=False)
+        names = names_of(family(name))
+        sizes = {key: prod(value.shape) for key, value in twin.state_dict().items() if not names.is_left_out(key)}
+        facts[name] = {"tensors": len(sizes), "digest": digest(sizes)}
+    FILE.write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def digest(sizes: dict[str, int]) -> str:
+    """A fingerprint of names and sizes; `tests/test_published.py` makes the same."""
+    return hashlib.sha256("\n".join(f"{name} {sizes[name]}" for name in sorted(sizes)).encode()).hexdigest()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,7 @@
 """Writes timm.json: what timm calls the tensors of each network whose published file we use. Needs torch and timm.
 
 `python tests/golden/make_timm.py --tools FOLDER`, where FOLDER has `reference_models.py`. Kept is how many tensors
-there are and a digest of their names and of how many values each has: their shapes may differ from ours (`Names.RESHAPED`).
+there are and a digest of their names and of how many values each has, as shapes may differ from ours (`RESHAPED`).
 """
 
 import argparse

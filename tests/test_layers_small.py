@@ -159,4 +159,5 @@ def test_squeeze_excite_by_hand():
 def test_squeeze_excites_own_gate_is_the_logistic_function():
     layer = SqueezeExcite(4, 2, key=jax.random.key(0))
     layer = jax.tree.map(lambda leaf: leaf * 0 if eqx.is_array(leaf) else leaf, layer)
-    np.testing.assert_array_equal(layer(jnp.ones((2, 3, 4))), jnp.full((2, 3, 4), 0.5))
+    layer = eqx.tree_at(lambda each: each.fc2.bias, layer, jnp.log(jnp.array([1.0, 3.0, 4.0, 1 / 9])))
+    np.testing.assert_allclose(layer(jnp.ones((2, 3, 4)))[1, 2], [0.5, 0.75, 0.8, 0.1], rtol=1e-6)

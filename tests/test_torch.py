@@ -58,6 +58,13 @@ def seeded_model(name, size):
 LENET = seeded.weights(torch_shapes("lenet"))
 
 
+@pytest.fixture
+def forgotten():
+    """A program that was compiled stays in memory otherwise, those of all families several gigabytes."""
+    yield
+    jax.clear_caches()
+
+
 def digest(shapes):
     lines = [f"{name} {list(shapes[name])}" for name in sorted(shapes)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
@@ -89,6 +96,7 @@ def asked():
             yield pytest.param(name, size, marks=[pytest.mark.slow] if index or name in SLOW else [])
 
 
+@pytest.mark.usefixtures("forgotten")
 @pytest.mark.parametrize(("name", "size"), list(asked()))
 def test_scores_are_the_twins(name, size):
     model, state = seeded_model(name, size)
@@ -101,6 +109,7 @@ def test_scores_are_the_twins(name, size):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forgotten")
 @pytest.mark.parametrize("name", [name for name, facts in FACTS.items() if "gradients" in facts])
 def test_gradients_in_training_are_the_twins(name):
     facts = FACTS[name]["gradients"]

@@ -2,7 +2,7 @@
 
 import math
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import equinox as eqx
 import jax
@@ -115,6 +115,10 @@ class BatchNorm(eqx.Module):
         return state.set(index, (1 - self.momentum) * state.get(index) + self.momentum * batch)
 
 
+#: What a gradient needs: input, mean, one over the deviation, weight, bias.
+_Kept: TypeAlias = tuple[Array, Array, Array, Array | None, Array | None]
+
+
 # Automatic differentiation would give XLA twice as many sums, and it would take three times as long to compile them.
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _normalised(
@@ -126,7 +130,7 @@ def _normalised(
 
 def _normalise(
     x: Array, weight: Array | None, bias: Array | None, eps: float
-) -> tuple[tuple[Array, Array, Array], tuple[Array | None, ...]]:
+) -> tuple[tuple[Array, Array, Array], _Kept]:
     """What `_normalised` gives, and what its gradient needs."""
     wide = x.astype(jnp.float32)
     mean = _average(wide)
@@ -137,7 +141,7 @@ def _normalise(
 
 
 def _gradient(
-    eps: float, kept: tuple[Array, ...], cotangents: tuple[Array, Array, Array]
+    eps: float, kept: _Kept, cotangents: tuple[Array, Array, Array]
 ) -> tuple[Array, Array | None, Array | None]:
     """Ioffe and Szegedy 2015, section 3: what reaches `x` has the batch's mean and its slope along `x` taken away."""
     x, mean, scale, weight, bias = kept

@@ -32,8 +32,9 @@ ANSWERS = {
     "resnet": ("resnet18", "resnet50", "resnext50_32x4d"),
     "vgg": ("vgg11_bn", "vgg11"),
 }
-#: Family: a size other than 64 at which its answers are kept beside the native one.
-SMALL = {"inception_v3": 96}
+#: Family: a size other than 64 at which its answers are kept beside the native one: AlexNet's last maps are then no
+#: single pixels, and the windows of SqueezeNet's pooling reach past its maps.
+SMALL = {"alexnet": 160, "inception_v3": 96, "squeezenet": 70}
 #: Family: the variant and size of its gradients, where those of the first one at the small size are mostly rounding.
 GRADIENTS = {
     "convmixer": ("convmixer_1024_20_ks9_p14", 64),

@@ -132,7 +132,10 @@ def test_bfloat16_keeps_its_dtype_and_float32_statistics():
 def test_scale_and_bias_can_be_left_out(use_scale, use_bias, arrays):
     norm, state = eqx.nn.make_with_state(BatchNorm)(2, use_scale=use_scale, use_bias=use_bias)
     assert len(jax.tree.leaves(eqx.filter(norm, eqx.is_array))) == arrays
-    np.testing.assert_allclose(run(norm, state, draw(0)[0])[0].ravel(), GOLDEN["steps"][0]["y"], rtol=1e-5, atol=1e-5)
+    x, gradient = draw(0)
+    y, of_x = jax.vjp(lambda x: run(norm, state, x)[0], x)
+    np.testing.assert_allclose(y.ravel(), GOLDEN["steps"][0]["y"], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(of_x(gradient)[0].ravel(), GOLDEN["steps"][0]["dx"], rtol=1e-5, atol=1e-5)
 
 
 class Tiny(Classifier):

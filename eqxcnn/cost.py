@@ -10,6 +10,9 @@ import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 from jaxtyping import PyTree
 
+#: The `jax.named_scope` of a convolution written as a sum over its kernel's pixels: each product there counts as one.
+TAPS = "taps"
+
 
 def count_parameters(model: PyTree) -> int:
     """How many numbers a model's arrays hold; the model may be an abstract one, of `eqx.filter_eval_shape`."""
@@ -34,7 +37,11 @@ def multiply_adds_by_scope(function: Callable[..., Any], *arguments: Any) -> Cou
     """
     costs: Counter[str] = Counter()
     for scope, equation in _equations(jax.make_jaxpr(function)(*arguments).jaxpr, ""):
-        costs[scope] += _cost_of(equation)
+        *around, last = scope.split("/")
+        if TAPS in last:
+            costs["/".join(around)] += prod(_shape(equation.outvars[0])) if equation.primitive.name == "mul" else 0
+        else:
+            costs[scope] += _cost_of(equation)
     return costs
 
 

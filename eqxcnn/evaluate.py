@@ -13,7 +13,7 @@ from .cli import run_command
 from .data import load as load_data
 from .errors import InputError
 from .inference import load
-from .training import Evaluator, Scores, load_recipe
+from .training import Evaluator, Recipe, Scores, load_recipe
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Options:
     run: Annotated[Path, tyro.conf.Positional]
     """A run's folder, or the model folder inside it."""
     data: str | None = None
-    """A data set's name, a Hub id or a local folder; by default what the run was trained on."""
+    """A data set's name, a Hub id or a local folder; by default what the run was trained on. Images are looked at in
+    the views of the run's recipe (`test_views`)."""
     split: Literal["train", "test"] = "test"
     """Which split of it."""
     on_bad_image: Literal["stop", "skip"] = "stop"
@@ -33,16 +34,19 @@ class Options:
 def main(arguments: Sequence[str]) -> None:
     """Parses, evaluates, prints."""
     options = tyro.cli(Options, prog="python -m eqxcnn.evaluate", args=arguments)
-    classifier = load(options.run)
+    classifier, recipe = load(options.run), _recipe_of(options.run)
+    if recipe is None and options.data is None:
+        raise InputError(f"`{options.run}` does not tell what it was trained on: give the images with --data")
     labelled = load_data(
-        options.data or _data_of(options.run),
+        options.data or (recipe or Recipe()).data,
         options.split,
         image_size=classifier.image_size,
         channels=classifier.in_channels,
         on_bad_image=options.on_bad_image,
     )
     labels = class_numbers(labelled.class_names, classifier.class_names)[labelled.labels]
-    evaluator = Evaluator(classifier.mean, classifier.std, len(classifier.class_names))
+    views = "one" if recipe is None else recipe.test_views
+    evaluator = Evaluator(classifier.mean, classifier.std, len(classifier.class_names), views=views)
     scores = evaluator(classifier.model, classifier.state, labelled.images, labels)
     print(report(scores, classifier.class_names))
 
@@ -87,12 +91,10 @@ def _share(part: int, whole: int) -> str:
     return f"{100 * part / whole:.1f}" if whole else "-"
 
 
-def _data_of(folder: Path) -> str:
-    """The data that the run at or above `folder` was trained on."""
-    for run in (folder, folder.resolve().parent):
-        if (run / "recipe.yaml").exists():
-            return load_recipe(run / "recipe.yaml").data
-    raise InputError(f"`{folder}` does not tell what it was trained on: give the images with --data")
+def _recipe_of(folder: Path) -> Recipe | None:
+    """The recipe of the run at or above `folder`, if there is one."""
+    paths = [run / "recipe.yaml" for run in (folder, folder.resolve().parent)]
+    return next((load_recipe(path) for path in paths if path.exists()), None)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import abc
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import equinox as eqx
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
@@ -21,6 +21,17 @@ Key: TypeAlias = PRNGKeyArray
 Augment: TypeAlias = Callable[[Image, Key], Image]
 
 
+class Visit(NamedTuple):
+    """Which look of a run at an image this is.
+
+    - `image_key`: the image's own randomness, the same in every epoch.
+    - `epoch`: how many epochs are over.
+    """
+
+    image_key: Key
+    epoch: Int[Array, ""]
+
+
 class Classifier(eqx.Module):
     """One image in, class scores out; the caller vmaps (see `eqxcnn.forward`).
 
@@ -36,6 +47,14 @@ class Classifier(eqx.Module):
     @abc.abstractmethod
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
         """The map `[h/s w/s c]` that ends each stage, first to last; empty for a network without maps."""
+
+
+class DataInitialized(Classifier):
+    """A classifier some of whose weights are first set from the images that it is to learn."""
+
+    @abc.abstractmethod
+    def initialized_from(self, images: Images) -> "DataInitialized":
+        """The classifier with those weights set from training images `[b h w c]`, normalised as for `forward`."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from eqxcnn.errors import InputError
 ENTRIES = [
     "flip_horizontal",
     "flip_vertical(p=0.3)",
+    "alternating_flip",
     "random_rot90",
     "random_crop(padding=2, mode='reflect')",
     "random_resized_crop(scale=(0.8, 1), ratio=(0.9, 1.1))",
@@ -112,7 +113,7 @@ def test_a_batch_or_whole_numbers_are_refused_at_the_door():
     ("entry", "message"),
     [
         ("flip_horizonal", "there is no `flip_horizonal`: did you mean .*`flip_horizontal`"),
-        ("mixup(0.2)", "there is no `mixup`: known: `brightness`"),
+        ("mixup(0.2)", "there is no `mixup`: known: `alternating_flip`"),
         ("random_crop", "missing a required argument: 'padding'; write `random_crop.padding: int, mode: str"),
         ("random_crop(paddin=2)", "random_crop"),
         ("random_crop(2, size=3)", "unexpected keyword argument 'size'"),

@@ -94,15 +94,17 @@ def test_prefetch_gathers_the_rows_in_order(tmp_path):
         out = list(batches)
         assert [each[0].ravel().tolist() for each in out] == rows.tolist()
         assert [each[1].tolist() for each in out] == (rows * 10).tolist()
+        assert [each[2].tolist() for each in out] == rows.tolist()
         assert type(out[0][0]) is np.ndarray
 
 
 def test_prefetch_gathers_stacked_batches():
     images, labels = split()
     rows = np.array([[1, 2], [3, 4], [5, 6]], np.int32)
-    (out, numbers), (rest, _) = Prefetch(images, labels, [rows, rows[:1]])
+    (out, numbers, seen), (rest, _, _) = Prefetch(images, labels, [rows, rows[:1]])
     assert (out.shape, rest.shape) == ((3, 2, 1, 1, 1), (1, 2, 1, 1, 1))
     assert numbers.tolist() == (rows * 10).tolist()
+    assert seen.tolist() == rows.tolist()
 
 
 def test_prefetch_raises_where_the_error_belongs():

@@ -204,3 +204,18 @@ for call in calls:
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["refused"] * 7
+
+
+def test_bfloat16_between_rectified_maps_and_a_mean_is_close_to_float32():
+    conv = Conv(32, 32, 3, key=jax.random.key(0))
+    image = jax.random.normal(jax.random.key(1), (16, 16, 32))
+
+    @jax.jit
+    def mean(conv, image):
+        # float32 on either side of the bfloat16, as in BatchNorm: the program that jax 0.12.0 compiles wrongly.
+        narrow = image.dtype
+        first = jax.nn.relu((1.1 * image.astype(jnp.float32) - 0.1).astype(narrow))
+        return jax.nn.relu((1.1 * conv(first).astype(jnp.float32) - 0.1).astype(narrow)).mean((0, 1))
+
+    in_bfloat16 = mean(*jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), (conv, image)))
+    np.testing.assert_allclose(in_bfloat16.astype(jnp.float32), mean(conv, image), atol=0.01, rtol=0.02)

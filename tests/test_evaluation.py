@@ -8,6 +8,8 @@ from eqxcnn import forward, zoo
 from eqxcnn.errors import InputError
 from eqxcnn.evaluate import class_numbers, report
 from eqxcnn.training import Evaluator, Scores
+from eqxcnn.training.losses import cross_entropy
+from eqxcnn.training.views import view_logits
 from eqxcnn.types import Classifier
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (23, 12, 12, 1), np.uint8)
@@ -74,3 +76,13 @@ def test_classes_are_matched_by_name():
     np.testing.assert_array_equal(class_numbers(("cat", "ant"), ("ant", "bee", "cat")), [2, 0])
     with pytest.raises(InputError, match=r"classes the classifier was not trained on \(dog\): it knows ant, bee"):
         class_numbers(("dog", "ant"), ("ant", "bee"))
+
+
+def test_views_are_those_of_view_logits_whatever_the_batch_size(lenet):
+    model, state = lenet
+    logits = view_logits(model, state, jnp.asarray((IMAGES / 255 - 0.5) / 0.25, jnp.float32), "mirror_and_shifts")
+    for batch_size in (3, 60):
+        scores = Evaluator(MEAN, STD, 10, batch_size, views="mirror_and_shifts")(model, state, IMAGES, LABELS)
+        np.testing.assert_allclose(scores.loss, cross_entropy(logits, jnp.asarray(LABELS)).mean(), rtol=1e-4)
+        assert scores.accuracy == (np.asarray(logits).argmax(1) == LABELS).mean()
+        assert scores.count == 23

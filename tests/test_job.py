@@ -1,4 +1,5 @@
 import dataclasses
+import shutil
 from pathlib import Path
 
 import jax
@@ -6,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eqxcnn import zoo
+from eqxcnn import evaluate, zoo
 from eqxcnn.errors import InputError
-from eqxcnn.training import Recipe, fit, prepare
+from eqxcnn.training import Recipe, fit, prepare, resume
 from eqxcnn.training.job import pixel_statistics
+from eqxcnn.weights import load_safetensors
 
 ONE_EPOCH = Recipe(model="mlp", epochs=1, batch_size=16)
 
@@ -200,3 +202,62 @@ def test_gradients_by_hand_need_a_model_that_has_them():
         prepare(recipe)
     with pytest.raises(InputError, match=r"`gradients` .* plain gradient descent"):
         Recipe(model="scratch", gradients="by_hand")
+
+
+#: All that a run keeps between steps, in an epoch and a part of one.
+EVERYTHING = Recipe(
+    model="mlp", epochs=1.4, batch_size=128, optimizer="sgd", schedule="linear", warmup_share=0.2, learning_rate=0.3,
+    nesterov=True, weight_decay=1e-3, decay_norms_and_biases=True, lookahead_every=3, augment=("alternating_flip",),
+    learning_rate_factors=("*bias=2 for 0.5 epochs",), precision="bf16", test_views="mirror", steps_per_call=1,
+)  # fmt: skip
+
+
+def test_the_last_epoch_may_be_a_part_of_one():
+    job = prepare(EVERYTHING)
+    assert (job.steps_per_epoch, job.steps, job.epochs) == (10, 14, 2)
+    whole, part = (np.concatenate(list(job.batches(epoch, 0))) for epoch in (0, 1))
+    assert (whole.shape, part.shape) == ((10, 128), (4, 128))
+    assert [job.epochs_after(step) for step in (0, 9, 10, 13, 14)] == [0, 0, 1, 1, 2]
+    # 1.1 times 10 is more than 11 in binary fractions.
+    assert prepare(dataclasses.replace(EVERYTHING, epochs=1.1)).steps == 11
+
+
+@pytest.mark.parametrize("last", [7, 12, 14])
+def test_a_run_with_everything_resumes_to_the_same_bytes(tmp_path, everything, last):
+    folder = tmp_path / "stopped"
+    shutil.copytree(everything.folder, folder)
+    shutil.rmtree(folder / "model")
+    for checkpoint in (folder / "checkpoints").iterdir():
+        if int(checkpoint.name) > last:
+            shutil.rmtree(checkpoint)
+    resumed = resume(folder)
+    assert weights(resumed) == weights(everything)
+    assert [(row.get("epoch"), row.get("step")) for row in resumed.metrics] == [(1, 10), (2, 14), (None, None)]
+    assert [row.get("train_loss") for row in resumed.metrics] == [row.get("train_loss") for row in everything.metrics]
+    assert resumed.test.loss == everything.test.loss
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory):
+    """That run, with a checkpoint of every step."""
+    recipe = dataclasses.replace(EVERYTHING, checkpoint_seconds=0.0, keep_checkpoints=20)
+    return fit(recipe, runs=tmp_path_factory.mktemp("everything"))
+
+
+def test_the_saved_weights_are_float32_whatever_the_precision(everything):
+    tensors = load_safetensors(everything.folder / "model" / "model.safetensors")
+    assert {tensor.dtype for tensor in tensors.values()} == {np.dtype(np.float32)}
+
+
+def test_evaluation_of_a_run_looks_at_the_views_of_its_recipe(everything, capsys):
+    evaluate.main([str(everything.folder)])
+    assert f"loss {everything.test.loss:.4f}" in capsys.readouterr().out
+    shutil.copytree(everything.folder / "model", everything.folder.parent / "alone")
+    evaluate.main([str(everything.folder.parent / "alone"), "--data", "digits"])
+    assert f"loss {everything.test.loss:.4f}" not in capsys.readouterr().out
+
+
+def test_factors_that_fit_no_parameter_are_refused_before_training():
+    recipe = dataclasses.replace(ONE_EPOCH, learning_rate_factors=("hiden*=2",))
+    with pytest.raises(InputError, match=r"'hiden\*'. fits no parameter; did you mean `hidden.0"):
+        prepare(recipe)

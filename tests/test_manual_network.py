@@ -139,7 +139,7 @@ def test_the_training_step_takes_it(steps):
     by_hand = optax.GradientTransformation(*manual.sgd(0.1))
     ends = []
     for value_and_grad, optimizer in ((manual.value_and_grad, by_hand), (autodiff(), optax.sgd(0.1))):
-        setup = Setup(value_and_grad, optimizer, None, jax.random.key(1), jnp.zeros(2), jnp.ones(2), data)
+        setup = Setup(value_and_grad, optimizer, None, None, 1, jax.random.key(1), jnp.zeros(2), jnp.ones(2), data)
         model, state = make("scratch")
         ends.append(eqx.filter_jit(train_steps)(setup, TrainState.start(model, state, optimizer), batches))
     ours, theirs = ends

@@ -20,6 +20,7 @@ from eqxcnn import forward, zoo
 from eqxcnn.errors import InputError
 from eqxcnn.layers import Dropout, DropPath
 from eqxcnn.registry import build, families, family, variant
+from eqxcnn.training.compile import compiled_once
 from eqxcnn.weights import from_tensors, load_safetensors, save_safetensors, to_tensors
 from eqxcnn.weights.names import names_of
 from eqxcnn.weights.tensors import shapes
@@ -210,13 +211,13 @@ def ready(request):
     side = max(variant(request.param).smallest, 32)
     images = jax.random.normal(jax.random.key(1), (4, side, side, variant(request.param).input[2]))
 
-    @eqx.filter_jit
+    @compiled_once
     @eqx.filter_value_and_grad(has_aux=True)
     def step(model, key):
         logits, new = forward(model, state, images, key=key)
         return -jax.nn.log_softmax(logits)[:, 1].mean(), (logits, new)
 
-    evaluate = eqx.filter_jit(lambda model, images: forward(model, state, images, key=None))
+    evaluate = compiled_once(lambda model, images: forward(model, state, images, key=None))
     with less_compilation():
         yield SimpleNamespace(
             name=request.param,
@@ -267,9 +268,6 @@ def test_eval_is_deterministic_and_permuting_a_batch_permutes_its_scores(ready):
     assert np.ptp(ready.logits, axis=0).any()  # else nothing was permuted
 
 
-# Not with jax 0.12.0, whose CPU compiler gives NaN for four of these networks in bfloat16 (0.10.2 does not): slow tests
-# run with the older one alone.
-@pytest.mark.slow
 def test_bfloat16_is_close_to_float32(ready):
     model = jax.tree.map(
         lambda leaf: leaf.astype(jnp.bfloat16) if eqx.is_inexact_array(leaf) else leaf, ready.evaluating

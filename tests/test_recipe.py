@@ -4,6 +4,7 @@ import pytest
 
 from eqxcnn import zoo
 from eqxcnn.errors import InputError
+from eqxcnn.registry import variant
 from eqxcnn.training import Recipe, list_recipes, load_recipe
 from eqxcnn.training.recipe import to_yaml
 
@@ -16,7 +17,7 @@ def test_every_shipped_recipe_loads_and_is_of_a_model_that_there_is():
 
 def test_every_recipe_that_a_card_names_is_shipped_and_trains_that_model():
     for name in zoo.list_models():
-        if recipe := zoo.card(name).recipe:
+        if recipe := variant(name).recipe:
             assert load_recipe(recipe).model == name
 
 
@@ -44,8 +45,10 @@ def test_yaml_numbers_in_every_spelling(tmp_path):
         ("validation: tset", "`validation` .='tset'. must be a number or one of 'test'"),
         ("learnign_rate: 1", "`learnign_rate` in the recipe .* is no setting; did you mean `learning_rate`"),
         ("model: lenett", "no model named `lenett`; did you mean `lenet`"),
-        ("epochs: many", "`epochs` .='many'. must be a whole number or nothing"),
+        ("epochs: many", "`epochs` .='many'. must be a number or nothing"),
         ("optimizer: adm", "`optimizer` .='adm'. must be one of 'adam', 'adamw', 'sgd'"),
+        ("test_views: two", "`test_views` .='two'. must be one of 'one', 'mirror', 'mirror_and_shifts'"),
+        ("precision: bf17", "`precision` .='bf17'. must be one of 'float32', 'bf16'"),
         ("image_size: [28]", "`image_size`.*a list of 2, each a whole number"),
         ("augment: [1]", "`augment`.*a list, each a text"),
         ("- 1", "must hold lines such as"),
@@ -81,6 +84,9 @@ def test_a_recipe_that_is_not_there_is_named_with_the_nearest():
         ({"mean": (0.5,)}, "`mean` and `std` go together"),
         ({"mean": (0.5,), "std": (0.0,)}, "`std` .=.0.0.. must be above 0"),
         ({"image_size": (8, 8)}, "`image_size` .=8x8. is too small for `lenet`.*12x12"),
+        ({"warmup_share": 1.0}, "`warmup_share` .=1.0. must be 0 or more and below 1"),
+        ({"lookahead_every": -1}, "`lookahead_every` .=-1. must be 0 or more"),
+        ({"schedule": "constant", "last_factor": 0.5}, "`last_factor` .=0.5. is where a fall ends"),
         ({"batch_size": True}, "`batch_size` .=True. must be a whole number"),
     ],
 )

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import results
+from benchmarks import results, speed_page
 from benchmarks.results import main
 from benchmarks.results_page import page
 from eqxcnn import zoo
@@ -193,10 +193,13 @@ def test_the_commands_write_where_the_site_looks(tmp_path, monkeypatch, capsys):
     run = make_run(tmp_path / "run")
     monkeypatch.setattr(results, "RESULTS", tmp_path)
     monkeypatch.setattr(results, "PAGE", tmp_path / "results.md")
+    monkeypatch.setattr(results, "SPEED_PAGE", tmp_path / "benchmarks.md")
     main(["add", "mlp", str(run)])
     main(["write"])
-    assert capsys.readouterr().out == f"{tmp_path / 'runs' / 'mlp-seed0.json'}\n{tmp_path / 'results.md'}\n"
+    written = ("runs/mlp-seed0.json", "results.md", "benchmarks.md")
+    assert capsys.readouterr().out == "".join(f"{tmp_path / name}\n" for name in written)
     assert (tmp_path / "results.md").read_text() == page(tmp_path)
+    assert (tmp_path / "benchmarks.md").read_text() == speed_page.page(tmp_path)
 
 
 # The page
@@ -257,36 +260,6 @@ def test_each_data_set_has_a_table_that_tells_how_its_bytes_differ(tmp_path):
     assert table(page(tmp_path), "some_cnn")[2][3] == "-"
 
 
-def test_a_benchmark_has_its_times_its_ratios_and_whether_they_are_met(tmp_path):
-    benchmark = {
-        "name": "mlp_epoch",
-        "title": "An epoch | of the MLP",
-        "command": "python -m benchmarks.mlp_epoch",
-        "environment": ENVIRONMENT,
-        "unit": "s",
-        "times": {"ours": [0.25, 0.2, 0.3], "theirs | as written": [1234.5, 99.96, 5]},
-        "ratios": {"a": [0.8, 0.7, 0.9], "b": [0.81, 0.8, 0.9], "c": None, "d": [3, 2, 4], "e": [3, 2, 4]},
-        "targets": {"a": "<= 0.8", "b": "<= 0.8", "c": ">= 1", "d": "> 3"},
-        "rounds": 7,
-    }
-    (tmp_path / "mlp_epoch.json").write_text(json.dumps(benchmark))
-    text = page(tmp_path)
-    assert "### An epoch | of the MLP\n\n<!-- --8<-- [start:mlp_epoch] -->\n\n```bash\npython -m benchmarks" in text
-    assert "Median and quartiles of 7 rounds; cores: 2." in text
-    rows = table(text.replace(r"\|", "/"), "mlp_epoch")
-    assert rows[0] == ["time (s)", "median", "lower quartile", "upper quartile"]
-    assert rows[2:4] == [["ours", "0.250", "0.200", "0.300"], ["theirs / as written", "1,234", "100", "5.00"]]
-    assert rows[6:] == [
-        ["a", "0.800", "0.700", "0.900", "<= 0.8", "yes"],
-        ["b", "0.810", "0.800", "0.900", "<= 0.8", "no"],
-        ["c", "-", "-", "-", ">= 1", "too noisy to tell"],
-        ["d", "3.00", "2.00", "4.00", "> 3", "no"],
-        ["e", "3.00", "2.00", "4.00", "-", "-"],
-    ]
-    assert "optax 0.2.8: `mlp_epoch` (speed)." in text
-    assert "## Accuracy" not in text
-
-
 def test_what_other_pages_include_has_no_heading(tmp_path):
     results.add("mlp", [make_run(tmp_path / "run")], tmp_path)
     (inner,) = re.findall(r"\[start:mlp\] -->\n(.*)<!-- --8<-- \[end:mlp\]", page(tmp_path), flags=re.DOTALL)
@@ -303,8 +276,9 @@ def test_without_measurements_the_page_says_so(tmp_path):
 # What is committed
 
 
-def test_the_committed_page_is_what_the_committed_records_give():
-    assert results.PAGE.read_text(encoding="utf-8") == page(results.RESULTS), "call python -m benchmarks.results write"
+@pytest.mark.parametrize(("path", "make"), [(results.PAGE, page), (results.SPEED_PAGE, speed_page.page)])
+def test_the_committed_pages_are_what_the_committed_records_give(path, make):
+    assert path.read_text(encoding="utf-8") == make(results.RESULTS), "call python -m benchmarks.results write"
 
 
 def test_the_committed_records_are_of_the_recipes_as_they_are_shipped():

@@ -6,8 +6,10 @@ import optax
 import pytest
 
 from eqxcnn import zoo
+from eqxcnn.augment import build, compose
 from eqxcnn.layers import BatchNorm, Conv, global_avg_pool
 from eqxcnn.training.compile import compiled
+from eqxcnn.training.lookahead import Lookahead
 from eqxcnn.training.step import Setup, TrainState, autodiff, train_step, train_steps
 from eqxcnn.types import Classifier
 
@@ -38,9 +40,10 @@ class Tiny(Classifier):
         return self.head(self.drop(global_avg_pool(x), key=key)), state
 
 
-def setup(optimizer, augment=None, data=(IMAGES, LABELS), value_and_grad=None):
+def setup(optimizer, augment=None, data=(IMAGES, LABELS), value_and_grad=None, lookahead=None):
     mean, std = jnp.array([0.5]), jnp.array([0.25])
-    return Setup(value_and_grad or autodiff(), optimizer, augment, jax.random.key(7), mean, std, data)
+    functions = (value_and_grad or autodiff(), optimizer, augment, lookahead)
+    return Setup(*functions, steps_per_epoch=2, key=jax.random.key(7), mean=mean, std=std, data=data)
 
 
 def start(optimizer, make=lambda key: Tiny(key=key)):
@@ -77,8 +80,9 @@ def test_a_step_is_gradient_descent_on_the_mean_loss():
 
 def test_rows_of_resident_images_and_a_streamed_batch_are_the_same_step():
     optimizer, rows = optax.adam(1e-2), jnp.array([3, 1, 8])
-    resident = train_step(setup(optimizer), start(optimizer), rows)
-    streamed = train_step(setup(optimizer, data=None), start(optimizer), (IMAGES[rows], LABELS[rows]))
+    flip = build(["alternating_flip"])
+    resident = train_step(setup(optimizer, flip), start(optimizer), rows)
+    streamed = train_step(setup(optimizer, flip, data=None), start(optimizer), (IMAGES[rows], LABELS[rows], rows))
     assert_equal(resident, streamed)
 
 
@@ -104,18 +108,76 @@ def test_all_randomness_is_a_function_of_seed_and_step():
 
 
 def test_every_image_of_a_batch_is_augmented_with_a_key_of_its_own():
+    def noise(image, key):
+        return jnp.full_like(image, jax.random.uniform(key))
+
+    assert len(np.unique(seen_by_the_model(compose([noise]), jnp.zeros(5, jnp.int32)))) == 5
+
+
+def seen_by_the_model(augment, rows, step=0):
+    """The images that a step's gradients are taken at."""
     seen = []
 
     def value_and_grad(model, state, images, labels, key):
         seen.append(images)
         return autodiff()(model, state, images, labels, key)
 
-    def noise(image, key):
-        return jnp.full_like(image, jax.random.uniform(key))
-
     optimizer = optax.sgd(0.1)
-    train_step(setup(optimizer, noise, value_and_grad=value_and_grad), start(optimizer), jnp.zeros(5, jnp.int32))
-    assert len(np.unique(seen[0])) == 5
+    train = eqx.tree_at(lambda train: train.step, start(optimizer), jnp.array(step, jnp.int32))
+    train_step(setup(optimizer, augment, value_and_grad=value_and_grad), train, rows)
+    return np.asarray(seen[0])
+
+
+def test_alternating_flips_toss_a_coin_an_image_and_then_take_turns():
+    rows = np.arange(12)
+    plain = (np.asarray(IMAGES, np.float32) / 255 - 0.5) / 0.25
+    flip = build(["alternating_flip"])
+
+    def mirrored(rows, step):
+        images = seen_by_the_model(flip, jnp.asarray(rows), step)
+        both = plain[rows], plain[rows][:, :, ::-1]
+        is_first, is_second = (np.isclose(images, each, atol=1e-5).all((1, 2, 3)) for each in both)
+        assert (is_first ^ is_second).all()
+        return is_second
+
+    # An epoch has two steps; rows may come in any order and number.
+    first = mirrored(rows, 0)
+    assert 0 < first.sum() < 12
+    np.testing.assert_array_equal(mirrored(rows, 1), first)
+    np.testing.assert_array_equal(mirrored(rows[::-1], 2), ~first[::-1])
+    np.testing.assert_array_equal(mirrored(rows[3:8], 3), ~first[3:8])
+    np.testing.assert_array_equal(mirrored(rows, 4), first)
+
+
+def test_lookahead_calls_model_and_state_back_and_the_optimiser_goes_on():
+    optimizer, rows = optax.sgd(0.1, 0.9), jnp.arange(6)
+    fixed = setup(optimizer, lookahead=Lookahead(every=2, decay=0.5, steps=3))
+    plain = start(optimizer)
+    train = TrainState.start(plain.model, plain.state, optimizer, has_lookahead=True)
+    first, last = train_step(fixed, train, rows), train_step(setup(optimizer), plain, rows)
+    assert_equal((first.model, first.state, first.opt_state), (last.model, last.state, last.opt_state))
+    second = train_step(fixed, first, rows)
+    slow, fast = (
+        jax.tree.leaves(eqx.filter(each, eqx.is_inexact_array)) for each in (second.slow, (second.model, second.state))
+    )
+    assert_equal(slow, fast)
+    third = train_step(fixed, second, rows)
+    assert_equal((third.model, third.state), (second.model, second.state))
+    assert not np.array_equal(leaves(third.opt_state)[0], leaves(second.opt_state)[0])
+
+
+def test_bfloat16_is_float32_within_its_error_and_keeps_the_weights_in_float32():
+    optimizer, rows = optax.sgd(0.05, 0.9), jnp.arange(12)
+    exact, rough = start(optimizer), start(optimizer)
+    for _ in range(3):
+        exact = train_step(setup(optimizer), exact, rows)
+        rough = train_step(setup(optimizer, value_and_grad=autodiff(dtype=jnp.bfloat16)), rough, rows)
+    assert {leaf.dtype for leaf in leaves((rough.model, rough.state, rough.opt_state))} == {np.dtype(np.float32)}
+    assert rough.sums.loss.dtype == jnp.float32
+    np.testing.assert_allclose(rough.sums.loss, exact.sums.loss, rtol=0.02)
+    assert float(rough.sums.loss) != float(exact.sums.loss)
+    for one, other in zip(leaves((rough.model, rough.state)), leaves((exact.model, exact.state)), strict=True):
+        np.testing.assert_allclose(one, other, atol=0.02)
 
 
 def test_batchnorm_statistics_move_in_training():

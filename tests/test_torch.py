@@ -20,6 +20,7 @@ from eqxcnn import forward, zoo
 from eqxcnn.errors import InputError
 from eqxcnn.layers import Dropout, DropPath
 from eqxcnn.registry import build, family, variant
+from eqxcnn.training.compile import compiled_once
 from eqxcnn.weights import from_torch, save_safetensors, to_torch
 from eqxcnn.weights.names import Names
 from eqxcnn.weights.torch import to_ours
@@ -101,7 +102,7 @@ def asked():
 def test_scores_are_the_twins(name, size):
     model, state = seeded_model(name, size)
     images = seeded.images(2, size, size)
-    logits, _ = eqx.filter_jit(forward)(eqx.nn.inference_mode(model), state, jnp.asarray(images), key=None)
+    logits, _ = compiled_once(forward)(eqx.nn.inference_mode(model), state, jnp.asarray(images), key=None)
     facts = FACTS[name]["logits"][str(size)]
     first = np.array(facts["first"])
     np.testing.assert_allclose(logits[:, : first.shape[1]], first, rtol=0, atol=1e-5 * facts["largest"])
@@ -118,7 +119,7 @@ def test_gradients_in_training_are_the_twins(name):
     model = jax.tree.map(lambda leaf: eqx.nn.inference_mode(leaf) if drops(leaf) else leaf, model, is_leaf=drops)
     images = jnp.asarray(seeded.images(2, size, size))
 
-    @eqx.filter_jit
+    @compiled_once
     @eqx.filter_grad
     def gradients(model):
         logits, _ = forward(model, state, images, key=None)

@@ -3,6 +3,7 @@
 from .colour import brightness, random_brightness, random_contrast, random_hue, random_saturation
 from .erase import cutout
 from .geometry import (
+    alternating_flip,
     random_crop,
     random_flip_horizontal,
     random_flip_vertical,
@@ -10,9 +11,12 @@ from .geometry import (
     random_rot90,
 )
 from .policy import AUGMENTS, build, compose
+from .visit import VisitAugment
 
 __all__ = [
     "AUGMENTS",
+    "VisitAugment",
+    "alternating_flip",
     "brightness",
     "build",
     "compose",

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ..errors import InputError
-from ..types import Augment, Image, Key
+from ..types import Augment, Image, Key, Visit
+from .visit import VisitAugment
 
 #: Top, left, height and width of a part of an image, in pixels.
 Box: TypeAlias = Float[Array, "4"] | Int[Array, "4"]
@@ -36,6 +37,20 @@ def _flip(p: float | int, axis: int) -> Augment:
         return jnp.take(image, _order(image.shape[axis], jax.random.bernoulli(key, p)), axis, mode="clip")
 
     return flip
+
+
+def alternating_flip() -> VisitAugment:
+    """Mirrors left and right, each image in every other epoch (Jordan 2024, arXiv:2404.00498, section 3.6).
+
+    A coin of its own decides whether an image is mirrored in the first epoch; then it takes turns, so that two epochs
+    show both of its sides, which coins tossed anew would do half of the time.
+    """
+
+    def flip(image: Image, key: Key, visit: Visit) -> Image:
+        is_mirrored = jax.random.bernoulli(visit.image_key) ^ (visit.epoch % 2 == 1)
+        return jnp.take(image, _order(image.shape[1], is_mirrored), 1, mode="clip")
+
+    return VisitAugment(flip)
 
 
 def random_rot90() -> Augment:

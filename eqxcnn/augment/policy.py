@@ -11,15 +11,17 @@ from beartype.door import is_bearable
 from jaxtyping import jaxtyped
 
 from ..errors import InputError, nearest
-from ..types import Augment, Image, Key
+from ..types import Augment, Image, Key, Visit
 from . import colour, erase, geometry
+from .visit import VisitAugment
 
 #: What a recipe may name. `flip_horizontal` and `flip_vertical` are short for the same with `random_`.
-AUGMENTS: dict[str, Callable[..., Augment]] = {
+AUGMENTS: dict[str, Callable[..., Augment | VisitAugment]] = {
     "flip_horizontal": geometry.random_flip_horizontal,
     "flip_vertical": geometry.random_flip_vertical,
     "random_flip_horizontal": geometry.random_flip_horizontal,
     "random_flip_vertical": geometry.random_flip_vertical,
+    "alternating_flip": geometry.alternating_flip,
     "random_rot90": geometry.random_rot90,
     "random_crop": geometry.random_crop,
     "random_resized_crop": geometry.random_resized_crop,
@@ -32,7 +34,7 @@ AUGMENTS: dict[str, Callable[..., Augment]] = {
 }
 
 
-def build(names: Sequence[str]) -> Augment | None:
+def build(names: Sequence[str]) -> VisitAugment | None:
     """The augmentation that a recipe's `augment` describes.
 
     **Arguments:**
@@ -40,7 +42,8 @@ def build(names: Sequence[str]) -> Augment | None:
     - `names`: names of `AUGMENTS` in the order they apply, each alone or with arguments written as in Python:
       `["flip_horizontal", "random_crop(padding=2, mode='reflect')"]`. The arguments are literals: nothing is run.
 
-    **Returns:** one function of one image and a key, or `None` for an empty list.
+    **Returns:** one function of one image and a key, to which a run also tells the visit (see `compose`), or `None` for
+        an empty list.
 
     **Raises:** `InputError` for an unknown name, and for arguments the factory does not take.
     """
@@ -49,22 +52,24 @@ def build(names: Sequence[str]) -> Augment | None:
     return compose([_make(entry) for entry in names]) if names else None
 
 
-def compose(augments: Sequence[Augment]) -> Augment:
+def compose(augments: Sequence[Augment | VisitAugment]) -> VisitAugment:
     """One augmentation that applies several in order; each draws from a key of its own.
 
-    The keys are folded in by position, so that one more at the end does not change what those before it draw.
+    The keys are folded in by position, so that one more at the end does not change what those before it draw. Those
+    that are a `VisitAugment` are told the visit too.
     """
 
     @jaxtyped(typechecker=beartype)
-    def composed(image: Image, key: Key) -> Image:
+    def composed(image: Image, key: Key, visit: Visit) -> Image:
         for position, augment in enumerate(augments):
-            image = augment(image, jax.random.fold_in(key, position))
+            own = jax.random.fold_in(key, position)
+            image = augment(image, own, visit) if isinstance(augment, VisitAugment) else augment(image, own)
         return image
 
-    return composed
+    return VisitAugment(composed)
 
 
-def _make(entry: str) -> Augment:
+def _make(entry: str) -> Augment | VisitAugment:
     name, args, kwargs = _parse(entry)
     if name not in AUGMENTS:
         raise InputError(f"among the augmentations there is no `{name}`: {nearest(name, AUGMENTS)}")

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Int32, Integer, UInt8
@@ -71,11 +72,16 @@ def _check_batch_size(batch_size: int) -> None:
         raise InputError(f"`batch_size` (={batch_size}) must be at least 1.")
 
 
+#: Images, labels and rows of a batch, or of several stacked.
+StreamedBatch: TypeAlias = tuple[UInt8[np.ndarray, "*k b h w c"], Int32[np.ndarray, "*k b"], Int32[np.ndarray, "*k b"]]
+
+
 @dataclass(frozen=True)
 class Prefetch:
     """Iterates over batches of a set that is too large for the device, read from disk by a thread one step ahead.
 
-    An error in the thread is raised at the batch it belongs to. Leaving the loop early ends the thread.
+    Gives images, labels and rows of each batch. An error in the thread is raised at the batch it belongs to. Leaving
+    the loop early ends the thread.
 
     **Arguments:**
 
@@ -89,8 +95,8 @@ class Prefetch:
     batches: Iterable[Int32[np.ndarray, "... b"]]
     depth: int = 2
 
-    def __iter__(self) -> Iterator[tuple[UInt8[np.ndarray, "*k b h w c"], Int32[np.ndarray, "*k b"]]]:
-        ready: deque[Future[tuple[np.ndarray, np.ndarray]]] = deque()
+    def __iter__(self) -> Iterator[StreamedBatch]:
+        ready: deque[Future[StreamedBatch]] = deque()
         with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as pool:
             try:
                 for rows in self.batches:
@@ -102,5 +108,5 @@ class Prefetch:
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _gather(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return np.asarray(self.images[rows]), self.labels[rows]
+    def _gather(self, rows: np.ndarray) -> StreamedBatch:
+        return np.asarray(self.images[rows]), self.labels[rows], rows

@@ -4,8 +4,12 @@ import glob
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float, Int
 
 from .. import hub
 from ..errors import InputError
@@ -73,14 +77,28 @@ def _read(source: Source) -> "Dataset | DatasetDict":
 
 def _read_digits() -> Dataset:
     import datasets
-    from sklearn.datasets import load_digits
 
-    values, labels = load_digits(return_X_y=True)
+    values, labels = load_digits()
     pixels = ((values.reshape(-1, 8, 8) * 255 + 8) // 16).astype("uint8")  # From 0..16, to the nearest of 0..255.
     features = datasets.Features(
         image=datasets.Image(), label=datasets.ClassLabel(names=[str(digit) for digit in range(10)])
     )
     return datasets.Dataset.from_dict({"image": list(pixels), "label": labels}, features=features)
+
+
+def load_digits() -> tuple[Float[np.ndarray, "n 64"], Int[np.ndarray, " n"]]:
+    """Scikit-learn's digits: pixels from 0 to 16, and labels."""
+    package = find_spec("sklearn")
+    for folder in package.submodule_search_locations or () if package else ():
+        file = Path(folder, "datasets", "data", "digits.csv.gz")
+        if file.is_file():
+            # Its own function reads the same file, but takes more than a second to import.
+            rows = np.loadtxt(file, delimiter=",")
+            return rows[:, :-1], rows[:, -1].astype(int)
+    from sklearn import datasets
+
+    both: Any = datasets.load_digits(return_X_y=True)
+    return both
 
 
 def _class_folders(folder: Path) -> dict[str, list[str]]:

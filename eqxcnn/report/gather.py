@@ -14,13 +14,15 @@ from jaxtyping import Float, Int, UInt8
 from .. import augment
 from ..data import Split, eval_batches, open_source
 from ..errors import InputError
+from ..forward import normalize
 from ..inference import ImageClassifier, load
 from ..layers import Conv
 from ..training import Recipe, load_recipe
 from ..training.compile import compiled
 from ..training.job import image_size_for
 from ..training.run import read_metrics
-from ..types import Classifier
+from ..training.views import NUM_VIEWS, Views, view_logits
+from ..types import BatchLogits, Classifier, Pixels
 
 _BATCH = 500
 #: What each epoch logs at least.
@@ -156,12 +158,17 @@ def judge_test_split(classifier: ImageClassifier, recipe: Recipe) -> Verdict:
         channels=classifier.in_channels,
         on_bad_image=recipe.on_bad_image,
     )
-    return Verdict(test.images, test.labels, _log_probabilities(classifier, test))
+    return Verdict(test.images, test.labels, _log_probabilities(classifier, test, recipe.test_views))
 
 
-def _log_probabilities(classifier: ImageClassifier, split: Split) -> Float[np.ndarray, "n k"]:
-    look = compiled(lambda classifier, images: jax.nn.log_softmax(classifier(images)))
-    batches, _ = eval_batches(len(split.labels), min(_BATCH, len(split.labels)))
+def _log_probabilities(classifier: ImageClassifier, split: Split, views: Views) -> Float[np.ndarray, "n k"]:
+    def scores(classifier: ImageClassifier, images: Pixels) -> BatchLogits:
+        inputs = normalize(images, classifier.mean, classifier.std)
+        model = eqx.nn.inference_mode(classifier.model)
+        return jax.nn.log_softmax(view_logits(model, classifier.state, inputs, views))
+
+    look = compiled(scores)
+    batches, _ = eval_batches(len(split.labels), min(_BATCH // NUM_VIEWS[views], len(split.labels)))
     rows = [np.asarray(look(classifier, split.images[batch])) for batch in batches]
     # The last batch is filled up, at its end.
     return np.concatenate(rows)[: len(split.labels)]

@@ -4,7 +4,7 @@ import base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from math import isnan
+from math import ceil, isnan
 
 from ..cost import count_parameters
 from .figures import CLASSES_NAMED, KERNELS_SHOWN
@@ -75,7 +75,9 @@ def _facts(run: RunRecord, verdict: Verdict | None) -> str:
     else:
         facts |= {"Model": recipe.model, "Data": recipe.data}
     seconds = sum(run.series("seconds") or [], 0.0)
-    facts["Training"] = f"{len(run.epochs)} of {recipe.epochs or '?'} epochs in {_duration(seconds)}"
+    facts["Training"] = (
+        f"{len(run.epochs)} of {ceil(recipe.epochs) if recipe.epochs else '?'} epochs in {_duration(seconds)}"
+    )
     unfinished = (
         '<p class="warning">This run is not finished: there is no trained model to look at yet, only what has been '
         "logged so far.</p>"

@@ -8,10 +8,11 @@ import equinox as eqx
 import jax
 import jaxlib.version
 
-#: jaxlib 0.10 hands CPU convolutions to a library that runs them on one thread; without it they use all.
-_THREADED_CONVOLUTIONS = ("xla_cpu_experimental_ynn_fusion_type", "")
-#: A function that runs once is not worth the seconds that the highest level, 3, takes to compile it.
-_LITTLE_OPTIMISATION = ("xla_backend_optimization_level", 1)
+#: jaxlib 0.10 hands work on a CPU to a library which does sums faster than XLA, but runs convolutions and products
+#: on one thread, and is slow at chains of elementwise operations such as those of `layers/depthwise.py`.
+_THREADED_CONVOLUTIONS = ("xla_cpu_experimental_ynn_fusion_type", "LIBRARY_FUSION_TYPE_REDUCE")
+#: A function that runs once is not worth the seconds that the highest level, 3, and the newer way to emit loops take.
+_LITTLE_OPTIMISATION = (("xla_backend_optimization_level", 0), ("xla_cpu_use_fusion_emitters", False))
 
 
 def compiled(function: Callable[..., Any], *, donate: bool = False) -> Callable[..., Any]:
@@ -24,7 +25,11 @@ def compiled(function: Callable[..., Any], *, donate: bool = False) -> Callable[
 
 def compiled_once(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` compiled to run a single time."""
-    return _jit(function, compiler_options=_known(*_LITTLE_OPTIMISATION) if jax.default_backend() == "cpu" else {})
+    options = {}
+    if jax.default_backend() == "cpu":
+        for name, value in _LITTLE_OPTIMISATION:
+            options |= _known(name, value)
+    return _jit(function, compiler_options=options)
 
 
 def _jit(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:

@@ -1,6 +1,7 @@
 """A classifier's scores on labelled images: every image counted once, in batches of one shape."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -8,10 +9,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from ..data import eval_batches
-from ..forward import forward, normalize
+from ..forward import normalize
 from ..types import Classifier, Labels, Pixels
 from .compile import compiled
 from .losses import cross_entropy
+from .views import NUM_VIEWS, Views, view_logits
 
 
 @dataclass(frozen=True)
@@ -43,14 +45,21 @@ class Evaluator:
 
     - `mean`, `std`: the normalisation, a channel.
     - `num_classes`: the confusion matrix's side.
-    - `batch_size`: images a call.
+    - `batch_size`: images a call, each view counted as one.
+    - `views`: which views of an image its scores are averaged over; see `view_logits`.
     """
 
     def __init__(
-        self, mean: Float[Array, " c"], std: Float[Array, " c"], num_classes: int, batch_size: int = 500
+        self,
+        mean: Float[Array, " c"],
+        std: Float[Array, " c"],
+        num_classes: int,
+        batch_size: int = 500,
+        views: Views = "one",
     ) -> None:
-        self._mean, self._std, self._num_classes, self._batch_size = mean, std, num_classes, batch_size
-        self._step = compiled(_sums)
+        self._mean, self._std, self._num_classes = mean, std, num_classes
+        self._batch_size = max(batch_size // NUM_VIEWS[views], 1)
+        self._step = compiled(partial(_sums, views))
 
     def __call__(
         self,
@@ -72,6 +81,7 @@ class Evaluator:
 
 
 def _sums(
+    views: Views,
     mean: Float[Array, " c"],
     std: Float[Array, " c"],
     model: Classifier,
@@ -81,7 +91,7 @@ def _sums(
     mask: Bool[Array, " b"],
 ) -> tuple[Float[Array, ""], Int[Array, "..."]]:
     """A batch's summed loss and confusion counts, the images outside the mask left out."""
-    logits, _ = forward(model, state, normalize(images, mean, std), key=None)
+    logits = view_logits(model, state, normalize(images, mean, std), views)
     loss = jnp.where(mask, cross_entropy(logits, labels), 0).sum()
     num_classes = logits.shape[-1]
     confusion = jnp.zeros((num_classes, num_classes), jnp.int32)

@@ -1,5 +1,6 @@
 """From a recipe to all that a run needs: data decoded, settings resolved, model and optimiser made."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,17 +11,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from .. import augment, manual, registry, zoo
+from .. import augment, manual, registry
 from ..data import DataInfo, DataSet, Prefetch, Split, epoch_order, hold_out, open_source, train_batches
+from ..data.batches import StreamedBatch
 from ..errors import InputError
-from ..types import Classifier, Key
+from ..types import Classifier
 from .compile import compiled_once
-from .optim import make_optimizer
+from .lookahead import Lookahead
+from .optim import make_optimizer, schedule_shape
 from .recipe import Recipe
+from .start import first_state
 from .step import Setup, TrainState, ValueAndGrad, autodiff
 
-#: Rows, or images and labels, of the `k` steps of a call, on their way to the device.
-HostBatch: TypeAlias = Int[np.ndarray, "k b"] | tuple[UInt8[np.ndarray, "k b h w c"], Int[np.ndarray, "k b"]]
+#: Rows, or images, labels and rows, of the `k` steps of a call, on their way to the device.
+HostBatch: TypeAlias = Int[np.ndarray, "k b"] | StreamedBatch
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,8 @@ class Job:
     """A run that can start.
 
     - `recipe`: with every `None` resolved, enough to repeat the run.
-    - `epochs`, `steps_per_call`, `image_size`: the resolved recipe's.
+    - `steps`: how many there are; the last epoch may have fewer of them than the others.
+    - `steps_per_call`, `image_size`: the resolved recipe's.
     - `info`, `train`, `test`: the data.
     - `train_rows`: the rows of `train` that are learnt from.
     - `validation`, `validation_rows`: the split that progress is followed on, and which of its rows.
@@ -37,7 +42,7 @@ class Job:
     """
 
     recipe: Recipe
-    epochs: int
+    steps: int
     steps_per_call: int
     image_size: tuple[int, int]
     info: DataInfo
@@ -54,10 +59,20 @@ class Job:
         """Full batches in one pass over the training rows."""
         return len(self.train_rows) // self.recipe.batch_size
 
+    @property
+    def epochs(self) -> int:
+        """Passes over the training rows, one that is cut short included."""
+        return -(-self.steps // self.steps_per_epoch)
+
+    def epochs_after(self, step: int) -> int:
+        """How many epochs are over after that many steps."""
+        return self.epochs if step >= self.steps else step // self.steps_per_epoch
+
     def batches(self, epoch: int, first: int) -> Iterator[HostBatch]:
         """What remains of an epoch from its step `first` on, the batches of all steps of a call stacked."""
         order = epoch_order(len(self.train_rows), self.recipe.seed, epoch, shuffle=self.recipe.shuffle)
-        rows = self.train_rows[train_batches(order, self.recipe.batch_size)].astype(np.int32)[first:]
+        last = self.steps - epoch * self.steps_per_epoch
+        rows = self.train_rows[train_batches(order, self.recipe.batch_size)].astype(np.int32)[first:last]
         calls = np.split(rows, range(self.steps_per_call, len(rows), self.steps_per_call))
         return iter(calls if self.setup.data is not None else Prefetch(self.train.images, self.train.labels, calls))
 
@@ -77,37 +92,37 @@ def prepare(recipe: Recipe) -> Job:
     if recipe.validation == "test":
         validation, validation_rows = test, np.arange(len(test.labels), dtype=np.int32)
     mean, std = _normalisation(recipe, train.images, train_rows)
+    moments = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
     # Seconds on a laptop: a thousand digits are seen twenty times, MNIST six.
     epochs = recipe.epochs or int(np.clip(round(320_000 / len(train_rows)), 5, 20))
     by_default = 1 if jax.default_backend() == "cpu" else 100
     # A loop over several steps would compile them.
     steps_per_call = (recipe.steps_per_call or by_default) if recipe.jit else 1
-    optimizer = make_optimizer(recipe, epochs * (len(train_rows) // recipe.batch_size))
-    init_key, step_key = jax.random.split(jax.random.key(recipe.seed))
-
-    def begin(key: Key) -> TrainState:
-        classes, channels = len(source.info.class_names), source.info.channels
-        model, state = zoo.create_model(
-            recipe.model, num_classes=classes, in_channels=channels, image_size=image_size, key=key
-        )
-        return TrainState.start(model, state, optimizer)
-
-    start = compiled_once(begin)(init_key)
+    steps_per_epoch = len(train_rows) // recipe.batch_size
+    # What binary fractions add to a whole number is no step of its own.
+    steps = max(math.ceil(round(epochs * steps_per_epoch, 6)), 1)
+    optimizer = make_optimizer(recipe, steps, steps_per_epoch)
+    lookahead = Lookahead(recipe.lookahead_every, recipe.lookahead_decay, steps) if recipe.lookahead_every else None
+    first = train.images[_init_rows(recipe, train_rows)]
+    begin = partial(first_state, recipe, source.info, image_size, optimizer, moments)
+    start, step_key = compiled_once(begin)(first, jax.random.key(recipe.seed))
     setup = Setup(
         value_and_grad=_value_and_grad(recipe, start.model),
         optimizer=optimizer,
         augment=transform,
+        lookahead=lookahead,
+        steps_per_epoch=steps_per_epoch,
         key=step_key,
-        mean=jnp.asarray(mean, jnp.float32),
-        std=jnp.asarray(std, jnp.float32),
+        mean=moments[0],
+        std=moments[1],
         data=_on_device(recipe, train),
     )
     resolved = replace(
         recipe, data=source.info.source, epochs=epochs, steps_per_call=steps_per_call, image_size=image_size,
-        mean=mean, std=std, train_images=recipe.train_images or len(train.labels),
+        mean=mean, std=std, train_images=recipe.train_images or len(train.labels), **schedule_shape(recipe),
     )  # fmt: skip
     return Job(
-        resolved, epochs, steps_per_call, image_size, source.info, train, test, train_rows, validation,
+        resolved, steps, steps_per_call, image_size, source.info, train, test, train_rows, validation,
         validation_rows, setup, start,
     )  # fmt: skip
 
@@ -151,6 +166,15 @@ def _hold_out(labels: Int[np.ndarray, " n"], recipe: Recipe) -> tuple[Int[np.nda
     return kept, held
 
 
+def _init_rows(recipe: Recipe, rows: Int[np.ndarray, " k"]) -> Int[np.ndarray, " i"]:
+    """Those of the training rows that weights are set from."""
+    if recipe.init_images > len(rows):
+        raise InputError(
+            f"`init_images` (={recipe.init_images}) is more than the {len(rows):,} training images: give fewer"
+        )
+    return rows[: recipe.init_images]
+
+
 def _normalisation(
     recipe: Recipe, images: UInt8[np.ndarray, "n h w c"], rows: Int[np.ndarray, " k"]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -180,7 +204,7 @@ def pixel_statistics(
 def _value_and_grad(recipe: Recipe, model: Classifier) -> ValueAndGrad:
     """How the step gets its gradients."""
     if recipe.gradients == "autodiff":
-        return autodiff(recipe.label_smoothing)
+        return autodiff(recipe.label_smoothing, jnp.bfloat16 if recipe.precision == "bf16" else jnp.float32)
     if not isinstance(model, manual.HandDerived):
         raise InputError(f"`gradients` (='by_hand'): `{recipe.model}` has no backward pass of its own, `scratch` has")
     return cast(ValueAndGrad, partial(manual.value_and_grad, label_smoothing=recipe.label_smoothing))

@@ -1,6 +1,7 @@
 """The training loop: epochs of steps, with what is logged, saved and shown between them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -14,6 +15,7 @@ from .compile import compiled
 from .evaluation import Evaluator, Scores
 from .interrupts import Interrupted, Interrupts
 from .job import HostBatch, Job, prepare
+from .memory import keep_freed_memory
 from .progress import TrainingProgress, say
 from .recipe import Recipe
 from .run import Run
@@ -59,18 +61,23 @@ def resume(folder: Path | str) -> Result:
 
 def _train(job: Job, run: Run, train: TrainState, started: float) -> Result:
     """Runs what remains of a job and leaves the folder finished; `started` is when it was asked for."""
+    keep_freed_memory()
     recipe, first = job.recipe, int(train.step)
-    run.rewind(first // job.steps_per_epoch)
-    evaluator = Evaluator(job.setup.mean, job.setup.std, len(job.info.class_names))
+    done = job.epochs_after(first)
+    run.rewind(done)
+    looks = partial(Evaluator, job.setup.mean, job.setup.std, len(job.info.class_names))
+    evaluator = looks()
+    # The same one where it can be: each is compiled by itself.
+    tester = evaluator if recipe.test_views == "one" else looks(views=recipe.test_views)
     with (
         Interrupts() as interrupts,
-        TrainingProgress(job.epochs, job.steps_per_epoch, recipe.batch_size, first) as progress,
+        TrainingProgress(job.steps, job.steps_per_epoch, recipe.batch_size, first) as progress,
     ):
         say(_opening(job, run, first), progress.console)
         loop = _Loop(job, run, evaluator, interrupts, progress)
-        for epoch in range(first // job.steps_per_epoch, job.epochs):
+        for epoch in range(done, job.epochs):
             train = loop.epoch(epoch, train)
-        test = evaluator(train.model, train.state, job.test.images, job.test.labels)
+        test = tester(train.model, train.state, job.test.images, job.test.labels)
         last = {"test_loss": test.loss, "test_accuracy": test.accuracy, "test_count": test.count}
         # From the call to here: decoding, compiling, training and evaluation. A resumed run tells its own part only.
         run.log(last | {"from_step": first, "wall_seconds": round(monotonic() - started, 3)})
@@ -91,17 +98,18 @@ class _Loop:
         """One pass, or what a checkpoint left of it; logs its row and saves when it is time."""
         job, started = self._job, monotonic()
         first = int(train.step) - epoch * job.steps_per_epoch
+        last = min(job.steps_per_epoch, job.steps - epoch * job.steps_per_epoch)
         done = first
         for batches in job.batches(epoch, first):
             train = self._steps(job.setup, train, batches)
             done += jax.tree.leaves(batches)[0].shape[0]
             self._progress.step(epoch * job.steps_per_epoch + done, train)
-            if done < job.steps_per_epoch:
+            if done < last:
                 self._checkpoint(train)
         row = self._row(epoch, train, (done - first) * job.recipe.batch_size, started)
         self._run.log(row)
         self._progress.epoch(row)
-        train = TrainState(train.model, train.state, train.opt_state, train.step, Sums.zero())
+        train = replace(train, sums=Sums.zero())
         self._checkpoint(train)
         return train
 

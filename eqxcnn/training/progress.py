@@ -18,15 +18,16 @@ class TrainingProgress:
 
     **Arguments:**
 
-    - `epochs`, `steps_per_epoch`, `batch_size`: the run's size.
+    - `steps`, `steps_per_epoch`, `batch_size`: the run's size.
     - `first_step`: where it starts (above 0 when resumed).
     - `console`: where to; standard error by default, so that results can be piped.
     """
 
     def __init__(
-        self, epochs: int, steps_per_epoch: int, batch_size: int, first_step: int = 0, console: Console | None = None
+        self, steps: int, steps_per_epoch: int, batch_size: int, first_step: int = 0, console: Console | None = None
     ):
-        self._epochs, self._steps_per_epoch, self._batch_size = epochs, steps_per_epoch, batch_size
+        self._epochs = -(-steps // steps_per_epoch)
+        self._steps_per_epoch, self._batch_size = steps_per_epoch, batch_size
         self.console = console or _console()
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -37,8 +38,7 @@ class TrainingProgress:
             transient=True,
             disable=not self.console.is_terminal,
         )
-        total = epochs * steps_per_epoch
-        self._task = self._bar.add_task("starting", total=total, completed=first_step, shown="compiling")
+        self._task = self._bar.add_task("starting", total=steps, completed=first_step, shown="compiling")
         self._last, self._last_step = monotonic(), first_step
 
     def __enter__(self) -> "TrainingProgress":

@@ -1,16 +1,17 @@
 """A recipe: everything that decides a training run, in one flat frozen dataclass."""
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
-from beartype.door import is_bearable
 
 from .. import registry
 from ..errors import InputError, nearest
+from .factors import parse_factors
+from .settings import in_range, of_type
+from .views import Views
 
 #: Where the recipes that come with the package lie.
 _SHIPPED = Path(__file__).parents[1] / "recipes"
@@ -24,8 +25,9 @@ class Recipe:
     """A name from `eqxcnn.zoo.list_models()`."""
     data: str = "digits"
     """A data set's name, a Hub id such as `org/name`, or a local folder."""
-    epochs: int | None = None
-    """Passes over the training images; by default as many as come to 320,000 images, from 5 to 20."""
+    epochs: int | float | None = None
+    """Passes over the training images, the last of which may be a part of one (`9.9`); by default as many as come to
+    320,000 images, from 5 to 20."""
     batch_size: int = 64
     """Images a step."""
     gradients: Literal["autodiff", "by_hand"] = "autodiff"
@@ -34,14 +36,29 @@ class Recipe:
     """The update rule; `sgd` uses `momentum`."""
     learning_rate: float = 3e-3
     """The schedule's peak."""
-    schedule: Literal["one_cycle", "cosine", "constant"] = "one_cycle"
-    """How the learning rate moves over the run: up for a quarter and down, down, or not at all."""
+    schedule: Literal["one_cycle", "cosine", "linear", "constant"] = "one_cycle"
+    """How the learning rate moves over the run: up for a quarter and down, down along a cosine or a line, or not."""
+    warmup_share: float | None = None
+    """Share of the steps over which it first rises; by default 0.25 in `one_cycle` and 0 in the others."""
+    first_factor: float | None = None
+    """Where the rise starts, as a factor of `learning_rate`; by default 0.04 in `one_cycle` and 0 in the others."""
+    last_factor: float | None = None
+    """Where the fall ends, as such a factor; by default 1/7500 in `one_cycle` and 0 in the others."""
+    learning_rate_factors: tuple[str, ...] = ()
+    """Factors of single parameters, by their tensors' names: `*norm*.bias=64`, `conv1.weight=0` to leave it as it is,
+    or `conv1.bias=1 for 3 epochs`; where several fit, the last one counts. They do not multiply the weight decay."""
     momentum: float = 0.9
     """Weight of the past update in `sgd`."""
     nesterov: bool = False
     """Whether `sgd` looks ahead (Nesterov)."""
     weight_decay: float = 0.0
     """Decay of kernels and matrices a step, times the learning rate; norms and biases are spared."""
+    decay_norms_and_biases: bool = False
+    """Whether norms and biases are decayed as well."""
+    lookahead_every: int = 0
+    """Call the weights back to a slow copy of them, which follows, every so many steps (Lookahead); 0 for never."""
+    lookahead_decay: float = 0.95
+    """What the slow copy keeps of itself a step, at the end of the run; before that less, by the cube of the time."""
     label_smoothing: float = 0.1
     """Share of every label spread evenly over all classes."""
     augment: tuple[str, ...] = ()
@@ -52,6 +69,13 @@ class Recipe:
     """Mean a channel subtracted from pixels in [0, 1]; by default measured on the training images."""
     std: tuple[float, ...] | None = None
     """Deviation a channel divided by after that; by default measured on the training images."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """What the network computes in while training; with `bf16`, weights, statistics and loss stay in float32."""
+    test_views: Views = "one"
+    """What the test averages an image's scores over: the image, that and its mirror image, or shifts by a pixel too."""
+    init_images: int = 0
+    """How many of the first training images set weights before the first step, in models that have such (`airbench94`);
+    0 leaves all weights random."""
     train_images: int | None = None
     """Use only this many images of the training split, its first ones; by default all."""
     validation: float | Literal["test"] = 0.1
@@ -77,7 +101,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(Recipe).items():
-            object.__setattr__(self, name, _checked(name, getattr(self, name), hint))
+            object.__setattr__(self, name, of_type(name, getattr(self, name), hint))
         _check_values(self)
 
 
@@ -114,7 +138,7 @@ def recipe_from(values: dict[str, Any], origin: str) -> Recipe:
         if name not in known:
             raise InputError(f"`{name}` in the recipe `{origin}` is no setting; {nearest(str(name), known)}")
     return Recipe(
-        **{name: _checked(name, _from_yaml(value, known[name]), known[name]) for name, value in values.items()}
+        **{name: of_type(name, _from_yaml(value, known[name]), known[name]) for name, value in values.items()}
     )
 
 
@@ -131,6 +155,8 @@ def _from_yaml(value: Any, hint: Any) -> Any:
     if isinstance(value, list):
         item = next((get_args(each)[0] for each in options if get_origin(each) is tuple), None)
         return tuple(_from_yaml(each, item) for each in value)
+    if isinstance(value, int) and int in options:
+        return value
     if float in (hint, *options) and isinstance(value, str | int) and not isinstance(value, bool):
         try:
             return float(value)
@@ -139,46 +165,28 @@ def _from_yaml(value: Any, hint: Any) -> Any:
     return value
 
 
-def _checked(name: str, value: Any, hint: Any) -> Any:
-    """The value if it is of its setting's type; a whole number is a fine float, which beartype does not think."""
-    if float in (hint, *get_args(hint)) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not is_bearable(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise InputError(f"`{name}` (={value!r}) must be {_in_words(hint)}")
-    return value
-
-
-def _in_words(hint: Any) -> str:
-    """A type as a user says it: `one of 'adam', 'sgd'`, `a whole number or nothing`."""
-    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "nothing"}
-    if hint in words:
-        return words[hint]
-    if get_origin(hint) is Literal:
-        return f"one of {', '.join(map(repr, get_args(hint)))}"
-    if get_origin(hint) is tuple:
-        inner, *rest = get_args(hint)
-        many = "a list" if Ellipsis in rest else f"a list of {len(rest) + 1}"
-        return f"{many}, each {_in_words(inner)}"
-    return " or ".join(_in_words(each) for each in get_args(hint))
-
-
 def _check_values(recipe: Recipe) -> None:
     """Refuses what no run can be made of, naming the setting, its value and the range."""
     registry.variant(recipe.model)
     positive = ("epochs", "batch_size", "learning_rate", "train_images", "steps_per_call", "keep_checkpoints")
-    _in_range(recipe, positive, "above 0", lambda value: value > 0)
-    at_least_zero = ("weight_decay", "checkpoint_seconds", "device_budget")
-    _in_range(recipe, at_least_zero, "0 or more", lambda value: value >= 0)
+    in_range(recipe, positive, "above 0", lambda value: value > 0)
+    at_least_zero = (
+        "weight_decay", "init_images", "lookahead_every", "first_factor", "last_factor", "checkpoint_seconds",
+        "device_budget",
+    )  # fmt: skip
+    in_range(recipe, at_least_zero, "0 or more", lambda value: value >= 0)
     # JAX makes the same key of seeds that differ by 2**32.
-    _in_range(recipe, ("seed",), f"from 0 to {2**32 - 1}", lambda value: 0 <= value < 2**32)
-    below_one = ("momentum", "label_smoothing", "validation")
-    _in_range(recipe, below_one, "0 or more and below 1", lambda value: 0 <= value < 1)
-    plain = (recipe.optimizer, recipe.schedule, recipe.momentum, recipe.weight_decay) == ("sgd", "constant", 0, 0)
-    if recipe.gradients == "by_hand" and not plain:
+    in_range(recipe, ("seed",), f"from 0 to {2**32 - 1}", lambda value: 0 <= value < 2**32)
+    below_one = ("momentum", "label_smoothing", "validation", "warmup_share", "lookahead_decay")
+    in_range(recipe, below_one, "0 or more and below 1", lambda value: 0 <= value < 1)
+    parse_factors(recipe.learning_rate_factors)
+    if recipe.schedule == "constant" and recipe.last_factor not in (None, 1):
         raise InputError(
-            "`gradients` (='by_hand') goes with plain gradient descent: set `optimizer` to sgd, `schedule` to "
-            "constant, `momentum` and `weight_decay` to 0"
+            f"`last_factor` (={recipe.last_factor}) is where a fall ends, and the `schedule` constant has none: choose "
+            "linear or cosine"
         )
+    if recipe.gradients == "by_hand":
+        _check_by_hand(recipe)
     if (recipe.mean is None) != (recipe.std is None):
         raise InputError("`mean` and `std` go together: give both, or neither to have them measured")
     if recipe.std is not None and min(recipe.std, default=0) <= 0:
@@ -187,8 +195,15 @@ def _check_values(recipe: Recipe) -> None:
         registry.checked_size(recipe.model, recipe.image_size)
 
 
-def _in_range(recipe: Recipe, names: tuple[str, ...], words: str, holds: Any) -> None:
-    for name in names:
-        value = getattr(recipe, name)
-        if isinstance(value, int | float) and not (math.isfinite(value) and holds(value)):
-            raise InputError(f"`{name}` (={value}) must be {words}")
+def _check_by_hand(recipe: Recipe) -> None:
+    """Refuses what hand-derived gradients have no part in."""
+    plain = (recipe.optimizer, recipe.schedule, recipe.momentum, recipe.weight_decay) == ("sgd", "constant", 0, 0)
+    if not plain or recipe.warmup_share:
+        raise InputError(
+            "`gradients` (='by_hand') goes with plain gradient descent: set `optimizer` to sgd, `schedule` to "
+            "constant, `momentum`, `weight_decay` and `warmup_share` to 0"
+        )
+    if recipe.learning_rate_factors or recipe.precision != "float32":
+        raise InputError(
+            "`gradients` (='by_hand') knows no `learning_rate_factors` and no `precision` but float32: leave them out"
+        )

@@ -8,11 +8,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PyTree, UInt8
 
 from .. import manual
+from ..augment import VisitAugment
 from ..forward import forward, normalize
-from ..types import Augment, BatchLogits, Classifier, Images, Key, Labels, Pixels
+from ..types import BatchLogits, Classifier, Image, Images, Key, Labels, Pixels, Visit
+from .lookahead import Lookahead, Weights
 from .losses import cross_entropy
 
 #: `(model, state, images, labels, key) -> ((loss, (state, logits)), gradients)`, the loss being the batch's mean.
@@ -22,8 +25,8 @@ ValueAndGrad: TypeAlias = Callable[
 ]
 #: What optax calls a gradient transformation, or the pair of functions in its place that `eqxcnn.manual` has.
 Optimizer: TypeAlias = optax.GradientTransformation | manual.Optimizer
-#: Rows of the images that live on the device, or a batch of images and labels when they do not.
-Batch: TypeAlias = Int[Array, "*k b"] | tuple[UInt8[Array, "*k b h w c"], Int[Array, "*k b"]]
+#: Rows of the images that live on the device, or a batch of images, labels and rows when they do not.
+Batch: TypeAlias = Int[Array, "*k b"] | tuple[UInt8[Array, "*k b h w c"], Int[Array, "*k b"], Int[Array, "*k b"]]
 
 
 class Setup(eqx.Module):
@@ -31,7 +34,9 @@ class Setup(eqx.Module):
 
     value_and_grad: ValueAndGrad = eqx.field(static=True)
     optimizer: Optimizer = eqx.field(static=True)
-    augment: Augment | None = eqx.field(static=True)
+    augment: VisitAugment | None = eqx.field(static=True)
+    lookahead: Lookahead | None = eqx.field(static=True)
+    steps_per_epoch: int = eqx.field(static=True)
     key: Key
     mean: Float[Array, " c"]
     std: Float[Array, " c"]
@@ -52,52 +57,80 @@ class Sums(eqx.Module):
 
 
 class TrainState(eqx.Module):
-    """All that a step changes, so all that a checkpoint holds: `sums` are those of the epoch under way."""
+    """All that a step changes, so all that a checkpoint holds.
+
+    - `sums`: those of the epoch under way.
+    - `slow`: what `Lookahead` keeps of model and state, where there is one.
+    """
 
     model: Classifier
     state: eqx.nn.State
     opt_state: PyTree
     step: Int[Array, ""]
     sums: Sums
+    slow: Weights | None
 
     @staticmethod
-    def start(model: Classifier, state: eqx.nn.State, optimizer: Optimizer) -> "TrainState":
+    def start(
+        model: Classifier, state: eqx.nn.State, optimizer: Optimizer, has_lookahead: bool = False
+    ) -> "TrainState":
         """The state before the first step."""
         opt_state = optimizer.init(eqx.filter(model, eqx.is_inexact_array))
-        return TrainState(model, state, opt_state, jnp.zeros((), jnp.int32), Sums.zero())
+        slow = Lookahead.start((model, state)) if has_lookahead else None
+        return TrainState(model, state, opt_state, jnp.zeros((), jnp.int32), Sums.zero(), slow)
 
 
 def mean_loss(
-    model: Classifier, state: eqx.nn.State, images: Images, labels: Labels, key: Key, label_smoothing: float = 0.0
+    model: Classifier,
+    state: eqx.nn.State,
+    images: Images,
+    labels: Labels,
+    key: Key,
+    label_smoothing: float = 0.0,
+    dtype: DTypeLike = jnp.float32,
 ) -> tuple[Float[Array, ""], tuple[eqx.nn.State, BatchLogits]]:
-    """A batch's mean cross-entropy, with the new state and the scores beside it."""
+    """A batch's mean cross-entropy, with the new state and the scores beside it.
+
+    The network computes in `dtype`. Its parameters are cast on the way in, so their gradients come back in the dtype
+    that the parameters have; `state` is as it was, and the loss and the scores are in float32.
+    """
+    model, images = _cast((model, images), dtype)
     logits, state = forward(model, state, images, key=key)
+    logits = logits.astype(jnp.float32)
     return cross_entropy(logits, labels, label_smoothing).mean(), (state, logits)
 
 
-def autodiff(label_smoothing: float = 0.0) -> ValueAndGrad:
+def autodiff(label_smoothing: float = 0.0, dtype: DTypeLike = jnp.float32) -> ValueAndGrad:
     """The value-and-gradient function of `mean_loss` by automatic differentiation."""
-    return eqx.filter_value_and_grad(partial(mean_loss, label_smoothing=label_smoothing), has_aux=True)
+    return eqx.filter_value_and_grad(partial(mean_loss, label_smoothing=label_smoothing, dtype=dtype), has_aux=True)
+
+
+def _cast(tree: PyTree, dtype: DTypeLike) -> Any:
+    """Every floating-point array of a tree in this dtype."""
+    return jax.tree.map(lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf, tree)
 
 
 def train_step(setup: Setup, train: TrainState, batch: Batch) -> TrainState:
     """One step: take the batch, augment, normalise, forward, backward, update, sum the metrics.
 
-    All randomness is a function of `(setup.key, train.step)`, so that a resumed run needs no generator's state.
+    All randomness is a function of `(setup.key, train.step)` and an image's row, so that a resumed run needs no
+    generator's state.
     """
     augment_key, model_key = jax.random.split(jax.random.fold_in(setup.key, train.step))
-    pixels, labels = batch if isinstance(batch, tuple) else _take(setup.data, batch)
-    images = normalize(_augmented(setup.augment, pixels, augment_key), setup.mean, setup.std)
+    images, labels = model_input(setup, batch, train.step, augment_key)
     (loss, (state, logits)), gradients = setup.value_and_grad(train.model, train.state, images, labels, model_key)
     params = eqx.filter(train.model, eqx.is_inexact_array)
     updates, opt_state = setup.optimizer.update(gradients, train.opt_state, params)
-    model = eqx.apply_updates(train.model, updates)
+    model, slow = eqx.apply_updates(train.model, updates), train.slow
+    if setup.lookahead is not None:
+        assert slow is not None, "lookahead needs a train state that was started with it"
+        slow, (model, state) = setup.lookahead(slow, (model, state), train.step + 1)
     sums = Sums(
         loss=train.sums.loss + loss * labels.size,
         correct=train.sums.correct + (logits.argmax(-1) == labels).sum(),
         count=train.sums.count + labels.size,
     )
-    return TrainState(model, state, opt_state, train.step + 1, sums)
+    return TrainState(model, state, opt_state, train.step + 1, sums, slow)
 
 
 def train_steps(setup: Setup, train: TrainState, batches: Batch) -> TrainState:
@@ -114,17 +147,30 @@ def train_steps(setup: Setup, train: TrainState, batches: Batch) -> TrainState:
     return eqx.combine(jax.lax.scan(body, arrays, batches)[0], rest)
 
 
+def model_input(setup: Setup, batch: Batch, step: Int[Array, ""], key: Key) -> tuple[Images, Labels]:
+    """A batch as the model sees it: `[b h w c]` taken, augmented under `key` and normalised, and its labels `[b]`."""
+    pixels, labels, rows = batch if isinstance(batch, tuple) else _take(setup.data, batch)
+    return normalize(_augmented(setup, pixels, rows, step, key), setup.mean, setup.std), labels
+
+
 def _take(
     data: tuple[UInt8[Array, "n h w c"], Int[Array, " n"]] | None, rows: Int[Array, " b"]
-) -> tuple[Pixels, Labels]:
+) -> tuple[Pixels, Labels, Int[Array, " b"]]:
     """The images and labels of these rows, all of which exist."""
     assert data is not None, "rows were given to a step whose setup holds no data"
     images, labels = data
-    return images.at[rows].get(mode="promise_in_bounds"), labels.at[rows].get(mode="promise_in_bounds")
+    return images.at[rows].get(mode="promise_in_bounds"), labels.at[rows].get(mode="promise_in_bounds"), rows
 
 
-def _augmented(augment: Augment | None, pixels: Pixels, key: Key) -> Pixels | Images:
-    """Each image changed under a key of its own."""
+def _augmented(setup: Setup, pixels: Pixels, rows: Int[Array, " b"], step: Int[Array, ""], key: Key) -> Pixels | Images:
+    """Each image changed under a key of its own, and told another one that its row has in every epoch."""
+    augment = setup.augment
     if augment is None:
         return pixels
-    return jax.vmap(augment)(pixels.astype(jnp.float32) / 255, jax.random.split(key, pixels.shape[0]))
+    # No step comes to this number, so these keys are of no step.
+    of_rows, epoch = jax.random.fold_in(setup.key, jnp.uint32(2**32 - 1)), step // setup.steps_per_epoch
+
+    def changed(image: Image, key: Key, row: Int[Array, ""]) -> Image:
+        return augment(image, key, Visit(jax.random.fold_in(of_rows, row), epoch))
+
+    return jax.vmap(changed)(pixels.astype(jnp.float32) / 255, jax.random.split(key, pixels.shape[0]), rows)

@@ -1,4 +1,4 @@
-"""Deep networks for CIFAR-10 in Flax, as its own examples write such networks: the peers of `compile`."""
+"""Networks in Flax linen, as its own examples write such networks."""
 
 from functools import partial
 from typing import Any
@@ -8,6 +8,57 @@ import jax
 import jax.numpy as jnp
 
 Conv = partial(nn.Conv, use_bias=False)
+#: Expansion, channels, blocks and first stride of MobileNetV2's stages for 32x32 images.
+MOBILE_STAGES = (
+    (1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1),
+)  # fmt: skip
+
+
+class MLP(nn.Module):
+    """One hidden layer of 128."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = True) -> jax.Array:
+        return nn.Dense(10)(nn.relu(nn.Dense(128)(x.reshape(len(x), -1))))
+
+
+class LeNet(nn.Module):
+    """LeNet-5 with ReLU and max pooling."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = True) -> jax.Array:
+        x = nn.max_pool(nn.relu(nn.Conv(6, (5, 5))(x)), (2, 2), (2, 2))
+        x = nn.max_pool(nn.relu(nn.Conv(16, (5, 5), padding="VALID")(x)), (2, 2), (2, 2))
+        x = nn.relu(nn.Dense(120)(x.reshape(len(x), -1)))
+        return nn.Dense(10)(nn.relu(nn.Dense(84)(x)))
+
+
+class SimpleCNN(nn.Module):
+    """The network of Flax's MNIST example."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = True) -> jax.Array:
+        for width in (32, 64):
+            x = nn.avg_pool(nn.relu(nn.Conv(width, (3, 3))(x)), (2, 2), (2, 2))
+        return nn.Dense(10)(nn.relu(nn.Dense(256)(x.reshape(len(x), -1))))
+
+
+class MobileNetV2(nn.Module):
+    """The form for CIFAR-10 of Sandler et al. 2018: ReLU, and a 1x1 convolution where a shortcut changes channels."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = True) -> jax.Array:
+        norm = partial(nn.BatchNorm, use_running_average=not train, momentum=0.9)
+        x = nn.relu(norm()(Conv(32, (3, 3))(x)))
+        for expansion, width, blocks, first in MOBILE_STAGES:
+            for stride in (first, *[1] * (blocks - 1)):
+                wide = expansion * x.shape[-1]
+                y = nn.relu(norm()(Conv(wide, (1, 1))(x)))
+                y = nn.relu(norm()(Conv(wide, (3, 3), (stride, stride), feature_group_count=wide)(y)))
+                y = norm()(Conv(width, (1, 1))(y))
+                x = y + (x if width == x.shape[-1] else norm()(Conv(width, (1, 1))(x))) if stride == 1 else y
+        x = nn.relu(norm()(Conv(1280, (1, 1))(x)))
+        return nn.Dense(10)(x.mean((1, 2)))
 
 
 class ResNet(nn.Module):
@@ -92,6 +143,12 @@ class DenseNetBC(nn.Module):
 
 #: The same networks by the names they have in the zoo.
 NETS: dict[str, Any] = {
+    "mlp": MLP(),
+    "lenet": LeNet(),
+    "mnist_cnn": SimpleCNN(),
+    "cifar_cnn": SimpleCNN(),
+    "resnet20": ResNet(3),
+    "mobilenet_v2_cifar": MobileNetV2(),
     "resnet110": ResNet(18),
     "preact_resnet164": PreActResNet(18),
     "preact_resnet1001": PreActResNet(111),

@@ -1,0 +1,1 @@
+"""The zoo's networks as competent users of other libraries write them, for benchmarks to compare with."""

@@ -1,0 +1,143 @@
+"""Networks in Flax NNX, as its own examples write such networks."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from .linen import MOBILE_STAGES
+
+
+class MLP(nnx.Module):
+    """One hidden layer of 128."""
+
+    def __init__(self, rngs: nnx.Rngs):
+        self.hidden, self.head = nnx.Linear(784, 128, rngs=rngs), nnx.Linear(128, 10, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.head(nnx.relu(self.hidden(x.reshape(len(x), -1))))
+
+
+class LeNet(nnx.Module):
+    """LeNet-5 with ReLU and max pooling."""
+
+    def __init__(self, rngs: nnx.Rngs):
+        self.conv1 = nnx.Conv(1, 6, (5, 5), rngs=rngs)
+        self.conv2 = nnx.Conv(6, 16, (5, 5), padding="VALID", rngs=rngs)
+        self.fc1, self.fc2 = nnx.Linear(400, 120, rngs=rngs), nnx.Linear(120, 84, rngs=rngs)
+        self.head = nnx.Linear(84, 10, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = nnx.max_pool(nnx.relu(self.conv1(x)), (2, 2), (2, 2))
+        x = nnx.max_pool(nnx.relu(self.conv2(x)), (2, 2), (2, 2))
+        x = nnx.relu(self.fc1(x.reshape(len(x), -1)))
+        return self.head(nnx.relu(self.fc2(x)))
+
+
+class SimpleCNN(nnx.Module):
+    """The network of Flax's MNIST example."""
+
+    def __init__(self, channels: int, features: int, rngs: nnx.Rngs):
+        self.conv1 = nnx.Conv(channels, 32, (3, 3), rngs=rngs)
+        self.conv2 = nnx.Conv(32, 64, (3, 3), rngs=rngs)
+        self.fc, self.head = nnx.Linear(features, 256, rngs=rngs), nnx.Linear(256, 10, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for conv in (self.conv1, self.conv2):
+            x = nnx.avg_pool(nnx.relu(conv(x)), (2, 2), (2, 2))
+        return self.head(nnx.relu(self.fc(x.reshape(len(x), -1))))
+
+
+class ConvNorm(nnx.Module):
+    """A convolution without bias, and BatchNorm."""
+
+    def __init__(self, n_in: int, n_out: int, size: int, stride: int = 1, groups: int = 1, *, rngs: nnx.Rngs):
+        self.conv = nnx.Conv(
+            n_in, n_out, (size, size), (stride, stride), feature_group_count=groups, use_bias=False, rngs=rngs
+        )
+        self.norm = nnx.BatchNorm(n_out, momentum=0.9, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.norm(self.conv(x))
+
+
+class Block(nnx.Module):
+    """Two 3x3 convolutions beside a shortcut without parameters."""
+
+    def __init__(self, n_in: int, width: int, stride: int, rngs: nnx.Rngs):
+        self.conv1 = ConvNorm(n_in, width, 3, stride, rngs=rngs)
+        self.conv2 = ConvNorm(width, width, 3, rngs=rngs)
+        self.stride, self.more = stride, width - n_in
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = self.conv2(nnx.relu(self.conv1(x)))
+        x = x[:, :: self.stride, :: self.stride]
+        return nnx.relu(y + jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, self.more))))
+
+
+class ResNet(nnx.Module):
+    """The CIFAR network of He et al. 2015, section 4.2, with `n` blocks a stage."""
+
+    def __init__(self, n: int, rngs: nnx.Rngs):
+        self.stem = ConvNorm(3, 16, 3, rngs=rngs)
+        rows = [(16, 16, 1)] * n + [(16, 32, 2)] + [(32, 32, 1)] * (n - 1) + [(32, 64, 2)] + [(64, 64, 1)] * (n - 1)
+        self.blocks = nnx.List([Block(*row, rngs=rngs) for row in rows])
+        self.head = nnx.Linear(64, 10, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = nnx.relu(self.stem(x))
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x.mean((1, 2)))
+
+
+class InvertedResidual(nnx.Module):
+    """Widens, filters each channel on its own, narrows again; ReLU, and a shortcut wherever the size stays."""
+
+    def __init__(self, n_in: int, n_out: int, expansion: int, stride: int, rngs: nnx.Rngs):
+        wide = expansion * n_in
+        self.widen = ConvNorm(n_in, wide, 1, rngs=rngs)
+        self.depthwise = ConvNorm(wide, wide, 3, stride, wide, rngs=rngs)
+        self.narrow = ConvNorm(wide, n_out, 1, rngs=rngs)
+        self.has_shortcut = stride == 1
+        self.shortcut = nnx.data(ConvNorm(n_in, n_out, 1, rngs=rngs) if stride == 1 and n_in != n_out else None)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = self.narrow(nnx.relu(self.depthwise(nnx.relu(self.widen(x)))))
+        if not self.has_shortcut:
+            return y
+        return y + (x if self.shortcut is None else self.shortcut(x))
+
+
+class MobileNetV2(nnx.Module):
+    """The form for CIFAR-10 of Sandler et al. 2018."""
+
+    def __init__(self, rngs: nnx.Rngs):
+        self.stem = ConvNorm(3, 32, 3, rngs=rngs)
+        blocks, n_in = [], 32
+        for expansion, n_out, count, first in MOBILE_STAGES:
+            for stride in (first, *[1] * (count - 1)):
+                blocks.append(InvertedResidual(n_in, n_out, expansion, stride, rngs))
+                n_in = n_out
+        self.blocks = nnx.List(blocks)
+        self.last, self.head = ConvNorm(n_in, 1280, 1, rngs=rngs), nnx.Linear(1280, 10, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = nnx.relu(self.stem(x))
+        for block in self.blocks:
+            x = block(x)
+        return self.head(nnx.relu(self.last(x)).mean((1, 2)))
+
+
+#: What makes the same networks, by the names they have in the zoo.
+NETS: dict[str, Callable[[nnx.Rngs], Any]] = {
+    "mlp": MLP,
+    "lenet": LeNet,
+    "mnist_cnn": partial(SimpleCNN, 1, 3136),
+    "cifar_cnn": partial(SimpleCNN, 3, 4096),
+    "resnet20": partial(ResNet, 3),
+    "mobilenet_v2_cifar": MobileNetV2,
+}

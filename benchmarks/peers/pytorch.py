@@ -1,0 +1,102 @@
+"""Networks in PyTorch, as its own examples write such networks."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from .linen import MOBILE_STAGES
+
+
+def _mlp() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
+
+
+def _lenet() -> nn.Module:
+    return nn.Sequential(
+        *(nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10)),
+    )
+
+
+def _simple_cnn(channels: int, features: int) -> nn.Module:
+    return nn.Sequential(
+        *(nn.Conv2d(channels, 32, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2)),
+        *(nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2)),
+        *(nn.Flatten(), nn.Linear(features, 256), nn.ReLU(), nn.Linear(256, 10)),
+    )
+
+
+def _conv_norm(n_in: int, n_out: int, size: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(n_in, n_out, size, stride, size // 2, groups=groups, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(n_out))
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions beside a shortcut without parameters."""
+
+    def __init__(self, n_in: int, width: int, stride: int):
+        super().__init__()
+        self.branch = nn.Sequential(
+            _conv_norm(n_in, width, 3, stride), nn.ReLU(inplace=True), _conv_norm(width, width, 3)
+        )
+        self.stride, self.more = stride, width - n_in
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.branch(x)
+        if self.more:
+            x = functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.more))
+        return functional.relu(x + y, inplace=True)
+
+
+def _resnet(n: int) -> nn.Module:
+    rows = [(16, 16, 1)] * n + [(16, 32, 2)] + [(32, 32, 1)] * (n - 1) + [(32, 64, 2)] + [(64, 64, 1)] * (n - 1)
+    blocks = (Block(*row) for row in rows)
+    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+    return nn.Sequential(_conv_norm(3, 16, 3), nn.ReLU(inplace=True), *blocks, *head)
+
+
+class InvertedResidual(nn.Module):
+    """Widens, filters each channel on its own, narrows again; ReLU, and a shortcut wherever the size stays."""
+
+    def __init__(self, n_in: int, n_out: int, expansion: int, stride: int):
+        super().__init__()
+        wide = expansion * n_in
+        self.branch = nn.Sequential(
+            *(_conv_norm(n_in, wide, 1), nn.ReLU(inplace=True)),
+            *(_conv_norm(wide, wide, 3, stride, wide), nn.ReLU(inplace=True)),
+            _conv_norm(wide, n_out, 1),
+        )
+        self.has_shortcut = stride == 1
+        self.shortcut = nn.Identity() if n_in == n_out else _conv_norm(n_in, n_out, 1) if stride == 1 else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.branch(x)
+        return y + self.shortcut(x) if self.has_shortcut and self.shortcut is not None else y
+
+
+def _mobilenet_v2() -> nn.Module:
+    blocks, n_in = [], 32
+    for expansion, n_out, count, first in MOBILE_STAGES:
+        for stride in (first, *[1] * (count - 1)):
+            blocks.append(InvertedResidual(n_in, n_out, expansion, stride))
+            n_in = n_out
+    return nn.Sequential(
+        *(_conv_norm(3, 32, 3), nn.ReLU(inplace=True)),
+        *blocks,
+        *(_conv_norm(n_in, 1280, 1), nn.ReLU(inplace=True)),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1280, 10)),
+    )
+
+
+#: What makes the same networks, by the names they have in the zoo.
+NETS: dict[str, Callable[[], nn.Module]] = {
+    "mlp": _mlp,
+    "lenet": _lenet,
+    "mnist_cnn": lambda: _simple_cnn(1, 3136),
+    "cifar_cnn": lambda: _simple_cnn(3, 4096),
+    "resnet20": lambda: _resnet(3),
+    "mobilenet_v2_cifar": _mobilenet_v2,
+}

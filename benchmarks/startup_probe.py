@@ -1,0 +1,39 @@
+"""What `startup` runs: `eqxcnn.train`, which then tells when it was where, and how much memory it took at most."""
+
+import json
+import resource
+import sys
+from time import monotonic
+
+from eqxcnn import train as command
+from eqxcnn.training import Job, Recipe, TrainState, loop
+from eqxcnn.training.progress import TrainingProgress
+
+#: Kibibytes on Linux, bytes on macOS.
+_UNIT = 2**20 if sys.platform == "darwin" else 2**10
+
+
+def main() -> None:
+    """Trains by the flags that training itself takes, and prints seconds of the monotonic clock as JSON."""
+    moments = {"imported": monotonic()}
+    prepare, show = loop.prepare, TrainingProgress.step
+
+    def prepared(recipe: Recipe) -> Job:
+        job = prepare(recipe)
+        moments["prepared"] = monotonic()
+        return job
+
+    def stepped(self: TrainingProgress, step: int, train: TrainState) -> None:
+        if "stepped" not in moments:
+            int(train.step)  # waits until the device is there
+            moments["stepped"] = monotonic()
+        show(self, step, train)
+
+    loop.prepare, TrainingProgress.step = prepared, stepped
+    command.main(sys.argv[1:])
+    moments["ended"] = monotonic()
+    print(json.dumps(moments | {"megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _UNIT}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""The train state before the first step: a model of the zoo, some of its weights set from images where asked for."""
+
+import jax
+from jaxtyping import Array, Float
+
+from .. import zoo
+from ..data import DataInfo
+from ..errors import InputError
+from ..forward import normalize
+from ..types import Classifier, DataInitialized, Images, Key, Pixels
+from .recipe import Recipe
+from .step import Optimizer, TrainState
+
+
+def first_state(
+    recipe: Recipe,
+    info: DataInfo,
+    image_size: tuple[int, int],
+    optimizer: Optimizer,
+    moments: tuple[Float[Array, " c"], Float[Array, " c"]],
+    pixels: Pixels,
+    key: Key,
+) -> tuple[TrainState, Key]:
+    """The recipe's model for these data and what the optimiser keeps of it; and the key of all steps.
+
+    **Arguments:**
+
+    - `moments`: mean and deviation that images are normalised by.
+    - `pixels`: the first `init_images` training images.
+    - `key`: the run's.
+
+    **Raises:** `InputError` where the recipe has images for a model that sets no weights from them.
+    """
+    init_key, step_key = jax.random.split(key)
+    model, state = zoo.create_model(
+        recipe.model,
+        num_classes=len(info.class_names),
+        in_channels=info.channels,
+        image_size=image_size,
+        key=init_key,
+    )
+    if recipe.init_images:
+        model = _initialized(recipe, model, normalize(pixels, *moments))
+    return TrainState.start(model, state, optimizer, has_lookahead=recipe.lookahead_every > 0), step_key
+
+
+def _initialized(recipe: Recipe, model: Classifier, images: Images) -> Classifier:
+    """The model with those weights set from images that it has set from images."""
+    if not isinstance(model, DataInitialized):
+        raise InputError(
+            f"`init_images` (={recipe.init_images}) sets weights from images, and `{recipe.model}` has none that are "
+            "set so: give 0, or train `airbench94`"
+        )
+    return model.initialized_from(images)

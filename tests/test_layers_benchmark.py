@@ -1,0 +1,37 @@
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import layer_cases, layers
+from benchmarks.layer_cases import LAYERS, jax_case, our_case
+from eqxcnn.errors import InputError
+
+#: One of each kind, by what is special about it.
+KINDS = ("32x32x16 to 16", "16x16x96, stride 2", "max pool 3x3", "average pool 2x2", "global", "BatchNorm, 8x8")
+
+
+@pytest.mark.parametrize("part", KINDS)
+def test_ours_and_the_plain_operation_give_the_same_values_and_gradients(part, monkeypatch):
+    monkeypatch.setattr(layer_cases, "BATCH", 2)
+    name = next(name for name in LAYERS if part in name)
+    (out, _, grads), (plain_out, _, plain_grads) = (case(LAYERS[name], True)() for case in (our_case, jax_case))
+    np.testing.assert_allclose(out, plain_out, rtol=1e-4, atol=1e-4)
+    (_, of_x), (_, of_plain_x) = grads[0], plain_grads[0]
+    np.testing.assert_allclose(of_x, of_plain_x, rtol=1e-3, atol=1e-3)
+
+
+def test_a_table_for_each_pass(tmp_path, monkeypatch):
+    monkeypatch.setattr(layer_cases, "BATCH", 2)
+    out = tmp_path / "layers.json"
+    layers.main(["--only", "global", "--no-torch", "--rounds", "2", "--out", str(out)])
+    forward, backward = json.loads(out.read_text())["tables"]
+    assert forward["head"] == ["forward (ms)", "ours", "plain JAX", "ours / plain JAX"]
+    assert backward["head"][0] == "forward and backward (ms)"
+    assert [line[0] for line in forward["lines"]] == ["global average, 8x8x64"]
+    assert all(float(each) > 0 for each in backward["lines"][0][1:3])
+
+
+def test_a_layer_that_is_not_there_is_refused():
+    with pytest.raises(InputError, match=r"`only` \(='softmax'\) is in no layer's name: there are convolution 3x3"):
+        layers.main(["--only", "softmax"])

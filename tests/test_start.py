@@ -1,0 +1,60 @@
+"""What a run starts from, where weights are set from the training images."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from eqxcnn import zoo
+from eqxcnn.errors import InputError
+from eqxcnn.training import Recipe, prepare
+from eqxcnn.weights import to_tensors
+
+
+def test_whitening_filters_are_scaled_eigenvectors_of_the_patches_with_both_signs():
+    # Pixels that resemble their neighbours, as in pictures, so that the eigenvalues are far apart.
+    noise = np.random.default_rng(0).normal(size=(20, 10, 9, 3))
+    images = np.cumsum(np.cumsum(noise, 1), 2) / 8 + np.cumsum(noise, 3)
+    model, state = zoo.create_model("airbench94", key=jax.random.key(0))
+    after = model.initialized_from(jnp.asarray(images, jnp.float32))
+
+    patches = np.array([each[y : y + 2, x : x + 2].ravel() for each in images for y in range(9) for x in range(8)])
+    moments = patches.T @ patches / len(patches)
+    values = np.linalg.eigvalsh(moments)[::-1]
+    filters = np.asarray(after.whiten.weight, np.float64).reshape(12, 24)
+    np.testing.assert_array_equal(filters[:, 12:], -filters[:, :12])
+    whitened = filters[:, :12].T @ moments @ filters[:, :12]
+    np.testing.assert_allclose(whitened, np.diag(values / (values + 5e-4)), atol=2e-4)
+    np.testing.assert_allclose(np.linalg.norm(filters[:, :12], axis=0), 1 / np.sqrt(values + 5e-4), rtol=1e-3)
+
+    changed = [
+        name
+        for name, old in to_tensors(model, state).items()
+        if not np.array_equal(old, to_tensors(after, state)[name])
+    ]
+    assert changed == ["whiten.weight"]
+
+
+def test_a_job_sets_weights_from_the_first_training_images_as_the_model_takes_them():
+    recipe = Recipe(model="airbench94", data="digits", batch_size=16, epochs=1, init_images=50)
+    job = prepare(recipe)
+    images = job.train.images[job.train_rows[:50]]
+    expected = job.start.model.initialized_from((images / np.float32(255) - job.setup.mean) / job.setup.std)
+    weight, other = job.start.model.whiten.weight, expected.whiten.weight
+    np.testing.assert_allclose(jnp.abs(weight[..., 0, 0]), jnp.abs(other[..., 0, 0]), rtol=1e-3)
+    random = prepare(Recipe(model="airbench94", data="digits", batch_size=16, epochs=1)).start.model.whiten.weight
+    assert not np.allclose(weight, random)
+    assert eqx.tree_equal(job.start.model.head.weight.shape, (10, 256))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "lenet", "init_images": 5}, r"`init_images` .=5. .* `lenet` has none .* give 0"),
+        ({"model": "airbench94", "init_images": 5000}, r"`init_images` .=5000. is more than the 1,295 training images"),
+    ],
+)
+def test_weights_that_cannot_be_set_from_images_are_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        prepare(Recipe(data="digits", **change))

@@ -1,0 +1,37 @@
+import json
+import sys
+
+import jax
+import pytest
+from flax import nnx
+
+from benchmarks import throughput
+from benchmarks.peers.nnx import NETS
+from eqxcnn import zoo
+from eqxcnn.errors import InputError
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETS)
+def test_the_peers_in_nnx_are_the_same_networks(name):
+    params = nnx.eval_shape(lambda: nnx.state(NETS[name](nnx.Rngs(0)), nnx.Param))
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == zoo.card(name).params
+
+
+def test_the_throughput_benchmark_from_end_to_end(tmp_path, capsys):
+    out = tmp_path / "throughput.json"
+    options = ["--only", "mlp_64", "--peers", "linen", "nnx", "--rounds", "2", "--seconds", "0.01"]
+    throughput.main([*options, "--out", str(out)])
+    written = json.loads(out.read_text())
+    assert list(written["times"]) == ["mlp_64, eqxcnn", "mlp_64, Flax linen", "mlp_64, Flax NNX"]
+    assert list(written["ratios"]) == ["mlp_64, the best Flax / mlp_64, eqxcnn"]
+    # A step that is not waited for would be there in microseconds.
+    assert all(low > 0.1 for _, low, _ in written["times"].values())
+
+
+def test_what_is_not_there_is_refused(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="there is no workload `mlp`, only mlp_64"):
+        throughput.main(["--only", "mlp"])
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(InputError, match="pip install torch"):
+        throughput.main(["--only", "mlp_64", "--peers", "torch"])

@@ -218,7 +218,7 @@ def _torch(workload: Workload, compile_too: bool) -> dict[str, Callable[[], Any]
 
         from .peers.pytorch import NETS
     except ImportError as error:
-        raise InputError("`peers`: PyTorch is not installed: run `pip install torch==2.13.0`") from error
+        raise InputError("`peers`: PyTorch is not installed: `pip install torch==2.13.0`") from error
     array, classes = _batch(workload)
     steps: dict[str, Callable[[], Any]] = {}
     formats = {"": torch.contiguous_format, " channels last": torch.channels_last}

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from eqxcnn.training.memory import _HUGE_PAGES
+
 FAULTS = """
 import resource, sys
 import jax, jax.numpy as jnp
@@ -34,3 +36,26 @@ def test_arrays_are_made_of_memory_that_earlier_ones_left():
     given_back = faults()
     assert given_back > 80_000
     assert faults("keep") < given_back / 4
+
+
+HUGE = """
+import jax, jax.numpy as jnp
+from eqxcnn.training.memory import keep_freed_memory
+
+def huge():
+    (line,) = (line for line in open("/proc/self/smaps_rollup") if line.startswith("AnonHugePages"))
+    return int(line.split()[1])
+
+assert keep_freed_memory()
+assert keep_freed_memory()  # a second time changes nothing
+before = huge()
+x = jnp.ones(2**24).block_until_ready()
+print(huge() - before)
+"""
+
+
+@pytest.mark.skipif(not _HUGE_PAGES.exists() or "[never]" in _HUGE_PAGES.read_text(), reason="Linux has no huge pages")
+def test_arrays_lie_in_huge_pages():
+    out = subprocess.run([sys.executable, "-c", HUGE], capture_output=True, check=True, text=True).stdout
+    # Of 64 MiB; the kernel may be short of some.
+    assert int(out) > 32 * 1024

@@ -119,6 +119,9 @@ def _by_taps(image: Image, weight: Float[Array, "kh kw 1 c"], conv: Conv) -> Flo
 
 
 def _by_xla(image: Image, weight: Float[Array, "kh kw _ o"], conv: Conv) -> Float[Array, "h2 w2 o"]:
+    if jax.default_backend() == "cpu":
+        # Otherwise XLA works out anew what made the image, in another order of memory, for the weight's gradient.
+        image = lax.optimization_barrier(image)
     out = lax.conv_general_dilated(
         # A batch of one: `vmap` turns it into the batch, and the whole into one plain convolution.
         lax.expand_dims(image, [0]),

@@ -11,6 +11,8 @@ import jaxlib.version
 #: jaxlib 0.10 hands work on a CPU to a library which does sums faster than XLA, but runs convolutions and products
 #: on one thread, and is slow at chains of elementwise operations such as those of `layers/depthwise.py`.
 _THREADED_CONVOLUTIONS = ("xla_cpu_experimental_ynn_fusion_type", "LIBRARY_FUSION_TYPE_REDUCE")
+#: XLA's CPU compiler drops barriers before it fuses, unless this pass is left out: `layers/conv.py` needs its own kept.
+_KEPT_BARRIERS = ("xla_disable_hlo_passes", "cse_barrier_expander")
 #: A function that runs once is not worth the seconds that the highest level, 3, and the newer way to emit loops take.
 _LITTLE_OPTIMISATION = (("xla_backend_optimization_level", 0), ("xla_cpu_use_fusion_emitters", False))
 
@@ -18,8 +20,10 @@ _LITTLE_OPTIMISATION = (("xla_backend_optimization_level", 0), ("xla_cpu_use_fus
 def compiled(function: Callable[..., Any], *, donate: bool = False) -> Callable[..., Any]:
     """`function` compiled to run many times; with `donate`, the memory of all arguments but the first is used again."""
     options = {}
-    if jax.default_backend() == "cpu" and jaxlib.version.__version__.startswith("0.10."):
-        options = _known(*_THREADED_CONVOLUTIONS)
+    if jax.default_backend() == "cpu":
+        options |= _known(*_KEPT_BARRIERS)
+        if jaxlib.version.__version__.startswith("0.10."):
+            options |= _known(*_THREADED_CONVOLUTIONS)
     return _jit(function, donate="all-except-first" if donate else "none", compiler_options=options)
 
 

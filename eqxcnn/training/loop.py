@@ -42,6 +42,7 @@ def fit(recipe: Recipe, *, runs: Path | str = "runs") -> Result:
     **Raises:** `InputError` for a recipe or data that cannot work; `Interrupted` after Ctrl-C or SIGTERM, having saved.
     """
     started = monotonic()
+    keep_freed_memory()
     job = prepare(recipe)
     with Run.create(Path(runs), job.recipe, job.info.name) as run:
         return _train(job, run, job.start, started)
@@ -53,6 +54,7 @@ def resume(folder: Path | str) -> Result:
     **Raises:** as `fit`; and `InputError` when `folder` is no run, is finished, or has no intact checkpoint.
     """
     started = monotonic()
+    keep_freed_memory()
     with Run.open(Path(folder)) as run:
         job = prepare(run.recipe)
         restored = run.checkpoints.restore_latest(job.start, notify=say)
@@ -61,7 +63,6 @@ def resume(folder: Path | str) -> Result:
 
 def _train(job: Job, run: Run, train: TrainState, started: float) -> Result:
     """Runs what remains of a job and leaves the folder finished; `started` is when it was asked for."""
-    keep_freed_memory()
     recipe, first = job.recipe, int(train.step)
     done = job.epochs_after(first)
     run.rewind(done)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import reduce
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from beartype import beartype
@@ -19,7 +20,7 @@ class MaxPool(eqx.Module):
     """The largest value of each window of an image `[h w c]`, a channel on its own.
 
     The output is `[h' w' c]` with `h' = (h + 2 * padding - kernel) // stride + 1`, rounded up in `ceil_mode`. Where
-    several values tie for the largest they share the gradient, whose sum is kept; torch gives it to the first of them.
+    several values tie for the largest, the first of them by row and column has the gradient, as in torch.
 
     **Arguments:**
 
@@ -46,7 +47,7 @@ class MaxPool(eqx.Module):
 
         **Raises:** `InputError` if the window is larger than the padded image.
         """
-        return _pool(image, self, -jnp.inf, jnp.maximum, jnp.max)
+        return _pool(image, self, -jnp.inf, _larger)
 
 
 class AvgPool(eqx.Module):
@@ -86,7 +87,7 @@ class AvgPool(eqx.Module):
         **Raises:** `InputError` if the window is larger than the padded image.
         """
         wide = image.astype(np.promote_types(image.dtype, np.float32))
-        total = _pool(wide, self, 0.0, jnp.add, jnp.sum)
+        total = _pool(wide, self, 0.0, jnp.add)
         rows, columns = (_counts(self, axis, image.shape[axis], total.shape[axis]) for axis in (0, 1))
         counts = jnp.asarray(np.outer(rows, columns)[:, :, None], wide.dtype)
         return (total / counts).astype(image.dtype)
@@ -128,7 +129,20 @@ def global_avg_pool(x: Image) -> Float[Array, " c"]:
 @jaxtyped(typechecker=beartype)
 def global_max_pool(x: Image) -> Float[Array, " c"]:
     """Each channel's largest value over all positions of one image."""
-    return jnp.max(x, axis=(0, 1))
+    height, width, channels = x.shape
+    return MaxPool((height, width))(x).reshape(channels)
+
+
+@jax.custom_jvp
+def _larger(x: Array, y: Array) -> Array:
+    return jnp.maximum(x, y)
+
+
+@_larger.defjvp
+def _(values: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    # JAX's own rules ask which of both equals the larger one. XLA may work `x` out anew to answer that, and round it
+    # otherwise than before: then neither does, and the gradient is lost or no number.
+    return _larger(*values), jnp.where(values[0] >= values[1], *tangents)
 
 
 def _check_window(kernel_size: Size, stride: Size | None, padding: Size) -> tuple[tuple[int, int], ...]:
@@ -140,24 +154,24 @@ def _check_window(kernel_size: Size, stride: Size | None, padding: Size) -> tupl
 
 
 def _pool(
-    image: Image,
-    pool: MaxPool | AvgPool,
-    fill: float,
-    combine: Callable[[Array, Array], Array],
-    combine_axes: Callable[..., Array],
+    image: Image, pool: MaxPool | AvgPool, fill: float, combine: Callable[[Array, Array], Array]
 ) -> Float[Array, "h2 w2 c"]:
-    """Combines each window's values; `combine` takes two arrays, `combine_axes` an array and its `axis`."""
-    (kh, kw), (h, w) = pool.kernel_size, (_windows(pool, axis, image.shape[axis]) for axis in (0, 1))
+    """Combines each window's values, two arrays of them at a time, along its rows first."""
+    kernel, (h, w) = pool.kernel_size, (_windows(pool, axis, image.shape[axis]) for axis in (0, 1))
     # One pad, negative where pixels are left over, makes the image end where its last window ends.
-    spans = [(count - 1) * stride + size for count, stride, size in zip((h, w), pool.stride, (kh, kw), strict=True)]
+    spans = [(count - 1) * stride + size for count, stride, size in zip((h, w), pool.stride, kernel, strict=True)]
     edges = [(edge, span - size - edge, 0) for edge, span, size in zip(pool.padding, spans, image.shape, strict=False)]
     x = lax.pad(image, jnp.asarray(fill, image.dtype), [*edges, (0, 0, 0)])
-    if pool.stride == pool.kernel_size:
-        return combine_axes(x.reshape(h, kh, w, kw, x.shape[-1]), axis=(1, 3))
     # Slices along one axis and then the other, as the backward pass of `lax.reduce_window` is slow on a CPU, and that
     # of a slice for each of the kernel's pixels slower still.
-    for axis, size, stride, span in zip((0, 1), (kh, kw), pool.stride, spans, strict=True):
-        x = reduce(combine, (lax.slice_in_dim(x, i, span - size + i + 1, stride, axis) for i in range(size)))
+    for axis in (1, 0):
+        size, stride, span = kernel[axis], pool.stride[axis], spans[axis]
+        if size == stride:
+            # The same by shape alone, which is quicker still.
+            parts = jnp.split(x.reshape(*x.shape[:axis], -1, size, *x.shape[axis + 1 :]), size, axis + 1)
+            x = reduce(combine, (part.squeeze(axis + 1) for part in parts))
+        else:
+            x = reduce(combine, (lax.slice_in_dim(x, i, span - size + i + 1, stride, axis) for i in range(size)))
     return x
 
 

@@ -55,16 +55,23 @@ def scores(model, state, size, channels, dtype=jnp.float32, key=None):
     return eqx.filter_eval_shape(forward, model, state, images, key=key)
 
 
+def drop_rates(name):
+    """A rate for all that a model can drop."""
+    return {word: 0.2 for word in inspect.signature(variant(name).make).parameters if re.search("drop.*_rate$", word)}
+
+
 @cache
-def trained_in_bfloat16(name):
-    """A training step's scores and state, at the smallest size and with the model cast."""
+def traced_in_bfloat16(name):
+    """A training step's operations, and its scores and state, at the smallest size and with the model cast."""
     row = variant(name)
-    model, state = abstract(name, image_size=row.smallest, num_classes=CLASSES)
+    model, state = abstract(name, image_size=row.smallest, num_classes=CLASSES, **drop_rates(name))
     model = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16) if is_abstract_float(leaf) else leaf, model
     )
-    size = (row.smallest, row.smallest)
-    return state, *scores(model, state, size, row.input[2], jnp.bfloat16, jax.random.key(1))
+    images = jax.ShapeDtypeStruct((BATCH, row.smallest, row.smallest, row.input[2]), jnp.bfloat16)
+    step = eqx.filter_make_jaxpr(lambda *all, key: forward(*all, key=key))
+    operations, (logits, new), _ = step(model, state, images, key=jax.random.key(1))
+    return operations, state, logits, new
 
 
 @cache
@@ -104,7 +111,7 @@ def test_parameter_count_is_the_published_one(name):
 
 @every_model
 def test_the_smallest_size_trains_and_gives_a_score_a_class(name):
-    old, logits, new = trained_in_bfloat16(name)
+    _, old, logits, new = traced_in_bfloat16(name)
     assert logits.shape == (BATCH, CLASSES)
     assert jax.tree.structure(old) == jax.tree.structure(new)
     assert [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(old)] == [
@@ -114,7 +121,12 @@ def test_the_smallest_size_trains_and_gives_a_score_a_class(name):
 
 @every_model
 def test_a_model_and_images_in_bfloat16_give_scores_in_bfloat16(name):
-    assert trained_in_bfloat16(name)[1].dtype == jnp.bfloat16
+    assert traced_in_bfloat16(name)[2].dtype == jnp.bfloat16
+
+
+@every_model
+def test_a_key_is_used_by_what_drops_and_by_nothing_else(name):
+    assert ("random_bits" in str(traced_in_bfloat16(name)[0])) == bool(drop_rates(name))
 
 
 @every_model
@@ -198,10 +210,9 @@ def less_compilation():
 def made(name, seed=0):
     """A small model, with all that it can drop being dropped now and then."""
     row = variant(name)
-    rates = {word: 0.2 for word in inspect.signature(row.make).parameters if re.search("drop.*_rate$", word)}
     # Drawn by a generator that compiles faster than JAX's default one.
     key = jax.random.key(seed, impl="unsafe_rbg")
-    return build(name, num_classes=CLASSES, image_size=max(row.smallest, 32), key=key, **rates)
+    return build(name, num_classes=CLASSES, image_size=max(row.smallest, 32), key=key, **drop_rates(name))
 
 
 @pytest.fixture(scope="module", params=SMALLEST)

@@ -8,7 +8,7 @@ from pathlib import Path
 #: Of `mallopt` (glibc's malloc.h): all threads share one heap; no allocation has pages of its own; the heap is never
 #: given back; and it grows by 256 MiB.
 _ARENA_MAX, _MMAP_MAX, _TRIM_THRESHOLD, _TOP_PAD = (-8, 1), (-4, 0), (-1, -1), (-2, 2**28)
-#: Whether Linux gives pages of 2 MiB to all (`[always]`), to those who ask for them (`[madvise]`) or to none (`[never]`).
+#: Whether Linux gives pages of 2 MiB to all (`[always]`), to those who ask (`[madvise]`) or to none (`[never]`).
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _HUGE_PAGE, _MADV_HUGEPAGE = 2**21, 14
 
@@ -16,7 +16,9 @@ _HUGE_PAGE, _MADV_HUGEPAGE = 2**21, 14
 def keep_freed_memory() -> bool:
     """Lets the process keep the memory that a step frees for the next step, in huge pages where Linux has them.
 
-    To be called before JAX computes anything: threads that are there already have heaps of their own. XLA's CPU client allocates a step's arrays anew each time, and by default glibc gives such large ones back to the
+    To be called before JAX computes anything: threads that are there already have heaps of their own.
+
+    XLA's CPU client allocates a step's arrays anew each time, and by default glibc gives such large ones back to the
     system at once, which then fills hundreds of megabytes with zeros for every step. In pages of 4 KiB, moreover, the
     processor looks up half a thousand addresses for each array of 2 MiB.
 

@@ -1,0 +1,78 @@
+"""What every variant of the zoo must do with numbers: the smallest images it takes, weights without a generator's cost.
+
+`test_models.py` does more with the smallest variant of each family: gradients, and jit against eager.
+"""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from eqxcnn import forward, zoo
+from eqxcnn.registry import build, variant
+from eqxcnn.training.compile import compiled_once
+from eqxcnn.weights import from_tensors, load_safetensors, save_safetensors, to_tensors
+from eqxcnn.weights.tensors import shapes
+
+CLASSES = 7
+NORMAL = np.random.default_rng(0).standard_normal(2**22, np.float32)
+
+
+def tensor(name, shape, gain):
+    """Normal values, kernels and matrices of a scale that keeps maps at about their size."""
+    start, size = len(name) * 977, math.prod(shape)
+    values = np.resize(NORMAL[start : start + size], shape)
+    if size == max(shape, default=1):
+        values *= np.float32(0.1)
+        return values + np.float32("bias" not in name and "mean" not in name)
+    seen = size // shape[-1] if len(shape) == 4 else shape[-1]
+    values *= np.float32(np.sqrt(gain / seen))
+    return values
+
+
+@pytest.fixture
+def forgotten():
+    """A program that was compiled stays in memory otherwise."""
+    yield
+    jax.clear_caches()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("forgotten")
+@pytest.mark.parametrize("name", zoo.list_models())
+def test_eval_is_deterministic_permutes_runs_in_bfloat16_and_is_saved_exactly(name, tmp_path):
+    row = variant(name)
+    empty = eqx.filter_eval_shape(build, name, num_classes=CLASSES, image_size=row.smallest, key=jax.random.key(0))
+    # A thousand layers on one shortcut, in eval mode: their sum would grow beyond all measure.
+    gain = 0.3 if name == "preact_resnet1001" else 1.5
+    tensors = {each: tensor(each, shape, gain) for each, shape in shapes(*empty).items()}
+    model, state = from_tensors(*empty, tensors)
+
+    path = tmp_path / "model.safetensors"
+    save_safetensors(path, to_tensors(model, state), {})
+    loaded = load_safetensors(path)
+    path.unlink()
+    assert list(loaded) == sorted(tensors)
+    assert all(np.array_equal(loaded[each], tensors[each]) for each in tensors)
+
+    @compiled_once
+    def evaluate(model, images):
+        return forward(model, state, images, key=None)[0]
+
+    model = eqx.nn.inference_mode(model)
+    images = jax.random.normal(jax.random.key(1), (2, row.smallest, row.smallest, row.input[2]))
+    scores = np.asarray(evaluate(model, images))
+    assert scores.shape == (2, CLASSES)
+    assert np.isfinite(scores).all()
+    assert np.ptp(scores, axis=0).any()  # else nothing is permuted
+    np.testing.assert_array_equal(evaluate(model, images), scores)
+    largest = np.abs(scores).max()
+    np.testing.assert_allclose(evaluate(model, images[::-1]), scores[::-1], rtol=0, atol=1e-5 * largest)
+
+    narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16) if eqx.is_inexact_array(leaf) else leaf, model)
+    coarse = evaluate(narrow, images.astype(jnp.bfloat16))
+    assert coarse.dtype == jnp.bfloat16
+    np.testing.assert_allclose(coarse.astype(jnp.float32), scores, rtol=0, atol=0.05 * largest)

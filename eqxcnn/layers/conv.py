@@ -136,14 +136,31 @@ def _by_xla(image: Image, weight: Float[Array, "kh kw _ o"], conv: Conv) -> Floa
 
 
 def _by_patches(image: Image, weight: Float[Array, "kh kw _ o"], conv: Conv) -> Float[Array, "h2 w2 o"]:
-    """The same with stride 1, as one matrix product of the patches `[h' w' kh*kw*i]` that the kernel sees."""
+    """The same with stride 1, as one matrix product of the patches that the kernel sees; its gradient in two ways."""
+
+    @jax.custom_jvp
+    def product(image: Image, weight: Array) -> Array:
+        return _patches(image, conv) @ weight.reshape(-1, weight.shape[-1])
+
+    @product.defjvp
+    def _(values: tuple[Image, Array], tangents: tuple[Image, Array]) -> tuple[Array, Array]:
+        image, weight = values
+        # XLA is the quicker one at the weight's gradient alone.
+        tangent = product(tangents[0], weight) + _by_xla(image, tangents[1], conv)
+        return product(image, weight), tangent
+
+    return product(image, weight)
+
+
+def _patches(image: Image, conv: Conv) -> Float[Array, "h2 w2 k"]:
+    """The `kh * kw * in_channels` values that the kernel sees at each position."""
     image = jnp.pad(image, (*_pads(image, conv.kernel_size, conv), (0, 0)))
     # Rows are cut from what columns were cut to: kh + kw slices instead of kh * kw, forward and backward.
     for axis, kernel in ((1, conv.kernel_size[1]), (0, conv.kernel_size[0])):
         size = image.shape[axis] - kernel + 1
         slices = [lax.slice_in_dim(image, at, at + size, axis=axis) for at in range(kernel)]
         image = jnp.concatenate(slices, axis=-1)
-    return image @ weight.reshape(-1, weight.shape[-1])
+    return image
 
 
 def _spans(conv: Conv) -> list[int]:
@@ -159,10 +176,9 @@ def _pads(image: Image, spans: Sequence[int], conv: Conv) -> Sequence[tuple[int,
 
 
 def _is_narrow(conv: Conv) -> bool:
-    """Whether patches are cheaper on a CPU: XLA is slow at large kernels between few channels."""
-    area = conv.kernel_size[0] * conv.kernel_size[1]
+    """Whether patches are cheaper on a CPU: XLA is slow at few input channels, those of images above all."""
     simple = conv.stride == conv.dilation == (1, 1) and conv.groups == 1
-    return simple and area >= 25 and conv.in_channels * conv.out_channels <= 128
+    return simple and conv.in_channels <= 4 and conv.weight[..., 0].size <= 100
 
 
 def _check_channels(in_channels: int, out_channels: int, groups: int) -> None:

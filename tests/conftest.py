@@ -21,3 +21,11 @@ def mnist():
     if not root or not (Path(root) / "mnist").is_dir():
         pytest.skip("needs EQXCNN_TEST_DATA, a folder with the MNIST parquet files in `mnist`")
     return str(Path(root) / "mnist")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ordinary_memory():
+    """What training asks of the allocator holds for the whole process, which would keep all memory it ever had."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("eqxcnn.training.loop.keep_freed_memory", lambda: None)
+        yield

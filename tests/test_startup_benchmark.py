@@ -94,4 +94,5 @@ def test_the_probe_trains_and_tells_its_moments_in_order():
     moments = [told[name] for name in startup._MOMENTS]
     assert moments[0] > 0
     assert moments == sorted(moments)
-    assert 100 < told["megabytes"] < 10_000
+    # No upper bound: to Linux, a process has had what its parent had when it was started.
+    assert told["megabytes"] > 100

@@ -195,10 +195,13 @@ def _linen(workload: Workload) -> Callable[[], Any]:
 
 
 def _nnx(workload: Workload) -> Callable[[], Any]:
-    from flax import nnx
+    try:
+        from flax import nnx
 
-    from .peers.nnx import NETS
-
+        from .peers.nnx import NETS
+    except (ImportError, AttributeError) as error:
+        # An AttributeError where a JAX is newer than this Flax knows.
+        raise InputError(f"`peers`: Flax NNX cannot be imported ({error}): leave `nnx` out, or update Flax") from error
     model = NETS[workload.net](nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, _optax(workload), wrt=nnx.Param)
     images, labels = map(jnp.asarray, _batch(workload))

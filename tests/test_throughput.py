@@ -17,9 +17,7 @@ needs_nnx = pytest.mark.skipif(nnx is None, reason="Flax NNX, as installed, cann
 
 @needs_nnx
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", [name for name in NETS if name in {each.net for each in throughput.WORKLOADS.values()}]
-)
+@pytest.mark.parametrize("name", sorted({each.net for each in throughput.WORKLOADS.values()}))
 def test_the_peers_in_nnx_are_the_same_networks(name):
     from benchmarks.peers.nnx import NETS
 

@@ -15,6 +15,12 @@ except (ImportError, AttributeError):
 needs_nnx = pytest.mark.skipif(nnx is None, reason="Flax NNX, as installed, cannot be imported beside this JAX")
 
 
+@pytest.fixture(autouse=True)
+def memory_as_it_is(monkeypatch):
+    """What the benchmark asks of the allocator would hold for all tests behind it in this process."""
+    monkeypatch.setattr(throughput, "keep_freed_memory", lambda: None)
+
+
 @needs_nnx
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({each.net for each in throughput.WORKLOADS.values()}))

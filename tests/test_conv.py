@@ -12,6 +12,7 @@ from jaxtyping import TypeCheckError
 from eqxcnn.errors import InputError
 from eqxcnn.layers import Conv
 from eqxcnn.layers.conv import _by_patches, _by_xla, _is_narrow
+from eqxcnn.training.compile import compiled
 
 KEY = jax.random.key(0)
 
@@ -121,6 +122,18 @@ def test_a_vmapped_batch_is_one_plain_convolution(groups):
     lines = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(conv.weight, images).as_text().splitlines()
     assert sum("stablehlo.convolution" in line for line in lines) == 3  # forward, and two gradients
     assert not [line for line in lines if "stablehlo.transpose" in line and "tensor<5x" in line]
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="what CPUs need")
+def test_the_input_of_a_convolution_is_kept_as_it_is():
+    conv = Conv(8, 8, 3, weight_init=numpy_init, key=KEY)
+
+    def loss(conv, images):
+        return jnp.sum(jax.vmap(conv)(jax.nn.relu(1.1 * images)) ** 2)
+
+    program = compiled(eqx.filter_grad(loss)).lower(conv, jnp.ones((2, 8, 8, 8))).compile()
+    # By itself XLA drops it before it fuses, and works the ReLU out again for the weight's gradient.
+    assert "opt-barrier" in program.compiled.as_text()
 
 
 def test_weights_start_as_he_normal_and_biases_as_zero():

@@ -29,6 +29,8 @@ _CONFIG = {
     "mean": list[float],
     "std": list[float],
 }
+#: What it holds only where there is something to say.
+_OPTIONAL = {"architecture": dict[str, Any]}
 
 
 class ImageClassifier(eqx.Module):
@@ -39,6 +41,7 @@ class ImageClassifier(eqx.Module):
     - `mean`, `std`: the normalisation, a channel, on the scale [0, 1].
     - `image_size`: `(height, width)` in pixels.
     - `class_names`: what each score stands for.
+    - `architecture`: names and values of what the model's constructor was given besides.
     """
 
     model: Classifier
@@ -48,6 +51,7 @@ class ImageClassifier(eqx.Module):
     name: str = eqx.field(static=True)
     image_size: tuple[int, int] = eqx.field(static=True)
     class_names: tuple[str, ...] = eqx.field(static=True)
+    architecture: tuple[tuple[str, Any], ...] = eqx.field(static=True, default=())
 
     def __check_init__(self) -> None:
         if len(self.mean) != len(self.std):
@@ -122,6 +126,7 @@ def save(folder: Path | str, classifier: ImageClassifier) -> None:
         "class_names": list(classifier.class_names),
         "mean": [float(each) for each in np.asarray(classifier.mean, np.float64).round(7)],
         "std": [float(each) for each in np.asarray(classifier.std, np.float64).round(7)],
+        **({"architecture": dict(classifier.architecture)} if classifier.architecture else {}),
     }
     save_safetensors(
         folder / "model.safetensors", to_tensors(classifier.model, classifier.state), {"model": classifier.name}
@@ -150,8 +155,13 @@ def load(folder: Path | str) -> ImageClassifier:
         "image_size": tuple(config["image_size"]),
         "key": jax.random.key(0),
     }
+    # JSON has no tuples, and a constructor takes no lists.
+    architecture = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in config.get("architecture", {}).items()
+    }
     # Shapes only: the weights come from the file, so none are drawn.
-    model, state = eqx.filter_eval_shape(zoo.create_model, config["model"], **arguments)
+    model, state = eqx.filter_eval_shape(zoo.create_model, config["model"], **arguments, **architecture)
     model, state = from_tensors(model, state, load_safetensors(folder / "model.safetensors"))
     return ImageClassifier(
         name=config["model"],
@@ -161,6 +171,7 @@ def load(folder: Path | str) -> ImageClassifier:
         std=jnp.asarray(config["std"], jnp.float32),
         image_size=arguments["image_size"],
         class_names=tuple(config["class_names"]),
+        architecture=tuple(architecture.items()),
     )
 
 
@@ -173,6 +184,9 @@ def _read_config(path: Path) -> dict[str, Any]:
     for name, hint in _CONFIG.items():
         if not isinstance(config, dict) or not is_bearable(config.get(name), hint):
             raise InputError(f"`{path}` must hold `{name}` as {getattr(hint, '__name__', hint)}")
+    for name, hint in _OPTIONAL.items():
+        if not is_bearable(config.get(name, {}), hint):
+            raise InputError(f"`{path}` must hold `{name}`, if at all, as {hint}")
     if config["format"] != _FORMAT:
         raise InputError(f"`{path}` is of format {config['format']}, and this eqxcnn reads {_FORMAT}: update eqxcnn")
     if len(config["image_size"]) != 2 or not len(config["mean"]) == len(config["std"]) == config["in_channels"]:

@@ -9,10 +9,14 @@ from types import MappingProxyType
 from typing import Any
 
 import equinox as eqx
+from beartype.door import is_bearable
 
 from . import models
 from .errors import InputError, nearest
 from .types import Classifier, Key, Variant
+
+#: What all models are asked for in words of `create_model`'s own.
+_ASKED_BY_NAME = ("num_classes", "in_channels", "image_size", "key")
 
 
 @cache
@@ -68,7 +72,7 @@ def build(
             f"`num_classes` (={arguments['num_classes']}) must be 0 (features) or more and "
             f"`in_channels` (={arguments['in_channels']}) 1 or more"
         )
-    _check_keywords(name, row, architecture)
+    check_keywords(name, architecture)
     return eqx.nn.make_with_state(row.make)(**arguments, **architecture, key=key)
 
 
@@ -88,9 +92,17 @@ def checked_size(name: str, image_size: int | tuple[int, int] | None) -> tuple[i
     return height, width
 
 
-def _check_keywords(name: str, row: Variant, given: Mapping[str, Any]) -> None:
-    """Refuses a keyword that the architecture's constructor does not have."""
-    known = inspect.signature(row.make).parameters
-    for keyword in given:
+def check_keywords(name: str, given: Mapping[str, Any]) -> None:
+    """Refuses a keyword that an architecture's constructor does not have, or a value that is not of its type.
+
+    **Raises:** `InputError` naming both; or as `variant`.
+    """
+    parameters = inspect.signature(variant(name).make).parameters
+    known = [each for each in parameters if each not in _ASKED_BY_NAME]
+    for keyword, value in given.items():
         if keyword not in known:
             raise InputError(f"`{keyword}` is no argument of `{name}`; {nearest(keyword, known)}")
+        hint = parameters[keyword].annotation
+        # A whole number is a fine float, which beartype does not think.
+        if not is_bearable(value, hint) and not (type(value) is int and is_bearable(float(value), hint)):
+            raise InputError(f"`{keyword}` (={value!r}) of `{name}` must be of type `{inspect.formatannotation(hint)}`")

@@ -65,6 +65,18 @@ def test_images_of_another_form_are_refused(classifier, images, message):
         classifier(images)
 
 
+def test_a_model_of_another_architecture_than_published_is_loaded(tmp_path):
+    given = {"widths": (8, 8, 8), "score_scale": 0.5}
+    model, state = zoo.create_model("airbench94", num_classes=2, key=jax.random.key(0), **given)
+    rgb = jnp.full(3, 0.5)
+    saved = ImageClassifier(model, state, rgb, rgb, "airbench94", (32, 32), ("a", "b"), tuple(given.items()))
+    save(tmp_path, saved)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    loaded = eqxcnn.load(tmp_path)
+    assert loaded.architecture == tuple(given.items())
+    np.testing.assert_array_equal(loaded(pixels), saved(pixels))
+
+
 def test_no_file_is_a_pickle_and_the_model_is_looked_up_by_name(tmp_path, classifier):
     save(tmp_path, classifier)
     for path in tmp_path.iterdir():

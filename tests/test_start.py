@@ -1,5 +1,7 @@
 """What a run starts from, where weights are set from the training images."""
 
+from dataclasses import replace
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -46,6 +48,19 @@ def test_a_job_sets_weights_from_the_first_training_images_as_the_model_takes_th
     random = prepare(Recipe(model="airbench94", data="digits", batch_size=16, epochs=1)).start.model.whiten.weight
     assert not np.allclose(weight, random)
     assert eqx.tree_equal(job.start.model.head.weight.shape, (10, 256))
+
+
+def test_dirac_filters_hand_their_channel_on_unless_the_recipe_says_no():
+    recipe = Recipe(model="airbench94", data="digits", batch_size=16, epochs=1)
+    conv = prepare(recipe).start.model.blocks[1].conv1  # 64 channels to 256
+    image = jax.random.normal(jax.random.key(0), (5, 6, 64))
+    np.testing.assert_allclose(conv(image)[..., :64], image, rtol=1e-6)
+    random = prepare(replace(recipe, architecture=("dirac=False",))).start.model.blocks[1].conv1
+    # Torch's own: uniform up to 1 / sqrt(fan_in), no filter otherwise than the rest.
+    bound = 1 / np.sqrt(9 * 64)
+    for filters in (random.weight[..., :64], random.weight[..., 64:], conv.weight[..., 64:]):
+        assert jnp.abs(filters).max() <= bound
+        np.testing.assert_allclose(filters.std(), bound / np.sqrt(3), rtol=0.02)
 
 
 @pytest.mark.parametrize(

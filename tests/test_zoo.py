@@ -32,6 +32,18 @@ def test_card_of_lenet():
     assert card.multiply_adds == 28 * 28 * 6 * 25 + 10 * 10 * 16 * 150 + 400 * 120 + 120 * 84 + 84 * 10
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"dirac": "yes"}, r"`dirac` \(='yes'\) of `airbench94` must be of type `bool`"),
+        ({"widths": 3}, r"`widths` \(=3\) of `airbench94` must be of type `tuple\[int, ...\]`"),
+    ],
+)
+def test_a_keyword_of_another_type_is_refused(given, message):
+    with pytest.raises(InputError, match=message):
+        zoo.create_model("airbench94", key=jax.random.key(0), **given)
+
+
 def test_a_wrong_keyword_is_refused_by_name():
     with pytest.raises(InputError, match=r"`hiden` is no argument of `mnist_cnn`; did you mean `hidden`"):
         zoo.create_model("mnist_cnn", hiden=3, key=jax.random.key(0))

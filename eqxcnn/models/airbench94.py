@@ -30,11 +30,11 @@ class Block(eqx.Module):
     norm2: BatchNorm
     pool: MaxPool
 
-    def __init__(self, in_channels: int, out_channels: int, *, key: Key):
+    def __init__(self, in_channels: int, out_channels: int, dirac: bool, *, key: Key):
         first, second = jax.random.split(key)
-        self.conv1 = _conv(in_channels, out_channels, first)
+        self.conv1 = _conv(in_channels, out_channels, dirac, first)
         self.norm1 = BatchNorm(out_channels, eps=1e-12, momentum=0.4, use_scale=False)
-        self.conv2 = _conv(out_channels, out_channels, second)
+        self.conv2 = _conv(out_channels, out_channels, dirac, second)
         self.norm2 = BatchNorm(out_channels, eps=1e-12, momentum=0.4, use_scale=False)
         self.pool = MaxPool(2)
 
@@ -59,6 +59,7 @@ class Airbench94(DataInitialized):
 
     - `widths`: of the three blocks.
     - `score_scale`: what the dense layer's output is multiplied by.
+    - `dirac`: whether convolutions start as the identity, as above, or wholly at random.
     """
 
     #: Random at first, as any convolution; `initialized_from` sets its weight. The published training does so
@@ -72,6 +73,7 @@ class Airbench94(DataInitialized):
         self,
         widths: tuple[int, ...] = (64, 256, 256),
         score_scale: float | int = 1 / 9,
+        dirac: bool = True,
         num_classes: int = 10,
         in_channels: int = 3,
         image_size: tuple[int, int] = (32, 32),
@@ -82,7 +84,7 @@ class Airbench94(DataInitialized):
         whitened = 2 * 4 * in_channels
         self.whiten = Conv(in_channels, whitened, 2, padding="VALID", weight_init=_INIT, key=whiten_key)
         self.blocks = tuple(
-            Block(n_in, n_out, key=each)
+            Block(n_in, n_out, dirac, key=each)
             for (n_in, n_out), each in zip(pairwise((whitened, *widths)), keys, strict=True)
         )
         self.head = (
@@ -124,9 +126,11 @@ def _gelu(x: Image) -> Image:
     return jax.nn.gelu(x, approximate=False)
 
 
-def _conv(in_channels: int, out_channels: int, key: Key) -> Conv:
-    """A 3x3 convolution whose first filters hand one input channel on each (Dirac), as many as there are."""
+def _conv(in_channels: int, out_channels: int, dirac: bool, key: Key) -> Conv:
+    """A 3x3 convolution; with `dirac`, its first filters hand one input channel on each, as many as there are."""
     conv = Conv(in_channels, out_channels, 3, padding=1, use_bias=False, weight_init=_INIT, key=key)
+    if not dirac:
+        return conv
     handed = jnp.arange(min(in_channels, out_channels))
     weight = conv.weight.at[..., handed].set(0).at[1, 1, handed, handed].set(1)
     return eqx.tree_at(lambda each: each.weight, conv, weight)

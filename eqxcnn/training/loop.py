@@ -19,6 +19,7 @@ from .memory import keep_freed_memory
 from .progress import TrainingProgress, say
 from .recipe import Recipe
 from .run import Run
+from .settings import keywords
 from .step import Setup, Sums, TrainState, train_steps
 
 
@@ -174,5 +175,6 @@ def _save(job: Job, run: Run, train: TrainState) -> None:
             std=job.setup.std,
             image_size=job.image_size,
             class_names=job.info.class_names,
+            architecture=tuple(keywords("architecture", job.recipe.architecture).items()),
         ),
     )

@@ -10,7 +10,7 @@ import yaml
 from .. import registry
 from ..errors import InputError, nearest
 from .factors import parse_factors
-from .settings import in_range, of_type
+from .settings import in_range, keywords, of_type
 from .views import Views
 
 #: Where the recipes that come with the package lie.
@@ -23,6 +23,8 @@ class Recipe:
 
     model: str = "lenet"
     """A name from `eqxcnn.zoo.list_models()`."""
+    architecture: tuple[str, ...] = ()
+    """Arguments of the model's own constructor as Python writes them: `drop_path_rate=0.1`, `widths=(32, 64, 64)`."""
     data: str = "digits"
     """A data set's name, a Hub id such as `org/name`, or a local folder."""
     epochs: int | float | None = None
@@ -167,7 +169,7 @@ def _from_yaml(value: Any, hint: Any) -> Any:
 
 def _check_values(recipe: Recipe) -> None:
     """Refuses what no run can be made of, naming the setting, its value and the range."""
-    registry.variant(recipe.model)
+    registry.check_keywords(recipe.model, keywords("architecture", recipe.architecture))
     positive = ("epochs", "batch_size", "learning_rate", "train_images", "steps_per_call", "keep_checkpoints")
     in_range(recipe, positive, "above 0", lambda value: value > 0)
     at_least_zero = (

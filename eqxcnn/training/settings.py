@@ -1,7 +1,8 @@
 """Settings of a recipe one by one: of their type and within their range, or refused in words that a user says."""
 
+import ast
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args, get_origin
 
 from beartype.door import is_bearable
@@ -31,6 +32,24 @@ def in_range(settings: Any, names: tuple[str, ...], words: str, holds: Callable[
         value = getattr(settings, name)
         if isinstance(value, int | float) and not (math.isfinite(value) and holds(value)):
             raise InputError(f"`{name}` (={value}) must be {words}")
+
+
+def keywords(name: str, entries: Sequence[str]) -> dict[str, Any]:
+    """The arguments that `entries` write as Python does, `["rate=0.1"]`; their values are literals: nothing is run.
+
+    **Raises:** `InputError` for an entry that is none, and for a name that is there twice.
+    """
+    found: dict[str, Any] = {}
+    for entry in entries:
+        argument, sign, value = (part.strip() for part in entry.partition("="))
+        try:
+            parsed = ast.literal_eval(value)
+        except (SyntaxError, ValueError, TypeError):
+            sign = ""
+        if not sign or not argument.isidentifier() or argument in found:
+            raise InputError(f"`{name}` (={entry!r}) cannot be read: write `argument=value`, each argument once")
+        found[argument] = parsed
+    return found
 
 
 def _in_words(hint: Any) -> str:

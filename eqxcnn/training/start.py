@@ -9,6 +9,7 @@ from ..errors import InputError
 from ..forward import normalize
 from ..types import Classifier, DataInitialized, Images, Key, Pixels
 from .recipe import Recipe
+from .settings import keywords
 from .step import Optimizer, TrainState
 
 
@@ -38,6 +39,7 @@ def first_state(
         in_channels=info.channels,
         image_size=image_size,
         key=init_key,
+        **keywords("architecture", recipe.architecture),
     )
     if recipe.init_images:
         model = _initialized(recipe, model, normalize(pixels, *moments))

@@ -14,13 +14,18 @@ from eqxcnn.types import Labels, Pixels
 
 
 def our_step(
-    name: str, optimizer: optax.GradientTransformation, data: tuple[Pixels, Labels] | None = None
+    name: str,
+    optimizer: optax.GradientTransformation,
+    data: tuple[Pixels, Labels] | None = None,
+    precision: str = "float32",
+    image_size: int | None = None,
 ) -> tuple[Setup, TrainState]:
     """What a step of the network needs, images on the device included where there are any, and its first state."""
-    model, state = zoo.create_model(name, key=jax.random.key(0))
+    model, state = zoo.create_model(name, image_size=image_size, key=jax.random.key(0))
     channels = zoo.card(name).input[-1]
     mean, std = jnp.full(channels, 0.5), jnp.full(channels, 0.25)
-    setup = Setup(autodiff(), optimizer, None, None, 1, jax.random.key(0), mean, std, data)
+    gradients = autodiff(dtype=jnp.bfloat16 if precision == "bf16" else jnp.float32)
+    setup = Setup(gradients, optimizer, None, None, 1, jax.random.key(0), mean, std, data)
     return setup, TrainState.start(model, state, optimizer)
 
 

@@ -26,9 +26,8 @@ files that the benchmarks wrote into `benchmarks/results/`: no figure in it is t
 
 def page(results: Path) -> str:
     """The whole page: every benchmark there is, with the figures of `results/NAME.json` where it has been measured."""
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))]
-    by_name = {each["name"]: each for each in records}
-    # Last, those that were measured by a benchmark that is no more.
+    by_name = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))}
+    # Last, those that were measured by a benchmark that is no more, or in another way than usual.
     asked = questions() | {name: "" for name in by_name if name not in questions()}
     return "\n".join([_TOP, *(_block(name, question, by_name.get(name)) for name, question in asked.items())])
 

@@ -1,21 +1,27 @@
 """`python -m benchmarks.throughput`: training steps beside the same networks in Flax linen, Flax NNX and PyTorch.
 
 Each library trains the same network with the same batch, optimiser and precision, written as a competent user of it
-would; PyTorch eager and compiled, channels first and last. Ours is the whole step of the trainer: it takes the batch
-from the images on the device, divides and normalises its bytes, and sums the metrics; the others are given floating
-point images that are ready. All share one process, and so the memory that the trainer keeps in huge pages.
+would, in a process of its own; PyTorch eager and compiled, channels first and last. Ours is the whole step of the
+trainer, in memory that the trainer sets up: it takes the batch from the images on the device, divides and normalises
+its bytes, and sums the metrics; the others are given floating point images that are ready.
+
+`--suite gpu` is for accelerators: larger networks in bfloat16, ten steps of ours in one call, beside PyTorch with
+channels last and autocast; images a second, and their share of the chip's peak. It has been tried on a CPU at small
+sizes only: all figures below are a CPU's.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import tyro
 
 from eqxcnn import zoo
@@ -25,93 +31,137 @@ from eqxcnn.training.compile import compiled
 from eqxcnn.training.memory import keep_freed_memory
 from eqxcnn.training.step import train_steps
 
+from .apart import Apart
+from .markdown import number
 from .our_step import our_step
-from .timing import RESULTS, Benchmark, Case, Ratio, run
+from .peers import flax_steps
+from .timing import RESULTS, Benchmark, Case, Ratio, Rows, run
+from .workloads import SUITES, Workload
 
 #: Images that batches are taken from.
 _IMAGES = 2048
-
-
-class Workload(NamedTuple):
-    """A network, the images of a batch, the optimiser, and what the ratios to PyTorch and to Flax should be.
-
-    Ours takes `steps` in one call, as the network's own recipe does.
-    """
-
-    net: str
-    batch: int
-    optimizer: str
-    torch_target: float
-    flax_target: float | None = None
-    steps: int = 1
-
-    @property
-    def name(self) -> str:
-        """What it is called in the results, and in `--only`."""
-        return f"{self.net}_{self.batch}"
-
-
-WORKLOADS = {
-    each.name: each
-    for each in (
-        Workload("mlp", 64, "sgd", 2.0, steps=64),
-        Workload("lenet", 64, "adam", 1.0),
-        Workload("mnist_cnn", 64, "adam", 1.15, 1.4),
-        Workload("mnist_cnn", 256, "adam", 1.15, 1.4),
-        Workload("cifar_cnn", 128, "adam", 1.1, 1.4),
-        Workload("resnet20", 128, "momentum", 0.6, 1.6),
-        Workload("mobilenet_v2_cifar", 64, "momentum", 0.6, 2.0),
-    )
-}
-#: Learning rates that leave a network which sees the same random images again and again finite.
-_RATE = {"sgd": 0.01, "adam": 1e-4, "momentum": 0.01}
+#: Dense bfloat16 TFLOP/s by the start of a device's name, from the makers' data sheets.
+_PEAKS = {
+    "NVIDIA H200": 989, "NVIDIA H100 PCIe": 756, "NVIDIA H100": 989, "NVIDIA A100": 312, "NVIDIA L40S": 362,
+    "NVIDIA L4": 121, "TPU v6 lite": 918, "TPU v5 lite": 197, "TPU v5": 459, "TPU v4": 275,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Options:
     """Times training steps of the same networks in several libraries; needs Flax and PyTorch."""
 
-    only: tuple[str, ...] = tuple(WORKLOADS)
-    """The workloads, `network_batch`."""
-    peers: tuple[str, ...] = ("linen", "nnx", "torch", "torch_compiled")
-    """What to compare with."""
+    suite: Literal["cpu", "gpu"] = "cpu"
+    """Small networks in float32, or large ones in bfloat16."""
+    only: tuple[str, ...] = ()
+    """The workloads, `network_batch`; by default all of the suite."""
+    peers: tuple[str, ...] | None = None
+    """What to compare with, of linen, nnx, torch and torch_compiled; by default all, in `gpu` both forms of torch."""
+    batch: int | None = None
+    """Images a step; by default the workload's."""
+    image_size: int | None = None
+    """Side of the images in pixels; by default the network's."""
     rounds: int = 5
     """How often everything is timed."""
     seconds: float = 0.4
     """How long a case runs in a round, roughly."""
-    out: Path = RESULTS / "throughput.json"
-    """The file that the results go to."""
+    out: Path | None = None
+    """The file that the results go to; by default `throughput.json`, or `throughput_gpu.json`."""
 
 
 def main(arguments: Sequence[str]) -> None:
     """Parses, measures, prints and writes."""
     options = tyro.cli(Options, prog="python -m benchmarks.throughput", args=arguments)
-    # As the trainer does; all libraries here share the process and gain by it.
+    if options.suite == "gpu":
+        # All libraries share the accelerator, so none may take most of it at once.
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    # As the trainer does.
     keep_freed_memory()
+    workloads = _chosen(options)
+    peers = _peers(options)
     cases: dict[str, Case] = {}
     ratios: list[Ratio] = []
-    for name in options.only:
-        if name not in WORKLOADS:
-            raise InputError(f"`only`: there is no workload `{name}`, only {', '.join(WORKLOADS)}")
-        _add(WORKLOADS[name], options, cases, ratios)
+    for workload in workloads:
+        _add(workload, peers, options.seconds, cases, ratios)
     title = "Milliseconds of a training step of the same network in several libraries"
-    run(Benchmark("throughput", title, arguments, "ms", cases, ratios, warm_up=False), options.rounds, options.out)
+    benchmark = Benchmark("throughput", title, arguments, "ms", cases, ratios, warm_up=False)
+    if options.suite == "gpu":
+        benchmark = replace(benchmark, tables=partial(_shares, workloads))
+    out = options.out or RESULTS / f"throughput{'_gpu' * (options.suite == 'gpu')}.json"
+    run(benchmark, options.rounds, out)
 
 
-def _add(workload: Workload, options: Options, cases: dict[str, Case], ratios: list[Ratio]) -> None:
-    """The cases of one workload and the ratios between them."""
-    steps = {"eqxcnn": _ours(workload)}
-    if "linen" in options.peers:
-        steps["Flax linen"] = _linen(workload)
-    if "nnx" in options.peers:
-        steps["Flax NNX"] = _nnx(workload)
-    if "torch" in options.peers or "torch_compiled" in options.peers:
-        steps |= _torch(workload, compile_too="torch_compiled" in options.peers)
-    named = {f"{workload.name}, {library}": step for library, step in steps.items()}
-    ours = f"{workload.name}, eqxcnn"
-    cases |= {
-        name: _repeated(step, options.seconds, workload.steps if name == ours else 1) for name, step in named.items()
+def _chosen(options: Options) -> list[Workload]:
+    """The suite's workloads, as the options change them."""
+    known = SUITES[options.suite]
+    for name in options.only:
+        if name not in known:
+            raise InputError(f"`only`: there is no workload `{name}` in `{options.suite}`, only {', '.join(known)}")
+    changes = {name: getattr(options, name) for name in ("batch", "image_size") if getattr(options, name) is not None}
+    for name, value in changes.items():
+        if not 0 < value <= _IMAGES:
+            raise InputError(f"`{name}` (={value}) must be from 1 to {_IMAGES}")
+    if options.suite == "gpu" and jax.default_backend() == "cpu":
+        # Loops around convolutions are slow there.
+        changes["steps"] = 1
+    return [known[name]._replace(**changes) for name in options.only or known]
+
+
+def _peers(options: Options) -> dict[str, Callable[[Workload], Callable[[int], None]]]:
+    """What makes the step of each library, in that library's own process."""
+    by_suite = {"cpu": ("linen", "nnx", "torch", "torch_compiled"), "gpu": ("torch", "torch_compiled")}
+    known = by_suite[options.suite]
+    asked = known if options.peers is None else options.peers
+    for name in asked:
+        if name not in known:
+            raise InputError(f"`peers`: `{options.suite}` knows no `{name}`, only {', '.join(known)}")
+    found = {}
+    for name, words, maker in (("linen", "Flax linen", flax_steps.linen), ("nnx", "Flax NNX", flax_steps.nnx)):
+        if name in asked:
+            found[words] = partial(Apart().make, maker)
+    if forms := [form for form, name in (("eager", "torch"), ("compiled", "torch_compiled")) if name in asked]:
+        found |= _torch(forms, ("first", "last") if options.suite == "cpu" else ("last",))
+    return found
+
+
+def _torch(forms: Sequence[str], orders: Sequence[str]) -> dict[str, Callable[[Workload], Callable[[int], None]]]:
+    """Each form of torch; they share a process."""
+    if find_spec("torch") is None or find_spec("torchvision") is None:
+        raise InputError("`peers`: PyTorch is not installed: `pip install torch==2.13.0 torchvision==0.28.0`")
+    there = Apart()
+
+    def maker(form: str, channels: str) -> Callable[[Workload], Callable[[int], None]]:
+        # Imported over there only: by its name.
+        return lambda workload: there.make(_torch_step, workload, form, channels)
+
+    return {
+        f"torch {form}{' channels last' * (channels == 'last')}": maker(form, channels)
+        for channels in orders
+        for form in forms
     }
+
+
+def _torch_step(workload: Workload, form: str, channels: str) -> Callable[[int], None]:
+    from .peers.torch_steps import torch_step
+
+    return torch_step(workload, form, channels)
+
+
+def _add(
+    workload: Workload,
+    peers: Mapping[str, Callable[[Workload], Callable[[int], None]]],
+    seconds: float,
+    cases: dict[str, Case],
+    ratios: list[Ratio],
+) -> None:
+    """The cases of one workload and the ratios between them."""
+    ours, named = f"{workload.name}, eqxcnn", {}
+    cases[ours] = _repeated(_ours(workload), seconds, workload.steps)
+    for library, make in peers.items():
+        # Dense networks have no channels to put last.
+        if workload.net != "mlp" or "channels last" not in library:
+            named[f"{workload.name}, {library}"] = _repeated(make(workload), seconds, 1)
+    cases |= named
     for library, target in (("torch", workload.torch_target), ("Flax", workload.flax_target)):
         over = tuple(name for name in named if f", {library}" in name)
         if over:
@@ -119,147 +169,49 @@ def _add(workload: Workload, options: Options, cases: dict[str, Case], ratios: l
             ratios.append(Ratio(over, ours, wanted, f"{workload.name}, the best {library}"))
 
 
-def _repeated(step: Callable[[], Any], seconds: float, steps: int) -> Case:
-    """As many calls as take about so long, told as the time of one step; compiled and warm before anything is timed."""
-    jax.block_until_ready(step())
+def _repeated(take: Callable[[int], None], seconds: float, steps: int) -> Case:
+    """As many calls of `steps` as take about so long, told as the time of one step; compiled and warm before that."""
+    take(steps)
     started = perf_counter()
     # The first one after compilation is often slow.
-    jax.block_until_ready([step() for _ in range(2)][-1])
-    count = max(1, round(2 * seconds / (perf_counter() - started)))
-
-    def call() -> Any:
-        return [step() for _ in range(count)][-1]
-
-    return Case(call, 1 / (count * steps))
+    take(2 * steps)
+    count = steps * max(1, round(2 * seconds / (perf_counter() - started)))
+    return Case(lambda: take(count), 1 / count)
 
 
-def _batch(workload: Workload) -> tuple[np.ndarray, np.ndarray]:
-    """Normalised random images `[b h w c]` and labels `[b]`."""
-    rng = np.random.default_rng(0)
-    images = rng.normal(size=(workload.batch, *zoo.card(workload.net).input)).astype(np.float32)
-    return images, rng.integers(0, 10, workload.batch).astype(np.int32)
-
-
-def _optax(workload: Workload) -> optax.GradientTransformation:
-    rate = _RATE[workload.optimizer]
-    if workload.optimizer == "adam":
-        return optax.adam(rate)
-    return optax.sgd(rate, momentum=0.9 if workload.optimizer == "momentum" else None)
-
-
-def _ours(workload: Workload) -> Callable[[], Any]:
+def _ours(workload: Workload) -> Callable[[int], None]:
     """The trainer's own step, its images on the device."""
-    optimizer, rng = _optax(workload), np.random.default_rng(0)
-    size = zoo.card(workload.net).input
-    pixels = jnp.asarray(rng.integers(0, 256, (_IMAGES, *size), dtype=np.uint8))
+    rng = np.random.default_rng(0)
+    pixels = jnp.asarray(rng.integers(0, 256, (_IMAGES, *workload.input), dtype=np.uint8))
     labels = jnp.asarray(rng.integers(0, 10, _IMAGES, dtype=np.int32))
-    setup, train = our_step(workload.net, optimizer, (pixels, labels))
+    setup, train = our_step(workload.net, workload.optax(), (pixels, labels), workload.precision, workload.image_size)
     carried = [train]
-    take = compiled(train_steps, donate=True)
+    call = compiled(train_steps, donate=True)
     rows = np.stack([rng.permutation(_IMAGES)[: workload.batch] for _ in range(workload.steps)]).astype(np.int32)
 
-    def step() -> Any:
-        carried[0] = take(setup, carried[0], rows)
-        return carried[0].sums.loss
+    def take(steps: int) -> None:
+        for _ in range(steps // workload.steps):
+            carried[0] = call(setup, carried[0], rows)
+        jax.block_until_ready(carried[0].sums.loss)
 
-    return step
-
-
-def _linen(workload: Workload) -> Callable[[], Any]:
-    from .peers.linen import NETS
-
-    net, optimizer = NETS[workload.net], _optax(workload)
-    images, labels = map(jnp.asarray, _batch(workload))
-    variables = net.init(jax.random.key(0), images)
-    params, stats = variables["params"], variables.get("batch_stats", {})
-
-    @jax.jit
-    def update(params: Any, stats: Any, opt_state: Any, images: jax.Array, labels: jax.Array) -> Any:
-        def mean_loss(params: Any) -> tuple[jax.Array, Any]:
-            variables = {"params": params, **({"batch_stats": stats} if stats else {})}
-            logits, after = net.apply(variables, images, mutable=["batch_stats"])
-            loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-            return loss, (after.get("batch_stats", {}), (logits.argmax(-1) == labels).mean())
-
-        (loss, (after, accuracy)), gradients = jax.value_and_grad(mean_loss, has_aux=True)(params)
-        updates, opt_state = optimizer.update(gradients, opt_state, params)
-        return optax.apply_updates(params, updates), after, opt_state, loss, accuracy
-
-    carried = [params, stats, optimizer.init(params)]
-
-    def step() -> Any:
-        *carried[:], loss, _ = update(*carried, images, labels)
-        return loss
-
-    return step
+    return take
 
 
-def _nnx(workload: Workload) -> Callable[[], Any]:
-    try:
-        from flax import nnx
-
-        from .peers.nnx import NETS
-    except (ImportError, AttributeError) as error:
-        # An AttributeError where a JAX is newer than this Flax knows.
-        raise InputError(f"`peers`: Flax NNX cannot be imported ({error}): leave `nnx` out, or update Flax") from error
-    model = NETS[workload.net](nnx.Rngs(0))
-    optimizer = nnx.Optimizer(model, _optax(workload), wrt=nnx.Param)
-    images, labels = map(jnp.asarray, _batch(workload))
-
-    @nnx.jit
-    def update(model: Any, optimizer: Any, images: jax.Array, labels: jax.Array) -> Any:
-        def mean_loss(model: Any) -> tuple[jax.Array, jax.Array]:
-            logits = model(images)
-            loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-            return loss, (logits.argmax(-1) == labels).mean()
-
-        (loss, accuracy), gradients = nnx.value_and_grad(mean_loss, has_aux=True)(model)
-        optimizer.update(model, gradients)
-        return loss, accuracy
-
-    return lambda: update(model, optimizer, images, labels)
-
-
-def _torch(workload: Workload, compile_too: bool) -> dict[str, Callable[[], Any]]:
-    """Eager and (if asked for) compiled, channels first and last; the last is no other thing for dense networks."""
-    try:
-        import torch
-
-        from .peers.pytorch import NETS
-    except ImportError as error:
-        raise InputError("`peers`: PyTorch is not installed: `pip install torch==2.13.0`") from error
-    array, classes = _batch(workload)
-    steps: dict[str, Callable[[], Any]] = {}
-    formats = {"": torch.contiguous_format, " channels last": torch.channels_last}
-    for words, memory in formats.items() if workload.net != "mlp" else [("", torch.contiguous_format)]:
-        images = torch.from_numpy(array).permute(0, 3, 1, 2).contiguous(memory_format=memory)
-        labels = torch.from_numpy(classes.astype(np.int64))
-        for form in ("eager", "compiled") if compile_too else ("eager",):
-            net: Any = NETS[workload.net]()
-            net = net.to(memory_format=memory)
-            rate = _RATE[workload.optimizer]
-            if workload.optimizer == "adam":
-                optimizer = torch.optim.Adam(net.parameters(), rate)
-            else:
-                momentum = 0.9 if workload.optimizer == "momentum" else 0.0
-                optimizer = torch.optim.SGD(net.parameters(), rate, momentum)
-            run_net = torch.compile(net) if form == "compiled" else net
-            steps[f"torch {form}{words}"] = _torch_step(run_net, optimizer, images, labels)
-    return steps
-
-
-def _torch_step(net: Any, optimizer: Any, images: Any, labels: Any) -> Callable[[], Any]:
-    from torch.nn.functional import cross_entropy
-
-    def step() -> float:
-        optimizer.zero_grad(set_to_none=True)
-        logits = net(images)
-        loss = cross_entropy(logits, labels)
-        loss.backward()
-        optimizer.step()
-        return float(loss.detach())
-
-    return step
+def _shares(workloads: Sequence[Workload], seconds: Mapping[str, Sequence[float]]) -> list[Rows]:
+    """Images a second, and the share of the chip's peak: forward's multiply-adds, and twice as many backward."""
+    kind = jax.devices()[0].device_kind
+    peak = next((peak for start, peak in _PEAKS.items() if kind.startswith(start)), None)
+    lines = []
+    for workload in workloads:
+        for name, values in seconds.items():
+            if name.startswith(f"{workload.name}, "):
+                speed = workload.batch / float(np.median(values))
+                share = "-"
+                if peak is not None and workload.image_size is None:
+                    share = f"{6 * zoo.card(workload.net).multiply_adds * speed / (peak * 1e12):.1%}"
+                lines.append((name, number(speed), share))
+    told = "unknown" if peak is None else f"{peak} TFLOP/s"
+    return [Rows((f"{kind} (peak: {told})", "images/s", "share of the peak"), lines)]
 
 
 if __name__ == "__main__":

@@ -49,6 +49,13 @@ class Ratio(NamedTuple):
         return f"{self.name or self.over} / {self.under}"
 
 
+class Rows(NamedTuple):
+    """A table of figures that is told as it stands, where times and ratios alone would not say it."""
+
+    head: Sequence[str]
+    lines: Sequence[Sequence[str]]
+
+
 @dataclass(frozen=True)
 class Benchmark:
     """What is measured and how it is told.
@@ -59,6 +66,7 @@ class Benchmark:
     - `cases`, `ratios`: what is timed, by name, and which of those names are compared.
     - `warm_up`: whether every case is called once before, which is not counted: it compiles what the others then run.
     - `images`: how many images a case's time stands for, where speeds are told too.
+    - `tables`: makes what else is told, of every case's seconds.
     """
 
     name: str
@@ -69,13 +77,7 @@ class Benchmark:
     ratios: Sequence[Ratio]
     warm_up: bool = True
     images: int | None = None
-
-
-class Rows(NamedTuple):
-    """A table of figures that is told as it stands, where times and ratios alone would not say it."""
-
-    head: Sequence[str]
-    lines: Sequence[Sequence[str]]
+    tables: Callable[[Mapping[str, Sequence[float]]], Sequence[Rows]] | None = None
 
 
 def run(benchmark: Benchmark, rounds: int, out: Path, clock: Callable[[], float] = perf_counter) -> None:
@@ -109,11 +111,7 @@ def write_rows(name: str, title: str, arguments: Sequence[str], tables: Sequence
     """
     told = {"tables": [each._asdict() for each in tables]}
     write_text_atomically(out, json.dumps(_opening(name, title, arguments) | told, indent=2) + "\n")
-    for each in tables:
-        table = Table(*each.head, title=title)
-        for line in each.lines:
-            table.add_row(*line)
-        Console().print(table)
+    _print_rows(tables, title, Console())
 
 
 def measure(
@@ -162,6 +160,7 @@ def results(benchmark: Benchmark, seconds: Mapping[str, Sequence[float]]) -> dic
         "ratios": {words: None if is_noisy(ratio) else ratio for words, ratio in ratios.items()},
         "targets": {each.words: each.target for each in benchmark.ratios if each.target is not None},
         "rounds": len(next(iter(seconds.values()))),
+        **({} if benchmark.tables is None else {"tables": [each._asdict() for each in benchmark.tables(seconds)]}),
     }
 
 
@@ -198,6 +197,16 @@ def show(benchmark: Benchmark, seconds: Mapping[str, Sequence[float]], console: 
                 f"{high:.3g}, more than {NOISE:.0%} of the median; repeat it when nothing else runs."
             )
     console.print(table, *sentences, sep="\n")
+    if benchmark.tables is not None:
+        _print_rows(benchmark.tables(seconds), benchmark.title, console)
+
+
+def _print_rows(tables: Sequence[Rows], title: str, console: Console) -> None:
+    for each in tables:
+        table = Table(*each.head, title=title)
+        for line in each.lines:
+            table.add_row(*line)
+        console.print(table)
 
 
 def _times(benchmark: Benchmark, seconds: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:

@@ -32,6 +32,18 @@ def test_throughput_is_compared_with_the_best_of_torch(tmp_path):
     assert list(written["ratios"]) == ["lenet_64, the best torch / lenet_64, eqxcnn"]
 
 
+def test_large_networks_in_bfloat16_beside_torch(tmp_path):
+    out = tmp_path / "gpu.json"
+    options = ["--suite", "gpu", "--only", "resnet18_256", "--batch", "2", "--image-size", "32", "--peers", "torch"]
+    throughput.main([*options, "--rounds", "2", "--seconds", "0.01", "--out", str(out)])
+    written = json.loads(out.read_text())
+    assert list(written["times"]) == ["resnet18_2, eqxcnn", "resnet18_2, torch eager channels last"]
+    (speeds,) = written["tables"]
+    for (_, speed, share), (median, _, _) in zip(speeds["lines"], written["times"].values(), strict=True):
+        assert float(speed) == pytest.approx(2000 / median, rel=0.01)
+        assert share == "-"
+
+
 def test_a_layer_of_torch_is_the_same_layer(tmp_path, monkeypatch):
     monkeypatch.setattr(layer_cases, "BATCH", 2)
     name = next(name for name in LAYERS if name.startswith("max pool 3x3"))

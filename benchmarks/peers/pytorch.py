@@ -91,6 +91,34 @@ def _mobilenet_v2() -> nn.Module:
     )
 
 
+class PreActBlock(nn.Module):
+    """BatchNorm and ReLU before each of two 3x3 convolutions; the shortcut of a wider block is a 1x1 convolution."""
+
+    def __init__(self, n_in: int, width: int, stride: int):
+        super().__init__()
+        self.norm1, self.norm2 = nn.BatchNorm2d(n_in), nn.BatchNorm2d(width)
+        self.conv1 = nn.Conv2d(n_in, width, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.shortcut = nn.Conv2d(n_in, width, 1, stride, bias=False) if n_in != width else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = functional.relu(self.norm1(x), inplace=True)
+        shortcut = x if self.shortcut is None else self.shortcut(y)
+        return shortcut + self.conv2(functional.relu(self.norm2(self.conv1(y)), inplace=True))
+
+
+def _wide_resnet(n: int, k: int) -> nn.Module:
+    blocks, n_in = [], 16
+    for width, first in ((16 * k, 1), (32 * k, 2), (64 * k, 2)):
+        for stride in (first, *[1] * (n - 1)):
+            blocks.append(PreActBlock(n_in, width, stride))
+            n_in = width
+    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(n_in, 10))
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1, bias=False), *blocks, nn.BatchNorm2d(n_in), nn.ReLU(inplace=True), *head
+    )
+
+
 #: What makes the same networks, by the names they have in the zoo.
 NETS: dict[str, Callable[[], nn.Module]] = {
     "mlp": _mlp,
@@ -99,4 +127,5 @@ NETS: dict[str, Callable[[], nn.Module]] = {
     "cifar_cnn": lambda: _simple_cnn(3, 4096),
     "resnet20": lambda: _resnet(3),
     "mobilenet_v2_cifar": _mobilenet_v2,
+    "wrn_28_10": lambda: _wide_resnet(4, 10),
 }

@@ -70,10 +70,11 @@ def test_values_are_those_of_the_definition(arguments, edges):
 
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID", ((1, 0), (0, 3))])
-def test_narrow_convolutions_by_patches_are_those_by_xla(padding):
-    conv = Conv(3, 4, (5, 6), padding=padding, weight_init=numpy_init, key=KEY)
+@pytest.mark.parametrize(("channels", "kernel"), [(3, (5, 6)), (6, (5, 4))])  # the second by patches backward only
+def test_narrow_convolutions_by_patches_are_those_by_xla(channels, kernel, padding):
+    conv = Conv(channels, 4, kernel, padding=padding, weight_init=numpy_init, key=KEY)
     assert _is_narrow(conv)
-    images = draw(2, 9, 8, 3)
+    images = draw(2, 9, 8, channels)
 
     def gradients(form):
         def total(weight, images):
@@ -87,12 +88,14 @@ def test_narrow_convolutions_by_patches_are_those_by_xla(padding):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("change", [{"stride": 2}, {"dilation": 2}, {"groups": 3}, {"kernel_size": 6}])
+@pytest.mark.parametrize("change", [{"stride": 2}, {"dilation": 2}, {"groups": 3}, {"kernel_size": 8}])
 def test_only_plain_kernels_over_few_channels_are_narrow(change):
     arguments = {"kernel_size": 5, "stride": 1, "dilation": 1, "groups": 1}
     assert _is_narrow(Conv(3, 6, **arguments, key=KEY))
     assert not _is_narrow(Conv(3, 6, **(arguments | change), key=KEY))
-    assert not _is_narrow(Conv(6, 6, **arguments, key=KEY))
+    assert _is_narrow(Conv(6, 6, **arguments, key=KEY))
+    assert not _is_narrow(Conv(7, 6, **arguments, key=KEY))
+    assert not _is_narrow(Conv(9, 6, **(arguments | {"kernel_size": 3}), key=KEY))
 
 
 def test_gradients():
@@ -108,15 +111,15 @@ def test_gradients():
 
 @pytest.mark.parametrize("groups", [1, 4])
 def test_a_vmapped_batch_is_one_plain_convolution(groups):
-    conv = Conv(8, 8, 3, groups=groups, weight_init=numpy_init, key=KEY)
-    images = jnp.ones((5, 8, 8, 8))
+    conv = Conv(12, 8, 3, groups=groups, weight_init=numpy_init, key=KEY)
+    images = jnp.ones((5, 8, 8, 12))
 
     def loss(weight, images):
         return jnp.sum(jax.vmap(eqx.tree_at(lambda c: c.weight, conv, weight))(images) ** 2)
 
     jaxpr = jax.make_jaxpr(loss)(conv.weight, images)
     (equation,) = [each for each in jaxpr.eqns if each.primitive.name == "conv_general_dilated"]
-    assert equation.invars[0].aval.shape == (5, 8, 8, 8)
+    assert equation.invars[0].aval.shape == (5, 8, 8, 12)
     assert equation.params["feature_group_count"] == groups
     assert "transpose" not in str(jaxpr)
     lines = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(conv.weight, images).as_text().splitlines()

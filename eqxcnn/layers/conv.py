@@ -19,6 +19,10 @@ from .sizes import Size, pair
 Edges: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
 
 _HE_NORMAL = he_normal()
+#: On a CPU XLA is slow at few input channels. Up to so many of them, and so many weights a filter, a matrix product of
+#: patches gives the input's gradient sooner; up to the channels of an image, the output as well. Measured in the
+#: training steps of `benchmarks.throughput`; at 16 channels ResNet-20 became slower.
+_NARROW, _IMAGE_CHANNELS, _FILTER = 8, 4, 150
 
 
 class Conv(eqx.Module):
@@ -136,20 +140,23 @@ def _by_xla(image: Image, weight: Float[Array, "kh kw _ o"], conv: Conv) -> Floa
 
 
 def _by_patches(image: Image, weight: Float[Array, "kh kw _ o"], conv: Conv) -> Float[Array, "h2 w2 o"]:
-    """The same with stride 1, as one matrix product of the patches that the kernel sees; its gradient in two ways."""
+    """The same with stride 1 by matrix products of the patches that the kernel sees, where they are quicker."""
 
-    @jax.custom_jvp
     def product(image: Image, weight: Array) -> Array:
         return _patches(image, conv) @ weight.reshape(-1, weight.shape[-1])
 
-    @product.defjvp
+    @jax.custom_jvp
+    def convolved(image: Image, weight: Array) -> Array:
+        return product(image, weight) if conv.in_channels <= _IMAGE_CHANNELS else _by_xla(image, weight, conv)
+
+    @convolved.defjvp
     def _(values: tuple[Image, Array], tangents: tuple[Image, Array]) -> tuple[Array, Array]:
         image, weight = values
         # XLA is the quicker one at the weight's gradient alone.
         tangent = product(tangents[0], weight) + _by_xla(image, tangents[1], conv)
-        return product(image, weight), tangent
+        return convolved(image, weight), tangent
 
-    return product(image, weight)
+    return convolved(image, weight)
 
 
 def _patches(image: Image, conv: Conv) -> Float[Array, "h2 w2 k"]:
@@ -176,9 +183,9 @@ def _pads(image: Image, spans: Sequence[int], conv: Conv) -> Sequence[tuple[int,
 
 
 def _is_narrow(conv: Conv) -> bool:
-    """Whether patches are cheaper on a CPU: XLA is slow at few input channels, those of images above all."""
+    """Whether patches are cheaper on a CPU."""
     simple = conv.stride == conv.dilation == (1, 1) and conv.groups == 1
-    return simple and conv.in_channels <= 4 and conv.weight[..., 0].size <= 100
+    return simple and conv.in_channels <= _NARROW and conv.weight[..., 0].size <= _FILTER
 
 
 def _check_channels(in_channels: int, out_channels: int, groups: int) -> None:

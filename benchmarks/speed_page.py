@@ -27,9 +27,9 @@ files that the benchmarks wrote into `benchmarks/results/`: no figure in it is t
 def page(results: Path) -> str:
     """The whole page: every benchmark there is, with the figures of `results/NAME.json` where it has been measured."""
     by_name = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))}
-    # Last, those that were measured by a benchmark that is no more, or in another way than usual.
-    asked = questions() | {name: "" for name in by_name if name not in questions()}
-    return "\n".join([_TOP, *(_block(name, question, by_name.get(name)) for name, question in asked.items())])
+    # What was measured in another way than usual has a name of its own behind that of its benchmark.
+    names, asked = sorted({*questions(), *by_name}), questions()
+    return "\n".join([_TOP, *(_block(name, asked.get(name, ""), by_name.get(name)) for name in names)])
 
 
 def questions() -> dict[str, str]:
@@ -44,7 +44,7 @@ def questions() -> dict[str, str]:
 
 
 def _block(name: str, question: str, record: Mapping[str, Any] | None) -> str:
-    head = f"## {name}\n\n{question}"
+    head = f"## {name}\n\n{question}" if question else f"## {name}\n"
     if record is None:
         return f"{head}\n{code(f'python -m benchmarks.{name}')}\nNot measured yet.\n"
     return f"{head}\n{record['title']}.\n\n{section(name, chr(10).join(_tables(record)))}"

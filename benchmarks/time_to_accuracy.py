@@ -2,6 +2,7 @@
 
 Each recipe is trained by its command, one process a seed. Time is from the start of the process to its end: imports,
 decoded images from the cache, compilation, training, the test, the files. A target is met when every seed meets it.
+MNIST alone unless told otherwise: CIFAR-10 takes minutes a seed, so it is measured by a command of its own.
 """
 
 import subprocess
@@ -29,13 +30,13 @@ from .timing import RESULTS, Rows, check, write_rows
 class Options:
     """Trains recipes for several seeds and tells seconds and test accuracy; the lists go together, item by item."""
 
-    recipes: tuple[str, ...] = ("mnist_fast", "cifar_fast")
+    recipes: tuple[str, ...] = ("mnist_fast",)
     """Names of shipped recipes, or YAML files."""
     data: tuple[str, ...] = ()
     """A data set's name or folder for each; by default the recipe's own."""
-    accuracies: tuple[float, ...] = (0.99, 0.85)
+    accuracies: tuple[float, ...] = (0.99,)
     """What each should reach on the test split, from 0 to 1."""
-    seconds: tuple[float, ...] = (30.0, 900.0)
+    seconds: tuple[float, ...] = (30.0,)
     """What each should take at most."""
     seeds: int = 3
     """How many seeds, from 0 on."""
@@ -57,7 +58,9 @@ def main(arguments: Sequence[str]) -> None:
     for name, values in (("data", data), ("accuracies", options.accuracies), ("seconds", options.seconds)):
         if len(values) != len(options.recipes):
             raise InputError(f"`{name}` (={values}) must be as many as the recipes, {len(options.recipes)}")
-    check(options.seeds, options.out)
+    if options.seeds < 1:
+        raise InputError(f"`seeds` (={options.seeds}) must be 1 or more")
+    check(2, options.out)
     lines = []
     for recipe, source, accuracy, seconds in zip(
         options.recipes, data, options.accuracies, options.seconds, strict=True
@@ -96,8 +99,9 @@ def line(recipe: str, runs: Sequence[Trained], accuracy: float, seconds: float) 
     """A recipe's line of the table: accuracies as mean ± sample deviation, times, and whether all meet the targets."""
     reached, took = [run.accuracy for run in runs], [run.seconds for run in runs]
     is_met = min(reached) >= accuracy and max(took) <= seconds
+    deviation = f" ± {100 * stdev(reached):.2f}" if len(runs) > 1 else ""
     return (
-        f"`{recipe}`", str(len(runs)), f"{100 * mean(reached):.2f} ± {100 * stdev(reached):.2f}",
+        f"`{recipe}`", str(len(runs)), f"{100 * mean(reached):.2f}{deviation}",
         f"{100 * min(reached):.2f}", f">= {100 * accuracy:g}", number(median(took)), number(max(took)),
         f"<= {seconds:g}", "yes" if is_met else "no",
     )  # fmt: skip

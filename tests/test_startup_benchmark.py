@@ -62,6 +62,7 @@ def test_a_target_is_met_when_every_seed_meets_it():
     # Mean 99.1 and both 0.1 from it: the deviation is sqrt(2 * 0.01 / (2 - 1)) = 0.141.
     runs = [Trained(20.0, 0.992), Trained(29.0, 0.99)]
     assert line("a", runs, 0.99, 30)[2:] == ("99.10 ± 0.14", "99.00", ">= 99", "24.5", "29.0", "<= 30", "yes")
+    assert line("a", runs[:1], 0.99, 30)[1:3] == ("1", "99.20")
     assert line("a", runs, 0.991, 30)[-1] == "no"
     assert line("a", runs, 0.99, 28)[-1] == "no"
 
@@ -70,6 +71,8 @@ def test_lists_of_different_lengths_are_refused(processes):
     commands = processes(finished(1.0))
     with pytest.raises(InputError, match=r"`seconds` \(=\(1.0, 2.0\)\) must be as many as the recipes, 1"):
         time_to_accuracy.main(["--recipes", "mlp", "--accuracies", "0.9", "--seconds", "1", "2"])
+    with pytest.raises(InputError, match=r"`seeds` \(=0\) must be 1 or more"):
+        time_to_accuracy.main(["--seeds", "0"])
     assert commands == []
 
 

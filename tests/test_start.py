@@ -11,6 +11,7 @@ import pytest
 from eqxcnn import zoo
 from eqxcnn.errors import InputError
 from eqxcnn.training import Recipe, prepare
+from eqxcnn.training.step import train_step
 from eqxcnn.weights import to_tensors
 
 
@@ -63,13 +64,51 @@ def test_dirac_filters_hand_their_channel_on_unless_the_recipe_says_no():
         np.testing.assert_allclose(filters.std(), bound / np.sqrt(3), rtol=0.02)
 
 
+NARROW = Recipe(
+    model="airbench94", architecture=("widths=(8, 8, 8)",), data="digits", batch_size=16, epochs=1, optimizer="adamw",
+    weight_decay=0.1, decay_norms_and_biases=True,
+)  # fmt: skip
+
+
+def trained(recipe, steps):
+    """The tensors before and after some steps."""
+    job = prepare(recipe)
+    train = job.start
+    before = to_tensors(train.model, train.state)
+    step = eqx.filter_jit(train_step)
+    for rows in list(job.batches(0, 0))[:steps]:
+        train = step(job.setup, train, jnp.asarray(rows[0]))
+    return before, to_tensors(train.model, train.state), train
+
+
+def test_frozen_parts_stay_as_they_are_to_the_bit_with_their_statistics():
+    before, after, _ = trained(replace(NARROW, freeze=("whiten,blocks.0", "blocks.*.norm2")), 2)
+    same = {name for name in before if np.array_equal(before[name], after[name])}
+    frozen = {name for name in before if name.startswith(("whiten.", "blocks.0.")) or ".norm2." in name}
+    assert same == frozen
+    assert {"blocks.0.norm1.running_mean", "blocks.2.norm2.running_var", "whiten.bias"} < frozen
+
+
+def test_a_step_tells_the_loss_to_a_plateau_and_accumulates():
+    _, _, train = trained(replace(NARROW, schedule="plateau", accumulate_steps=2), 3)
+    state = next(
+        each for each in jax.tree.leaves(train.opt_state, is_leaf=lambda each: hasattr(each, "avg_value"))
+        if hasattr(each, "avg_value")
+    )  # fmt: skip
+    # One update so far, of the second batch, whose loss was told.
+    assert int(train.opt_state.gradient_step) == 1
+    assert int(state.count) == 1
+    assert 1 < float(state.avg_value) < 10
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"model": "lenet", "init_images": 5}, r"`init_images` .=5. .* `lenet` has none .* give 0"),
+        ({"freeze": ("conv1,stem",)}, r"`freeze` .='stem'. fits no parameter; known: `conv1`, `conv1.bias`"),
         ({"model": "airbench94", "init_images": 5000}, r"`init_images` .=5000. is more than the 1,295 training images"),
     ],
 )
-def test_weights_that_cannot_be_set_from_images_are_refused(change, message):
+def test_weights_that_cannot_be_set_or_kept_are_refused(change, message):
     with pytest.raises(InputError, match=message):
         prepare(Recipe(data="digits", **change))

@@ -18,8 +18,9 @@ from ..errors import InputError
 from ..types import Classifier
 from .compile import compiled_once
 from .lookahead import Lookahead
-from .optim import make_optimizer, schedule_shape
+from .optim import make_optimizer
 from .recipe import Recipe
+from .schedules import schedule_shape
 from .start import first_state
 from .step import Setup, TrainState, ValueAndGrad, autodiff
 

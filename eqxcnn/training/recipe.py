@@ -34,29 +34,56 @@ class Recipe:
     """Images a step."""
     gradients: Literal["autodiff", "by_hand"] = "autodiff"
     """Where they come from; `by_hand` is for models with a backward pass of their own (`scratch`), and plain `sgd`."""
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    """The update rule; `sgd` uses `momentum`."""
+    optimizer: Literal["adam", "adamw", "lamb", "lion", "muon", "nesterov", "rmsprop", "sgd"] = "adam"
+    """The update rule; `sgd`, `nesterov` and `rmsprop` use `momentum`."""
     learning_rate: float = 3e-3
     """The schedule's peak."""
-    schedule: Literal["one_cycle", "cosine", "linear", "constant"] = "one_cycle"
-    """How the learning rate moves over the run: up for a quarter and down, down along a cosine or a line, or not."""
+    schedule: Literal["one_cycle", "cosine", "linear", "polynomial", "step", "multistep", "plateau", "constant"] = (
+        "one_cycle"
+    )
+    """How the learning rate moves over the run: up for a quarter and down; down along a cosine, a line or a power; down
+    by `decay_rate` every few epochs, at milestones, or when the training loss stays where it is; or not at all."""
     warmup_share: float | None = None
     """Share of the steps over which it first rises; by default 0.25 in `one_cycle` and 0 in the others."""
     first_factor: float | None = None
     """Where the rise starts, as a factor of `learning_rate`; by default 0.04 in `one_cycle` and 0 in the others."""
     last_factor: float | None = None
     """Where the fall ends, as such a factor; by default 1/7500 in `one_cycle` and 0 in the others."""
+    power: float = 2.0
+    """Of what is left of the run, in `polynomial`."""
+    decay_rate: float = 0.1
+    """What the learning rate is multiplied by at each drop of `step`, `multistep` and `plateau`."""
+    decay_epochs: float = 30.0
+    """Epochs from one drop to the next, in `step`."""
+    decay_milestones: tuple[float, ...] = ()
+    """After how many epochs the learning rate drops, in `multistep`."""
+    patience_epochs: int = 10
+    """For how many epochs the training loss may stay above its best before the learning rate drops, in `plateau`."""
     learning_rate_factors: tuple[str, ...] = ()
     """Factors of single parameters, by their tensors' names: `*norm*.bias=64`, `conv1.weight=0` to leave it as it is,
     or `conv1.bias=1 for 3 epochs`; where several fit, the last one counts. They do not multiply the weight decay."""
+    freeze: tuple[str, ...] = ()
+    """Parts of the model that stay as they are, by their tensors' names up to any dot: `stem`, `blocks.0`; norms and
+    dropout there are in eval mode."""
+    layer_decay: float = 1.0
+    """What the learning rate is multiplied by from one layer to the one before it, for fine-tuning."""
     momentum: float = 0.9
-    """Weight of the past update in `sgd`."""
+    """Weight of the past updates in `sgd`, `nesterov` and `rmsprop`."""
     nesterov: bool = False
     """Whether `sgd` looks ahead (Nesterov)."""
     weight_decay: float = 0.0
     """Decay of kernels and matrices a step, times the learning rate; norms and biases are spared."""
     decay_norms_and_biases: bool = False
     """Whether norms and biases are decayed as well."""
+    clip_norm: float | None = None
+    """Scale the gradients down to this norm of them all together, where it is larger."""
+    clip_value: float | None = None
+    """Cut each number of the gradients off at this size."""
+    clip_agc: float | None = None
+    """Scale each filter's gradient down to this share of its weights' norm, where it is larger (AGC)."""
+    accumulate_steps: int = 1
+    """Batches whose gradients are averaged for one update, which is then that of one large batch, but for the norms'
+    statistics: those are of each batch."""
     lookahead_every: int = 0
     """Call the weights back to a slow copy of them, which follows, every so many steps (Lookahead); 0 for never."""
     lookahead_decay: float = 0.95
@@ -170,7 +197,10 @@ def _from_yaml(value: Any, hint: Any) -> Any:
 def _check_values(recipe: Recipe) -> None:
     """Refuses what no run can be made of, naming the setting, its value and the range."""
     registry.check_keywords(recipe.model, keywords("architecture", recipe.architecture))
-    positive = ("epochs", "batch_size", "learning_rate", "train_images", "steps_per_call", "keep_checkpoints")
+    positive = (
+        "epochs", "batch_size", "learning_rate", "train_images", "steps_per_call", "keep_checkpoints", "power",
+        "decay_epochs", "patience_epochs", "clip_norm", "clip_value", "clip_agc", "accumulate_steps",
+    )  # fmt: skip
     in_range(recipe, positive, "above 0", lambda value: value > 0)
     at_least_zero = (
         "weight_decay", "init_images", "lookahead_every", "first_factor", "last_factor", "checkpoint_seconds",
@@ -181,11 +211,17 @@ def _check_values(recipe: Recipe) -> None:
     in_range(recipe, ("seed",), f"from 0 to {2**32 - 1}", lambda value: 0 <= value < 2**32)
     below_one = ("momentum", "label_smoothing", "validation", "warmup_share", "lookahead_decay")
     in_range(recipe, below_one, "0 or more and below 1", lambda value: 0 <= value < 1)
+    in_range(recipe, ("layer_decay", "decay_rate"), "above 0 and at most 1", lambda value: 0 < value <= 1)
     parse_factors(recipe.learning_rate_factors)
-    if recipe.schedule == "constant" and recipe.last_factor not in (None, 1):
+    if recipe.schedule in ("constant", "step", "multistep", "plateau") and recipe.last_factor not in (None, 1):
         raise InputError(
-            f"`last_factor` (={recipe.last_factor}) is where a fall ends, and the `schedule` constant has none: choose "
-            "linear or cosine"
+            f"`last_factor` (={recipe.last_factor}) is where a fall ends, and the `schedule` {recipe.schedule} has "
+            "none: choose linear or cosine"
+        )
+    if recipe.schedule == "multistep" and min(recipe.decay_milestones, default=0) <= 0:
+        raise InputError(
+            f"`decay_milestones` (={list(recipe.decay_milestones)}) must be epochs above 0 for the `schedule` "
+            "multistep: give some"
         )
     if recipe.gradients == "by_hand":
         _check_by_hand(recipe)
@@ -205,7 +241,11 @@ def _check_by_hand(recipe: Recipe) -> None:
             "`gradients` (='by_hand') goes with plain gradient descent: set `optimizer` to sgd, `schedule` to "
             "constant, `momentum`, `weight_decay` and `warmup_share` to 0"
         )
-    if recipe.learning_rate_factors or recipe.precision != "float32":
-        raise InputError(
-            "`gradients` (='by_hand') knows no `learning_rate_factors` and no `precision` but float32: leave them out"
-        )
+    # Whatever else there is would be passed over without a word.
+    usual = {field.name: field.default for field in dataclasses.fields(Recipe)}
+    for name in (
+        "learning_rate_factors", "freeze", "layer_decay", "clip_norm", "clip_value", "clip_agc", "accumulate_steps",
+        "precision",
+    ):  # fmt: skip
+        if getattr(recipe, name) != usual[name]:
+            raise InputError(f"`gradients` (='by_hand') knows no `{name}`: leave it out")

@@ -43,12 +43,12 @@ def keywords(name: str, entries: Sequence[str]) -> dict[str, Any]:
     for entry in entries:
         argument, sign, value = (part.strip() for part in entry.partition("="))
         try:
-            parsed = ast.literal_eval(value)
+            if not sign or not argument.isidentifier() or argument in found:
+                raise ValueError
+            found[argument] = ast.literal_eval(value)
         except (SyntaxError, ValueError, TypeError):
-            sign = ""
-        if not sign or not argument.isidentifier() or argument in found:
-            raise InputError(f"`{name}` (={entry!r}) cannot be read: write `argument=value`, each argument once")
-        found[argument] = parsed
+            message = f"`{name}` (={entry!r}) cannot be read: write `argument=value`, each argument once"
+            raise InputError(message) from None
     return found
 
 

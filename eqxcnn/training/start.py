@@ -1,5 +1,9 @@
 """The train state before the first step: a model of the zoo, some of its weights set from images where asked for."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
 import jax
 from jaxtyping import Array, Float
 
@@ -8,6 +12,7 @@ from ..data import DataInfo
 from ..errors import InputError
 from ..forward import normalize
 from ..types import Classifier, DataInitialized, Images, Key, Pixels
+from .factors import Factor, parse_factors
 from .recipe import Recipe
 from .settings import keywords
 from .step import Optimizer, TrainState
@@ -41,9 +46,26 @@ def first_state(
         key=init_key,
         **keywords("architecture", recipe.architecture),
     )
+    model = frozen_in_eval(model, parse_factors(recipe.learning_rate_factors, recipe.freeze))
     if recipe.init_images:
         model = _initialized(recipe, model, normalize(pixels, *moments))
     return TrainState.start(model, state, optimizer, has_lookahead=recipe.lookahead_every > 0), step_key
+
+
+def frozen_in_eval(model: Classifier, factors: Sequence[Factor]) -> Classifier:
+    """The model with the norms and the dropout of its frozen parts in eval mode: they would go on changing it."""
+    frozen = [each for each in factors if each.setting == "freeze"]
+
+    def has_mode(node: Any) -> bool:
+        return isinstance(node, eqx.Module) and hasattr(node, "inference")
+
+    def set_mode(path: Any, node: Any) -> Any:
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        # By the name of an array that it has, or would have.
+        is_frozen = has_mode(node) and any(each.fits(name) or each.fits(f"{name}.weight") for each in frozen)
+        return eqx.nn.inference_mode(node) if is_frozen else node
+
+    return jax.tree_util.tree_map_with_path(set_mode, model, is_leaf=has_mode) if frozen else model
 
 
 def _initialized(recipe: Recipe, model: Classifier, images: Images) -> Classifier:

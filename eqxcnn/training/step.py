@@ -120,7 +120,7 @@ def train_step(setup: Setup, train: TrainState, batch: Batch) -> TrainState:
     images, labels = model_input(setup, batch, train.step, augment_key)
     (loss, (state, logits)), gradients = setup.value_and_grad(train.model, train.state, images, labels, model_key)
     params = eqx.filter(train.model, eqx.is_inexact_array)
-    updates, opt_state = setup.optimizer.update(gradients, train.opt_state, params)
+    updates, opt_state = _updates(setup.optimizer, gradients, train.opt_state, params, loss)
     model, slow = eqx.apply_updates(train.model, updates), train.slow
     if setup.lookahead is not None:
         assert slow is not None, "lookahead needs a train state that was started with it"
@@ -131,6 +131,15 @@ def train_step(setup: Setup, train: TrainState, batch: Batch) -> TrainState:
         count=train.sums.count + labels.size,
     )
     return TrainState(model, state, opt_state, train.step + 1, sums, slow)
+
+
+def _updates(
+    optimizer: Optimizer, gradients: PyTree, opt_state: PyTree, params: PyTree, loss: Float[Array, ""]
+) -> tuple[PyTree, PyTree]:
+    """The optimiser's updates and new state; one that looks at the loss (a plateau's) is told it."""
+    if isinstance(optimizer, optax.GradientTransformationExtraArgs):
+        return optimizer.update(gradients, opt_state, params, value=loss)
+    return optimizer.update(gradients, opt_state, params)
 
 
 def train_steps(setup: Setup, train: TrainState, batches: Batch) -> TrainState:

@@ -18,7 +18,7 @@ from eqxcnn.inference import ImageClassifier
 from eqxcnn.report import write_report
 from eqxcnn.report.gather import RunRecord, read_run
 from eqxcnn.training import Recipe, load_recipe
-from eqxcnn.training.recipe import list_recipes
+from eqxcnn.training.recipe_files import list_recipes
 from eqxcnn.training.run import read_metrics
 from eqxcnn.weights import write_text_atomically
 

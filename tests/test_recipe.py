@@ -9,7 +9,7 @@ from eqxcnn import zoo
 from eqxcnn.errors import InputError
 from eqxcnn.registry import variant
 from eqxcnn.training import Recipe, list_recipes, load_recipe
-from eqxcnn.training.recipe import to_yaml
+from eqxcnn.training.recipe_files import to_yaml
 
 
 def test_every_shipped_recipe_loads_and_is_of_a_model_that_there_is():
@@ -97,7 +97,7 @@ def test_a_recipe_that_is_not_there_is_named_with_the_nearest():
         ({"schedule": "step", "last_factor": 0.5}, "the `schedule` step has none"),
         ({"schedule": "multistep"}, r"`decay_milestones` .=\[\]. must be epochs above 0"),
         ({"layer_decay": 1.5}, "`layer_decay` .=1.5. must be above 0 and at most 1"),
-        ({"clip_norm": 0.0}, "`clip_norm` .=0.0. must be above 0"),
+        ({"clip_norm": -1.0}, "`clip_norm` .=-1.0. must be 0 or more"),
         ({"batch_size": True}, "`batch_size` .=True. must be a whole number"),
     ],
 )

@@ -23,7 +23,7 @@ from eqxcnn.report import course, figures, gather, write, write_report
 from eqxcnn.report.__main__ import main
 from eqxcnn.report.gather import Verdict, augmented_examples, first_weights, judge_test_split, read_run
 from eqxcnn.training import Evaluator, Recipe
-from eqxcnn.training.recipe import to_yaml
+from eqxcnn.training.recipe_files import to_yaml
 
 #: What the page shows of the course; `training` has them in one.
 CURVES = {"loss", "accuracy", "epoch_time"}

@@ -16,7 +16,7 @@ from eqxcnn import zoo
 from eqxcnn.errors import InputError
 from eqxcnn.inference import ImageClassifier, save
 from eqxcnn.training import load_recipe
-from eqxcnn.training.recipe import recipe_from, to_yaml
+from eqxcnn.training.recipe_files import recipe_from, to_yaml
 
 COMMAND = "python -m eqxcnn.train --recipe mlp --data data/mnist"
 ENVIRONMENT = {

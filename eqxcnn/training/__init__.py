@@ -4,7 +4,8 @@ from .evaluation import Evaluator, Scores
 from .interrupts import Interrupted
 from .job import Job, prepare
 from .loop import Result, fit, resume
-from .recipe import Recipe, list_recipes, load_recipe
+from .recipe import Recipe
+from .recipe_files import list_recipes, load_recipe
 from .step import Setup, Sums, TrainState, autodiff, train_step
 
 __all__ = [

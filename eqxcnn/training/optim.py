@@ -93,11 +93,11 @@ def _matrices(params: PyTree) -> PyTree:
 def _clips(recipe: Recipe) -> list[optax.GradientTransformation]:
     """What keeps gradients small: each value, a filter's beside its weights (AGC), all of them together."""
     stages = []
-    if recipe.clip_value is not None:
+    if recipe.clip_value:
         stages.append(optax.clip(recipe.clip_value))
-    if recipe.clip_agc is not None:
+    if recipe.clip_agc:
         stages.append(_clipped_by_filter(optax.adaptive_grad_clip(recipe.clip_agc)))
-    if recipe.clip_norm is not None:
+    if recipe.clip_norm:
         stages.append(optax.clip_by_global_norm(recipe.clip_norm))
     return stages
 

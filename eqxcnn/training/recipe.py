@@ -2,19 +2,13 @@
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
-
-import yaml
+from typing import Literal, get_type_hints
 
 from .. import registry
-from ..errors import InputError, nearest
+from ..errors import InputError
 from .factors import parse_factors
 from .settings import in_range, keywords, of_type
 from .views import Views
-
-#: Where the recipes that come with the package lie.
-_SHIPPED = Path(__file__).parents[1] / "recipes"
 
 
 @dataclass(frozen=True)
@@ -75,12 +69,12 @@ class Recipe:
     """Decay of kernels and matrices a step, times the learning rate; norms and biases are spared."""
     decay_norms_and_biases: bool = False
     """Whether norms and biases are decayed as well."""
-    clip_norm: float | None = None
-    """Scale the gradients down to this norm of them all together, where it is larger."""
-    clip_value: float | None = None
-    """Cut each number of the gradients off at this size."""
-    clip_agc: float | None = None
-    """Scale each filter's gradient down to this share of its weights' norm, where it is larger (AGC)."""
+    clip_norm: float = 0.0
+    """Scale the gradients down to this norm of them all together, where it is larger; 0 for never."""
+    clip_value: float = 0.0
+    """Cut each number of the gradients off at this size; 0 for never."""
+    clip_agc: float = 0.0
+    """Scale each filter's gradient down to this share of its weights' norm, where it is larger (AGC); 0 for never."""
     accumulate_steps: int = 1
     """Batches whose gradients are averaged for one update, which is then that of one large batch, but for the norms'
     statistics: those are of each batch."""
@@ -134,77 +128,17 @@ class Recipe:
         _check_values(self)
 
 
-def load_recipe(source: str | Path) -> Recipe:
-    """Reads a recipe from a YAML file, or one shipped with the package by its name.
-
-    **Raises:** `InputError` for a missing file, a key that no recipe has, or a value that cannot be.
-    """
-    path = Path(source)
-    if not path.suffix and not path.exists():
-        path = _SHIPPED / f"{source}.yaml"
-        if not path.exists():
-            raise InputError(f"there is no recipe named `{source}`; {nearest(str(source), list_recipes())}")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"the recipe `{source}` cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"the recipe `{source}` is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"the recipe `{source}` must hold lines such as `model: lenet`, not {type(values).__name__}")
-    return recipe_from(values, origin=str(source))
-
-
-def list_recipes() -> list[str]:
-    """Names of the recipes shipped with the package."""
-    return sorted(path.stem for path in _SHIPPED.glob("*.yaml"))
-
-
-def recipe_from(values: dict[str, Any], origin: str) -> Recipe:
-    """A recipe from plain values, refusing unknown keys with the nearest known one; `origin` names them in errors."""
-    known = get_type_hints(Recipe)
-    for name in values:
-        if name not in known:
-            raise InputError(f"`{name}` in the recipe `{origin}` is no setting; {nearest(str(name), known)}")
-    return Recipe(
-        **{name: of_type(name, _from_yaml(value, known[name]), known[name]) for name, value in values.items()}
-    )
-
-
-def to_yaml(recipe: Recipe) -> str:
-    """The recipe as YAML that `load_recipe` reads back to an equal one."""
-    values = dataclasses.asdict(recipe)
-    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-    return yaml.safe_dump(plain, sort_keys=False)
-
-
-def _from_yaml(value: Any, hint: Any) -> Any:
-    """YAML's nearest type to ours: lists become tuples, `1e-3` (text, to YAML) and whole numbers become floats."""
-    options = get_args(hint) if get_origin(hint) is not tuple else (hint,)
-    if isinstance(value, list):
-        item = next((get_args(each)[0] for each in options if get_origin(each) is tuple), None)
-        return tuple(_from_yaml(each, item) for each in value)
-    if isinstance(value, int) and int in options:
-        return value
-    if float in (hint, *options) and isinstance(value, str | int) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
 def _check_values(recipe: Recipe) -> None:
     """Refuses what no run can be made of, naming the setting, its value and the range."""
     registry.check_keywords(recipe.model, keywords("architecture", recipe.architecture))
     positive = (
         "epochs", "batch_size", "learning_rate", "train_images", "steps_per_call", "keep_checkpoints", "power",
-        "decay_epochs", "patience_epochs", "clip_norm", "clip_value", "clip_agc", "accumulate_steps",
+        "decay_epochs", "patience_epochs", "accumulate_steps",
     )  # fmt: skip
     in_range(recipe, positive, "above 0", lambda value: value > 0)
     at_least_zero = (
         "weight_decay", "init_images", "lookahead_every", "first_factor", "last_factor", "checkpoint_seconds",
-        "device_budget",
+        "device_budget", "clip_norm", "clip_value", "clip_agc",
     )  # fmt: skip
     in_range(recipe, at_least_zero, "0 or more", lambda value: value >= 0)
     # JAX makes the same key of seeds that differ by 2**32.

@@ -18,7 +18,8 @@ from filelock import FileLock, Timeout
 from ..errors import InputError
 from ..weights import write_text_atomically
 from .checkpoint import Checkpoints
-from .recipe import Recipe, load_recipe, to_yaml
+from .recipe import Recipe
+from .recipe_files import load_recipe, to_yaml
 
 
 class Run:

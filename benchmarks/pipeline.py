@@ -17,8 +17,9 @@ from eqxcnn.data.sources import find_source
 from eqxcnn.errors import InputError
 from eqxcnn.training import Job, Setup, load_recipe, prepare
 from eqxcnn.training.compile import compiled
+from eqxcnn.training.losses import Targets
 from eqxcnn.training.step import Batch, model_input
-from eqxcnn.types import Images, Labels
+from eqxcnn.types import Images
 
 from .mlp_epoch import Training
 from .timing import RESULTS, Benchmark, Case, Ratio, run
@@ -102,7 +103,7 @@ class Input:
             jax.block_until_ready(self._make(self.job.setup, np.int32(step), batches))
 
 
-def _model_input(setup: Setup, step: Int[Array, ""], batches: Batch) -> tuple[Images, Labels]:
+def _model_input(setup: Setup, step: Int[Array, ""], batches: Batch) -> tuple[Images, Targets]:
     """The input of a call's only step."""
     return model_input(setup, jax.tree.map(lambda leaf: leaf[0], batches), step, jax.random.fold_in(setup.key, step))
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eqxcnn.data import Prefetch, epoch_order, eval_batches, hold_out, train_batches
+from eqxcnn.data import Prefetch, balanced_order, epoch_order, eval_batches, hold_out, train_batches
 from eqxcnn.errors import InputError
 
 
@@ -46,6 +46,18 @@ def test_hold_out_counts_and_seeds():
 def test_hold_out_refuses_a_fraction_that_is_none(fraction):
     with pytest.raises(InputError, match="`fraction`"):
         hold_out(np.zeros(4, np.int32), fraction, 0)
+
+
+def test_a_balanced_order_shows_every_class_as_often():
+    labels = np.array([0] * 900 + [1] * 90 + [3] * 10)
+    order = balanced_order(labels, 1, 0)
+    assert order.shape == (1000,)
+    counts = np.bincount(labels[order])
+    # Four deviations of a count of 1000 draws with a chance of one third.
+    assert counts[2] == 0
+    assert (np.abs(counts[[0, 1, 3]] - 1000 / 3) < 4 * np.sqrt(1000 * 2 / 9)).all()
+    assert order.tolist() == balanced_order(labels, 1, 0).tolist()
+    assert order.tolist() != balanced_order(labels, 1, 1).tolist()
 
 
 def test_epoch_order_is_a_function_of_seed_and_epoch():

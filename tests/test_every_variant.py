@@ -44,6 +44,8 @@ def forgotten():
 
 
 @pytest.mark.slow
+# Eagerly, each operation of a deep DenseNet is compiled for each number of channels.
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("forgotten")
 @pytest.mark.parametrize("name", zoo.list_models())
 def test_a_variant_in_numbers(name, tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from eqxcnn import zoo
 from eqxcnn.errors import InputError
 from eqxcnn.training import Recipe, prepare
+from eqxcnn.training.statistics import with_statistics
 from eqxcnn.training.step import train_step
 from eqxcnn.weights import to_tensors
 
@@ -112,3 +113,44 @@ def test_a_step_tells_the_loss_to_a_plateau_and_accumulates():
 def test_weights_that_cannot_be_set_or_kept_are_refused(change, message):
     with pytest.raises(InputError, match=message):
         prepare(Recipe(data="digits", **change))
+
+
+def test_statistics_of_averaged_weights_are_those_of_one_more_pass():
+    job = prepare(replace(NARROW, average="swa", average_start=0.0, epochs=2))
+    train, step = job.start, eqx.filter_jit(train_step)
+    rows = [each[0] for epoch in range(2) for each in job.batches(epoch, 0)]
+    for each in rows[:2]:
+        train = step(job.setup, train, jnp.asarray(each))
+    after = with_statistics(job, train)
+    assert eqx.tree_equal(after.model, train.averaged[0])
+    assert after.average is None
+
+    # torch's `update_bn`: momentum 1 / n at the n-th batch, which is the mean over all.
+    conv, found = after.model.whiten, []
+    for each in job.all_batches(2):
+        images = (job.train.images[each[0]] / np.float32(255) - job.setup.mean) / job.setup.std
+        maps = jax.nn.gelu(jax.vmap(conv)(images), approximate=False)
+        block = after.model.blocks[0]
+        pooled = jax.vmap(block.pool)(jax.vmap(block.conv1)(maps))
+        found.append((pooled.mean((0, 1, 2)), pooled.var((0, 1, 2), ddof=1)))
+    assert len(found) == job.steps_per_epoch
+    mean, var = (np.mean(each, 0) for each in zip(*found, strict=True))
+    tensors = to_tensors(after.model, after.state)
+    np.testing.assert_allclose(tensors["blocks.0.norm1.running_mean"], mean, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(tensors["blocks.0.norm1.running_var"], var, rtol=1e-3, atol=1e-4)
+
+
+def test_classes_count_by_the_inverse_of_their_images_or_as_told():
+    job = prepare(Recipe(data="digits", class_weights="balanced"))
+    labels = job.train.labels[job.train_rows]
+    weights = np.array(job.recipe.class_weights)
+    np.testing.assert_allclose(weights, len(labels) / 10 / np.bincount(labels), rtol=1e-5)
+    assert weights[labels].mean() == pytest.approx(1, abs=1e-5)
+    assert prepare(job.recipe).recipe == job.recipe
+    with pytest.raises(InputError, match="`class_weights` has 2 numbers, and the data 10 classes"):
+        prepare(Recipe(data="digits", class_weights=(1.0, 2.0)))
+
+
+def test_an_average_of_no_epochs_is_refused():
+    with pytest.raises(InputError, match=r"`average_start` \(=0.9\) leaves no end of an epoch to average among 120"):
+        prepare(replace(NARROW, average="swa", average_start=0.9, epochs=1.5))

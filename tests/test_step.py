@@ -6,8 +6,9 @@ import optax
 import pytest
 
 from eqxcnn import zoo
-from eqxcnn.augment import build, compose
+from eqxcnn.augment import Mix, build, compose
 from eqxcnn.layers import BatchNorm, Conv, global_avg_pool
+from eqxcnn.training.average import Average
 from eqxcnn.training.compile import compiled
 from eqxcnn.training.lookahead import Lookahead
 from eqxcnn.training.step import Setup, TrainState, autodiff, train_step, train_steps
@@ -40,10 +41,10 @@ class Tiny(Classifier):
         return self.head(self.drop(global_avg_pool(x), key=key)), state
 
 
-def setup(optimizer, augment=None, data=(IMAGES, LABELS), value_and_grad=None, lookahead=None):
+def setup(optimizer, augment=None, data=(IMAGES, LABELS), value_and_grad=None, lookahead=None, **more):
     mean, std = jnp.array([0.5]), jnp.array([0.25])
     functions = (value_and_grad or autodiff(), optimizer, augment, lookahead)
-    return Setup(*functions, steps_per_epoch=2, key=jax.random.key(7), mean=mean, std=std, data=data)
+    return Setup(*functions, steps_per_epoch=2, key=jax.random.key(7), mean=mean, std=std, data=data, **more)
 
 
 def start(optimizer, make=lambda key: Tiny(key=key)):
@@ -164,6 +165,61 @@ def test_lookahead_calls_model_and_state_back_and_the_optimiser_goes_on():
     third = train_step(fixed, second, rows)
     assert_equal((third.model, third.state), (second.model, second.state))
     assert not np.array_equal(leaves(third.opt_state)[0], leaves(second.opt_state)[0])
+
+
+def test_mixed_images_and_their_labels_reach_the_loss():
+    seen = []
+
+    def value_and_grad(model, state, images, targets, key):
+        seen.append((images, targets))
+        return autodiff()(model, state, images, targets, key)
+
+    rows = jnp.array([3, 4, 5, 6])
+    after = train_step(
+        setup(optax.sgd(0.1), value_and_grad=value_and_grad, mix=Mix(mixup=1.0)), start(optax.sgd(0.1)), rows
+    )
+    ((images, targets),) = seen
+    share = targets.share[:, None, None, None]
+    plain = IMAGES[rows].astype(jnp.float32) / 255
+    expected = (share * plain + (1 - share) * jnp.roll(plain, 1, 0) - 0.5) / 0.25
+    np.testing.assert_allclose(images, expected, atol=1e-5)
+    np.testing.assert_array_equal(targets.own, LABELS[rows])
+    np.testing.assert_array_equal(targets.other, LABELS[jnp.array([6, 3, 4, 5])])
+    assert int(after.sums.count) == 4
+
+
+def averaged(average, steps):
+    """The weights after each step, and the average after the last."""
+    optimizer = optax.sgd(0.1, 0.9)
+    plain = start(optimizer)
+    train = TrainState.start(plain.model, plain.state, optimizer, has_average=True)
+    seen, fixed = [], setup(optimizer, average=average)
+    for step in range(steps):
+        train = train_step(fixed, train, jnp.arange(6) + 6 * (step % 2))
+        seen.append(leaves(eqx.filter((train.model, train.state), eqx.is_inexact_array)))
+    return plain, seen, train
+
+
+def test_a_moving_average_follows_weights_and_statistics_and_changes_nothing():
+    plain, seen, train = averaged(Average("ema", decay=0.3, start=0, every=2), 4)
+    expected = leaves(eqx.filter((plain.model, plain.state), eqx.is_inexact_array))
+    for step, now in enumerate(seen, 1):
+        kept = min(0.3, (1 + step) / (10 + step))  # 2/11, 1/4, 0.3, 0.3
+        expected = [kept * old + (1 - kept) * new for old, new in zip(expected, now, strict=True)]
+    for one, other in zip(leaves(eqx.filter(train.averaged, eqx.is_inexact_array)), expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    _, without, _ = averaged(Average("swa", decay=0.3, start=0, every=2), 4)
+    for one, other in zip(seen[-1], without[-1], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_plain_average_is_of_the_ends_of_epochs_from_its_start_on():
+    _, seen, train = averaged(Average("swa", decay=0.0, start=3, every=2), 7)
+    # Epochs end after 2, 4 and 6 steps.
+    for one, fourth, sixth in zip(leaves(train.average), seen[3], seen[5], strict=True):
+        np.testing.assert_allclose(one, (fourth + sixth) / 2, rtol=1e-5, atol=1e-6)
+    _, seen, train = averaged(Average("swa", decay=0.0, start=3, every=2), 2)
+    assert_equal(train.average, tuple(seen[-1]))
 
 
 def test_bfloat16_is_float32_within_its_error_and_keeps_the_weights_in_float32():

@@ -10,17 +10,20 @@ from .geometry import (
     random_resized_crop,
     random_rot90,
 )
+from .mix import Mix, partners
 from .policy import AUGMENTS, build, compose
 from .visit import VisitAugment
 
 __all__ = [
     "AUGMENTS",
+    "Mix",
     "VisitAugment",
     "alternating_flip",
     "brightness",
     "build",
     "compose",
     "cutout",
+    "partners",
     "random_brightness",
     "random_contrast",
     "random_crop",

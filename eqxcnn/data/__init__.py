@@ -1,6 +1,6 @@
 """Data sets as arrays: where rows come from, their decoding and its cache, and the order of batches."""
 
-from .batches import Prefetch, epoch_order, eval_batches, hold_out, train_batches
+from .batches import Prefetch, balanced_order, epoch_order, eval_batches, hold_out, train_batches
 from .dataset import DataSet, load, open_source
 from .decode import decode_image
 from .records import DataInfo, Split
@@ -13,6 +13,7 @@ __all__ = [
     "Prefetch",
     "Source",
     "Split",
+    "balanced_order",
     "decode_image",
     "epoch_order",
     "eval_batches",

@@ -43,6 +43,20 @@ def epoch_order(n: int, seed: int, epoch: int, shuffle: bool = True) -> Int32[np
     return np.random.default_rng([seed, epoch]).permutation(n).astype(np.int32)
 
 
+def balanced_order(labels: Integer[np.ndarray, " n"], seed: int, epoch: int) -> Int32[np.ndarray, " n"]:
+    """As many rows as there are, drawn with replacement so that each class there is comes as often; likewise repeated.
+
+    **Arguments:**
+
+    - `labels`: the class of each row.
+    - `seed`, `epoch`: as for `epoch_order`.
+    """
+    images = np.bincount(labels)
+    chance = 1 / images[labels]
+    rng = np.random.default_rng([seed, epoch])
+    return rng.choice(len(labels), len(labels), p=chance / chance.sum()).astype(np.int32)
+
+
 def train_batches(order: Int32[np.ndarray, " n"], batch_size: int) -> Int32[np.ndarray, "k {batch_size}"]:
     """Cuts an epoch's order into full batches; the rows that fill none are left out.
 

@@ -4,25 +4,36 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from .. import augment, manual, registry
-from ..data import DataInfo, DataSet, Prefetch, Split, epoch_order, hold_out, open_source, train_batches
+from .. import augment, registry
+from ..data import (
+    DataInfo,
+    DataSet,
+    Prefetch,
+    Split,
+    balanced_order,
+    epoch_order,
+    hold_out,
+    open_source,
+    train_batches,
+)  # fmt: skip
 from ..data.batches import StreamedBatch
 from ..errors import InputError
-from ..types import Classifier
+from .average import Average
 from .compile import compiled_once
 from .lookahead import Lookahead
+from .objective import class_weights, mix, value_and_grad
 from .optim import make_optimizer
 from .recipe import Recipe
 from .schedules import schedule_shape
 from .start import first_state
-from .step import Setup, TrainState, ValueAndGrad, autodiff
+from .step import Setup, TrainState
 
 #: Rows, or images, labels and rows, of the `k` steps of a call, on their way to the device.
 HostBatch: TypeAlias = Int[np.ndarray, "k b"] | StreamedBatch
@@ -71,9 +82,17 @@ class Job:
 
     def batches(self, epoch: int, first: int) -> Iterator[HostBatch]:
         """What remains of an epoch from its step `first` on, the batches of all steps of a call stacked."""
-        order = epoch_order(len(self.train_rows), self.recipe.seed, epoch, shuffle=self.recipe.shuffle)
         last = self.steps - epoch * self.steps_per_epoch
-        rows = self.train_rows[train_batches(order, self.recipe.batch_size)].astype(np.int32)[first:last]
+        return self.all_batches(epoch, slice(first, last))
+
+    def all_batches(self, epoch: int, steps: slice = slice(None)) -> Iterator[HostBatch]:
+        """The same for any epoch, whether or not the run comes to it, and for these steps of it."""
+        recipe, count = self.recipe, len(self.train_rows)
+        if recipe.sampling == "balanced":
+            order = balanced_order(self.train.labels[self.train_rows], recipe.seed, epoch)
+        else:
+            order = epoch_order(count, recipe.seed, epoch, shuffle=recipe.shuffle)
+        rows = self.train_rows[train_batches(order, self.recipe.batch_size)].astype(np.int32)[steps]
         calls = np.split(rows, range(self.steps_per_call, len(rows), self.steps_per_call))
         return iter(calls if self.setup.data is not None else Prefetch(self.train.images, self.train.labels, calls))
 
@@ -104,11 +123,13 @@ def prepare(recipe: Recipe) -> Job:
     steps = max(math.ceil(round(epochs * steps_per_epoch, 6)), 1)
     optimizer = make_optimizer(recipe, steps, steps_per_epoch)
     lookahead = Lookahead(recipe.lookahead_every, recipe.lookahead_decay, steps) if recipe.lookahead_every else None
+    average = _average(recipe, steps, steps_per_epoch)
+    weights = class_weights(recipe, train.labels[train_rows], source.info)
     first = train.images[_init_rows(recipe, train_rows)]
     begin = partial(first_state, recipe, source.info, image_size, optimizer, moments)
     start, step_key = compiled_once(begin)(first, jax.random.key(recipe.seed))
     setup = Setup(
-        value_and_grad=_value_and_grad(recipe, start.model),
+        value_and_grad=value_and_grad(recipe, start.model, weights),
         optimizer=optimizer,
         augment=transform,
         lookahead=lookahead,
@@ -117,10 +138,13 @@ def prepare(recipe: Recipe) -> Job:
         mean=moments[0],
         std=moments[1],
         data=_on_device(recipe, train),
+        mix=mix(recipe),
+        average=average,
     )
     resolved = replace(
         recipe, data=source.info.source, epochs=epochs, steps_per_call=steps_per_call, image_size=image_size,
-        mean=mean, std=std, train_images=recipe.train_images or len(train.labels), **schedule_shape(recipe),
+        mean=mean, std=std, class_weights=weights, train_images=recipe.train_images or len(train.labels),
+        **schedule_shape(recipe),
     )  # fmt: skip
     return Job(
         resolved, steps, steps_per_call, image_size, source.info, train, test, train_rows, validation,
@@ -202,13 +226,17 @@ def pixel_statistics(
     return mean / 255, np.where(std == 0, 255, std) / 255
 
 
-def _value_and_grad(recipe: Recipe, model: Classifier) -> ValueAndGrad:
-    """How the step gets its gradients."""
-    if recipe.gradients == "autodiff":
-        return autodiff(recipe.label_smoothing, jnp.bfloat16 if recipe.precision == "bf16" else jnp.float32)
-    if not isinstance(model, manual.HandDerived):
-        raise InputError(f"`gradients` (='by_hand'): `{recipe.model}` has no backward pass of its own, `scratch` has")
-    return cast(ValueAndGrad, partial(manual.value_and_grad, label_smoothing=recipe.label_smoothing))
+def _average(recipe: Recipe, steps: int, steps_per_epoch: int) -> Average | None:
+    """The average of the weights that the recipe keeps, if any."""
+    if recipe.average == "none":
+        return None
+    start = math.ceil(round(recipe.average_start * steps, 6))
+    if recipe.average == "swa" and steps // steps_per_epoch * steps_per_epoch < max(start, 1):
+        raise InputError(
+            f"`average_start` (={recipe.average_start}) leaves no end of an epoch to average among {steps:,} steps: "
+            "give less, or more `epochs`"
+        )
+    return Average(recipe.average, recipe.average_decay, start, steps_per_epoch)
 
 
 def _on_device(recipe: Recipe, train: Split) -> tuple[jax.Array, jax.Array] | None:

@@ -20,6 +20,7 @@ from .progress import TrainingProgress, say
 from .recipe import Recipe
 from .run import Run
 from .settings import keywords
+from .statistics import with_statistics
 from .step import Setup, Sums, TrainState, train_steps
 
 
@@ -79,7 +80,9 @@ def _train(job: Job, run: Run, train: TrainState, started: float) -> Result:
         loop = _Loop(job, run, evaluator, interrupts, progress)
         for epoch in range(done, job.epochs):
             train = loop.epoch(epoch, train)
-        test = tester(train.model, train.state, job.test.images, job.test.labels)
+        if job.setup.average is not None and job.setup.average.kind == "swa":
+            train = with_statistics(job, train)
+        test = tester(*train.averaged, job.test.images, job.test.labels)
         last = {"test_loss": test.loss, "test_accuracy": test.accuracy, "test_count": test.count}
         # From the call to here: decoding, compiling, training and evaluation. A resumed run tells its own part only.
         run.log(last | {"from_step": first, "wall_seconds": round(monotonic() - started, 3)})
@@ -140,7 +143,9 @@ class _Loop:
         if len(self._job.validation_rows):
             job = self._job
             split = job.validation
-            scores = self._evaluator(train.model, train.state, split.images, split.labels, job.validation_rows)
+            # What has no statistics of its own yet would be told worse than it is.
+            seen = (train.model, train.state) if job.recipe.average == "swa" else train.averaged
+            scores = self._evaluator(*seen, split.images, split.labels, job.validation_rows)
             row |= {"validation_loss": scores.loss, "validation_accuracy": scores.accuracy}
         return row
 
@@ -165,12 +170,13 @@ def _opening(job: Job, run: Run, first: int) -> str:
 
 def _save(job: Job, run: Run, train: TrainState) -> None:
     """Writes the trained classifier to the run's `model/`, which also marks the run as finished."""
+    model, state = train.averaged
     save(
         run.folder / "model",
         ImageClassifier(
             name=job.recipe.model,
-            model=train.model,
-            state=train.state,
+            model=model,
+            state=state,
             mean=job.setup.mean,
             std=job.setup.std,
             image_size=job.image_size,

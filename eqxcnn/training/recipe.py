@@ -82,10 +82,35 @@ class Recipe:
     """Call the weights back to a slow copy of them, which follows, every so many steps (Lookahead); 0 for never."""
     lookahead_decay: float = 0.95
     """What the slow copy keeps of itself a step, at the end of the run; before that less, by the cube of the time."""
+    average: Literal["none", "ema", "swa"] = "none"
+    """Test and keep an average of the weights: a moving one (`ema`), or the mean over the ends of the last epochs, with
+    running statistics found anew (`swa`)."""
+    average_decay: float = 0.999
+    """What a moving average keeps of itself a step; less of it in the first steps."""
+    average_start: float = 0.75
+    """Share of the run before the first epoch's end that counts in `swa`."""
+    loss: Literal["cross_entropy", "bce", "focal"] = "cross_entropy"
+    """What is minimised: cross-entropy of the softmax, binary cross-entropy of each class, or the focal loss."""
+    focal_gamma: float = 2.0
+    """How little the focal loss minds what is right already."""
     label_smoothing: float = 0.1
     """Share of every label spread evenly over all classes."""
+    class_weights: tuple[float, ...] | Literal["balanced"] = ()
+    """How much each class counts in the loss, in the order of the data's classes; `balanced` is the inverse of how many
+    images it has, with a mean of 1 over the images."""
+    sampling: Literal["uniform", "balanced"] = "uniform"
+    """Which images an epoch shows: each once, or as many, drawn with replacement, of every class about the same."""
     augment: tuple[str, ...] = ()
     """Random transforms of each training image in order, such as `flip_horizontal` or `random_crop(padding=2)`."""
+    mixup: float = 0.0
+    """Add two images of a batch in shares from a Beta distribution with this alpha; 0 for never."""
+    cutmix: float = 0.0
+    """Put a box of another image of the batch on each, of an area from a Beta distribution with this alpha; 0 for
+    never."""
+    mix_probability: float = 1.0
+    """How likely an image is mixed, where `mixup` or `cutmix` are on."""
+    mix_switch: float = 0.5
+    """How likely a mixed image is cut, where both are on."""
     image_size: tuple[int, int] | None = None
     """Height and width in pixels that images are resized to; by default the data's, or the model's where sizes vary."""
     mean: tuple[float, ...] | None = None
@@ -138,15 +163,21 @@ def _check_values(recipe: Recipe) -> None:
     in_range(recipe, positive, "above 0", lambda value: value > 0)
     at_least_zero = (
         "weight_decay", "init_images", "lookahead_every", "first_factor", "last_factor", "checkpoint_seconds",
-        "device_budget", "clip_norm", "clip_value", "clip_agc",
+        "device_budget", "clip_norm", "clip_value", "clip_agc", "mixup", "cutmix", "focal_gamma",
     )  # fmt: skip
     in_range(recipe, at_least_zero, "0 or more", lambda value: value >= 0)
     # JAX makes the same key of seeds that differ by 2**32.
     in_range(recipe, ("seed",), f"from 0 to {2**32 - 1}", lambda value: 0 <= value < 2**32)
-    below_one = ("momentum", "label_smoothing", "validation", "warmup_share", "lookahead_decay")
+    below_one = (
+        "momentum", "label_smoothing", "validation", "warmup_share", "lookahead_decay", "average_decay",
+        "average_start",
+    )  # fmt: skip
     in_range(recipe, below_one, "0 or more and below 1", lambda value: 0 <= value < 1)
     in_range(recipe, ("layer_decay", "decay_rate"), "above 0 and at most 1", lambda value: 0 < value <= 1)
+    in_range(recipe, ("mix_probability", "mix_switch"), "from 0 to 1", lambda value: 0 <= value <= 1)
     parse_factors(recipe.learning_rate_factors)
+    if isinstance(recipe.class_weights, tuple) and min(recipe.class_weights, default=1) <= 0:
+        raise InputError(f"`class_weights` (={list(recipe.class_weights)}) must be numbers above 0, one a class")
     if recipe.schedule in ("constant", "step", "multistep", "plateau") and recipe.last_factor not in (None, 1):
         raise InputError(
             f"`last_factor` (={recipe.last_factor}) is where a fall ends, and the `schedule` {recipe.schedule} has "
@@ -179,7 +210,7 @@ def _check_by_hand(recipe: Recipe) -> None:
     usual = {field.name: field.default for field in dataclasses.fields(Recipe)}
     for name in (
         "learning_rate_factors", "freeze", "layer_decay", "clip_norm", "clip_value", "clip_agc", "accumulate_steps",
-        "precision",
+        "precision", "loss", "class_weights", "mixup", "cutmix",
     ):  # fmt: skip
         if getattr(recipe, name) != usual[name]:
             raise InputError(f"`gradients` (='by_hand') knows no `{name}`: leave it out")

@@ -49,7 +49,8 @@ def first_state(
     model = frozen_in_eval(model, parse_factors(recipe.learning_rate_factors, recipe.freeze))
     if recipe.init_images:
         model = _initialized(recipe, model, normalize(pixels, *moments))
-    return TrainState.start(model, state, optimizer, has_lookahead=recipe.lookahead_every > 0), step_key
+    kept = {"has_lookahead": recipe.lookahead_every > 0, "has_average": recipe.average != "none"}
+    return TrainState.start(model, state, optimizer, **kept), step_key
 
 
 def frozen_in_eval(model: Classifier, factors: Sequence[Factor]) -> Classifier:

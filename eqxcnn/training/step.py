@@ -12,21 +12,24 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PyTree, UInt8
 
 from .. import manual
-from ..augment import VisitAugment
+from ..augment import Mix, VisitAugment, partners
 from ..forward import forward, normalize
 from ..types import BatchLogits, Classifier, Image, Images, Key, Labels, Pixels, Visit
+from .average import Average
 from .lookahead import Lookahead, Weights
-from .losses import cross_entropy
+from .losses import Loss, MixedLabels, Targets
 
-#: `(model, state, images, labels, key) -> ((loss, (state, logits)), gradients)`, the loss being the batch's mean.
+#: `(model, state, images, targets, key) -> ((loss, (state, logits)), gradients)`, the loss being the batch's mean.
 ValueAndGrad: TypeAlias = Callable[
-    [Classifier, eqx.nn.State, Images, Labels, Key],
+    [Classifier, eqx.nn.State, Images, Targets, Key],
     tuple[tuple[Float[Array, ""], tuple[eqx.nn.State, BatchLogits]], PyTree],
 ]
 #: What optax calls a gradient transformation, or the pair of functions in its place that `eqxcnn.manual` has.
 Optimizer: TypeAlias = optax.GradientTransformation | manual.Optimizer
 #: Rows of the images that live on the device, or a batch of images, labels and rows when they do not.
 Batch: TypeAlias = Int[Array, "*k b"] | tuple[UInt8[Array, "*k b h w c"], Int[Array, "*k b"], Int[Array, "*k b"]]
+
+_CROSS_ENTROPY = Loss()
 
 
 class Setup(eqx.Module):
@@ -41,6 +44,8 @@ class Setup(eqx.Module):
     mean: Float[Array, " c"]
     std: Float[Array, " c"]
     data: tuple[Pixels, Labels] | None
+    mix: Mix | None = eqx.field(static=True, default=None)
+    average: Average | None = eqx.field(static=True, default=None)
 
 
 class Sums(eqx.Module):
@@ -61,6 +66,7 @@ class TrainState(eqx.Module):
 
     - `sums`: those of the epoch under way.
     - `slow`: what `Lookahead` keeps of model and state, where there is one.
+    - `average`: what `Average` keeps of them.
     """
 
     model: Classifier
@@ -69,27 +75,39 @@ class TrainState(eqx.Module):
     step: Int[Array, ""]
     sums: Sums
     slow: Weights | None
+    average: Weights | None = None
 
     @staticmethod
     def start(
-        model: Classifier, state: eqx.nn.State, optimizer: Optimizer, has_lookahead: bool = False
+        model: Classifier,
+        state: eqx.nn.State,
+        optimizer: Optimizer,
+        has_lookahead: bool = False,
+        has_average: bool = False,
     ) -> "TrainState":
         """The state before the first step."""
         opt_state = optimizer.init(eqx.filter(model, eqx.is_inexact_array))
         slow = Lookahead.start((model, state)) if has_lookahead else None
-        return TrainState(model, state, opt_state, jnp.zeros((), jnp.int32), Sums.zero(), slow)
+        average = Lookahead.start((model, state)) if has_average else None
+        return TrainState(model, state, opt_state, jnp.zeros((), jnp.int32), Sums.zero(), slow, average)
+
+    @property
+    def averaged(self) -> tuple[Classifier, eqx.nn.State]:
+        """Model and state with the average's numbers, where there is one."""
+        rest = eqx.filter((self.model, self.state), eqx.is_inexact_array, inverse=True)
+        return (self.model, self.state) if self.average is None else eqx.combine(self.average, rest)
 
 
 def mean_loss(
     model: Classifier,
     state: eqx.nn.State,
     images: Images,
-    labels: Labels,
+    targets: Targets,
     key: Key,
-    label_smoothing: float = 0.0,
+    loss: Loss = _CROSS_ENTROPY,
     dtype: DTypeLike = jnp.float32,
 ) -> tuple[Float[Array, ""], tuple[eqx.nn.State, BatchLogits]]:
-    """A batch's mean cross-entropy, with the new state and the scores beside it.
+    """A batch's mean loss, with the new state and the scores beside it.
 
     The network computes in `dtype`. Its parameters are cast on the way in, so their gradients come back in the dtype
     that the parameters have; `state` is as it was, and the loss and the scores are in float32.
@@ -97,12 +115,12 @@ def mean_loss(
     model, images = _cast((model, images), dtype)
     logits, state = forward(model, state, images, key=key)
     logits = logits.astype(jnp.float32)
-    return cross_entropy(logits, labels, label_smoothing).mean(), (state, logits)
+    return loss(logits, targets), (state, logits)
 
 
-def autodiff(label_smoothing: float = 0.0, dtype: DTypeLike = jnp.float32) -> ValueAndGrad:
+def autodiff(loss: Loss = _CROSS_ENTROPY, dtype: DTypeLike = jnp.float32) -> ValueAndGrad:
     """The value-and-gradient function of `mean_loss` by automatic differentiation."""
-    return eqx.filter_value_and_grad(partial(mean_loss, label_smoothing=label_smoothing, dtype=dtype), has_aux=True)
+    return eqx.filter_value_and_grad(partial(mean_loss, loss=loss, dtype=dtype), has_aux=True)
 
 
 def _cast(tree: PyTree, dtype: DTypeLike) -> Any:
@@ -117,20 +135,24 @@ def train_step(setup: Setup, train: TrainState, batch: Batch) -> TrainState:
     generator's state.
     """
     augment_key, model_key = jax.random.split(jax.random.fold_in(setup.key, train.step))
-    images, labels = model_input(setup, batch, train.step, augment_key)
-    (loss, (state, logits)), gradients = setup.value_and_grad(train.model, train.state, images, labels, model_key)
+    images, targets = model_input(setup, batch, train.step, augment_key)
+    (loss, (state, logits)), gradients = setup.value_and_grad(train.model, train.state, images, targets, model_key)
     params = eqx.filter(train.model, eqx.is_inexact_array)
     updates, opt_state = _updates(setup.optimizer, gradients, train.opt_state, params, loss)
-    model, slow = eqx.apply_updates(train.model, updates), train.slow
+    model, slow, average = eqx.apply_updates(train.model, updates), train.slow, train.average
     if setup.lookahead is not None:
         assert slow is not None, "lookahead needs a train state that was started with it"
         slow, (model, state) = setup.lookahead(slow, (model, state), train.step + 1)
+    if setup.average is not None:
+        assert average is not None, "an average needs a train state that was started with it"
+        average = setup.average(average, (model, state), train.step + 1)
+    labels = targets.own if isinstance(targets, MixedLabels) else targets
     sums = Sums(
         loss=train.sums.loss + loss * labels.size,
         correct=train.sums.correct + (logits.argmax(-1) == labels).sum(),
         count=train.sums.count + labels.size,
     )
-    return TrainState(model, state, opt_state, train.step + 1, sums, slow)
+    return TrainState(model, state, opt_state, train.step + 1, sums, slow, average)
 
 
 def _updates(
@@ -156,10 +178,15 @@ def train_steps(setup: Setup, train: TrainState, batches: Batch) -> TrainState:
     return eqx.combine(jax.lax.scan(body, arrays, batches)[0], rest)
 
 
-def model_input(setup: Setup, batch: Batch, step: Int[Array, ""], key: Key) -> tuple[Images, Labels]:
-    """A batch as the model sees it: `[b h w c]` taken, augmented under `key` and normalised, and its labels `[b]`."""
+def model_input(setup: Setup, batch: Batch, step: Int[Array, ""], key: Key) -> tuple[Images, Targets]:
+    """A batch as the model sees it: `[b h w c]` taken, augmented and mixed under `key`, normalised; and its labels."""
     pixels, labels, rows = batch if isinstance(batch, tuple) else _take(setup.data, batch)
-    return normalize(_augmented(setup, pixels, rows, step, key), setup.mean, setup.std), labels
+    images = _augmented(setup, pixels, rows, step, key)
+    if setup.mix is None:
+        return normalize(images, setup.mean, setup.std), labels
+    floats = images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
+    mixed, share = setup.mix(floats, jax.random.fold_in(key, 0))
+    return normalize(mixed, setup.mean, setup.std), MixedLabels(labels, partners(labels), share)
 
 
 def _take(

@@ -2,6 +2,7 @@
 
 import multiprocessing
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -42,18 +43,16 @@ class Apart:
 def _serve(end: Connection) -> None:
     """Makes or calls what is asked for, until nobody asks any more."""
     made: list[Callable[[int], None]] = []
-    while True:
-        try:
+    with suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
+        while True:
             what, arguments = end.recv()
-        except EOFError:
-            return
-        try:
-            if isinstance(what, int):
-                made[what](*arguments)
+            try:
+                if isinstance(what, int):
+                    made[what](*arguments)
+                else:
+                    made.append(what(*arguments))
+            except Exception as error:
+                # Not every exception can be sent.
+                end.send(error if isinstance(error, InputError) else InputError(f"{type(error).__name__}: {error}"))
             else:
-                made.append(what(*arguments))
-        except Exception as error:
-            # Not every exception can be sent.
-            end.send(error if isinstance(error, InputError) else InputError(f"{type(error).__name__}: {error}"))
-        else:
-            end.send(None)
+                end.send(None)

@@ -33,6 +33,8 @@ def torch_step(workload: Workload, form: str, channels: str) -> Callable[[int], 
     net: Any = NETS[workload.net]() if workload.net in NETS else need("torchvision").models.get_model(workload.net)
     net = net.to(device).to(memory_format=_FORMATS[channels])
     optimizer = _optimizer(workload, net, fused=device.type == "cuda")
+    # The networks here are of one class, `nn.Sequential`, and torch would take them for one compiled again and again.
+    torch._dynamo.config.recompile_limit = 1000
     run: Any = torch.compile(net) if form == "compiled" else net
     is_narrow = workload.precision == "bf16"
 

@@ -140,6 +140,7 @@ def prepare(recipe: Recipe) -> Job:
         data=_on_device(recipe, train),
         mix=mix(recipe),
         average=average,
+        skips_nan=recipe.on_nan == "skip",
     )
     resolved = replace(
         recipe, data=source.info.source, epochs=epochs, steps_per_call=steps_per_call, image_size=image_size,

@@ -22,6 +22,7 @@ from .run import Run
 from .settings import keywords
 from .statistics import with_statistics
 from .step import Setup, Sums, TrainState, train_steps
+from .stopping import best_epoch, check_finite, is_enough
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,13 @@ def _train(job: Job, run: Run, train: TrainState, started: float) -> Result:
         say(_opening(job, run, first), progress.console)
         loop = _Loop(job, run, evaluator, interrupts, progress)
         for epoch in range(done, job.epochs):
+            if is_enough(recipe, run.metrics):
+                words = f"{recipe.monitor} has not become better for {recipe.early_stop_epochs} epochs: stopping"
+                say(words, progress.console)
+                break
             train = loop.epoch(epoch, train)
+        if recipe.keep == "best":
+            train = loop.best(train)
         if job.setup.average is not None and job.setup.average.kind == "swa":
             train = with_statistics(job, train)
         test = tester(*train.averaged, job.test.images, job.test.labels)
@@ -114,15 +121,27 @@ class _Loop:
         row = self._row(epoch, train, (done - first) * job.recipe.batch_size, started)
         self._run.log(row)
         self._progress.epoch(row)
+        if job.recipe.keep == "best" and best_epoch(job.recipe, self._run.metrics) == epoch + 1:
+            self._run.best.save(int(train.step), train)
         train = replace(train, sums=Sums.zero())
         self._checkpoint(train)
         return train
+
+    def best(self, train: TrainState) -> TrainState:
+        """The train state of the best epoch, or the last one where no epoch had a metric."""
+        restored = self._run.best.restore_latest(self._job.start, notify=say)
+        if restored is None:
+            return train
+        epoch, monitor = self._job.epochs_after(restored[0]), self._job.recipe.monitor
+        say(f"epoch {epoch} had the best {monitor}: its weights are kept", self._progress.console)
+        return restored[1]
 
     def _checkpoint(self, train: TrainState) -> None:
         """Saves when asked to stop, or when the last save is long enough ago."""
         stopped = self._interrupts.received
         if stopped is None and monotonic() - self._saved < self._job.recipe.checkpoint_seconds:
             return
+        self._check(train)
         self._run.checkpoints.save(int(train.step), train)
         self._saved = monotonic()
         if stopped is not None:
@@ -130,6 +149,7 @@ class _Loop:
 
     def _row(self, epoch: int, train: TrainState, images: int, started: float) -> dict[str, Any]:
         """The epoch's metrics; reading the sums waits for its last step, so the time is honest."""
+        self._check(train)
         count = int(train.sums.count)
         seconds = monotonic() - started
         row = {
@@ -140,6 +160,8 @@ class _Loop:
             "seconds": round(seconds, 3),
             "images_per_second": round(images / seconds, 1),
         }
+        if failed := int(train.sums.failed):
+            row["skipped_steps"] = failed
         if len(self._job.validation_rows):
             job = self._job
             split = job.validation
@@ -148,6 +170,9 @@ class _Loop:
             scores = self._evaluator(*seen, split.images, split.labels, job.validation_rows)
             row |= {"validation_loss": scores.loss, "validation_accuracy": scores.accuracy}
         return row
+
+    def _check(self, train: TrainState) -> None:
+        check_finite(self._job.recipe, train, self._run.checkpoints, self._job.steps_per_epoch)
 
 
 def _uncompiled(setup: Setup, train: TrainState, batches: HostBatch) -> TrainState:

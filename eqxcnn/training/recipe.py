@@ -133,6 +133,16 @@ class Recipe:
     """Decides initial weights, hold-out, order, augmentation and dropout."""
     shuffle: bool = True
     """Whether each epoch has an order of its own."""
+    monitor: Literal["validation_accuracy", "validation_loss", "train_accuracy", "train_loss"] = "validation_accuracy"
+    """What `early_stop_epochs` and `keep` go by."""
+    early_stop_epochs: int = 0
+    """Stop after so many epochs in which `monitor` has not become better; 0 for never."""
+    early_stop_delta: float = 0.0
+    """By how much it must become better to count as that."""
+    keep: Literal["last", "best"] = "last"
+    """Which weights are tested and kept: those at the end, or those of the epoch with the best `monitor`."""
+    on_nan: Literal["stop", "skip"] = "stop"
+    """What to do when a loss is no number, or with `skip` a gradient: stop the run, or leave that step out."""
     on_bad_image: Literal["stop", "skip"] = "stop"
     """What to do with an image that cannot be decoded or has no label."""
     jit: bool = True
@@ -164,6 +174,7 @@ def _check_values(recipe: Recipe) -> None:
     at_least_zero = (
         "weight_decay", "init_images", "lookahead_every", "first_factor", "last_factor", "checkpoint_seconds",
         "device_budget", "clip_norm", "clip_value", "clip_agc", "mixup", "cutmix", "focal_gamma",
+        "early_stop_epochs", "early_stop_delta",
     )  # fmt: skip
     in_range(recipe, at_least_zero, "0 or more", lambda value: value >= 0)
     # JAX makes the same key of seeds that differ by 2**32.
@@ -190,6 +201,13 @@ def _check_values(recipe: Recipe) -> None:
         )
     if recipe.gradients == "by_hand":
         _check_by_hand(recipe)
+    if recipe.keep == "best" and recipe.average == "swa":
+        raise InputError("`keep` (='best') and `average` (='swa') do not go together: the mean comes at the end")
+    if (recipe.early_stop_epochs or recipe.keep == "best") and not recipe.validation and "valid" in recipe.monitor:
+        raise InputError(
+            f"`monitor` (={recipe.monitor!r}) needs images that are not trained on: give a `validation` above 0, or "
+            "monitor train_loss"
+        )
     if (recipe.mean is None) != (recipe.std is None):
         raise InputError("`mean` and `std` go together: give both, or neither to have them measured")
     if recipe.std is not None and min(recipe.std, default=0) <= 0:

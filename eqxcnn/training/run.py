@@ -28,11 +28,13 @@ class Run:
     - `folder`: the run's path.
     - `recipe`: what it was started with, every setting resolved.
     - `checkpoints`: what a resumed run starts from.
+    - `best`: the train state at the end of the best epoch, where the recipe keeps that.
     """
 
     def __init__(self, folder: Path, recipe: Recipe):
         self.folder, self.recipe = folder, recipe
         self.checkpoints = Checkpoints(folder / "checkpoints", keep=recipe.keep_checkpoints)
+        self.best = Checkpoints(folder / "best", keep=1)
         self._lock = FileLock(folder / ".lock")
         try:
             self._lock.acquire(timeout=0)

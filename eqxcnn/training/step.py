@@ -1,6 +1,7 @@
 """One training step, as a pure function of (what is fixed, what is learnt, a batch)."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, PyTree, UInt8
+from jaxtyping import Array, Bool, Float, Int, PyTree, UInt8
 
 from .. import manual
 from ..augment import Mix, VisitAugment, partners
@@ -46,19 +47,38 @@ class Setup(eqx.Module):
     data: tuple[Pixels, Labels] | None
     mix: Mix | None = eqx.field(static=True, default=None)
     average: Average | None = eqx.field(static=True, default=None)
+    skips_nan: bool = eqx.field(static=True, default=False)
 
 
 class Sums(eqx.Module):
-    """Sums over examples, kept on the device and divided once when somebody reads them."""
+    """Sums over examples, kept on the device and divided once when somebody reads them.
+
+    - `failed`, `first_failed`: how many steps gave a loss that is no number, and the first of them, counted from 1.
+    """
 
     loss: Float[Array, ""]
     correct: Int[Array, ""]
     count: Int[Array, ""]
+    failed: Int[Array, ""]
+    first_failed: Int[Array, ""]
 
     @staticmethod
     def zero() -> "Sums":
         """Nothing summed yet."""
-        return Sums(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+        return Sums(jnp.zeros((), jnp.float32), *(jnp.zeros((), jnp.int32) for _ in range(4)))
+
+    def plus(
+        self, loss: Float[Array, ""], correct: Int[Array, ""], count: int, step: Int[Array, ""], is_finite: Array
+    ) -> "Sums":
+        """The sums after a step of a batch with this mean loss."""
+        is_first = ~is_finite & (self.failed == 0)
+        return Sums(
+            loss=self.loss + loss * count,
+            correct=self.correct + correct,
+            count=self.count + count,
+            failed=self.failed + ~is_finite,
+            first_failed=jnp.where(is_first, step, self.first_failed),
+        )
 
 
 class TrainState(eqx.Module):
@@ -134,6 +154,8 @@ def train_step(setup: Setup, train: TrainState, batch: Batch) -> TrainState:
     All randomness is a function of `(setup.key, train.step)` and an image's row, so that a resumed run needs no
     generator's state.
     """
+    # Before anything: a State that has been used cannot be looked at any more.
+    before = eqx.filter(train, eqx.is_array) if setup.skips_nan else None
     augment_key, model_key = jax.random.split(jax.random.fold_in(setup.key, train.step))
     images, targets = model_input(setup, batch, train.step, augment_key)
     (loss, (state, logits)), gradients = setup.value_and_grad(train.model, train.state, images, targets, model_key)
@@ -147,12 +169,21 @@ def train_step(setup: Setup, train: TrainState, batch: Batch) -> TrainState:
         assert average is not None, "an average needs a train state that was started with it"
         average = setup.average(average, (model, state), train.step + 1)
     labels = targets.own if isinstance(targets, MixedLabels) else targets
-    sums = Sums(
-        loss=train.sums.loss + loss * labels.size,
-        correct=train.sums.correct + (logits.argmax(-1) == labels).sum(),
-        count=train.sums.count + labels.size,
-    )
-    return TrainState(model, state, opt_state, train.step + 1, sums, slow, average)
+    step, correct, is_finite = train.step + 1, (logits.argmax(-1) == labels).sum(), jnp.isfinite(loss)
+    after = TrainState(model, state, opt_state, step, train.sums, slow, average)
+    if not setup.skips_nan:
+        return replace(after, sums=train.sums.plus(loss, correct, labels.size, step, is_finite))
+    is_finite = jax.tree.reduce(lambda so_far, leaf: so_far & jnp.isfinite(leaf).all(), gradients, is_finite)
+    counted = train.sums.plus(loss, correct, labels.size, step, is_finite)
+    uncounted = replace(counted, **{name: getattr(train.sums, name) for name in ("loss", "correct", "count")})
+    left = eqx.tree_at(lambda train: (train.sums, train.step), before, (uncounted, step))
+    return _chosen(is_finite, replace(after, sums=counted), left)
+
+
+def _chosen(which: Bool[Array, ""], one: TrainState, other: PyTree) -> TrainState:
+    """Each array of one train state or of the other."""
+    arrays, rest = eqx.partition(one, eqx.is_array)
+    return eqx.combine(jax.tree.map(partial(jnp.where, which), arrays, other), rest)
 
 
 def _updates(

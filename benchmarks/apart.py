@@ -4,6 +4,7 @@ import multiprocessing
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from threading import Lock
 from typing import Any
 
 from eqxcnn.errors import InputError
@@ -18,17 +19,26 @@ class Apart:
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._end, theirs = context.Pipe()
-        context.Process(target=_serve, args=(theirs,), daemon=True).start()
-        self._made = 0
+        self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        self._process.start()
+        # Else nobody would tell us when it dies.
+        theirs.close()
+        self._made, self._lock = 0, Lock()
 
     def make(self, maker: Callable[..., Callable[[int], None]], *arguments: Any) -> Callable[[int], None]:
         """What `maker(*arguments)` gives over there, to be called from here; maker and arguments are pickled.
 
         **Raises:** what is raised over there.
         """
-        self._ask(maker, *arguments)
-        number, self._made = self._made, self._made + 1
+        with self._lock:
+            self._ask(maker, *arguments)
+            number, self._made = self._made, self._made + 1
         return lambda count: self._ask(number, count)
+
+    def close(self) -> None:
+        """Ends the process; what was made there cannot be called any more."""
+        self._process.terminate()
+        self._process.join()
 
     def _ask(self, what: Any, *arguments: Any) -> None:
         self._end.send((what, arguments))

@@ -1,9 +1,9 @@
 """`python -m benchmarks.throughput`: training steps beside the same networks in Flax linen, Flax NNX and PyTorch.
 
 Each library trains the same network with the same batch, optimiser and precision, written as a competent user of it
-would, in a process of its own; PyTorch eager and compiled, channels first and last. Ours is the whole step of the
-trainer, in memory that the trainer sets up: it takes the batch from the images on the device, divides and normalises
-its bytes, and sums the metrics; the others are given floating point images that are ready.
+would, in a process of its own that has done nothing else; PyTorch eager and compiled, channels first and last. Ours is
+the whole step of the trainer, in memory that the trainer sets up: it takes the batch from the images on the device,
+divides and normalises its bytes, and sums the metrics; the others are given floating point images that are ready.
 
 `--suite gpu` is for accelerators: larger networks in bfloat16, ten steps of ours in one call, beside PyTorch with
 channels last and autocast; images a second, and their share of the chip's peak. It has been tried on a CPU at small
@@ -12,12 +12,13 @@ sizes only: all figures below are a CPU's.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +36,7 @@ from .apart import Apart
 from .markdown import number
 from .our_step import our_step
 from .peers import flax_steps
-from .timing import RESULTS, Benchmark, Case, Ratio, Rows, run
+from .timing import RESULTS, Benchmark, Case, Ratio, Rows, check, measure, tell
 from .workloads import SUITES, Workload
 
 #: Images that batches are taken from.
@@ -45,6 +46,13 @@ _PEAKS = {
     "NVIDIA H200": 989, "NVIDIA H100 PCIe": 756, "NVIDIA H100": 989, "NVIDIA A100": 312, "NVIDIA L40S": 362,
     "NVIDIA L4": 121, "TPU v6 lite": 918, "TPU v5 lite": 197, "TPU v5": 459, "TPU v4": 275,
 }  # fmt: skip
+
+
+class Maker(NamedTuple):
+    """What a case is called, and what makes a function that takes so many steps and waits for the last."""
+
+    words: str
+    make: Callable[[Workload], Callable[[int], None]]
 
 
 @dataclass(frozen=True)
@@ -75,20 +83,21 @@ def main(arguments: Sequence[str]) -> None:
     if options.suite == "gpu":
         # All libraries share the accelerator, so none may take most of it at once.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    # As the trainer does.
-    keep_freed_memory()
-    workloads = _chosen(options)
-    peers = _peers(options)
-    cases: dict[str, Case] = {}
+    out = options.out or RESULTS / f"throughput{'_gpu' * (options.suite == 'gpu')}.json"
+    check(options.rounds, out)
+    workloads, peers = _chosen(options), _peers(options)
+    seconds: dict[str, list[float]] = {}
     ratios: list[Ratio] = []
     for workload in workloads:
-        _add(workload, peers, options.seconds, cases, ratios)
+        cases = _cases(workload, peers, options.seconds)
+        ratios += _ratios(workload, list(cases.values.keys()))
+        try:
+            seconds |= measure(cases.values, options.rounds, warm_up=False)
+        finally:
+            cases.close()
     title = "Milliseconds of a training step of the same network in several libraries"
-    benchmark = Benchmark("throughput", title, arguments, "ms", cases, ratios, warm_up=False)
-    if options.suite == "gpu":
-        benchmark = replace(benchmark, tables=partial(_shares, workloads))
-    out = options.out or RESULTS / f"throughput{'_gpu' * (options.suite == 'gpu')}.json"
-    run(benchmark, options.rounds, out)
+    tables = partial(_shares, workloads) if options.suite == "gpu" else None
+    tell(Benchmark("throughput", title, arguments, "ms", {}, ratios, tables=tables), seconds, out)
 
 
 def _chosen(options: Options) -> list[Workload]:
@@ -107,80 +116,103 @@ def _chosen(options: Options) -> list[Workload]:
     return [known[name]._replace(**changes) for name in options.only or known]
 
 
-def _peers(options: Options) -> dict[str, Callable[[Workload], Callable[[int], None]]]:
-    """What makes the step of each library, in that library's own process."""
+def _peers(options: Options) -> dict[str, list[Maker]]:
+    """What makes the steps that are compared with, those of a library together; ours is the first."""
     by_suite = {"cpu": ("linen", "nnx", "torch", "torch_compiled"), "gpu": ("torch", "torch_compiled")}
     known = by_suite[options.suite]
     asked = known if options.peers is None else options.peers
     for name in asked:
         if name not in known:
             raise InputError(f"`peers`: `{options.suite}` knows no `{name}`, only {', '.join(known)}")
-    found = {}
+    found = {"ours": [Maker("eqxcnn", _ours)]}
     for name, words, maker in (("linen", "Flax linen", flax_steps.linen), ("nnx", "Flax NNX", flax_steps.nnx)):
         if name in asked:
-            found[words] = partial(Apart().make, maker)
+            found[name] = [Maker(words, maker)]
     if forms := [form for form, name in (("eager", "torch"), ("compiled", "torch_compiled")) if name in asked]:
-        found |= _torch(forms, ("first", "last") if options.suite == "cpu" else ("last",))
+        if find_spec("torch") is None or find_spec("torchvision") is None:
+            raise InputError("`peers`: PyTorch is not installed: `pip install torch==2.13.0 torchvision==0.28.0`")
+        found["torch"] = [
+            Maker(f"torch {form}{' channels last' * (channels == 'last')}", partial(_torch_step, form, channels))
+            for channels in (("first", "last") if options.suite == "cpu" else ("last",))
+            for form in forms
+        ]
     return found
 
 
-def _torch(forms: Sequence[str], orders: Sequence[str]) -> dict[str, Callable[[Workload], Callable[[int], None]]]:
-    """Each form of torch; they share a process."""
-    if find_spec("torch") is None or find_spec("torchvision") is None:
-        raise InputError("`peers`: PyTorch is not installed: `pip install torch==2.13.0 torchvision==0.28.0`")
-    there = Apart()
-
-    def maker(form: str, channels: str) -> Callable[[Workload], Callable[[int], None]]:
-        # Imported over there only: by its name.
-        return lambda workload: there.make(_torch_step, workload, form, channels)
-
-    return {
-        f"torch {form}{' channels last' * (channels == 'last')}": maker(form, channels)
-        for channels in orders
-        for form in forms
-    }
-
-
-def _torch_step(workload: Workload, form: str, channels: str) -> Callable[[int], None]:
+def _torch_step(form: str, channels: str, workload: Workload) -> Callable[[int], None]:
+    # Imported in its own process only.
     from .peers.torch_steps import torch_step
 
     return torch_step(workload, form, channels)
 
 
-def _add(
-    workload: Workload,
-    peers: Mapping[str, Callable[[Workload], Callable[[int], None]]],
-    seconds: float,
-    cases: dict[str, Case],
-    ratios: list[Ratio],
-) -> None:
-    """The cases of one workload and the ratios between them."""
-    ours, named = f"{workload.name}, eqxcnn", {}
-    cases[ours] = _repeated(_ours(workload), seconds, workload.steps)
-    for library, make in peers.items():
-        # Dense networks have no channels to put last.
-        if workload.net != "mlp" or "channels last" not in library:
-            named[f"{workload.name}, {library}"] = _repeated(make(workload), seconds, 1)
-    cases |= named
+class Cases(NamedTuple):
+    """What is timed of a workload, by name, and what ends its processes."""
+
+    values: dict[str, Case]
+    close: Callable[[], None]
+
+
+def _cases(workload: Workload, peers: Mapping[str, Sequence[Maker]], seconds: float) -> Cases:
+    """Each library's steps of a workload, in a process that has done nothing else."""
+    processes = {library: Apart() for library in peers}
+
+    def close() -> None:
+        for each in processes.values():
+            each.close()
+
+    # Dense networks have no channels to put last.
+    makers = [
+        (processes[library], maker)
+        for library, each in peers.items()
+        for maker in each
+        if workload.net != "mlp" or "channels last" not in maker.words
+    ]
+    try:
+        with ThreadPoolExecutor(len(processes)) as pool:
+            takes = list(pool.map(lambda pair: pair[0].make(pair[1].make, workload), makers))
+        return Cases(
+            {
+                f"{workload.name}, {maker.words}": _repeated(
+                    take, seconds, workload.steps if maker.make is _ours else 1
+                )
+                for (_, maker), take in zip(makers, takes, strict=True)
+            },
+            close,
+        )
+    except BaseException:
+        close()
+        raise
+
+
+def _ratios(workload: Workload, names: Sequence[str]) -> list[Ratio]:
+    """The best of each other library over ours."""
+    found = []
     for library, target in (("torch", workload.torch_target), ("Flax", workload.flax_target)):
-        over = tuple(name for name in named if f", {library}" in name)
+        over = tuple(name for name in names if f", {library}" in name)
         if over:
             wanted = None if target is None else f">= {target}"
-            ratios.append(Ratio(over, ours, wanted, f"{workload.name}, the best {library}"))
+            found.append(Ratio(over, f"{workload.name}, eqxcnn", wanted, f"{workload.name}, the best {library}"))
+    return found
 
 
 def _repeated(take: Callable[[int], None], seconds: float, steps: int) -> Case:
     """As many calls of `steps` as take about so long, told as the time of one step; compiled and warm before that."""
     take(steps)
-    started = perf_counter()
     # The first one after compilation is often slow.
-    take(2 * steps)
-    count = steps * max(1, round(2 * seconds / (perf_counter() - started)))
+    for tries in (1, 2):
+        started = perf_counter()
+        take(tries * steps)
+        took = (perf_counter() - started) / tries
+        if took > seconds:
+            break
+    count = steps * max(1, round(seconds / took))
     return Case(lambda: take(count), 1 / count)
 
 
 def _ours(workload: Workload) -> Callable[[int], None]:
-    """The trainer's own step, its images on the device."""
+    """The trainer's own step, its images on the device, in memory set up as the trainer does."""
+    keep_freed_memory()
     rng = np.random.default_rng(0)
     pixels = jnp.asarray(rng.integers(0, 256, (_IMAGES, *workload.input), dtype=np.uint8))
     labels = jnp.asarray(rng.integers(0, 10, _IMAGES, dtype=np.int32))

@@ -86,7 +86,11 @@ def run(benchmark: Benchmark, rounds: int, out: Path, clock: Callable[[], float]
     **Raises:** `InputError` when there are too few rounds, or no folder for `out`.
     """
     check(rounds, out)
-    seconds = measure(benchmark.cases, rounds, clock, benchmark.warm_up)
+    tell(benchmark, measure(benchmark.cases, rounds, clock, benchmark.warm_up), out)
+
+
+def tell(benchmark: Benchmark, seconds: Mapping[str, Sequence[float]], out: Path) -> None:
+    """Writes and prints what was measured: the seconds of each case, a number for each round."""
     write_text_atomically(out, json.dumps(results(benchmark, seconds), indent=2) + "\n")
     show(benchmark, seconds, Console())
 

@@ -1,7 +1,8 @@
 """Random image transforms inside jit: an augmentation is a function of one image `[h w c]` in [0, 1] and a key."""
 
+from .auto import auto_augment, rand_augment, trivial_augment
 from .colour import brightness, random_brightness, random_contrast, random_hue, random_saturation
-from .erase import cutout
+from .erase import cutout, random_erasing
 from .geometry import (
     alternating_flip,
     random_crop,
@@ -19,18 +20,22 @@ __all__ = [
     "Mix",
     "VisitAugment",
     "alternating_flip",
+    "auto_augment",
     "brightness",
     "build",
     "compose",
     "cutout",
     "partners",
+    "rand_augment",
     "random_brightness",
     "random_contrast",
     "random_crop",
+    "random_erasing",
     "random_flip_horizontal",
     "random_flip_vertical",
     "random_hue",
     "random_resized_crop",
     "random_rot90",
     "random_saturation",
+    "trivial_augment",
 ]

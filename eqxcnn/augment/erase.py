@@ -6,6 +6,9 @@ import jax.numpy as jnp
 from ..errors import InputError
 from ..types import Augment, Image, Key
 
+#: How often a box is drawn before the image is left as it is.
+_TRIES = 10
+
 
 def cutout(size: int, fill: float | int = 0.5) -> Augment:
     """Blanks a square whose centre is any pixel, so that it may reach over the border (arXiv:1708.04552, section 3).
@@ -28,3 +31,44 @@ def cutout(size: int, fill: float | int = 0.5) -> Augment:
         return jnp.where(hidden[..., None], jnp.asarray(fill, image.dtype), image)
 
     return blank
+
+
+def random_erasing(
+    p: float | int = 0.5,
+    scale: tuple[float | int, float | int] = (0.02, 0.4),
+    ratio: tuple[float | int, float | int] = (0.3, 10 / 3),
+    noise: bool = True,
+) -> Augment:
+    """Replaces a box inside the image by noise, with probability `p` (Zhong et al. 2020, arXiv:1708.04896, section 3).
+
+    A box that does not fit is drawn anew, up to ten times; then nothing is replaced.
+
+    **Arguments:**
+
+    - `p`: how likely.
+    - `scale`: least and greatest area of the box, as a share of the image's.
+    - `ratio`: least and greatest height over width.
+    - `noise`: whether each pixel is drawn from [0, 1]; else all become black.
+    """
+    if not 0 <= p <= 1:
+        raise InputError(f"`p` (={p}) is a probability: choose it from 0 to 1.")
+    for name, (least, most), top in (("scale", scale, 1), ("ratio", ratio, float("inf"))):
+        if not 0 < least <= most <= top:
+            raise InputError(f"`{name}` (={(least, most)}) must be a range above 0{' up to 1' * (top == 1)}.")
+
+    def erase(image: Image, key: Key) -> Image:
+        height, width, _ = image.shape
+        coin, area_key, ratio_key, place_key, noise_key = jax.random.split(key, 5)
+        area = height * width * jax.random.uniform(area_key, (_TRIES,), minval=scale[0], maxval=scale[1])
+        aspect = jax.random.uniform(ratio_key, (_TRIES,), minval=ratio[0], maxval=ratio[1])
+        sizes = jnp.stack([jnp.sqrt(area * aspect), jnp.sqrt(area / aspect)], 1).astype(int)
+        fits = (sizes < jnp.array([height, width])).all(1)
+        box = sizes[fits.argmax()]
+        start = jax.random.randint(place_key, (2,), 0, jnp.array([height, width]) - box + 1)
+        row, column = jnp.arange(height)[:, None] - start[0], jnp.arange(width) - start[1]
+        hidden = (row >= 0) & (row < box[0]) & (column >= 0) & (column < box[1])
+        hidden &= fits.any() & jax.random.bernoulli(coin, p)
+        new = jax.random.uniform(noise_key, image.shape, image.dtype) if noise else jnp.zeros_like(image)
+        return jnp.where(hidden[..., None], new, image)
+
+    return erase

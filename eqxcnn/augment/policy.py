@@ -12,7 +12,7 @@ from jaxtyping import jaxtyped
 
 from ..errors import InputError, nearest
 from ..types import Augment, Image, Key, Visit
-from . import colour, erase, geometry
+from . import auto, colour, erase, geometry
 from .visit import VisitAugment
 
 #: What a recipe may name. `flip_horizontal` and `flip_vertical` are short for the same with `random_`.
@@ -26,11 +26,15 @@ AUGMENTS: dict[str, Callable[..., Augment | VisitAugment]] = {
     "random_crop": geometry.random_crop,
     "random_resized_crop": geometry.random_resized_crop,
     "cutout": erase.cutout,
+    "random_erasing": erase.random_erasing,
     "brightness": colour.brightness,
     "random_brightness": colour.random_brightness,
     "random_contrast": colour.random_contrast,
     "random_saturation": colour.random_saturation,
     "random_hue": colour.random_hue,
+    "auto_augment": auto.auto_augment,
+    "rand_augment": auto.rand_augment,
+    "trivial_augment": auto.trivial_augment,
 }
 
 

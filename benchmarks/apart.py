@@ -37,14 +37,16 @@ class Apart:
 
     def close(self) -> None:
         """Ends the process; what was made there cannot be called any more."""
+        # It ends by itself when nobody can ask any more; one that is in the middle of something does not look.
+        self._end.close()
+        self._process.join(timeout=5)
         self._process.terminate()
-        self._process.join()
 
     def _ask(self, what: Any, *arguments: Any) -> None:
-        self._end.send((what, arguments))
         try:
+            self._end.send((what, arguments))
             problem = self._end.recv()
-        except EOFError as error:
+        except (EOFError, OSError) as error:
             raise InputError("a process that was compared with has died: is there memory for all?") from error
         if problem is not None:
             raise problem
@@ -53,7 +55,7 @@ class Apart:
 def _serve(end: Connection) -> None:
     """Makes or calls what is asked for, until nobody asks any more."""
     made: list[Callable[[int], None]] = []
-    with suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
+    with suppress(EOFError, OSError, KeyboardInterrupt):
         while True:
             what, arguments = end.recv()
             try:

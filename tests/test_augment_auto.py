@@ -69,9 +69,10 @@ def test_every_operation_at_every_strength_is_pillows(kind, bins):
             continue
         # As exact as the table that ours comes from.
         theirs = pillows(name, image, round(strength, 6) if name not in ENHANCERS else strength)
-        if name == "autocontrast":
-            assert np.abs(ours - theirs).max() <= 1
-            assert (ours != theirs).mean() < 0.2
+        if name == "autocontrast" or name in ENHANCERS:
+            # Where rounding decides.
+            assert np.abs(ours - theirs).max() <= 1, (name, strength)
+            assert (ours != theirs).mean() < (0.2 if name == "autocontrast" else 0.05), (name, strength)
         elif name in ("rotate", "shear_x", "shear_y"):
             # The strength that is told was rounded to 24 bits; ours was not.
             assert (ours != theirs).mean() < 0.01, (name, strength)
@@ -113,7 +114,8 @@ def test_policies_change_images_into_pictures_of_whole_levels(name):
     same = (np.abs(after - image) < 1e-6).all((1, 2, 3)).mean()
     # Identity, equalize of an image that is equal already, a pair that is left out by its coins ...
     assert same < 0.45
-    assert len({each.tobytes() for each in after}) > 40
+    # At one strength there are 23: nine operations have a sign.
+    assert len({each.tobytes() for each in after}) > 15
 
 
 def test_each_of_fourteen_operations_is_as_likely(monkeypatch):

@@ -58,7 +58,7 @@ def accuracies(monkeypatch):
 
 
 def hidden(folder):
-    return load_safetensors(folder / "model" / "model.safetensors")["hidden.weight"]
+    return load_safetensors(folder / "model" / "model.safetensors")["hidden.0.weight"]
 
 
 def test_a_run_stops_and_keeps_the_weights_of_its_best_epoch(tmp_path, accuracies, capsys):
@@ -73,7 +73,7 @@ def test_a_run_stops_and_keeps_the_weights_of_its_best_epoch(tmp_path, accuracie
     for epoch in range(2):
         for batch in job.batches(epoch, 0):
             train = step(job.setup, train, jnp.asarray(batch[0]))
-    np.testing.assert_allclose(hidden(result.folder), train.model.hidden.weight, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(hidden(result.folder), train.model.hidden[0].weight, rtol=1e-4, atol=1e-6)
 
 
 def failing(monkeypatch, *numbers):
@@ -121,7 +121,7 @@ def test_such_steps_are_skipped_and_counted(tmp_path, monkeypatch):
             number += 1
             after = step(job.setup, train, jnp.asarray(batch[0]))
             train = eqx.tree_at(lambda each: each.step, train, after.step) if number in (12, 14) else after
-    np.testing.assert_allclose(hidden(result.folder), train.model.hidden.weight, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(hidden(result.folder), train.model.hidden[0].weight, rtol=1e-4, atol=1e-6)
 
 
 def test_an_epoch_of_nothing_but_such_steps_stops_even_so(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
-"""Pillow's operations on one image `[h w c]` of whole numbers 0 to 255, inside jit and equal to Pillow's to the bit.
+"""Pillow's operations on one image `[h w c]` of whole numbers 0 to 255, inside jit and equal to Pillow's.
 
-(But for `autocontrast`, where Pillow's floating point now and then falls one short of a whole number.)
+To the bit, but for `blend` and `autocontrast`, which are now and then off by one: where the value before it is cut off
+is next to a whole number, Pillow's order of rounding decides, and a compiler's is another.
 
 They come in three kinds that one pass can hold at once, so that a policy which draws one of many costs three and not
 all of them under `vmap`: where each pixel is taken from (`affine`), what each value becomes (a table of 256 a channel),
@@ -36,14 +37,14 @@ def affine(image: Levels, fixed: Int[Array, "6"]) -> Levels:
     return jnp.where(inside[:, :, None], image[row.clip(0, height - 1), column.clip(0, width - 1)], 0)
 
 
-def fixed_matrix(matrix: Sequence[float]) -> Int[np.ndarray, "6"]:
+def fixed_matrix(matrix: Sequence[float | int]) -> Int[np.ndarray, "6"]:
     """Where the middle of the pixel at `(x, y)` comes from, `(a x + b y + c, d x + e y + f)`, in 16 binary places."""
     a, b, c, d, e, f = matrix
     places = np.array([a, b, c + (a + b) / 2, d, e, f + (d + e) / 2]) * 65536
     return np.floor(places + 0.5).astype(np.int32)
 
 
-def rotation(degrees: float, height: int, width: int) -> tuple[float, ...]:
+def rotation(degrees: float | int, height: int, width: int) -> tuple[float, ...]:
     """The matrix of `Image.rotate(degrees)`: counter-clockwise around the middle."""
     angle = -math.radians(degrees)
     cos, sin = round(math.cos(angle), 15), round(math.sin(angle), 15)

@@ -20,6 +20,10 @@ ENTRIES = [
     "random_saturation(lower=0, upper=2)",
     "random_hue(0.2)",
     "cutout(3)",
+    "random_erasing(0.9)",
+    "auto_augment",
+    "rand_augment(2, 9)",
+    "trivial_augment",
 ]
 
 

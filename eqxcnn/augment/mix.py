@@ -69,7 +69,7 @@ def partners(batch: Array) -> Array:
 def _box(key: Key, size: tuple[int, int], own: Float[Array, ""]) -> Array:
     """Where a box `[h w]` of area `1 - own` lies around a random pixel, cut off at the border."""
     centre = jax.random.randint(key, (2,), 0, jnp.array(size))
-    half = (jnp.sqrt(1 - own) * jnp.array(size)).astype(int) // 2
+    half = (jnp.sqrt(1 - own) * jnp.array(size, own.dtype)).astype(int) // 2
     inside = [
         (position >= middle - reach) & (position < middle + reach)
         for position, middle, reach in zip(map(jnp.arange, size), centre, half, strict=True)

@@ -64,8 +64,8 @@ def smooth(image: Levels) -> Levels:
     height, width, _ = image.shape
     if min(height, width) < 3:
         return image
-    rows = sum(image[at : height - 2 + at] for at in range(3))
-    sums = sum(rows[:, at : width - 2 + at] for at in range(3)) + 4 * image[1:-1, 1:-1]
+    rows = image[:-2] + image[1:-1] + image[2:]
+    sums = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:] + 4 * image[1:-1, 1:-1]
     return image.at[1:-1, 1:-1].set((2 * sums + 13) // 26)
 
 
@@ -94,10 +94,10 @@ def posterize(bits: Int[Array, ""], channels: int) -> Table:
     return _levels(channels) & ~((1 << (8 - bits)) - 1)
 
 
-def solarize(threshold: Float[Array, ""] | Int[Array, ""], channels: int) -> Table:
+def solarize(threshold: Float[Array, ""], channels: int) -> Table:
     """`ImageOps.solarize`: values from `threshold` on are inverted."""
     levels = _levels(channels)
-    return jnp.where(levels < threshold, levels, 255 - levels)
+    return jnp.where(levels.astype(jnp.float32) < threshold, levels, 255 - levels)
 
 
 def invert(channels: int) -> Table:

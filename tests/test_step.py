@@ -218,8 +218,12 @@ def test_the_plain_average_is_of_the_ends_of_epochs_from_its_start_on():
     # Epochs end after 2, 4 and 6 steps.
     for one, fourth, sixth in zip(leaves(train.average), seen[3], seen[5], strict=True):
         np.testing.assert_allclose(one, (fourth + sixth) / 2, rtol=1e-5, atol=1e-6)
-    _, seen, train = averaged(Average("swa", decay=0.0, start=3, every=2), 2)
+    _, seen, train = averaged(Average("swa", decay=0.0, start=3, every=2), 3)
     assert_equal(train.average, tuple(seen[-1]))
+    # From the start: the random weights before the first step are no epoch's end.
+    _, seen, train = averaged(Average("swa", decay=0.0, start=0, every=2), 4)
+    for one, second, fourth in zip(leaves(train.average), seen[1], seen[3], strict=True):
+        np.testing.assert_allclose(one, (second + fourth) / 2, rtol=1e-5, atol=1e-6)
 
 
 def test_bfloat16_is_float32_within_its_error_and_keeps_the_weights_in_float32():

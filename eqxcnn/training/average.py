@@ -35,10 +35,11 @@ class Average:
         if self.kind == "ema":
             new = 1 - jnp.minimum(self.decay, (1 + step) / (10 + step))
         else:
-            is_due = (step % self.every == 0) & (step >= self.start)
-            before = jnp.maximum(step // self.every - -(-self.start // self.every), 0)
-            # Until the first is due, the average is where the weights are.
-            new = jnp.where(is_due, 1 / (1 + before), jnp.where(step < self.start, 1.0, 0.0))
+            first = max(-(-self.start // self.every), 1)
+            epoch = step // self.every
+            # Until the first epoch that counts is over, the average is where the weights are.
+            new = jnp.where(step % self.every == 0, 1 / (1 + epoch - first), 0.0)
+            new = jnp.where(epoch < first, 1.0, new)
 
         def moved(average: Float[Array, "..."], now: Float[Array, "..."]) -> Float[Array, "..."]:
             return average + new.astype(average.dtype) * (now - average)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from threading import Lock
+from traceback import format_exception
 from typing import Any
 
 from eqxcnn.errors import InputError
@@ -28,7 +29,7 @@ class Apart:
     def make(self, maker: Callable[..., Callable[[int], None]], *arguments: Any) -> Callable[[int], None]:
         """What `maker(*arguments)` gives over there, to be called from here; maker and arguments are pickled.
 
-        **Raises:** what is raised over there.
+        **Raises:** an `InputError` that is raised over there; anything else as a `RuntimeError` with its traceback.
         """
         with self._lock:
             self._ask(maker, *arguments)
@@ -63,8 +64,10 @@ def _serve(end: Connection) -> None:
                     made[what](*arguments)
                 else:
                     made.append(what(*arguments))
+            except InputError as error:
+                end.send(error)
             except Exception as error:
-                # Not every exception can be sent.
-                end.send(error if isinstance(error, InputError) else InputError(f"{type(error).__name__}: {error}"))
+                # A bug, there or here: all of it is told, as text, since not every exception can be sent.
+                end.send(RuntimeError("".join(format_exception(error))))
             else:
                 end.send(None)

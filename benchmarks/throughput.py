@@ -37,7 +37,7 @@ from .markdown import number
 from .our_step import our_step
 from .peers import flax_steps
 from .timing import RESULTS, Benchmark, Case, Ratio, Rows, check, measure, tell
-from .workloads import SUITES, Workload
+from .workloads import FLAX_TARGET_NEWEST, SUITES, Workload
 
 #: Images that batches are taken from.
 _IMAGES = 2048
@@ -188,7 +188,9 @@ def _cases(workload: Workload, peers: Mapping[str, Sequence[Maker]], seconds: fl
 def _ratios(workload: Workload, names: Sequence[str]) -> list[Ratio]:
     """The best of each other library over ours."""
     found = []
-    for library, target in (("torch", workload.torch_target), ("Flax", workload.flax_target)):
+    # From JAX 0.12 on its convolutions are threaded as they come, for Flax as well.
+    flax_target = workload.flax_target if jax.__version_info__ < (0, 12) else FLAX_TARGET_NEWEST
+    for library, target in (("torch", workload.torch_target), ("Flax", flax_target)):
         over = tuple(name for name in names if f", {library}" in name)
         if over:
             wanted = None if target is None else f">= {target}"

@@ -10,6 +10,8 @@ from eqxcnn import zoo
 #: Learning rates that leave a network which sees the same random images again and again finite.
 RATES = {"sgd": 0.01, "adam": 1e-4, "momentum": 0.01}
 MOMENTUM = 0.9
+#: What all ratios to Flax should be with the newest JAX.
+FLAX_TARGET_NEWEST = 1.1
 
 
 class Workload(NamedTuple):

@@ -145,13 +145,13 @@ class Strengths:
             "translate_x": lambda s: (1, 0, s, 0, 1, 0), "translate_y": lambda s: (1, 0, 0, 0, 1, s),
             "rotate": lambda s: pil.rotation(s, height, width),
         }  # fmt: skip
-        unmoved = (1, 0, 0, 0, 1, 0)
-        # In Pillow's own arithmetic, while tracing.
+
+        def fixed(name: str, strength: float) -> Int[np.ndarray, "6"]:
+            return pil.fixed_matrix(matrices[name](strength) if name in matrices else (1, 0, 0, 0, 1, 0))
+
+        # While tracing, in Pillow's own arithmetic: the matrices of both signs, every operation and magnitude.
         self._matrices = jnp.asarray(
-            [
-                [[pil.fixed_matrix(matrices.get(name, lambda _: unmoved)(each)) for each in row] for name, row in named]
-                for named in (list(zip(OPERATIONS, each, strict=True)) for each in signed)
-            ]
+            [[[fixed(name, sign * each) for each in rows[name]] for name in OPERATIONS] for sign in (1, -1)]
         )
 
     def __call__(

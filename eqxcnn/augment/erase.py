@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
 
 from ..errors import InputError
 from ..types import Augment, Image, Key
@@ -26,8 +27,7 @@ def cutout(size: int, fill: float | int = 0.5) -> Augment:
     def blank(image: Image, key: Key) -> Image:
         height, width, _ = image.shape
         start = jax.random.randint(key, (2,), 0, jnp.array([height, width])) - size // 2
-        row, column = jnp.arange(height)[:, None] - start[0], jnp.arange(width) - start[1]
-        hidden = (row >= 0) & (row < size) & (column >= 0) & (column < size)
+        hidden = inside_box(height, width, start, jnp.array([size, size]))
         return jnp.where(hidden[..., None], jnp.asarray(fill, image.dtype), image)
 
     return blank
@@ -65,10 +65,14 @@ def random_erasing(
         fits = (sizes < jnp.array([height, width])).all(1)
         box = sizes[fits.argmax()]
         start = jax.random.randint(place_key, (2,), 0, jnp.array([height, width]) - box + 1)
-        row, column = jnp.arange(height)[:, None] - start[0], jnp.arange(width) - start[1]
-        hidden = (row >= 0) & (row < box[0]) & (column >= 0) & (column < box[1])
-        hidden &= fits.any() & jax.random.bernoulli(coin, p)
+        hidden = inside_box(height, width, start, box) & fits.any() & jax.random.bernoulli(coin, p)
         new = jax.random.uniform(noise_key, image.shape, image.dtype) if noise else jnp.zeros_like(image)
         return jnp.where(hidden[..., None], new, image)
 
     return erase
+
+
+def inside_box(height: int, width: int, start: Int[Array, "2"], size: Int[Array, "2"]) -> Bool[Array, "h w"]:
+    """Which pixels of an image lie in a box of this height and width, whose first row and column may be outside."""
+    row, column = jnp.arange(height)[:, None] - start[0], jnp.arange(width) - start[1]
+    return (row >= 0) & (row < size[0]) & (column >= 0) & (column < size[1])

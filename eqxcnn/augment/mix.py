@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, jaxtyped
 
 from ..errors import InputError
 from ..types import Image, Images, Key
+from .erase import inside_box
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,4 @@ def _box(key: Key, size: tuple[int, int], own: Float[Array, ""]) -> Array:
     """Where a box `[h w]` of area `1 - own` lies around a random pixel, cut off at the border."""
     centre = jax.random.randint(key, (2,), 0, jnp.array(size))
     half = (jnp.sqrt(1 - own) * jnp.array(size, own.dtype)).astype(int) // 2
-    inside = [
-        (position >= middle - reach) & (position < middle + reach)
-        for position, middle, reach in zip(map(jnp.arange, size), centre, half, strict=True)
-    ]
-    return inside[0][:, None] & inside[1]
+    return inside_box(*size, centre - half, 2 * half)

@@ -164,3 +164,65 @@ def test_erasing_replaces_a_box_of_the_drawn_area():
 def test_numbers_that_cannot_be_are_refused(entry, message):
     with pytest.raises(InputError, match=message):
         augment.build([entry])
+
+
+def test_strengths_by_hand():
+    """Magnitude 9 of 31 on images of 331 x 662, and the last of ten."""
+    rows = {name: place for place, name in enumerate(auto.OPERATIONS)}
+    wide = auto.Strengths((331, 662, 3), 31, 0.3, 150 / 331, 30.0, 0.9, 4)._strengths[0]
+    expected = {
+        "identity": 0, "shear_x": 0.09, "shear_y": 0.09, "translate_x": 90, "translate_y": 45, "rotate": 9,
+        "brightness": 0.27, "color": 0.27, "contrast": 0.27, "sharpness": 0.27, "posterize": 7, "solarize": 178.5,
+    }  # fmt: skip
+    for name, value in expected.items():
+        np.testing.assert_allclose(wide[rows[name], 9], value, rtol=1e-6, err_msg=name)
+    ten = auto.Strengths((331, 662, 3), 10, 0.3, 150 / 331, 30.0, 0.9, 4)._strengths
+    assert [int(ten[0, rows["posterize"], each]) for each in range(10)] == [8, 8, 7, 7, 6, 6, 5, 5, 4, 4]
+    assert [float(ten[sign, rows["shear_y"], 9]) for sign in (0, 1)] == pytest.approx([0.3, -0.3])
+    assert (ten[0, rows["solarize"], 0], ten[0, rows["solarize"], 9]) == (255, 0)
+
+
+def drawn(monkeypatch, change, shape, count=3000):
+    """Operation and strength of every call of `apply`, `[calls count 2]`, as the policy draws them."""
+    seen = []
+
+    def apply(levels, operation, strength, matrix):
+        jax.debug.callback(lambda *each: seen.append(np.array(each, np.float64)), operation, strength)
+        return levels
+
+    monkeypatch.setattr(auto, "apply", apply)
+    over_keys(change, jnp.zeros(shape), count)
+    jax.effects_barrier()
+    return np.array(seen)
+
+
+def test_autoaugment_draws_pairs_with_their_chances_and_strengths(monkeypatch):
+    found = drawn(monkeypatch, augment.auto_augment(), (20, 30, 3), 1500)
+    assert len(found) == 3000
+    number = {name: place for place, name in enumerate(auto.OPERATIONS)}
+    chance, strengths = np.zeros(len(number)), {}
+    table = auto.Strengths((20, 30, 3), 10, 0.3, 150 / 331, 30.0, 0.9, 4)._strengths
+    for pair in (entry.split() for entry in auto._CIFAR10.replace("\n", " ").split(";")):
+        for name, probability, magnitude in zip(pair[::3], pair[1::3], pair[2::3], strict=True):
+            chance[number[name]] += float(probability) / 50
+            strengths.setdefault(number[name], set()).add(round(float(table[0, number[name], int(magnitude)]), 4))
+    chance[0] = 1 - chance.sum()
+    counts = np.bincount(found[:, 0].astype(int), minlength=len(number))
+    # Four deviations of 3000 draws.
+    assert (np.abs(counts - 3000 * chance) <= 4 * np.sqrt(3000 * chance * (1 - chance)) + 1e-9).all()
+    for operation, strength in found[found[:, 0] > 0]:
+        assert round(abs(strength), 4) in strengths[int(operation)]
+    signed = found[np.isin(found[:, 0], range(1, 10)), 1]
+    assert 0.4 < (signed[signed != 0] < 0).mean() < 0.6
+
+
+def test_trivialaugment_draws_any_operation_at_any_strength(monkeypatch):
+    found = drawn(monkeypatch, augment.trivial_augment(), (32, 64, 3))
+    counts = np.bincount(found[:, 0].astype(int), minlength=14)
+    assert np.abs(counts - 3000 / 14).max() < 4 * np.sqrt(3000 / 14 * 13 / 14)
+    # The wide ranges of Müller and Hutter 2021: 32 pixels either way, whatever the size of the image.
+    widest = {1: 0.99, 3: 32, 4: 32, 5: 135, 6: 0.99}
+    for operation, most in widest.items():
+        strengths = found[found[:, 0] == operation, 1]
+        np.testing.assert_allclose([strengths.min(), strengths.max()], [-most, most], rtol=1e-5)
+    assert set(found[found[:, 0] == auto.OPERATIONS.index("posterize"), 1]) == {2, 3, 4, 5, 6, 7, 8}

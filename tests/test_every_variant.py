@@ -43,7 +43,7 @@ def forgotten():
     jax.clear_caches()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 # Eagerly, each operation of a deep DenseNet is compiled for each number of channels.
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("forgotten")

@@ -1,7 +1,8 @@
 """What every architecture of the zoo must do; a new file in `eqxcnn/models` is tested here by itself.
 
 Most is told by `eqx.filter_eval_shape` without computing anything, of every variant, or of one for each kind of images
-that a family takes. What takes numbers is computed for the smallest variant of each family.
+that a family takes. What takes numbers is computed for the smallest variant of each family,
+where that takes long to compile only by `-m exhaustive`.
 """
 
 import contextlib
@@ -178,21 +179,10 @@ def test_every_array_has_a_name_of_its_own_here_and_in_torch(name):
     assert len({names_of(family(name)).torch_name(tensor) for tensor in ours}) == len(ours)
 
 
-#: Those that take more than twenty seconds to compile.
-SLOW = frozenset(
-    {
-        "convnext_tiny",
-        "densenet_bc_100_12",
-        "efficientnet_b0",
-        "googlenet",
-        "inception_v3",
-        "mnasnet0_5",
-        "mobilenet_v3_small",
-        "regnet_y_400mf",
-    }
-)
+#: With more tensors than these a network takes long to compile; `test_torch.py` has scores and gradients of most such.
+MOST_TENSORS = 130
 SMALLEST = [
-    pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
+    pytest.param(name, marks=[pytest.mark.exhaustive] if len(shapes(*abstract(name))) > MOST_TENSORS else [])
     for name in fewest_parameters(lambda its, _: its)
 ]
 

@@ -91,10 +91,11 @@ def test_the_published_count_is_the_twins(name):
 
 
 def asked():
-    """Each model and size whose scores are known, those that take long marked."""
+    """Each model and size whose scores are known: the smaller one, and the larger where there is time."""
     for name, facts in FACTS.items():
         for index, size in enumerate(sorted(map(int, facts.get("logits", ())))):
-            yield pytest.param(name, size, marks=[pytest.mark.slow] if index or name in SLOW else [])
+            rare = [pytest.mark.exhaustive] if index else [pytest.mark.slow] if name in SLOW else []
+            yield pytest.param(name, size, marks=rare)
 
 
 @pytest.mark.usefixtures("forgotten")

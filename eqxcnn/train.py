@@ -1,66 +1,51 @@
 """`python -m eqxcnn.train`: trains a model by a recipe, by flags, or by both."""
 
-import argparse
-import dataclasses
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-
-import tyro
 
 from .cli import run_command
-from .errors import InputError
-from .training import Interrupted, Recipe, fit, load_recipe, resume
-
-
-@dataclass(frozen=True)
-class Options(Recipe):
-    """Train an image classifier; the result is a folder that evaluate, predict and eqxcnn.load understand."""
-
-    recipe: str | None = None
-    """A YAML file, or a shipped recipe's name; other flags win over what it says."""
-    resume: Path | None = None
-    """Go on with this stopped run, by its own recipe: no other flag goes with it."""
-    runs: Path = Path("runs")
-    """The folder that the run's own folder is made in."""
-
-    def __post_init__(self) -> None:
-        """Nothing is checked here, inside the parser's own error boxes, but when the recipe is made of the options."""
+from .training import Interrupted, Result, Seeds, dry_run, fit, fit_seeds, is_of_seeds, resume, resume_seeds
+from .training.options import Options, parse
+from .training.recipe_files import shelf
 
 
 def main(arguments: Sequence[str]) -> None:
     """Parses, trains, prints the test accuracy."""
     options = parse(arguments)
-    try:
-        result = resume(options.resume) if options.resume else fit(recipe_of(options), runs=options.runs)
-    except Interrupted as stop:
-        print(stop, file=sys.stderr)
-        sys.exit(128 + stop.signal)
-    print(f"test accuracy {result.test.accuracy:.2%} on {result.test.count:,} images; the run is in {result.folder}")
-
-
-def parse(arguments: Sequence[str]) -> Options:
-    """The options of a command line, the recipe's values standing where no flag is."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    first.add_argument("--recipe", nargs="?")  # the other parser complains when its value is missing
-    name = first.parse_known_args(arguments)[0].recipe
-    values = dataclasses.asdict(load_recipe(name)) if name is not None else {}
-    options = tyro.cli(Options, prog="python -m eqxcnn.train", args=arguments, default=Options(**values))
-    if options.resume is not None and dataclasses.replace(options, resume=None) != Options():
-        raise InputError("`--resume` goes on by the run's own recipe: leave the other flags out")
-    return options
-
-
-def recipe_of(options: Options) -> Recipe:
-    """The recipe among the options, saying so when it is the little bundled data set that will be used."""
-    recipe = Recipe(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Recipe)})
-    if options.data == "digits":
+    if options.list_recipes:
+        print(shelf())
+        return
+    if options.data == "digits" and options.resume is None:
         print(
             "training on 1,797 small digits bundled with scikit-learn; `--data mnist` is the real thing",
             file=sys.stderr,
         )
-    return recipe
+    if options.dry_run:
+        print(dry_run(options.as_recipe))
+        return
+    try:
+        print(told(trained(options)))
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(128 + stop.signal)
+
+
+def trained(options: Options) -> Result | Seeds:
+    """What training as the options say comes to."""
+    if options.resume is not None:
+        return resume_seeds(options.resume) if is_of_seeds(options.resume) else resume(options.resume)
+    if options.seeds > 1:
+        return fit_seeds(options.as_recipe, options.seeds, runs=options.runs)
+    return fit(options.as_recipe, runs=options.runs)
+
+
+def told(result: Result | Seeds) -> str:
+    """The line that ends a run."""
+    if isinstance(result, Seeds):
+        each = ", ".join(f"{accuracy:.2%}" for accuracy in result.accuracies.values())
+        mean = f"test accuracy {result.mean:.2%} ± {result.deviation:.2%}"
+        return f"{mean}, mean and deviation of {len(result.accuracies)} seeds ({each}); the runs are in {result.folder}"
+    return f"test accuracy {result.test.accuracy:.2%} on {result.test.count:,} images; the run is in {result.folder}"
 
 
 if __name__ == "__main__":

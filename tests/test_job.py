@@ -10,7 +10,7 @@ from PIL import Image
 from eqxcnn import evaluate, zoo
 from eqxcnn.errors import InputError
 from eqxcnn.training import Recipe, fit, prepare, resume
-from eqxcnn.training.job import pixel_statistics
+from eqxcnn.training.normalisation import pixel_statistics
 from eqxcnn.weights import load_safetensors
 
 ONE_EPOCH = Recipe(model="mlp", epochs=1, batch_size=16)
@@ -129,9 +129,20 @@ def test_steps_run_without_being_compiled_to_the_same_result(tmp_path, monkeypat
     plain = dataclasses.replace(recipe, jit=False, steps_per_call=5)  # a call of several steps would compile them
     assert prepare(plain).steps_per_call == 1
     jitted = fit(recipe, runs=tmp_path)
-    monkeypatch.setattr("eqxcnn.training.loop.compiled", None)
+    monkeypatch.setattr("eqxcnn.training.epochs.compiled", None)
     eager = fit(plain, runs=tmp_path)
     assert eager.metrics[0]["train_loss"] == pytest.approx(jitted.metrics[0]["train_loss"], abs=1e-5)
+
+
+def test_bad_images_stop_a_run_or_are_left_out(squares):
+    recipe = Recipe(model="mlp", data=squares, batch_size=8)
+    count = len(prepare(recipe).train.labels)
+    next(Path(squares).glob("red/*.png")).write_bytes(b"no picture")
+    with pytest.raises(InputError, match="on_bad_image"):
+        prepare(recipe)
+    skipped = prepare(dataclasses.replace(recipe, on_bad_image="skip"))
+    assert len(skipped.train.labels) + len(skipped.test.labels) == 79
+    assert count - len(skipped.train.labels) in (0, 1)
 
 
 def test_a_run_tells_its_wall_time(tmp_path):

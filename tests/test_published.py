@@ -11,10 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from huggingface_hub.errors import RemoteEntryNotFoundError
+from PIL import Image
 
 from eqxcnn import forward, hub, zoo
 from eqxcnn.errors import InputError
 from eqxcnn.registry import build, family
+from eqxcnn.training import Recipe, prepare
 from eqxcnn.weights import save_safetensors, to_tensors, to_torch
 from eqxcnn.weights.names import names_of
 from eqxcnn.weights.published import PUBLISHED, Published
@@ -140,3 +142,19 @@ def test_what_the_hub_answers_is_passed_on_in_one_sentence(monkeypatch):
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", gone)
     with pytest.raises(InputError, match=r"resnet18.tv_in1k: 404: the file is gone\) and this machine has no copy"):
         zoo.create_model("resnet18", pretrained=True, key=KEY)
+
+
+def test_a_run_starts_from_published_weights_by_its_recipe(published, tmp_path):
+    model, state, _ = published
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        picture = Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8))
+        (tmp_path / "data" / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        picture.save(tmp_path / "data" / "ab"[number % 2] / f"{number}.png")
+    job = prepare(Recipe(model="cifar_cnn", data=str(tmp_path / "data"), batch_size=4, epochs=1, pretrained=True))
+    found, expected = to_tensors(job.start.model, job.start.state), to_tensors(model, state)
+    assert found["head.weight"].shape[0] == 2
+    for name in expected.keys() - {"head.weight", "head.bias"}:
+        np.testing.assert_array_equal(found[name], expected[name])
+    # As they were trained.
+    assert job.recipe.mean == (0.485, 0.456, 0.406)

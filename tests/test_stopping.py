@@ -10,8 +10,9 @@ import pytest
 
 from eqxcnn.errors import InputError
 from eqxcnn.training import Recipe, fit, load_recipe, loop, prepare, resume
+from eqxcnn.training.epochs import Epochs
 from eqxcnn.training.step import train_step
-from eqxcnn.training.stopping import best_epoch, is_enough
+from eqxcnn.training.stopping import best_epochs, is_enough
 from eqxcnn.weights import load_safetensors
 
 ACCURACY = Recipe(early_stop_epochs=2, early_stop_delta=0.01)
@@ -27,18 +28,18 @@ def rows(name, *values):
 @pytest.mark.parametrize(
     ("recipe", "name", "values", "best", "enough"),
     [
-        (ACCURACY, "validation_accuracy", [0.5, 0.6, 0.605], 2, False),
-        (ACCURACY, "validation_accuracy", [0.5, 0.6, 0.605, 0.609], 2, True),
-        (ACCURACY, "validation_accuracy", [0.5, 0.6, 0.605, 0.62], 4, False),
-        (ACCURACY, "validation_accuracy", [0.0, 0.0], 1, False),
-        (LOSS, "train_loss", [2.0, 1.5, 1.6, 1.495], 2, True),
-        (LOSS, "train_loss", [float("nan"), 3.0, 2.0], 3, False),
-        (replace(LOSS, early_stop_epochs=0), "train_loss", [1.0, 2.0, 3.0, 4.0], 1, False),
-        (ACCURACY, "train_loss", [1.0, 2.0, 3.0], None, False),
+        (ACCURACY, "validation_accuracy", [0.5, 0.6, 0.605], [3, 2, 1], False),
+        (ACCURACY, "validation_accuracy", [0.5, 0.6, 0.605, 0.609], [4, 3, 2, 1], True),
+        (ACCURACY, "validation_accuracy", [0.5, 0.6, 0.605, 0.62], [4, 3, 2, 1], False),
+        (ACCURACY, "validation_accuracy", [0.0, 0.0], [1, 2], False),
+        (LOSS, "train_loss", [2.0, 1.5, 1.6, 1.495], [4, 2, 3, 1], True),
+        (LOSS, "train_loss", [float("nan"), 3.0, 2.0], [3, 2], False),
+        (replace(LOSS, early_stop_epochs=0), "train_loss", [1.0, 2.0, 3.0, 4.0], [1, 2, 3, 4], False),
+        (ACCURACY, "train_loss", [1.0, 2.0, 3.0], [], False),
     ],
 )
-def test_the_best_epoch_and_whether_it_was_long_ago(recipe, name, values, best, enough):
-    assert best_epoch(recipe, rows(name, *values)) == best
+def test_the_best_epochs_and_whether_anything_is_better_of_late(recipe, name, values, best, enough):
+    assert best_epochs(recipe, rows(name, *values)) == best
     assert is_enough(recipe, rows(name, *values)) == enough
 
 
@@ -47,12 +48,12 @@ def accuracies(monkeypatch):
     """Makes the validation accuracies of a run what the test says."""
 
     def are(*values):
-        row = loop._Loop._row
+        row = Epochs._row
 
         def told(self, epoch, *rest):
             return row(self, epoch, *rest) | {"validation_accuracy": values[epoch]}
 
-        monkeypatch.setattr(loop._Loop, "_row", told)
+        monkeypatch.setattr(Epochs, "_row", told)
 
     return are
 
@@ -76,11 +77,21 @@ def test_a_run_stops_and_keeps_the_weights_of_its_best_epoch(tmp_path, accuracie
     np.testing.assert_allclose(hidden(result.folder), train.model.hidden[0].weight, rtol=1e-4, atol=1e-6)
 
 
+def test_the_checkpoints_of_the_best_epochs_stay(tmp_path, accuracies):
+    accuracies(0.5, 0.7, 0.6, 0.8, 0.1, 0.6)
+    result = fit(replace(RUN, best_checkpoints=3), runs=tmp_path)
+    kept = {int(path.name) for path in (result.folder / "best").iterdir() if path.name.isdigit()}
+    assert kept == {2 * 7, 3 * 7, 4 * 7}  # the third, not the last, which came later to the same
+    # The weights are those at the end all the same.
+    last = fit(RUN, runs=tmp_path)
+    np.testing.assert_array_equal(hidden(result.folder), hidden(last.folder))
+
+
 def failing(monkeypatch, *numbers):
     """Makes these steps of a run, counted from 1, give a loss that is no number; their batches tell them."""
 
-    def made(recipe):
-        job = prepare(recipe)
+    def made(recipe, **options):
+        job = prepare(recipe, **options)
         batches = [rows[0] for epoch in range(job.epochs) for rows in job.batches(epoch, 0)]
         bad = jnp.asarray([job.train.images[batches[number - 1]].sum() for number in numbers], "uint32")
         inner = job.setup.value_and_grad
@@ -135,6 +146,8 @@ def test_an_epoch_of_nothing_but_such_steps_stops_even_so(tmp_path, monkeypatch)
     [
         ({"keep": "best", "validation": 0.0}, r"`monitor` .='validation_accuracy'. needs images .*train_loss"),
         ({"early_stop_epochs": 3, "validation": 0.0}, "`monitor` .* needs images"),
+        ({"best_checkpoints": 2, "validation": 0.0}, "`monitor` .* needs images"),
+        ({"best_checkpoints": -1}, "`best_checkpoints` .=-1. must be 0 or more"),
         ({"keep": "best", "average": "swa"}, "do not go together"),
         ({"early_stop_delta": -1.0}, "`early_stop_delta` .=-1.0. must be 0 or more"),
     ],

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 import yaml
 
 from eqxcnn.errors import InputError
-from eqxcnn.training import Recipe
+from eqxcnn.training import Recipe, list_recipes
 from eqxcnn.training.run import Run, read_metrics
 
 QUICK = ("--model", "lenet", "--epochs", "3")
@@ -145,6 +146,9 @@ def test_a_truncated_newest_checkpoint_is_named_and_the_one_before_used(tmp_path
         (["--mean", "0.5", "0.5", "--std", "1", "1"], "`mean` (=[0.5, 0.5]) must have one number a channel"),
         (["--resume", "nowhere"], "`nowhere` is no run folder"),
         (["--resume", "nowhere", "--epochs", "3"], "leave the other flags out"),
+        (["--seeds", "0"], "`seeds` (=0) must be 1 or more"),
+        (["--init-from", "nowhere"], "`init_from` (='nowhere') is not there"),
+        (["--dry-run", "--no-jit"], "a dry run looks at compiled steps"),
     ],
 )
 def test_a_mistake_gets_one_sentence_and_exit_code_1(tmp_path, arguments, sentence):
@@ -188,6 +192,29 @@ def test_flags_win_over_the_recipe(tmp_path):
     assert done.returncode == 0, done.stderr
     recipe = yaml.safe_load((only_run(tmp_path / "runs") / "recipe.yaml").read_text())
     assert (recipe["model"], recipe["batch_size"], recipe["seed"]) == ("mlp", 128, 3)
+
+
+def test_many_seeds_are_told_together_and_a_finished_folder_of_them_is_refused(tmp_path):
+    done = python_m("train", "--model", "mlp", "--epochs", "1", "--seeds", "2", "--runs", tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = only_run(tmp_path)
+    told = json.loads((folder / "seeds.json").read_text())
+    assert f"test accuracy {told['mean']:.2%} ± {told['deviation']:.2%}, mean and deviation of 2 seeds" in done.stdout
+    again = python_m("train", "--resume", folder)
+    assert (again.returncode, again.stderr.splitlines()[-1][:6]) == (1, "error:")
+
+
+def test_a_dry_run_tells_time_and_memory_and_leaves_nothing(tmp_path):
+    done = python_m("train", "--dry-run", "--model", "mlp", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"101,770 parameters; compiled in .* s; a step takes .* ms .*; .* MiB of memory", done.stdout)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_recipes_are_listed():
+    done = python_m("train", "--list-recipes")
+    names = [line.split()[0] for line in done.stdout.splitlines()]
+    assert names == list_recipes()
 
 
 def test_two_runs_in_one_second_have_folders_of_their_own(tmp_path):

@@ -1,7 +1,7 @@
 """Random image transforms inside jit: an augmentation is a function of one image `[h w c]` in [0, 1] and a key."""
 
 from .auto import auto_augment, rand_augment, trivial_augment
-from .colour import brightness, random_brightness, random_contrast, random_hue, random_saturation
+from .colour import brightness, color_jitter, random_brightness, random_contrast, random_hue, random_saturation
 from .erase import cutout, random_erasing
 from .geometry import (
     alternating_flip,
@@ -13,6 +13,7 @@ from .geometry import (
 )
 from .mix import Mix, partners
 from .policy import AUGMENTS, build, compose
+from .rotation import random_rotation
 from .visit import VisitAugment
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "auto_augment",
     "brightness",
     "build",
+    "color_jitter",
     "compose",
     "cutout",
     "partners",
@@ -36,6 +38,7 @@ __all__ = [
     "random_hue",
     "random_resized_crop",
     "random_rot90",
+    "random_rotation",
     "random_saturation",
     "trivial_augment",
 ]

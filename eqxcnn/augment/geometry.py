@@ -196,7 +196,11 @@ def _taps(
     start: Float[Array, ""], length: Float[Array, ""], size: int
 ) -> tuple[Int[Array, " size"], Int[Array, " size"], Float[Array, " size"]]:
     """The two old pixels each of `size` new ones lies between, and the weight of the second."""
-    position = start + (jnp.arange(size, dtype=jnp.float32) + 0.5) * (length / size) - 0.5
+    return between(start + (jnp.arange(size, dtype=jnp.float32) + 0.5) * (length / size) - 0.5, size)
+
+
+def between(position: Float[Array, "*d"], size: int) -> tuple[Int[Array, "*d"], Int[Array, "*d"], Float[Array, "*d"]]:
+    """The two of `size` pixels that each position lies between, 0 the first one's middle, and the second's weight."""
     before = jnp.floor(position)
     index = before.astype(jnp.int32)
     return jnp.clip(index, 0, size - 1), jnp.clip(index + 1, 0, size - 1), position - before

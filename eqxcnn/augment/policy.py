@@ -12,7 +12,7 @@ from jaxtyping import jaxtyped
 
 from ..errors import InputError, nearest
 from ..types import Augment, Image, Key, Visit
-from . import auto, colour, erase, geometry
+from . import auto, colour, erase, geometry, rotation
 from .visit import VisitAugment
 
 #: What a recipe may name. `flip_horizontal` and `flip_vertical` are short for the same with `random_`.
@@ -23,6 +23,7 @@ AUGMENTS: dict[str, Callable[..., Augment | VisitAugment]] = {
     "random_flip_vertical": geometry.random_flip_vertical,
     "alternating_flip": geometry.alternating_flip,
     "random_rot90": geometry.random_rot90,
+    "random_rotation": rotation.random_rotation,
     "random_crop": geometry.random_crop,
     "random_resized_crop": geometry.random_resized_crop,
     "cutout": erase.cutout,
@@ -32,6 +33,7 @@ AUGMENTS: dict[str, Callable[..., Augment | VisitAugment]] = {
     "random_contrast": colour.random_contrast,
     "random_saturation": colour.random_saturation,
     "random_hue": colour.random_hue,
+    "color_jitter": colour.color_jitter,
     "auto_augment": auto.auto_augment,
     "rand_augment": auto.rand_augment,
     "trivial_augment": auto.trivial_augment,

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,11 +44,11 @@ class Checkpoints:
             return ()
         return tuple(sorted(int(name) for name in os.listdir(self._folder) if name.isdecimal()))
 
-    def save(self, step: int, tree: PyTree) -> None:
+    def save(self, step: int, tree: PyTree, others: Collection[int] | None = None) -> None:
         """Saves the arrays of any pytree, and returns when they are on the disk.
 
-        A step that was saved before is replaced. Then older checkpoints beyond `keep` are removed, and those that
-        `restore_latest` found damaged.
+        A step that was saved before is replaced. Then all checkpoints of earlier steps are removed but the `others`,
+        which are by default the newest, and those that `restore_latest` found damaged.
 
         **Raises:** `InputError` when they cannot be written; the earlier checkpoints are then still there.
         """
@@ -67,10 +67,10 @@ class Checkpoints:
             if reason is None:
                 raise
             raise InputError(self._not_written(step, reason)) from error
-        self._prune(step)
+        self._prune(step, others)
 
     def restore_latest(
-        self, like: PyTree, notify: Callable[[str], object] = warnings.warn
+        self, like: PyTree, notify: Callable[[str], object] = warnings.warn, steps: Sequence[int] | None = None
     ) -> tuple[int, PyTree] | None:
         """The newest intact checkpoint.
 
@@ -78,12 +78,13 @@ class Checkpoints:
 
         - `like`: a pytree as it was saved; its arrays are replaced, all else in it stays.
         - `notify`: is told, in a line, of each damaged checkpoint that was passed over.
+        - `steps`: which checkpoints to look at, the first choice last, where that is not the newest.
 
         **Returns:** the step and the pytree; `None` when there is no checkpoint.
 
         **Raises:** `InputError` when all are damaged, or when the arrays are not those of `like`.
         """
-        steps = self.steps()
+        steps = self.steps() if steps is None else [step for step in steps if step in self.steps()]
         for step in reversed(steps):
             folder = self._folder / str(step)
             damage = _damage(folder)
@@ -104,12 +105,13 @@ class Checkpoints:
         (scratch / str(step)).rename(final)
         self._damaged.discard(step)
 
-    def _prune(self, newest: int) -> None:
-        """Removes all but the `keep` newest; steps beyond `newest` are of another run and none of our business."""
+    def _prune(self, newest: int, others: Collection[int] | None) -> None:
+        """Removes all but `newest` and the others; steps beyond it are of another run and none of our business."""
         intact = [step for step in self.steps() if step <= newest and step not in self._damaged]
+        kept = {newest, *others} if others is not None else set(intact[-self._keep :])
         scratch = self._folder / _SCRATCH
         for step in self.steps():
-            if step in self._damaged or step in intact[: -self._keep]:
+            if step in self._damaged or step in set(intact) - kept:
                 # Out of sight in one go: a removal that is killed leaves no half checkpoint.
                 (self._folder / str(step)).rename(scratch / f"old-{step}")
         self._damaged.clear()

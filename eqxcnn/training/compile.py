@@ -13,13 +13,21 @@ import jaxlib.version
 _THREADED_CONVOLUTIONS = ("xla_cpu_experimental_ynn_fusion_type", "LIBRARY_FUSION_TYPE_REDUCE")
 #: XLA's CPU compiler drops barriers before it fuses, unless this pass is left out: `layers/conv.py` needs its own kept.
 _KEPT_BARRIERS = ("xla_disable_hlo_passes", "cse_barrier_expander")
+#: Sums in one order, and no choice of algorithms by how long they took this time. CPUs do so anyway.
+DETERMINISTIC = ("xla_gpu_deterministic_ops", True)
 #: A function that runs once is not worth the seconds that the highest level, 3, and the newer way to emit loops take.
 _LITTLE_OPTIMISATION = (("xla_backend_optimization_level", 0), ("xla_cpu_use_fusion_emitters", False))
 
 
-def compiled(function: Callable[..., Any], *, donate: bool = False) -> Callable[..., Any]:
-    """`function` compiled to run many times; with `donate`, the memory of all arguments but the first is used again."""
-    options = {}
+def compiled(function: Callable[..., Any], *, donate: bool = False, deterministic: bool = False) -> Callable[..., Any]:
+    """`function` compiled to run many times.
+
+    **Arguments:**
+
+    - `donate`: whether the memory of all arguments but the first is used again.
+    - `deterministic`: whether a GPU may only choose what gives the same bits each time.
+    """
+    options = _known(*DETERMINISTIC) if deterministic else {}
     if jax.default_backend() == "cpu":
         options |= _known(*_KEPT_BARRIERS)
         if jaxlib.version.__version__.startswith("0.10."):

@@ -1,7 +1,8 @@
 """A classifier's scores on labelled images: every image counted once, in batches of one shape."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -59,7 +60,7 @@ class Evaluator:
     ) -> None:
         self._mean, self._std, self._num_classes = mean, std, num_classes
         self._batch_size = max(batch_size // NUM_VIEWS[views], 1)
-        self._step = compiled(partial(_sums, views))
+        self._step = _compiled_sums(views)
 
     def __call__(
         self,
@@ -78,6 +79,12 @@ class Evaluator:
             sums = self._step(self._mean, self._std, model, state, pixels, classes, mask)
             loss, confusion = loss + sums[0], confusion + sums[1]
         return Scores(float(loss) / len(rows), np.asarray(confusion))
+
+
+@cache
+def _compiled_sums(views: Views) -> Callable[..., tuple[Array, Array]]:
+    """One function for all evaluators: what is of one structure, such as the runs of many seeds, is compiled once."""
+    return compiled(partial(_sums, views))
 
 
 def _sums(

@@ -16,6 +16,9 @@ _FORM = re.compile(
     r"(?P<pattern>[^\s=]+)\s*=\s*(?P<value>\d+\.?\d*(?:e[+-]?\d+)?)(?:\s+for\s+(?P<epochs>\d+\.?\d*)\s+epochs?)?"
 )
 
+#: In the place of a pattern: all but the last layer, which every model of the zoo calls its `head`.
+BACKBONE = "backbone"
+
 #: A tensor's name up to the numbers behind its first word: `stages.1.0` of `stages.1.0.conv1.weight`.
 _LAYER = re.compile(r"[^.]+(?:\.\d+)*")
 
@@ -25,7 +28,7 @@ class Factor:
     """What the learning rate of some parameters is multiplied by.
 
     - `pattern`: of the names of their tensors or of a module that holds them, with `*` for any characters, as in file
-      names.
+      names; `backbone` stands for all but the head.
     - `value`: the factor; 0 leaves the parameters as they are.
     - `epochs`: how long it holds; afterwards the parameters stay as they are.
     - `setting`: what it was written in, for error messages.
@@ -38,6 +41,8 @@ class Factor:
 
     def fits(self, name: str) -> bool:
         """Whether it is this tensor's."""
+        if self.pattern == BACKBONE:
+            return name.split(".")[0] != "head"
         return fnmatchcase(name, self.pattern) or fnmatchcase(name, f"{self.pattern}.*")
 
 

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Int
 
 from .. import augment, registry
 from ..data import (
@@ -28,12 +28,14 @@ from ..errors import InputError
 from .average import Average
 from .compile import compiled_once
 from .lookahead import Lookahead
+from .normalisation import check_normalisation, normalisation
 from .objective import class_weights, mix, value_and_grad
 from .optim import make_optimizer
 from .recipe import Recipe
 from .schedules import schedule_shape
 from .start import first_state
 from .step import Setup, TrainState
+from .warm_start import warm_start
 
 #: Rows, or images, labels and rows, of the `k` steps of a call, on their way to the device.
 HostBatch: TypeAlias = Int[np.ndarray, "k b"] | StreamedBatch
@@ -76,6 +78,10 @@ class Job:
         """Passes over the training rows, one that is cut short included."""
         return -(-self.steps // self.steps_per_epoch)
 
+    def steps_after(self, epochs: int) -> int:
+        """How many steps are over after that many epochs."""
+        return min(epochs * self.steps_per_epoch, self.steps)
+
     def epochs_after(self, step: int) -> int:
         """How many epochs are over after that many steps."""
         return self.epochs if step >= self.steps else step // self.steps_per_epoch
@@ -97,21 +103,26 @@ class Job:
         return iter(calls if self.setup.data is not None else Prefetch(self.train.images, self.train.labels, calls))
 
 
-def prepare(recipe: Recipe) -> Job:
+def prepare(recipe: Recipe, *, starts: bool = True) -> Job:
     """Opens and decodes the data, fills in what the recipe leaves to them, and builds model and optimiser.
+
+    **Arguments:**
+
+    - `starts`: whether the run begins; one that goes on needs no weights to start from.
 
     **Raises:** `InputError` for data that cannot be read or do not fit the recipe.
     """
     transform = augment.build(recipe.augment)
     source = open_source(recipe.data)
     image_size = image_size_for(recipe, source.info)
-    _check_normalisation(recipe, source.info)
+    check_normalisation(recipe, source.info)
+    warm = warm_start(recipe, source.info, image_size) if starts else None
     train, test = (_decoded(source, split, recipe, image_size) for split in ("train", "test"))
     train_rows, validation_rows = _hold_out(train.labels, recipe)
     validation = train
     if recipe.validation == "test":
         validation, validation_rows = test, np.arange(len(test.labels), dtype=np.int32)
-    mean, std = _normalisation(recipe, train.images, train_rows)
+    mean, std = normalisation(recipe, warm, train.images, train_rows)
     moments = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
     # Seconds on a laptop: a thousand digits are seen twenty times, MNIST six.
     epochs = recipe.epochs or int(np.clip(round(320_000 / len(train_rows)), 5, 20))
@@ -127,7 +138,8 @@ def prepare(recipe: Recipe) -> Job:
     weights = class_weights(recipe, train.labels[train_rows], source.info)
     first = train.images[_init_rows(recipe, train_rows)]
     begin = partial(first_state, recipe, source.info, image_size, optimizer, moments)
-    start, step_key = compiled_once(begin)(first, jax.random.key(recipe.seed))
+    given = {} if warm is None else warm.tensors
+    start, step_key = compiled_once(begin)(first, given, jax.random.key(recipe.seed))
     setup = Setup(
         value_and_grad=value_and_grad(recipe, start.model, weights),
         optimizer=optimizer,
@@ -162,15 +174,6 @@ def image_size_for(recipe: Recipe, info: DataInfo) -> tuple[int, int]:
     return info.image_size if fits and info.image_size else model.input[:2]
 
 
-def _check_normalisation(recipe: Recipe, info: DataInfo) -> None:
-    for name in ("mean", "std"):
-        value = getattr(recipe, name)
-        if value is not None and len(value) != info.channels:
-            raise InputError(
-                f"`{name}` (={list(value)}) must have one number a channel, and the images have {info.channels}"
-            )
-
-
 def _decoded(source: DataSet, split: str, recipe: Recipe, image_size: tuple[int, int]) -> Split:
     return source.decode(
         "train" if split == "train" else "test", image_size=image_size, on_bad_image=recipe.on_bad_image
@@ -199,32 +202,6 @@ def _init_rows(recipe: Recipe, rows: Int[np.ndarray, " k"]) -> Int[np.ndarray, "
             f"`init_images` (={recipe.init_images}) is more than the {len(rows):,} training images: give fewer"
         )
     return rows[: recipe.init_images]
-
-
-def _normalisation(
-    recipe: Recipe, images: UInt8[np.ndarray, "n h w c"], rows: Int[np.ndarray, " k"]
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The recipe's mean and deviation, or those measured on the training rows."""
-    if recipe.mean is not None and recipe.std is not None:
-        return recipe.mean, recipe.std
-    mean, std = pixel_statistics(images, rows)
-    return tuple(mean.round(6).tolist()), tuple(std.round(6).tolist())
-
-
-def pixel_statistics(
-    images: UInt8[np.ndarray, "n h w c"], rows: Int[np.ndarray, " k"], at_once: int = 1000
-) -> tuple[Float[np.ndarray, " c"], Float[np.ndarray, " c"]]:
-    """Mean and deviation a channel of these rows' pixels on the scale [0, 1], summed exactly in whole numbers."""
-    total, squares = (np.zeros(images.shape[-1], np.int64) for _ in range(2))
-    for start in range(0, len(rows), at_once):
-        chunk = images[rows[start : start + at_once]].astype(np.uint16)
-        total += chunk.sum((0, 1, 2), dtype=np.int64)
-        squares += np.square(chunk).sum((0, 1, 2), dtype=np.int64)
-    count = len(rows) * images.shape[1] * images.shape[2]
-    mean = total / count
-    std = np.sqrt(squares / count - mean**2)
-    # A channel of one colour has no deviation to divide by; 1 leaves it as it is.
-    return mean / 255, np.where(std == 0, 255, std) / 255
 
 
 def _average(recipe: Recipe, steps: int, steps_per_epoch: int) -> Average | None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from time import monotonic
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -53,19 +54,19 @@ class TrainingProgress:
         now = monotonic()
         if self._bar.disable or now - self._last < _REFRESH:
             return
-        count = max(int(train.sums.count), 1)  # waits until the device is there
+        # Of all seeds where there are many; waits until the device is there.
+        loss, correct, count = (float(np.sum(each)) for each in (train.sums.loss, train.sums.correct, train.sums.count))
+        count = max(count, 1)
         rate = (step - self._last_step) * self._batch_size / (monotonic() - self._last)
-        shown = (
-            f"loss {float(train.sums.loss) / count:.4f}  accuracy {int(train.sums.correct) / count:.2%}  "
-            f"{rate:,.0f} images/s"
-        )
+        shown = f"loss {loss / count:.4f}  accuracy {correct / count:.2%}  {rate:,.0f} images/s"
         epoch = min(step // self._steps_per_epoch + 1, self._epochs)
         self._bar.update(self._task, completed=step, description=f"epoch {epoch}/{self._epochs}", shown=shown)
         self._last, self._last_step = monotonic(), step
 
-    def epoch(self, row: Mapping[str, Any]) -> None:
-        """Prints an epoch's row of metrics."""
+    def epoch(self, row: Mapping[str, Any], label: str = "") -> None:
+        """Prints an epoch's row of metrics, with a label before it where there are many runs."""
         parts = [
+            *([label] if label else []),
             f"epoch {row['epoch']:>{len(str(self._epochs))}}/{self._epochs}",
             f"loss {row['train_loss']:.4f}",
             f"accuracy {row['train_accuracy']:.2%}",

@@ -1,13 +1,10 @@
 """A recipe: everything that decides a training run, in one flat frozen dataclass."""
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Literal, get_type_hints
 
-from .. import registry
-from ..errors import InputError
-from .factors import parse_factors
-from .settings import in_range, keywords, of_type
+from .checks import check_values
+from .settings import of_type
 from .views import Views
 
 
@@ -57,8 +54,8 @@ class Recipe:
     """Factors of single parameters, by their tensors' names: `*norm*.bias=64`, `conv1.weight=0` to leave it as it is,
     or `conv1.bias=1 for 3 epochs`; where several fit, the last one counts. They do not multiply the weight decay."""
     freeze: tuple[str, ...] = ()
-    """Parts of the model that stay as they are, by their tensors' names up to any dot: `stem`, `blocks.0`; norms and
-    dropout there are in eval mode."""
+    """Parts of the model that stay as they are, by their tensors' names up to any dot: `stem`, `blocks.0`, or
+    `backbone` for all but the head; norms and dropout there are in eval mode."""
     layer_decay: float = 1.0
     """What the learning rate is multiplied by from one layer to the one before it, for fine-tuning."""
     momentum: float = 0.9
@@ -114,13 +111,19 @@ class Recipe:
     image_size: tuple[int, int] | None = None
     """Height and width in pixels that images are resized to; by default the data's, or the model's where sizes vary."""
     mean: tuple[float, ...] | None = None
-    """Mean a channel subtracted from pixels in [0, 1]; by default measured on the training images."""
+    """Mean a channel subtracted from pixels in [0, 1]; by default what given weights were trained with, else measured
+    on the training images."""
     std: tuple[float, ...] | None = None
-    """Deviation a channel divided by after that; by default measured on the training images."""
+    """Deviation a channel divided by after that; its default is as that of `mean`."""
     precision: Literal["float32", "bf16"] = "float32"
     """What the network computes in while training; with `bf16`, weights, statistics and loss stay in float32."""
     test_views: Views = "one"
     """What the test averages an image's scores over: the image, that and its mirror image, or shifts by a pixel too."""
+    pretrained: bool = False
+    """Whether the run starts from the model's published weights; a head for other classes starts random."""
+    init_from: str | None = None
+    """Start from the weights of this finished run, of its `model` folder, or of a file (`.safetensors`, or PyTorch's
+    `.pth`) of the same model; a head for other classes starts random."""
     init_images: int = 0
     """How many of the first training images set weights before the first step, in models that have such (`airbench94`);
     0 leaves all weights random."""
@@ -138,9 +141,11 @@ class Recipe:
     early_stop_epochs: int = 0
     """Stop after so many epochs in which `monitor` has not become better; 0 for never."""
     early_stop_delta: float = 0.0
-    """By how much it must become better to count as that."""
+    """By how much it must become better not to stop."""
     keep: Literal["last", "best"] = "last"
     """Which weights are tested and kept: those at the end, or those of the epoch with the best `monitor`."""
+    best_checkpoints: int = 0
+    """How many epochs with the best `monitor` keep a checkpoint, in `best/`; with `keep: best` one at least."""
     on_nan: Literal["stop", "skip"] = "stop"
     """What to do when a loss is no number, or with `skip` a gradient: stop the run, or leave that step out."""
     on_bad_image: Literal["stop", "skip"] = "stop"
@@ -154,81 +159,16 @@ class Recipe:
     """How long training goes on between checkpoints; 0 saves after every call."""
     keep_checkpoints: int = 2
     """How many of the newest checkpoints stay."""
+    log: tuple[Literal["csv", "tensorboard", "wandb"], ...] = ()
+    """Where metrics go besides `metrics.jsonl`: `metrics.csv`, TensorBoard's files, Weights & Biases."""
+    profile: int = 0
+    """Write a trace of so many steps, from the second call on, to `profile/`; 0 for none."""
+    deterministic: bool = False
+    """Whether a GPU, too, is held to the same bits in every run, at the price of speed; a CPU always is."""
     device_budget: float = 2.0
     """Training images of up to this many GiB live on the device; larger sets are streamed."""
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(Recipe).items():
             object.__setattr__(self, name, of_type(name, getattr(self, name), hint))
-        _check_values(self)
-
-
-def _check_values(recipe: Recipe) -> None:
-    """Refuses what no run can be made of, naming the setting, its value and the range."""
-    registry.check_keywords(recipe.model, keywords("architecture", recipe.architecture))
-    positive = (
-        "epochs", "batch_size", "learning_rate", "train_images", "steps_per_call", "keep_checkpoints", "power",
-        "decay_epochs", "patience_epochs", "accumulate_steps",
-    )  # fmt: skip
-    in_range(recipe, positive, "above 0", lambda value: value > 0)
-    at_least_zero = (
-        "weight_decay", "init_images", "lookahead_every", "first_factor", "last_factor", "checkpoint_seconds",
-        "device_budget", "clip_norm", "clip_value", "clip_agc", "mixup", "cutmix", "focal_gamma",
-        "early_stop_epochs", "early_stop_delta",
-    )  # fmt: skip
-    in_range(recipe, at_least_zero, "0 or more", lambda value: value >= 0)
-    # JAX makes the same key of seeds that differ by 2**32.
-    in_range(recipe, ("seed",), f"from 0 to {2**32 - 1}", lambda value: 0 <= value < 2**32)
-    below_one = (
-        "momentum", "label_smoothing", "validation", "warmup_share", "lookahead_decay", "average_decay",
-        "average_start",
-    )  # fmt: skip
-    in_range(recipe, below_one, "0 or more and below 1", lambda value: 0 <= value < 1)
-    in_range(recipe, ("layer_decay", "decay_rate"), "above 0 and at most 1", lambda value: 0 < value <= 1)
-    in_range(recipe, ("mix_probability", "mix_switch"), "from 0 to 1", lambda value: 0 <= value <= 1)
-    parse_factors(recipe.learning_rate_factors)
-    if isinstance(recipe.class_weights, tuple) and min(recipe.class_weights, default=1) <= 0:
-        raise InputError(f"`class_weights` (={list(recipe.class_weights)}) must be numbers above 0, one a class")
-    if recipe.schedule in ("constant", "step", "multistep", "plateau") and recipe.last_factor not in (None, 1):
-        raise InputError(
-            f"`last_factor` (={recipe.last_factor}) is where a fall ends, and the `schedule` {recipe.schedule} has "
-            "none: choose linear or cosine"
-        )
-    if recipe.schedule == "multistep" and min(recipe.decay_milestones, default=0) <= 0:
-        raise InputError(
-            f"`decay_milestones` (={list(recipe.decay_milestones)}) must be epochs above 0 for the `schedule` "
-            "multistep: give some"
-        )
-    if recipe.gradients == "by_hand":
-        _check_by_hand(recipe)
-    if recipe.keep == "best" and recipe.average == "swa":
-        raise InputError("`keep` (='best') and `average` (='swa') do not go together: the mean comes at the end")
-    if (recipe.early_stop_epochs or recipe.keep == "best") and not recipe.validation and "valid" in recipe.monitor:
-        raise InputError(
-            f"`monitor` (={recipe.monitor!r}) needs images that are not trained on: give a `validation` above 0, or "
-            "monitor train_loss"
-        )
-    if (recipe.mean is None) != (recipe.std is None):
-        raise InputError("`mean` and `std` go together: give both, or neither to have them measured")
-    if recipe.std is not None and min(recipe.std, default=0) <= 0:
-        raise InputError(f"`std` (={list(recipe.std)}) must be above 0 in every channel")
-    if recipe.image_size is not None:
-        registry.checked_size(recipe.model, recipe.image_size)
-
-
-def _check_by_hand(recipe: Recipe) -> None:
-    """Refuses what hand-derived gradients have no part in."""
-    plain = (recipe.optimizer, recipe.schedule, recipe.momentum, recipe.weight_decay) == ("sgd", "constant", 0, 0)
-    if not plain or recipe.warmup_share:
-        raise InputError(
-            "`gradients` (='by_hand') goes with plain gradient descent: set `optimizer` to sgd, `schedule` to "
-            "constant, `momentum`, `weight_decay` and `warmup_share` to 0"
-        )
-    # Whatever else there is would be passed over without a word.
-    usual = {field.name: field.default for field in dataclasses.fields(Recipe)}
-    for name in (
-        "learning_rate_factors", "freeze", "layer_decay", "clip_norm", "clip_value", "clip_agc", "accumulate_steps",
-        "precision", "loss", "class_weights", "mixup", "cutmix",
-    ):  # fmt: skip
-        if getattr(recipe, name) != usual[name]:
-            raise InputError(f"`gradients` (='by_hand') knows no `{name}`: leave it out")
+        check_values(self)

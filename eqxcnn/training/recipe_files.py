@@ -40,6 +40,17 @@ def list_recipes() -> list[str]:
     return sorted(path.stem for path in _SHIPPED.glob("*.yaml"))
 
 
+def shelf() -> str:
+    """A line for each recipe that comes with the package: its name, model and data, and how its file opens."""
+    lines = []
+    for name in list_recipes():
+        recipe = load_recipe(name)
+        text = (_SHIPPED / f"{name}.yaml").read_text(encoding="utf-8")
+        comment = " ".join(line.lstrip("# ") for line in text.splitlines() if line.startswith("#"))
+        lines.append(f"{name:<20} {recipe.model} on {recipe.data}: {comment.split('. ')[0].rstrip('.')}.")
+    return "\n".join(lines)
+
+
 def recipe_from(values: dict[str, Any], origin: str) -> Recipe:
     """A recipe from plain values, refusing unknown keys with the nearest known one; `origin` names them in errors."""
     known = get_type_hints(Recipe)

@@ -42,10 +42,9 @@ class Run:
             raise InputError(f"another process is training in `{folder}`; wait for it or start a new run") from error
 
     @classmethod
-    def create(cls, runs: Path, recipe: Recipe, data_name: str) -> "Run":
-        """Makes a new folder under `runs` with the recipe and the environment in it."""
-        stem = f"{recipe.model}-{data_name}-{datetime.now():%Y%m%d-%H%M%S}"
-        folder = _new_folder(runs, stem)
+    def create(cls, runs: Path, recipe: Recipe, data_name: str, name: str | None = None) -> "Run":
+        """Makes a new folder under `runs`, of this name or of one with the time, with recipe and environment in it."""
+        folder = new_folder(runs, name or stem(recipe, data_name))
         write_text_atomically(folder / "recipe.yaml", to_yaml(recipe))
         write_text_atomically(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
         return cls(folder, recipe)
@@ -141,7 +140,12 @@ def _commit() -> str | None:
     return asked.stdout.strip()
 
 
-def _new_folder(runs: Path, stem: str) -> Path:
+def stem(recipe: Recipe, data_name: str) -> str:
+    """What a run's folder is called that has just begun."""
+    return f"{recipe.model}-{data_name}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def new_folder(runs: Path, stem: str) -> Path:
     """Makes `runs/stem`, or `runs/stem-2` and so on when that is taken."""
     attempt = 1
     while True:

@@ -3,6 +3,7 @@
 import ast
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from beartype.door import is_bearable
@@ -19,7 +20,7 @@ def of_type(name: str, value: Any, hint: Any) -> Any:
     if float in options and int not in options and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not is_bearable(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise InputError(f"`{name}` (={value!r}) must be {_in_words(hint)}")
+        raise InputError(f"`{name}` (={value!r}) must be {in_words(hint)}")
     return value
 
 
@@ -52,9 +53,16 @@ def keywords(name: str, entries: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _in_words(hint: Any) -> str:
+def in_words(hint: Any) -> str:
     """A type as a user says it: `one of 'adam', 'sgd'`, `a whole number or nothing`."""
-    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "nothing"}
+    words = {
+        int: "a whole number",
+        float: "a number",
+        str: "a text",
+        Path: "a path",
+        bool: "true or false",
+        type(None): "nothing",
+    }
     if hint in words:
         return words[hint]
     if get_origin(hint) is Literal:
@@ -62,7 +70,7 @@ def _in_words(hint: Any) -> str:
     if get_origin(hint) is tuple:
         inner, *rest = get_args(hint)
         many = "a list" if Ellipsis in rest else f"a list of {len(rest) + 1}"
-        return f"{many}, each {_in_words(inner)}"
+        return f"{many}, each {in_words(inner)}"
     # A whole number is a number.
     options = [each for each in get_args(hint) if each is not int or float not in get_args(hint)]
-    return " or ".join(map(_in_words, options))
+    return " or ".join(map(in_words, options))

@@ -12,6 +12,7 @@ from ..data import DataInfo
 from ..errors import InputError
 from ..forward import normalize
 from ..types import Classifier, DataInitialized, Images, Key, Pixels
+from ..weights.tensors import from_tensors, tensor_slots
 from .factors import Factor, parse_factors
 from .recipe import Recipe
 from .settings import keywords
@@ -25,6 +26,7 @@ def first_state(
     optimizer: Optimizer,
     moments: tuple[Float[Array, " c"], Float[Array, " c"]],
     pixels: Pixels,
+    given: dict[str, Array],
     key: Key,
 ) -> tuple[TrainState, Key]:
     """The recipe's model for these data and what the optimiser keeps of it; and the key of all steps.
@@ -33,6 +35,7 @@ def first_state(
 
     - `moments`: mean and deviation that images are normalised by.
     - `pixels`: the first `init_images` training images.
+    - `given`: weights in the place of random ones, by the names of their tensors.
     - `key`: the run's.
 
     **Raises:** `InputError` where the recipe has images for a model that sets no weights from them.
@@ -46,6 +49,10 @@ def first_state(
         key=init_key,
         **keywords("architecture", recipe.architecture),
     )
+    if given:
+        # All that is drawn and not given is the head.
+        tensors: dict[str, Any] = {**tensor_slots(model, state), **given}
+        model, state = from_tensors(model, state, tensors)
     model = frozen_in_eval(model, parse_factors(recipe.learning_rate_factors, recipe.freeze))
     if recipe.init_images:
         model = _initialized(recipe, model, normalize(pixels, *moments))

@@ -1,4 +1,4 @@
-"""When a run has trained enough, which epoch was its best, and what to say of one whose loss is no number."""
+"""When a run has trained enough, which epochs were its best, and what to say of one whose loss is no number."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,24 +9,30 @@ from .recipe import Recipe
 from .step import TrainState
 
 
-def best_epoch(recipe: Recipe, rows: Sequence[Mapping[str, Any]]) -> int | None:
-    """The epoch, counted from 1, with the best `monitor`; better by no more than `early_stop_delta` is not better."""
-    best, value = None, 0.0
-    sign = -1 if recipe.monitor.endswith("loss") else 1
-    for row in rows:
-        found = sign * row.get(recipe.monitor, float("nan"))
-        # A number that is none is never better.
-        if found > value + recipe.early_stop_delta or (best is None and found == found):
-            best, value = row["epoch"], found
-    return best
+def best_epochs(recipe: Recipe, rows: Sequence[Mapping[str, Any]]) -> list[int]:
+    """The epochs, counted from 1, from the best `monitor` to the worst; among equal ones the earliest first."""
+    found = [(_goodness(recipe, row), row["epoch"]) for row in rows]
+    # A number that is none has no place.
+    ranked = sorted((pair for pair in found if pair[0] == pair[0]), key=lambda pair: (-pair[0], pair[1]))
+    return [epoch for _, epoch in ranked]
 
 
 def is_enough(recipe: Recipe, rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the last `early_stop_epochs` epochs have brought nothing better."""
-    best = best_epoch(recipe, rows)
-    if not recipe.early_stop_epochs or best is None:
+    """Whether the last `early_stop_epochs` epochs have brought nothing better by more than `early_stop_delta`."""
+    last, value = None, 0.0
+    for row in rows:
+        found = _goodness(recipe, row)
+        if found > value + recipe.early_stop_delta or (last is None and found == found):
+            last, value = row["epoch"], found
+    if not recipe.early_stop_epochs or last is None:
         return False
-    return rows[-1]["epoch"] - best >= recipe.early_stop_epochs
+    return rows[-1]["epoch"] - last >= recipe.early_stop_epochs
+
+
+def _goodness(recipe: Recipe, row: Mapping[str, Any]) -> float:
+    """An epoch's `monitor`, larger where it is better."""
+    value = row.get(recipe.monitor, float("nan"))
+    return -value if recipe.monitor.endswith("loss") else value
 
 
 def check_finite(recipe: Recipe, train: TrainState, checkpoints: Checkpoints, steps_per_epoch: int) -> None:

@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..registry import build, family, variant
 from ..types import Classifier, Key
 from .files import load_safetensors
+from .fit import fitted
 from .names import names_of
 from .tensors import from_tensors, shapes, to_tensors
 from .torch import to_ours
@@ -118,27 +119,21 @@ def build_published(
     With another `num_classes` than published the head keeps its random weights. With other `in_channels` the stem's
     kernels are summed over the channels (for one), or repeated and scaled: what they answer to a grey image stays.
     """
-    published = _published(name)
-    theirs, theirs_state = eqx.filter_eval_shape(build, name, **arguments, key=jax.random.key(0))
-    tensors = load_safetensors(_checked(_fetch(name, published), published))
-    there = to_ours(name, names_of(family(name)).as_timm(), shapes(theirs, theirs_state), tensors)
+    there = published_tensors(name, **arguments)
     model, state = build(name, num_classes=num_classes, in_channels=in_channels, **arguments, key=key)
-    fitted = {place: _fitted(place, there[place], array) for place, array in to_tensors(model, state).items()}
-    return from_tensors(model, state, fitted)
+    kept = to_tensors(model, state)
+    return from_tensors(model, state, kept | fitted(there, shapes(model, state), f"what is published of `{name}`"))
 
 
-def _fitted(place: str, published: np.ndarray, array: np.ndarray) -> np.ndarray:
-    """The published tensor for a place that now holds `array`, which keeps what it has if that is another head."""
-    if published.shape == array.shape:
-        return published
-    if place.startswith("head."):
-        return array
-    # What is left is the stem's kernel `[kh kw i o]`.
-    given, channels = published.shape[2], array.shape[2]
-    if channels == 1:
-        return published.sum(axis=2, keepdims=True)
-    repeated = np.concatenate([published] * -(-channels // given), axis=2)[:, :, :channels]
-    return repeated * np.float32(given / channels)
+def published_tensors(name: str, **arguments: Any) -> dict[str, np.ndarray]:
+    """The published weights of a model by our names, with the head and the stem they were trained with.
+
+    **Raises:** `InputError` where none are recorded, or the file cannot be had or is another than recorded.
+    """
+    published = _published(name)
+    model, state = eqx.filter_eval_shape(build, name, **arguments, key=jax.random.key(0))
+    tensors = load_safetensors(_checked(_fetch(name, published), published))
+    return to_ours(name, names_of(family(name)).as_timm(), shapes(model, state), tensors)
 
 
 def _published(name: str) -> Published:

@@ -1,13 +1,14 @@
 """Models as named arrays, and back: the same names in every process, whatever the file format."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, PyTree
 
 from ..errors import InputError
@@ -25,15 +26,22 @@ def to_tensors(model: PyTree, state: eqx.nn.State) -> dict[str, np.ndarray]:
     A state value goes by the path of the `eqx.nn.StateIndex` that looks it up; one made of several arrays gets a name
     for each below that path. Functions, `None` and Python numbers are no arrays and are left out.
     """
-    return on_host(named_slots(_merge(model, state)))
+    return on_host(tensor_slots(model, state))
+
+
+def tensor_slots(model: PyTree, state: eqx.nn.State) -> dict[str, Slot]:
+    """The arrays of `to_tensors` where they are, on a device or abstract."""
+    return named_slots(_merge(model, state))
 
 
 def shapes(model: PyTree, state: eqx.nn.State) -> dict[str, tuple[int, ...]]:
     """The shape of every array that `to_tensors` would give, by its name; the model may be an abstract one."""
-    return {name: slot.shape for name, slot in named_slots(_merge(model, state)).items()}
+    return {name: slot.shape for name, slot in tensor_slots(model, state).items()}
 
 
-def from_tensors(model: PyTree, state: eqx.nn.State, tensors: dict[str, np.ndarray]) -> tuple[PyTree, eqx.nn.State]:
+def from_tensors(
+    model: PyTree, state: eqx.nn.State, tensors: Mapping[str, np.ndarray | Array]
+) -> tuple[PyTree, eqx.nn.State]:
     """Puts the arrays of `to_tensors` into a model and its state.
 
     **Arguments:**
@@ -74,7 +82,7 @@ def on_host(slots: dict[str, Slot]) -> dict[str, np.ndarray]:
     return {name: np.asarray(array) for name, array in zip(slots, jax.device_get(list(slots.values())), strict=True)}
 
 
-def fill(tree: PyTree, tensors: dict[str, np.ndarray], complaint: str) -> PyTree:
+def fill(tree: PyTree, tensors: Mapping[str, np.ndarray | Array], complaint: str) -> PyTree:
     """Replaces each array leaf of `tree` by the tensor of its name, on the device where the leaf was.
 
     **Raises:** `InputError`, opening with `complaint`, unless names, shapes and dtypes are exactly those of `tree`.
@@ -101,7 +109,7 @@ def _merge(model: PyTree, state: eqx.nn.State) -> PyTree:
     return jax.tree.map(lambda leaf: state.get(leaf) if _is_index(leaf) else leaf, model, is_leaf=_is_index)
 
 
-def _misfits(slots: dict[str, Slot], tensors: dict[str, np.ndarray]) -> list[str]:
+def _misfits(slots: dict[str, Slot], tensors: Mapping[str, np.ndarray | Array]) -> list[str]:
     """What keeps the tensors from the slots, one clause for each kind."""
     both = [(name, slots[name], tensors[name]) for name in slots if name in tensors]
     clauses = (
@@ -124,12 +132,13 @@ def _listing(found: Iterable[str]) -> str:
     return ", ".join(words[:_SHOWN]) + (", ..." if len(words) > _SHOWN else "")
 
 
-def _put(tensor: np.ndarray, slot: Slot) -> Slot:
+def _put(tensor: np.ndarray | Array, slot: Slot) -> Slot:
     if isinstance(slot, np.ndarray | np.generic):
-        return tensor.copy()
+        return np.array(tensor)
     array = jnp.array(tensor)
     # An array made of a Python number promotes weakly; without that, later arithmetic could end in another dtype.
     if getattr(slot, "weak_type", False) and tensor.ndim == 0 and jnp.result_type(tensor.item()) == tensor.dtype:
         array = jnp.asarray(tensor.item())
-    committed = isinstance(slot, jax.Array) and slot.committed
+    # While tracing, nothing has a device yet.
+    committed = isinstance(slot, jax.Array) and not isinstance(slot, Tracer) and slot.committed
     return jax.device_put(array, slot.sharding) if committed else array

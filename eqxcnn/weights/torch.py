@@ -70,6 +70,19 @@ def read_torch(source: Mapping[str, Any] | str | Path) -> dict[str, np.ndarray]:
     return {name: _as_numpy(name, tensor) for name, tensor in tensors.items()}
 
 
+def to_ours_but_head(
+    name: str, places: Mapping[str, tuple[int, ...]], tensors: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """`to_ours` by torchvision's names, without the head where it is of other classes than torch's."""
+    names = names_of(family(name))
+    head = {ours: names.torch_name(ours) for ours in places if ours.startswith("head.")}
+    both = [(ours, theirs) for ours, theirs in head.items() if theirs in tensors]
+    if any(tensors[theirs].size != math.prod(places[ours]) for ours, theirs in both):
+        places = {ours: shape for ours, shape in places.items() if ours not in head}
+        tensors = {theirs: tensor for theirs, tensor in tensors.items() if theirs not in head.values()}
+    return to_ours(name, names, places, tensors)
+
+
 def to_ours(
     name: str, names: Names, places: Mapping[str, tuple[int, ...]], tensors: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:

@@ -1,0 +1,47 @@
+"""Weights fitted to a model of another head, or of images with other channels."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from ..errors import InputError
+
+
+def fitted(
+    tensors: Mapping[str, np.ndarray], places: Mapping[str, tuple[int, ...]], origin: str
+) -> dict[str, np.ndarray]:
+    """The tensors for a model's places, but for the head's where that is of other classes.
+
+    With other channels the stem's kernels are summed over the channels (for one), or repeated and scaled: what they
+    answer to a grey image stays.
+
+    **Arguments:**
+
+    - `tensors`: by the names that `to_tensors` gives.
+    - `places`: the model's shapes, by the same names.
+    - `origin`: what the tensors are called in errors.
+
+    **Raises:** `InputError` naming a tensor which is missing, left over or of a shape that nothing can be made of.
+    """
+    strange = set(tensors) ^ set(places)
+    if strange:
+        raise InputError(f"{origin} does not fit: `{min(strange)}` is in one of them and not in the other")
+    head = {name for name in places if name.startswith("head.")}
+    if any(tensors[name].shape != places[name] for name in head):
+        places = {name: shape for name, shape in places.items() if name not in head}
+    return {name: _on_channels(name, tensors[name], shape, origin) for name, shape in places.items()}
+
+
+def _on_channels(name: str, given: np.ndarray, shape: tuple[int, ...], origin: str) -> np.ndarray:
+    """A tensor, or the stem's kernel `[kh kw i o]` on as many channels as `shape` has."""
+    if given.shape == shape:
+        return given
+    as_stem = len(shape) == given.ndim == 4 and (*given.shape[:2], given.shape[3]) == (*shape[:2], shape[3])
+    if not as_stem:
+        raise InputError(f"{origin} does not fit: `{name}` is {list(given.shape)}, expected {list(shape)}")
+    channels, there = shape[2], given.shape[2]
+    if channels == 1:
+        return given.sum(axis=2, keepdims=True)
+    repeated = np.concatenate([given] * math.ceil(channels / there), axis=2)[:, :, :channels]
+    return repeated * np.float32(there / channels)

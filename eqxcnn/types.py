@@ -71,7 +71,7 @@ class Variant:
     - `task`: what it was published on: `mnist`, `cifar`, `catsdogs` or `imagenet`.
     - `smallest`: the smallest height and width it can take, in pixels.
     - `strides`: how many input pixels one step of each map of `features` spans.
-    - `recipe`: the shipped recipe that trains it to its score, if there is one.
+    - `recipe`: the shipped recipe that trains it, if there is one.
     - `torch_twin`: the same network's name in torchvision, or `timm/NAME`.
     """
 

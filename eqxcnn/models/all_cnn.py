@@ -92,6 +92,7 @@ variants = {
         task="cifar",
         smallest=9,
         strides=(1, 2, 4),
+        recipe="all_cnn_c" if letter == "c" else None,
     )
     for letter, (convs, params) in _MODELS.items()
 }

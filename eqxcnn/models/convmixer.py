@@ -132,5 +132,6 @@ variants = {
         task="cifar",
         smallest=2,
         strides=(2,),
+        recipe="convmixer_256_8",
     )
 }

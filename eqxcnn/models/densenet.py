@@ -216,6 +216,7 @@ variants = {
         task="cifar",
         smallest=4,
         strides=(1, 2, 4),
+        recipe=name if name in ("densenet_40_12", "densenet_bc_100_12") else None,
     )
     for name, (count, growth_rate, is_bc, params) in _CIFAR.items()
 }

@@ -195,6 +195,7 @@ variants = {
         input=(size, size, 3),
         params=params,
         source="https://arxiv.org/abs/1905.11946",
+        recipe="efficientnet_b0_catsdogs" if name == "efficientnet_b0" else None,
         torch_twin=name,
     )
     for name, (width, depth, size, dropout_rate, eps, momentum, params) in _FIRST.items()

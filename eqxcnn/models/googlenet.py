@@ -162,6 +162,7 @@ variants = {
         task="imagenet",
         smallest=15,
         strides=(2, 4, 8, 16, 32),
+        recipe="googlenet_catsdogs",
         torch_twin="googlenet",
     ),
 }

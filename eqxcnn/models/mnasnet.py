@@ -106,6 +106,7 @@ variants = {
         source="https://arxiv.org/abs/1807.11626",
         task="imagenet",
         strides=(2, 4, 8, 16, 32),
+        recipe="mnasnet0_5_catsdogs" if width == "0_5" else None,
         torch_twin=f"mnasnet{width}",
     )
     for width, params in _PARAMS.items()

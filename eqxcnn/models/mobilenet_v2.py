@@ -134,5 +134,6 @@ variants = {
         source="https://github.com/kuangliu/pytorch-cifar/blob/master/models/mobilenetv2.py",
         task="cifar",
         strides=(1, 2, 4, 8),
+        recipe="mobilenet_v2_cifar",
     ),
 }

@@ -147,7 +147,10 @@ _imagenet = partial(
 )
 variants = {
     "mobilenet_v3_small": _imagenet(
-        make=partial(MobileNetV3, rows=_SMALL, hidden=1024), params=2_542_856, torch_twin="mobilenet_v3_small"
+        make=partial(MobileNetV3, rows=_SMALL, hidden=1024),
+        params=2_542_856,
+        recipe="mobilenet_v3_small_catsdogs",
+        torch_twin="mobilenet_v3_small",
     ),
     "mobilenet_v3_large": _imagenet(make=MobileNetV3, params=5_483_032, torch_twin="mobilenet_v3_large"),
 }

@@ -92,5 +92,6 @@ variants = {
         task="cifar",
         smallest=4,
         strides=(1, 2, 4),
+        recipe="nin",
     ),
 }

@@ -211,9 +211,20 @@ _WIDE_ROWS = {
     "wrn_28_10": (4, 10, 36_479_194),
     "wrn_40_4": (6, 4, 8_949_210),
 }
+#: A recipe has its model's name.
+_RECIPES = {
+    name: name
+    for name in ("preact_resnet18", "preact_resnet110", "preact_resnet164", "wrn_16_8", "wrn_28_10", "wrn_40_4")
+}
 variants = {
     **{
-        name: _variant(make=partial(_large, block=b, depths=d), params=n, source=_KUANGLIU, strides=(1, 2, 4, 8))
+        name: _variant(
+            make=partial(_large, block=b, depths=d),
+            params=n,
+            source=_KUANGLIU,
+            strides=(1, 2, 4, 8),
+            recipe=_RECIPES.get(name),
+        )
         for name, (b, d, n) in _LARGE_ROWS.items()
     },
     **{
@@ -222,6 +233,7 @@ variants = {
             params=params,
             source="https://arxiv.org/abs/1603.05027",
             strides=(1, 2, 4),
+            recipe=_RECIPES.get(name),
         )
         for name, (block, depth, params) in _SMALL_ROWS.items()
     },
@@ -231,6 +243,7 @@ variants = {
             params=params,
             source="https://arxiv.org/abs/1605.07146",
             strides=(1, 2, 4),
+            recipe=_RECIPES.get(name),
         )
         for name, (depth, k, params) in _WIDE_ROWS.items()
     },

@@ -168,6 +168,7 @@ variants = {
         task="imagenet",
         smallest=1,
         strides=(2, 4, 8, 16, 32),
+        recipe="regnet_y_400mf_catsdogs" if (form, name) == ("y", "400mf") else None,
         torch_twin=f"regnet_{form}_{name}",
     )
     for form, rows, se_ratio in (("x", _X_ROWS, 0.0), ("y", _Y_ROWS, 0.25))

@@ -101,6 +101,11 @@ variants = {
     name: _imagenet(make=partial(ResNet, block=block, depths=depths), params=params, source=source, torch_twin=name)
     for name, (block, depths, params, source) in _ROWS.items()
 } | {
-    name: _cifar(make=partial(ResNet, block=block, depths=depths, use_small_stem=True), params=params, source=_KUANGLIU)
+    name: _cifar(
+        make=partial(ResNet, block=block, depths=depths, use_small_stem=True),
+        params=params,
+        source=_KUANGLIU,
+        recipe=name if name == "resnet18_cifar" else None,
+    )
     for name, (block, depths, params) in _SMALL_ROWS.items()
 }

@@ -102,5 +102,6 @@ variants = {
         task="cifar",
         smallest=8,
         strides=(1, 2, 4, 8),
+        recipe="resnet9",
     ),
 }

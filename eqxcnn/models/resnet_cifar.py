@@ -107,7 +107,12 @@ class CifarResNet(Classifier):
 
 
 def _variant(
-    block: Callable[..., PaddedBlock | BasicBlock | Bottleneck], depth: int, width: int, params: int, source: str
+    block: Callable[..., PaddedBlock | BasicBlock | Bottleneck],
+    depth: int,
+    width: int,
+    params: int,
+    source: str,
+    recipe: str | None = None,
 ) -> Variant:
     return Variant(
         make=partial(CifarResNet, block=block, depth=depth, width=width),
@@ -117,6 +122,7 @@ def _variant(
         source=source,
         task="cifar",
         strides=(1, 2, 4),
+        recipe=recipe,
     )
 
 
@@ -137,8 +143,13 @@ _RESNEXT_ROWS = {
     "resnext29_8x64d": (8, 34_426_698),
     "resnext29_16x64d": (16, 68_155_210),
 }
+#: A recipe has its model's name.
+_RECIPES = {name: name for name in ("resnet20", "resnet56", "resnet110")}
 variants = {
-    **{name: _variant(PaddedBlock, depth, 16, params, _KAIMING) for name, (depth, params, _) in _ROWS.items()},
+    **{
+        name: _variant(PaddedBlock, depth, 16, params, _KAIMING, _RECIPES.get(name))
+        for name, (depth, params, _) in _ROWS.items()
+    },
     **{f"{name}_b": _variant(BasicBlock, depth, 16, params, _KAIMING) for name, (depth, _, params) in _ROWS.items()},
     **{
         name: _variant(partial(Bottleneck, groups=groups), 3, 64, params, _XIE)

@@ -206,6 +206,7 @@ variants = {
         source="https://github.com/osmr/imgclsmob",
         task="cifar",
         strides=(1, 2, 4),
+        recipe=name if name == "se_resnet20" else None,
     )
     for name, (depth, params) in _SMALL_ROWS.items()
 }

@@ -147,6 +147,7 @@ variants = {
         task="imagenet",
         smallest=1,
         strides=(2, 4, 8, 16, 32),
+        recipe="shufflenet_v2_x0_5_catsdogs" if name == "shufflenet_v2_x0_5" else None,
         torch_twin=name,
     )
     for name, (widths, params) in _ROWS.items()

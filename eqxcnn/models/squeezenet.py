@@ -118,6 +118,7 @@ variants = {
         task="imagenet",
         smallest=17,
         strides=(2, 4, 8, 16),
+        recipe="squeezenet1_1_catsdogs",
         torch_twin="squeezenet1_1",
     ),
 }

@@ -132,6 +132,7 @@ variants = {
         task="cifar",
         smallest=32,
         strides=(2, 4, 8, 16, 32),
+        recipe="vgg16_bn_cifar" if depth == 16 else None,
     )
     for depth, depths in _DEPTHS.items()
 }

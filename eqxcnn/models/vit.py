@@ -176,6 +176,7 @@ variants = {
         task="cifar",
         smallest=patch,
         strides=(patch,),
+        recipe=name if name == "vit_tiny_patch4_32" else None,
     )
     for name, patch, dim, depth, heads, params in _CIFAR
 }

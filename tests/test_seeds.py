@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks import seeds as benchmark
 from eqxcnn.errors import InputError
 from eqxcnn.training import Interrupted, Recipe, fit, fit_seeds, is_of_seeds, prepare, resume_seeds, seeds, together
 from eqxcnn.training.epochs import Epochs
@@ -104,3 +105,9 @@ def test_seeds_that_were_stopped_go_on_to_what_they_would_have_been(tmp_path, mo
 def test_one_seed_is_no_seeds(tmp_path):
     with pytest.raises(InputError, match=r"`seeds` .=1. must be 2 or more"):
         fit_seeds(RUN, 1, runs=tmp_path)
+
+
+def test_the_benchmark_times_both_ways(tmp_path):
+    benchmark.main(["--models", "mlp", "--steps", "3", "--seeds", "2", "--rounds", "2", "--out", f"{tmp_path}/s.json"])
+    told = json.loads((tmp_path / "s.json").read_text())
+    assert set(told["times"]) == {"mlp, one program", "mlp, one after another"}

@@ -1,6 +1,7 @@
 """Recipes as YAML: read from files or from those that come with the package, and written."""
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -41,14 +42,17 @@ def list_recipes() -> list[str]:
 
 
 def shelf() -> str:
-    """A line for each recipe that comes with the package: its name, model and data, and how its file opens."""
-    lines = []
-    for name in list_recipes():
-        recipe = load_recipe(name)
-        text = (_SHIPPED / f"{name}.yaml").read_text(encoding="utf-8")
-        comment = " ".join(line.lstrip("# ") for line in text.splitlines() if line.startswith("#"))
-        lines.append(f"{name:<20} {recipe.model} on {recipe.data}: {comment.split('. ')[0].rstrip('.')}.")
-    return "\n".join(lines)
+    """A line for each recipe that comes with the package: its name, and how its file opens."""
+    names = list_recipes()
+    width = max(map(len, names))
+    return "\n".join(f"{name:<{width}}  {_first_sentence(name)}." for name in names)
+
+
+def _first_sentence(name: str) -> str:
+    """Of the comment that opens a shipped recipe."""
+    lines = (_SHIPPED / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    comment = " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))
+    return re.split(r"(?<!et al)\. ", comment)[0].rstrip(".")
 
 
 def recipe_from(values: dict[str, Any], origin: str) -> Recipe:

@@ -44,8 +44,8 @@ def train_together(jobs: Sequence[Job], runs: Sequence[Run], started: float) -> 
     **Raises:** `InputError` as `fit` does; `Interrupted` when each of them has saved.
     """
     first, recipe, count = jobs[0], jobs[0].recipe, len(jobs)
-    steps = compiled_steps(recipe, _steps_of_all)
-    setup, train = _setup_of_all(jobs), stacked([job.start for job in jobs])
+    steps = compiled_steps(recipe, steps_of_all)
+    setup, train = setup_of_all(jobs), stacked([job.start for job in jobs])
     with ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
         progress = stack.enter_context(TrainingProgress(first.steps, first.steps_per_epoch, recipe.batch_size))
@@ -98,7 +98,7 @@ def unstacked(train: TrainState, count: int) -> list[TrainState]:
     return [eqx.combine(jax.tree.map(itemgetter(place), arrays), rest) for place in range(count)]
 
 
-def _setup_of_all(jobs: Sequence[Job]) -> Setup:
+def setup_of_all(jobs: Sequence[Job]) -> Setup:
     """What stays fixed: the first job's, with the key and the normalisation of each."""
     stacks = [jnp.stack(same) for same in zip(*(_own(job.setup) for job in jobs), strict=True)]
     return eqx.tree_at(_own, jobs[0].setup, tuple(stacks))
@@ -109,7 +109,7 @@ def _own(setup: Setup) -> tuple[Any, Any, Any]:
     return setup.key, setup.mean, setup.std
 
 
-def _steps_of_all(setup: Setup, train: TrainState, batches: Batch) -> TrainState:
+def steps_of_all(setup: Setup, train: TrainState, batches: Batch) -> TrainState:
     """`train_steps` for each seed; the images are there once for all."""
     shared = jax.tree.map(lambda leaf: None, setup)
     axes = eqx.tree_at(_own, shared, (0, 0, 0), is_leaf=lambda leaf: leaf is None)

@@ -2,8 +2,8 @@
 
 The recipe `catsdogs_finetune` from a run of `cifar_fast`, all of the network learning and its head alone, beside the
 same network from scratch: at the learning rate of `cifar_fast` for its batches, its first layer whitening patches. Each
-has as many epochs as fit into the time of fine-tuning; the time told goes from opening the decoded data to the end of the
-test.
+has as many epochs as fit into the time of fine-tuning; the time told goes from opening the decoded data to the end of
+the test.
 """
 
 from collections.abc import Sequence

@@ -102,6 +102,12 @@ def test_seeds_that_were_stopped_go_on_to_what_they_would_have_been(tmp_path, mo
             np.testing.assert_allclose(first[name], second[name], rtol=1e-3, atol=1e-5)
 
 
+def test_a_damaged_plan_is_refused(tmp_path):
+    (tmp_path / "seeds.json").write_text('{"seeds": [0, 1]')
+    with pytest.raises(InputError, match=r"does not tell which seeds were to be trained"):
+        resume_seeds(tmp_path)
+
+
 def test_one_seed_is_no_seeds(tmp_path):
     with pytest.raises(InputError, match=r"`seeds` .=1. must be 2 or more"):
         fit_seeds(RUN, 1, runs=tmp_path)

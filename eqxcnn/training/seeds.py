@@ -75,7 +75,12 @@ def resume_seeds(folder: Path | str) -> Seeds:
     **Raises:** as `resume` does.
     """
     folder = Path(folder)
-    plan = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+    try:
+        plan = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+        seeds = [int(seed) for seed in plan["seeds"]]
+        plan |= {"recipe": dict(plan["recipe"]), "seeds": seeds}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"`{folder / _FILE}` does not tell which seeds were to be trained: start new ones") from error
     if "mean" in plan:
         raise InputError(f"the seeds in `{folder}` are finished: start new ones")
     return _one_by_one(folder, plan)

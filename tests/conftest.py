@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import jax
 import pytest
 
 
@@ -29,6 +30,13 @@ def mnist():
     if not root or not (Path(root) / "mnist").is_dir():
         pytest.skip("needs EQXCNN_TEST_DATA, a folder with the MNIST parquet files in `mnist`")
     return str(Path(root) / "mnist")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten_programs():
+    """A program that was compiled stays in memory otherwise: those of all files are gigabytes."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -18,10 +18,10 @@ def test_the_benchmark_trains_from_scratch_and_from_a_run(tmp_path):
         patch.setitem(fine_tuning._FROM_SCRATCH, "init_images", 100)
         fine_tuning.main([*small, "--out", str(tmp_path / "out.json")])
     (table,) = json.loads((tmp_path / "out.json").read_text())["tables"]
-    assert [row[0] for row in table["rows"]] == ["from scratch", "fine-tuned", "only the head"]
-    assert float(table["rows"][0][1]) == 1
-    assert float(table["rows"][2][1]) > 1
-    assert all(0 < float(row[2]) < 100 for row in table["rows"])
+    assert [row[0] for row in table["lines"]] == ["from scratch", "fine-tuned", "only the head"]
+    assert float(table["lines"][0][1]) == 1
+    assert float(table["lines"][2][1]) > 1
+    assert all(0 < float(row[2]) < 100 for row in table["lines"])
 
 
 def small_one(recipe):

@@ -6,6 +6,7 @@ import resource
 import struct
 import subprocess
 import sys
+from time import monotonic, sleep
 
 import jax
 import jax.numpy as jnp
@@ -265,7 +266,12 @@ def wandb_runs(folder):
 
     found = []
     for path in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
-        records = [wandb_internal_pb2.Record.FromString(each) for each in _log_records(path.read_bytes())]
+        # Another process writes it, which on a busy machine is not done when the run is.
+        deadline = monotonic() + 60
+        records = []
+        while not any(record.HasField("exit") for record in records) and monotonic() < deadline:
+            sleep(0.05)
+            records = [wandb_internal_pb2.Record.FromString(each) for each in _log_records(path.read_bytes())]
         (run,) = [record.run for record in records if record.HasField("run")]
         history = {}
         for record in records:
@@ -285,7 +291,7 @@ def _log_records(data):
     middle and last piece); https://github.com/google/leveldb/blob/main/doc/log_format.md.
     """
     place, record = 7, b""
-    while place < len(data):
+    while place + 7 <= len(data):
         left = 2**15 - place % 2**15
         if left < 7:
             place += left

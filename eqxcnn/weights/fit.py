@@ -24,12 +24,13 @@ def fitted(
 
     **Raises:** `InputError` naming a tensor which is missing, left over or of a shape that nothing can be made of.
     """
-    strange = set(tensors) ^ set(places)
+    heads = [{name: x.shape for name, x in tensors.items() if name.startswith("head.")}]
+    heads += [{name: shape for name, shape in places.items() if name.startswith("head.")}]
+    strange = (set(tensors) ^ set(places)) - set(heads[0]) - set(heads[1])
     if strange:
         raise InputError(f"{origin} does not fit: `{min(strange)}` is in one of them and not in the other")
-    head = {name for name in places if name.startswith("head.")}
-    if any(tensors[name].shape != places[name] for name in head):
-        places = {name: shape for name, shape in places.items() if name not in head}
+    if heads[0] != heads[1]:
+        places = {name: shape for name, shape in places.items() if name not in heads[1]}
     return {name: _on_channels(name, tensors[name], shape, origin) for name, shape in places.items()}
 
 

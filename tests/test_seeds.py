@@ -28,7 +28,7 @@ def weights(folder):
     return load_safetensors(folder / "model" / "model.safetensors")
 
 
-@pytest.mark.parametrize("recipe", [RUN, RICH], ids=["mlp", "resnet20"])
+@pytest.mark.parametrize("recipe", [RUN, pytest.param(RICH, marks=pytest.mark.slow)], ids=["mlp", "resnet20"])
 def test_seeds_in_one_program_are_what_they_are_alone(tmp_path, monkeypatch, recipe):
     monkeypatch.setattr(seeds, "pays", lambda job: True)
     found = fit_seeds(recipe, 2, runs=tmp_path)

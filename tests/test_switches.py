@@ -128,6 +128,7 @@ def base():
     return weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRIED)
 def test_a_switch_changes_what_training_comes_to(name, base):
     value, others = TRIED[name]

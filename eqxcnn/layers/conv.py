@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, jaxtyped
 
 from ..errors import InputError
 from ..types import Image, Key
+from . import onednn
 from .depthwise import depthwise
 from .sizes import Size, pair
 
@@ -113,6 +114,8 @@ def _form(conv: Conv, dtype: jnp.dtype) -> Callable[[Image, Array, Conv], Array]
         return _by_xla
     if conv.groups == conv.in_channels == conv.out_channels > 1 and dtype.itemsize >= 4:
         return _by_taps
+    if conv.groups == 1 and dtype == jnp.float32 and onednn.is_here():
+        return _by_onednn
     return _by_patches if _is_narrow(conv) else _by_xla
 
 
@@ -120,6 +123,12 @@ def _by_taps(image: Image, weight: Float[Array, "kh kw 1 c"], conv: Conv) -> Flo
     """The same for a convolution of each channel on its own."""
     (top, bottom), (left, right) = _pads(image, _spans(conv), conv)
     return depthwise(image, weight[:, :, 0], ((top, bottom), (left, right)), conv.stride, conv.dilation)
+
+
+def _by_onednn(image: Image, weight: Float[Array, "kh kw i o"], conv: Conv) -> Float[Array, "h2 w2 o"]:
+    edges = tuple(map(tuple, _pads(image, _spans(conv), conv)))
+    image = lax.optimization_barrier(image)
+    return onednn.convolve(image[None], weight, conv.stride, edges, conv.dilation)[0]
 
 
 def _by_xla(image: Image, weight: Float[Array, "kh kw _ o"], conv: Conv) -> Float[Array, "h2 w2 o"]:

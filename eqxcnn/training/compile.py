@@ -1,12 +1,16 @@
 """How functions are compiled: `eqx.filter_jit` with what this machine's compiler needs to be quick."""
 
+import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import jaxlib.version
+from jaxtyping import Array
 
 #: jaxlib 0.10 hands work on a CPU to a library which does sums faster than XLA, but runs convolutions and products
 #: on one thread, and is slow at chains of elementwise operations such as those of `layers/depthwise.py`.
@@ -32,7 +36,7 @@ def compiled(function: Callable[..., Any], *, donate: bool = False, deterministi
         options |= _known(*_KEPT_BARRIERS)
         if jaxlib.version.__version__.startswith("0.10."):
             options |= _known(*_THREADED_CONVOLUTIONS)
-    return _jit(function, donate="all-except-first" if donate else "none", compiler_options=options)
+    return _Steady(function, donate=donate, compiler_options=options)
 
 
 def compiled_once(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -41,13 +45,66 @@ def compiled_once(function: Callable[..., Any]) -> Callable[..., Any]:
     if jax.default_backend() == "cpu":
         for name, value in _LITTLE_OPTIMISATION:
             options |= _known(name, value)
-    return _jit(function, compiler_options=options)
-
-
-def _jit(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     # Equinox hands further keywords on to `jax.jit`, which its types do not tell.
     jit: Any = eqx.filter_jit
-    return jit(function, **options)
+    return jit(function, compiler_options=options)
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class _Fixed:
+    """What is no array of a function's arguments or results: part of what is compiled."""
+
+    structure: jax.tree_util.PyTreeDef
+    others: tuple[Any, ...]
+
+
+class _Steady:
+    """`eqx.filter_jit`, but for the wait: that one returns when all is computed, and the device is idle until the next
+    call. This one waits for the call before, so that one computes while Python prepares the next, and no more than one.
+    """
+
+    def __init__(self, function: Callable[..., Any], *, donate: bool, compiler_options: dict[str, Any]) -> None:
+        jit: Any = eqx.filter_jit
+        kind = "all-except-first" if donate else "none"
+        #: For a look at what is compiled.
+        self.lower = jit(function, donate=kind, compiler_options=compiler_options).lower
+
+        def called(first: list[Any], rest: list[Any], fixed: tuple[_Fixed, _Fixed]) -> Any:
+            out = function(_joined(first, fixed[0]), *_joined(rest, fixed[1]))
+            return _split(out), jnp.zeros(())
+
+        given = (1,) if donate else ()
+        self._call = jax.jit(called, static_argnums=2, donate_argnums=given, compiler_options=compiler_options)
+        self._computing: Array | None = None
+
+    def __call__(self, first: Any, *rest: Any) -> Any:
+        first_arrays, first_fixed = _split(first)
+        rest_arrays, rest_fixed = _split(rest)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Some donated buffers were not usable*")
+            out, end = self._call(first_arrays, rest_arrays, (first_fixed, rest_fixed))
+        if isinstance(end, jax.core.Tracer):
+            return _joined(*out)
+        if self._computing is not None:
+            self._computing.block_until_ready()
+        self._computing = end
+        return _joined(*out)
+
+
+def _split(tree: Any) -> tuple[list[Any], _Fixed]:
+    """The arrays of a tree, with nothing in the places of its other leaves, and all the rest."""
+    leaves, structure = jax.tree.flatten(tree)
+    are = [eqx.is_array(leaf) for leaf in leaves]
+    arrays = [leaf if is_array else None for leaf, is_array in zip(leaves, are, strict=True)]
+    others = tuple(None if is_array else leaf for leaf, is_array in zip(leaves, are, strict=True))
+    return arrays, _Fixed(structure, others)
+
+
+def _joined(arrays: list[Any], fixed: _Fixed) -> Any:
+    """The tree that was split."""
+    leaves = [other if array is None else array for array, other in zip(arrays, fixed.others, strict=True)]
+    return jax.tree.unflatten(fixed.structure, leaves)
 
 
 @cache

@@ -1,0 +1,150 @@
+"""Convolutions by oneDNN on a CPU: the library PyTorch has them from, which jaxlib carries and XLA does not call.
+
+XLA's compiler leaves convolutions to Eigen. The calls that it once made to oneDNN instead are still carried out by the
+jaxlib versions named here, at twice the speed; they are no interface of JAX, so no other version is trusted with them.
+"""
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from functools import cache, partial
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import jaxlib.version
+from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from jaxtyping import Array, Float
+
+Pair: TypeAlias = tuple[int, int]
+Edges: TypeAlias = tuple[Pair, Pair]
+Images: TypeAlias = Float[Array, "n h w i"]
+Kernel: TypeAlias = Float[Array, "kh kw i o"]
+
+#: Where what is called here was tried, forward and backward (`tests/test_onednn.py`).
+_JAXLIBS = ("0.10.2", "0.12.0", "0.12.0.1")
+_TARGET = "__onednn$convolution"
+
+
+@cache
+def is_here() -> bool:
+    """Whether convolutions can be given to oneDNN: jaxlib and machine are known to take them, and nobody said no.
+
+    A call that several devices share would run whole on each of them, so there must be one.
+    """
+    known = jaxlib.version.__version__ in _JAXLIBS and (platform.system(), platform.machine()) == ("Linux", "x86_64")
+    wanted = os.environ.get("EQXCNN_ONEDNN", "1") != "0"
+    return known and wanted and jax.default_backend() == "cpu" and jax.device_count() == 1
+
+
+def convolve(images: Images, kernel: Kernel, stride: Pair, edges: Edges, dilation: Pair) -> Float[Array, "n h2 w2 o"]:
+    """What `lax.conv_general_dilated` gives for a batch, channels last, in float32; differentiable as often.
+
+    **Arguments:**
+
+    - `images`, `kernel`: with as many spatial axes as the other arguments have entries, two or three.
+    - `stride`, `dilation`: of the kernel, along each of these axes.
+    - `edges`: the zeros added before and after each, none of them negative.
+    """
+    return _convolution.bind(images, kernel, stride=stride, edges=edges, dilation=dilation)
+
+
+def _by_xla(images: Images, kernel: Kernel, *, stride: Pair, edges: Edges, dilation: Pair) -> Array:
+    layout = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(images, kernel, stride, edges, rhs_dilation=dilation, dimension_numbers=layout)
+
+
+def _by_onednn(images: Images, kernel: Kernel, *, stride: Pair, edges: Edges, dilation: Pair) -> Array:
+    call = partial(_by_xla, stride=stride, edges=edges, dilation=dilation)
+    data = {"batch_dim": 0, "feature_dim": 3, "spatial_dims": [1, 2]}
+    config = {
+        "dims": 4,
+        "input": {"data": data},
+        "kernel": {"filter": {"input_feature_dim": 2, "output_feature_dim": 3, "spatial_dims": [0, 1]}},
+        "output": {"data": data},
+        "window": {
+            "size": kernel.shape[:2],
+            "pad_left": [before for before, _ in edges],
+            "pad_right": [after for _, after in edges],
+            "strides": stride,
+            "window_dilations": dilation,
+        },
+        "feature_groups": 1,
+    }
+    return jax.ffi.ffi_call(
+        _TARGET,
+        jax.eval_shape(call, images, kernel),
+        custom_call_api_version=1,
+        legacy_backend_config=json.dumps({"onednn_conv_config": config}),
+    )(images, kernel)
+
+
+def _batched(operands: Sequence[Array], axes: Sequence[int | None], **how: Any) -> tuple[Array, int]:
+    """The rule of `vmap`: one larger batch of images, or else what XLA makes of it."""
+    images, kernel = operands
+    if axes[1] is not None:
+        return jax.vmap(partial(_by_xla, **how), in_axes=tuple(axes))(images, kernel), 0
+    images = jnp.moveaxis(images, axes[0], 0)
+    out = _convolution.bind(images.reshape(-1, *images.shape[2:]), kernel, **how)
+    return out.reshape(*images.shape[:2], *out.shape[1:]), 0
+
+
+def _to_images(out: Array, images: Any, kernel: Kernel, *, stride: Pair, edges: Edges, dilation: Pair) -> Array:
+    """The gradient of the images: of a plain convolution the one with the kernel turned round, the other way."""
+    spans = [step * (size - 1) for step, size in zip(dilation, kernel.shape, strict=False)]
+    back = tuple((span - before, span - after) for span, (before, after) in zip(spans, edges, strict=True))
+    if set(stride) == {1} and min(map(min, back)) >= 0:
+        turned = jnp.swapaxes(jnp.flip(kernel, (0, 1)), -1, -2)
+        return convolve(out, turned, stride, back, dilation)
+    how = {"stride": stride, "edges": edges, "dilation": dilation}
+    return jax.linear_transpose(lambda images: _by_xla(images, kernel, **how), images.aval)(out)[0]
+
+
+def _to_kernel(out: Array, images: Images, kernel: Any, *, stride: Pair, edges: Edges, dilation: Pair) -> Array:
+    """The gradient of the kernel: a convolution of the images with `out`, over batch and positions.
+
+    The batch serves as channels. Those of the images lie within the rows' positions, so that a step of one position is
+    one of so many, and the outputs are the kernel's columns with all their channels: oneDNN likes long rows.
+    """
+    channels = images.shape[-1]
+    if channels < _CHANNELS or dilation[1] > 1:
+        how = {"stride": stride, "edges": edges, "dilation": dilation}
+        return jax.linear_transpose(lambda kernel: _by_xla(images, kernel, **how), kernel.aval)(out)[0]
+    rows = jnp.moveaxis(images, 0, -1).reshape(1, images.shape[1], -1, images.shape[0])
+    within = edges[0], (edges[1][0] * channels, edges[1][1] * channels)
+    found = convolve(rows, jnp.moveaxis(out, 0, 2), (dilation[0], 1), within, (stride[0], stride[1] * channels))
+    height, width, _, filters = kernel.aval.shape
+    # Where the last steps of the kernel did not reach the edge there is more than it has.
+    return found[0, :height, : width * channels].reshape(height, width, channels, filters)
+
+
+_CHANNELS = int(os.environ.get("CH", 5))
+
+
+@cache
+def _compiled(**how: Any) -> Any:
+    return jax.jit(partial(_convolution.bind, **how))
+
+
+_convolution = Primitive("onednn_convolution")
+_convolution.def_impl(lambda *operands, **how: _compiled(**how)(*operands))
+_convolution.def_abstract_eval(
+    lambda images, kernel, **how: jax.core.ShapedArray(
+        jax.eval_shape(partial(_by_xla, **how), images, kernel).shape, images.dtype
+    )
+)
+batching.primitive_batchers[_convolution] = _batched
+ad.defbilinear(_convolution, _to_images, _to_kernel)
+
+
+def _lowered(context: mlir.LoweringRuleContext, *operands: Any, **how: Any) -> Any:
+    # An exported program may be run by a jaxlib that knows nothing of this.
+    is_plain = context.module_context.lowering_parameters.for_export
+    return mlir.lower_fun(_by_xla if is_plain else _by_onednn, multiple_results=False)(context, *operands, **how)
+
+
+mlir.register_lowering(_convolution, mlir.lower_fun(_by_xla, multiple_results=False))
+mlir.register_lowering(_convolution, _lowered, platform="cpu")

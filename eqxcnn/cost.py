@@ -65,6 +65,9 @@ def _cost_of(equation: JaxprEqn) -> int:
         kernel = _shape(equation.invars[1])
         numbers = equation.params["dimension_numbers"]
         return prod(_shape(equation.outvars[0])) * prod(kernel) // kernel[numbers.rhs_spec[0]]
+    if equation.primitive.name == "onednn_convolution":
+        kernel = _shape(equation.invars[1])
+        return prod(_shape(equation.outvars[0])) * prod(kernel) // kernel[-1]
     if equation.primitive.name == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]
         left = _shape(equation.invars[0])

@@ -10,8 +10,7 @@ from jax.test_util import check_grads
 from jaxtyping import TypeCheckError
 
 from eqxcnn.errors import InputError
-from eqxcnn.layers import Conv
-from eqxcnn.layers.conv import _by_patches, _by_xla, _is_narrow
+from eqxcnn.layers import Conv, onednn
 from eqxcnn.training.compile import compiled
 
 KEY = jax.random.key(0)
@@ -56,7 +55,6 @@ def test_a_kernel_of_ones_sums_its_window():
         ({"kernel_size": 3, "groups": 2}, ((1, 1), (1, 1))),  # SAME
         ({"kernel_size": 3, "groups": 4, "stride": 2, "dilation": 2}, ((2, 2), (1, 2))),  # SAME: the odd zero last
         ({"kernel_size": 1, "padding": "VALID"}, ((0, 0), (0, 0))),
-        ({"kernel_size": 5}, ((2, 2), (2, 2))),  # by patches on a CPU, as are the next two
         ({"kernel_size": (5, 6), "padding": "VALID"}, ((0, 0), (0, 0))),
         ({"kernel_size": (5, 5), "padding": ((0, 2), (3, 1))}, ((0, 2), (3, 1))),
     ],
@@ -67,35 +65,6 @@ def test_values_are_those_of_the_definition(arguments, edges):
     expected = slow_conv(image, conv.weight, conv.stride, edges, conv.dilation, conv.groups)
     np.testing.assert_allclose(eqx.filter_jit(conv)(image), expected, atol=1e-4)
     np.testing.assert_allclose(jax.jit(jax.vmap(conv))(jnp.stack([image, -image])), [expected, -expected], atol=1e-4)
-
-
-@pytest.mark.parametrize("padding", ["SAME", "VALID", ((1, 0), (0, 3))])
-@pytest.mark.parametrize(("channels", "kernel"), [(3, (5, 6)), (6, (5, 4))])  # the second by patches backward only
-def test_narrow_convolutions_by_patches_are_those_by_xla(channels, kernel, padding):
-    conv = Conv(channels, 4, kernel, padding=padding, weight_init=numpy_init, key=KEY)
-    assert _is_narrow(conv)
-    images = draw(2, 9, 8, channels)
-
-    def gradients(form):
-        def total(weight, images):
-            return jnp.sin(jax.vmap(lambda image: form(image, weight, conv))(images)).sum()
-
-        return jax.jit(jax.value_and_grad(total, argnums=(0, 1)))(conv.weight, images)
-
-    jax.tree.map(
-        lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4),
-        gradients(_by_patches), gradients(_by_xla),
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize("change", [{"stride": 2}, {"dilation": 2}, {"groups": 3}, {"kernel_size": 8}])
-def test_only_plain_kernels_over_few_channels_are_narrow(change):
-    arguments = {"kernel_size": 5, "stride": 1, "dilation": 1, "groups": 1}
-    assert _is_narrow(Conv(3, 6, **arguments, key=KEY))
-    assert not _is_narrow(Conv(3, 6, **(arguments | change), key=KEY))
-    assert _is_narrow(Conv(6, 6, **arguments, key=KEY))
-    assert not _is_narrow(Conv(7, 6, **arguments, key=KEY))
-    assert not _is_narrow(Conv(9, 6, **(arguments | {"kernel_size": 3}), key=KEY))
 
 
 def test_gradients():
@@ -110,7 +79,8 @@ def test_gradients():
 
 
 @pytest.mark.parametrize("groups", [1, 4])
-def test_a_vmapped_batch_is_one_plain_convolution(groups):
+def test_a_vmapped_batch_is_one_plain_convolution(groups, monkeypatch):
+    monkeypatch.setattr(onednn, "is_here", lambda: False)
     conv = Conv(12, 8, 3, groups=groups, weight_init=numpy_init, key=KEY)
     images = jnp.ones((5, 8, 8, 12))
 

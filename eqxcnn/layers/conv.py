@@ -20,10 +20,6 @@ from .sizes import Size, pair
 Edges: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
 
 _HE_NORMAL = he_normal()
-#: On a CPU XLA is slow at few input channels. Up to so many of them, and so many weights a filter, a matrix product of
-#: patches gives the input's gradient sooner; up to the channels of an image, the output as well. Measured in the
-#: training steps of `benchmarks.throughput`; at 16 channels ResNet-20 became slower.
-_NARROW, _IMAGE_CHANNELS, _FILTER = 8, 4, 150
 
 
 class Conv(eqx.Module):
@@ -110,13 +106,13 @@ class Conv(eqx.Module):
 
 def _form(conv: Conv, dtype: jnp.dtype) -> Callable[[Image, Array, Conv], Array]:
     """The quickest way to convolve, of three that give the same."""
-    if jax.default_backend() != "cpu":
-        return _by_xla
-    if conv.groups == conv.in_channels == conv.out_channels > 1 and dtype.itemsize >= 4:
-        return _by_taps
-    if conv.groups == 1 and dtype == jnp.float32 and onednn.is_here():
-        return _by_onednn
-    return _by_patches if _is_narrow(conv) else _by_xla
+    if jax.default_backend() == "cpu":
+        if conv.groups == conv.in_channels == conv.out_channels > 1 and dtype.itemsize >= 4:
+            return _by_taps
+        # A kernel of one pixel is a matrix product, which XLA is as quick at.
+        if conv.groups == 1 and dtype == jnp.float32 and conv.kernel_size != (1, 1) and onednn.is_here():
+            return _by_onednn
+    return _by_xla
 
 
 def _by_taps(image: Image, weight: Float[Array, "kh kw 1 c"], conv: Conv) -> Float[Array, "h2 w2 c"]:
@@ -126,18 +122,15 @@ def _by_taps(image: Image, weight: Float[Array, "kh kw 1 c"], conv: Conv) -> Flo
 
 
 def _by_onednn(image: Image, weight: Float[Array, "kh kw i o"], conv: Conv) -> Float[Array, "h2 w2 o"]:
-    edges = tuple(map(tuple, _pads(image, _spans(conv), conv)))
-    image = lax.optimization_barrier(image)
-    return onednn.convolve(image[None], weight, conv.stride, edges, conv.dilation)[0]
+    (top, bottom), (left, right) = _pads(image, _spans(conv), conv)
+    edges = (top, bottom), (left, right)
+    # `vmap` makes the batch of one the whole batch.
+    return onednn.convolve(_kept(image)[None], weight, conv.stride, edges, conv.dilation)[0]
 
 
 def _by_xla(image: Image, weight: Float[Array, "kh kw _ o"], conv: Conv) -> Float[Array, "h2 w2 o"]:
-    if jax.default_backend() == "cpu":
-        # Otherwise XLA works out anew what made the image, in another order of memory, for the weight's gradient.
-        image = lax.optimization_barrier(image)
     out = lax.conv_general_dilated(
-        # A batch of one: `vmap` turns it into the batch, and the whole into one plain convolution.
-        lax.expand_dims(image, [0]),
+        lax.expand_dims(_kept(image), [0]),
         weight,
         conv.stride,
         conv.padding,
@@ -148,35 +141,9 @@ def _by_xla(image: Image, weight: Float[Array, "kh kw _ o"], conv: Conv) -> Floa
     return lax.squeeze(out, [0])
 
 
-def _by_patches(image: Image, weight: Float[Array, "kh kw _ o"], conv: Conv) -> Float[Array, "h2 w2 o"]:
-    """The same with stride 1 by matrix products of the patches that the kernel sees, where they are quicker."""
-
-    def product(image: Image, weight: Array) -> Array:
-        return _patches(image, conv) @ weight.reshape(-1, weight.shape[-1])
-
-    @jax.custom_jvp
-    def convolved(image: Image, weight: Array) -> Array:
-        return product(image, weight) if conv.in_channels <= _IMAGE_CHANNELS else _by_xla(image, weight, conv)
-
-    @convolved.defjvp
-    def _(values: tuple[Image, Array], tangents: tuple[Image, Array]) -> tuple[Array, Array]:
-        image, weight = values
-        # XLA is the quicker one at the weight's gradient alone.
-        tangent = product(tangents[0], weight) + _by_xla(image, tangents[1], conv)
-        return convolved(image, weight), tangent
-
-    return convolved(image, weight)
-
-
-def _patches(image: Image, conv: Conv) -> Float[Array, "h2 w2 k"]:
-    """The `kh * kw * in_channels` values that the kernel sees at each position."""
-    image = jnp.pad(image, (*_pads(image, conv.kernel_size, conv), (0, 0)))
-    # Rows are cut from what columns were cut to: kh + kw slices instead of kh * kw, forward and backward.
-    for axis, kernel in ((1, conv.kernel_size[1]), (0, conv.kernel_size[0])):
-        size = image.shape[axis] - kernel + 1
-        slices = [lax.slice_in_dim(image, at, at + size, axis=axis) for at in range(kernel)]
-        image = jnp.concatenate(slices, axis=-1)
-    return image
+def _kept(image: Image) -> Image:
+    """The same; but XLA works out anew, in another order of memory, what made an image for the weight's gradient."""
+    return lax.optimization_barrier(image) if jax.default_backend() == "cpu" else image
 
 
 def _spans(conv: Conv) -> list[int]:
@@ -189,12 +156,6 @@ def _pads(image: Image, spans: Sequence[int], conv: Conv) -> Sequence[tuple[int,
     if not isinstance(conv.padding, str):
         return conv.padding
     return lax.padtype_to_pads(image.shape[:2], spans, conv.stride, conv.padding)
-
-
-def _is_narrow(conv: Conv) -> bool:
-    """Whether patches are cheaper on a CPU."""
-    simple = conv.stride == conv.dilation == (1, 1) and conv.groups == 1
-    return simple and conv.in_channels <= _NARROW and conv.weight[..., 0].size <= _FILTER
 
 
 def _check_channels(in_channels: int, out_channels: int, groups: int) -> None:

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import jaxlib.version
 from jax import lax
+from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
@@ -25,8 +26,11 @@ Images: TypeAlias = Float[Array, "n h w i"]
 Kernel: TypeAlias = Float[Array, "kh kw i o"]
 
 #: Where what is called here was tried, forward and backward (`tests/test_onednn.py`).
-_JAXLIBS = ("0.10.2", "0.12.0", "0.12.0.1")
+_JAXLIBS = ("0.10.2", "0.12.0.1")
 _TARGET = "__onednn$convolution"
+#: At the kernel's gradient XLA is the quicker one up to so many channels of the images. Measured in the training steps
+#: of `benchmarks.throughput`, as was that it is for strided convolutions, and for all of 1x1.
+_FEW = 4
 
 
 @cache
@@ -45,9 +49,9 @@ def convolve(images: Images, kernel: Kernel, stride: Pair, edges: Edges, dilatio
 
     **Arguments:**
 
-    - `images`, `kernel`: with as many spatial axes as the other arguments have entries, two or three.
-    - `stride`, `dilation`: of the kernel, along each of these axes.
-    - `edges`: the zeros added before and after each, none of them negative.
+    - `images`, `kernel`: a batch, and what is moved over each of its images.
+    - `stride`, `dilation`: of the kernel, `(height, width)` pairs.
+    - `edges`: the zeros added before and after the height and the width, none of them negative.
     """
     return _convolution.bind(images, kernel, stride=stride, edges=edges, dilation=dilation)
 
@@ -87,15 +91,16 @@ def _batched(operands: Sequence[Array], axes: Sequence[int | None], **how: Any) 
     images, kernel = operands
     if axes[1] is not None:
         return jax.vmap(partial(_by_xla, **how), in_axes=tuple(axes))(images, kernel), 0
-    images = jnp.moveaxis(images, axes[0], 0)
+    images = jnp.moveaxis(images, axes[0] or 0, 0)
     out = _convolution.bind(images.reshape(-1, *images.shape[2:]), kernel, **how)
     return out.reshape(*images.shape[:2], *out.shape[1:]), 0
 
 
 def _to_images(out: Array, images: Any, kernel: Kernel, *, stride: Pair, edges: Edges, dilation: Pair) -> Array:
     """The gradient of the images: of a plain convolution the one with the kernel turned round, the other way."""
-    spans = [step * (size - 1) for step, size in zip(dilation, kernel.shape, strict=False)]
-    back = tuple((span - before, span - after) for span, (before, after) in zip(spans, edges, strict=True))
+    (top, bottom), (left, right) = edges
+    down, across = (step * (size - 1) for step, size in zip(dilation, kernel.shape, strict=False))
+    back = (down - top, down - bottom), (across - left, across - right)
     if set(stride) == {1} and min(map(min, back)) >= 0:
         turned = jnp.swapaxes(jnp.flip(kernel, (0, 1)), -1, -2)
         return convolve(out, turned, stride, back, dilation)
@@ -110,18 +115,12 @@ def _to_kernel(out: Array, images: Images, kernel: Any, *, stride: Pair, edges: 
     one of so many, and the outputs are the kernel's columns with all their channels: oneDNN likes long rows.
     """
     channels = images.shape[-1]
-    if channels < _CHANNELS or dilation[1] > 1:
+    if {*stride, *dilation} != {1} or channels <= _FEW:
         how = {"stride": stride, "edges": edges, "dilation": dilation}
         return jax.linear_transpose(lambda kernel: _by_xla(images, kernel, **how), kernel.aval)(out)[0]
     rows = jnp.moveaxis(images, 0, -1).reshape(1, images.shape[1], -1, images.shape[0])
     within = edges[0], (edges[1][0] * channels, edges[1][1] * channels)
-    found = convolve(rows, jnp.moveaxis(out, 0, 2), (dilation[0], 1), within, (stride[0], stride[1] * channels))
-    height, width, _, filters = kernel.aval.shape
-    # Where the last steps of the kernel did not reach the edge there is more than it has.
-    return found[0, :height, : width * channels].reshape(height, width, channels, filters)
-
-
-_CHANNELS = int(os.environ.get("CH", 5))
+    return convolve(rows, jnp.moveaxis(out, 0, 2), (1, 1), within, (1, channels)).reshape(kernel.aval.shape)
 
 
 @cache
@@ -132,7 +131,7 @@ def _compiled(**how: Any) -> Any:
 _convolution = Primitive("onednn_convolution")
 _convolution.def_impl(lambda *operands, **how: _compiled(**how)(*operands))
 _convolution.def_abstract_eval(
-    lambda images, kernel, **how: jax.core.ShapedArray(
+    lambda images, kernel, **how: ShapedArray(
         jax.eval_shape(partial(_by_xla, **how), images, kernel).shape, images.dtype
     )
 )

@@ -55,7 +55,7 @@ def compiled_once(function: Callable[..., Any]) -> Callable[..., Any]:
 class _Fixed:
     """What is no array of a function's arguments or results: part of what is compiled."""
 
-    structure: jax.tree_util.PyTreeDef
+    structure: Any
     others: tuple[Any, ...]
 
 
@@ -74,6 +74,7 @@ class _Steady:
             out = function(_joined(first, fixed[0]), *_joined(rest, fixed[1]))
             return _split(out), jnp.zeros(())
 
+        called.__name__ = getattr(function, "__name__", called.__name__)  # in traces and messages
         given = (1,) if donate else ()
         self._call = jax.jit(called, static_argnums=2, donate_argnums=given, compiler_options=compiler_options)
         self._computing: Array | None = None
@@ -84,8 +85,6 @@ class _Steady:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Some donated buffers were not usable*")
             out, end = self._call(first_arrays, rest_arrays, (first_fixed, rest_fixed))
-        if isinstance(end, jax.core.Tracer):
-            return _joined(*out)
         if self._computing is not None:
             self._computing.block_until_ready()
         self._computing = end

@@ -1,0 +1,51 @@
+"""What `compiled` adds to `eqx.filter_jit`: it does not wait for what it has begun."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from eqxcnn.training.compile import compiled
+
+
+class Pair(eqx.Module):
+    value: jax.Array
+    words: str
+    function: object
+
+
+def test_what_is_no_array_goes_in_and_comes_out():
+    traced = []
+
+    def step(first, pair, batch):
+        traced.append(pair.words)
+        return Pair(pair.function(pair.value) * first + batch, pair.words + "!", jnp.cos), None
+
+    call = compiled(step)
+    out, nothing = call(2.0, Pair(jnp.zeros(3), "a", jnp.sin), np.ones(3, np.float32))
+    np.testing.assert_array_equal(out.value, np.ones(3))
+    assert (out.words, out.function, nothing) == ("a!", jnp.cos, None)
+    again, _ = call(2.0, Pair(jnp.zeros(3), "a", jnp.sin), np.zeros(3, np.float32))
+    np.testing.assert_array_equal(again.value, np.zeros(3))
+    other, _ = call(3.0, Pair(jnp.full(3, 0.5), "b", jnp.sin), np.zeros(3, np.float32))
+    np.testing.assert_allclose(other.value, 3 * np.sin(np.full(3, 0.5)), rtol=1e-6)
+    assert traced == ["a", "b"]
+
+
+@pytest.mark.parametrize("donate", [False, True])
+def test_memory_is_used_again_where_it_was_given_away(donate):
+    kept, given = jnp.ones(1000), jnp.ones(1000)
+    compiled(lambda kept, given: kept + given, donate=donate)(kept, given)
+    assert (kept.is_deleted(), given.is_deleted()) == (False, donate)
+
+
+def test_a_call_waits_for_the_one_before_and_not_for_itself():
+    call = compiled(lambda x: jax.lax.fori_loop(0, 200, lambda _, each: jnp.tanh(each @ x), x))
+    x = jnp.eye(500)
+    jax.block_until_ready(call(x))
+    first = call(x)
+    assert not first.is_ready()
+    second = call(x)
+    assert first.is_ready()
+    assert not second.is_ready()

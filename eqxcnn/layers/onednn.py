@@ -33,15 +33,30 @@ _TARGET = "__onednn$convolution"
 _FEW = 4
 
 
-@cache
 def is_here() -> bool:
-    """Whether convolutions can be given to oneDNN: jaxlib and machine are known to take them, and nobody said no.
+    """Whether convolutions can be given to oneDNN: nobody said no, and jaxlib and machine are known to take them.
 
-    A call that several devices share would run whole on each of them, so there must be one.
+    A program with such a call cannot be stored, so that JAX's cache of compiled programs on disk must be off; and one
+    that several devices share would run the whole call on each of them, so there must be one.
     """
-    known = jaxlib.version.__version__ in _JAXLIBS and (platform.system(), platform.machine()) == ("Linux", "x86_64")
     wanted = os.environ.get("EQXCNN_ONEDNN", "1") != "0"
-    return known and wanted and jax.default_backend() == "cpu" and jax.device_count() == 1
+    stores = jax.config.read("jax_compilation_cache_dir")
+    return wanted and not stores and jax.device_count() == 1 and _is_known()
+
+
+@cache
+def _is_known() -> bool:
+    machine = platform.system(), platform.machine()
+    if jaxlib.version.__version__ not in _JAXLIBS or machine != ("Linux", "x86_64") or jax.default_backend() != "cpu":
+        return False
+    how = {"stride": (1, 1), "edges": ((0, 0), (0, 0)), "dilation": (1, 1)}
+    tried = jax.ShapeDtypeStruct((1, 1, 1, 1), jnp.float32)
+    try:
+        jax.jit(partial(_by_onednn, **how)).lower(tried, tried).compile()
+    except jax.errors.JaxRuntimeError:
+        # Some build their jaxlib without it.
+        return False
+    return True
 
 
 def convolve(images: Images, kernel: Kernel, stride: Pair, edges: Edges, dilation: Pair) -> Float[Array, "n h2 w2 o"]:

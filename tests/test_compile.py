@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from eqxcnn.training import compile
 from eqxcnn.training.compile import compiled
 
 
@@ -42,13 +43,16 @@ def test_memory_is_used_again_where_it_was_given_away(donate):
     assert (kept.is_deleted(), given.is_deleted()) == (False, donate)
 
 
-def test_a_call_waits_for_the_one_before_and_not_for_itself():
-    call = compiled(lambda x: jax.lax.fori_loop(0, 200, lambda _, each: jnp.tanh(each @ x), x))
+@pytest.mark.parametrize("is_long", [False, True])
+def test_a_call_waits_for_the_one_before_and_for_itself_if_that_takes_long(is_long, monkeypatch):
+    monkeypatch.setattr(compile, "_LONG", 0.001 if is_long else 100)
+    call = compiled(lambda x: jax.lax.fori_loop(0, 100, lambda _, each: jnp.tanh(each @ x), x))
     x = jnp.eye(500)
-    jax.block_until_ready(call(x))
+    call(x)
     first = call(x)
-    assert not first.is_ready()
+    time.sleep(0.02)  # the outputs are told to be there one after the other
+    assert first.is_ready() == is_long
     second = call(x)
-    time.sleep(0.02)  # it may be told one after the other that its outputs are there
+    time.sleep(0.02)
     assert first.is_ready()
-    assert not second.is_ready()
+    assert second.is_ready() == is_long

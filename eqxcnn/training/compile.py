@@ -4,13 +4,13 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from time import monotonic
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jaxlib.version
-from jaxtyping import Array
 
 #: jaxlib 0.10 hands work on a CPU to a library which does sums faster than XLA, but runs convolutions and products
 #: on one thread, and is slow at chains of elementwise operations such as those of `layers/depthwise.py`.
@@ -21,6 +21,9 @@ _KEPT_BARRIERS = ("xla_disable_hlo_passes", "cse_barrier_expander")
 DETERMINISTIC = ("xla_gpu_deterministic_ops", True)
 #: A function that runs once is not worth the seconds that the highest level, 3, and the newer way to emit loops take.
 _LITTLE_OPTIMISATION = (("xla_backend_optimization_level", 0), ("xla_cpu_use_fusion_emitters", False))
+
+#: Seconds that a call computes which is waited for at once.
+_LONG = 0.1
 
 
 def compiled(function: Callable[..., Any], *, donate: bool = False, deterministic: bool = False) -> Callable[..., Any]:
@@ -62,6 +65,7 @@ class _Fixed:
 class _Steady:
     """`eqx.filter_jit`, but for the wait: that one returns when all is computed, and the device is idle until the next
     call. This one waits for the call before, so that one computes while Python prepares the next, and no more than one.
+    Two take the memory of two: where one takes so long that Python's time is nothing beside it, each is waited for.
     """
 
     def __init__(self, function: Callable[..., Any], *, donate: bool, compiler_options: dict[str, Any]) -> None:
@@ -77,7 +81,7 @@ class _Steady:
         called.__name__ = getattr(function, "__name__", called.__name__)  # in traces and messages
         given = (1,) if donate else ()
         self._call = jax.jit(called, static_argnums=2, donate_argnums=given, compiler_options=compiler_options)
-        self._computing: Array | None = None
+        self._begun, self._is_long = jnp.zeros(()), True
 
     def __call__(self, first: Any, *rest: Any) -> Any:
         first_arrays, first_fixed = _split(first)
@@ -85,9 +89,9 @@ class _Steady:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Some donated buffers were not usable*")
             out, end = self._call(first_arrays, rest_arrays, (first_fixed, rest_fixed))
-        if self._computing is not None:
-            self._computing.block_until_ready()
-        self._computing = end
+        began = monotonic()
+        (end if self._is_long else self._begun).block_until_ready()
+        self._begun, self._is_long = end, monotonic() - began > _LONG
         return _joined(*out)
 
 

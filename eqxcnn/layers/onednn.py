@@ -1,7 +1,7 @@
 """Convolutions by oneDNN on a CPU: the library PyTorch has them from, which jaxlib carries and XLA does not call.
 
-XLA's compiler leaves convolutions to Eigen. The calls that it once made to oneDNN instead are still carried out by the
-jaxlib versions named here, at twice the speed; they are no interface of JAX, so no other version is trusted with them.
+XLA's compiler leaves convolutions to Eigen. The calls that it once made to oneDNN instead, which is quicker, are still
+carried out by the jaxlib versions named here; they are no interface of JAX, so no other version is trusted with them.
 """
 
 import json
@@ -28,8 +28,8 @@ Kernel: TypeAlias = Float[Array, "kh kw i o"]
 #: Where what is called here was tried, forward and backward (`tests/test_onednn.py`).
 _JAXLIBS = ("0.10.2", "0.12.0.1")
 _TARGET = "__onednn$convolution"
-#: At the kernel's gradient XLA is the quicker one up to so many channels of the images. Measured in the training steps
-#: of `benchmarks.throughput`, as was that it is for strided convolutions, and for all of 1x1.
+#: At the kernel's gradient XLA is the quicker one up to so many channels of the images: those of a photograph. So it is
+#: at both gradients of strided convolutions, timed alone.
 _FEW = 4
 
 

@@ -66,7 +66,7 @@ def _large(net: str, batch: int, optimizer: Literal["momentum", "adam"]) -> Work
 #: By suite and name.
 SUITES: dict[str, dict[str, Workload]] = {
     "cpu": _named(
-        Workload("mlp", 64, "sgd", 2.0, steps=64),
+        Workload("mlp", 64, "sgd", 2.0, steps=937),
         Workload("lenet", 64, "adam", 1.0),
         Workload("mnist_cnn", 64, "adam", 1.15, 1.4),
         Workload("mnist_cnn", 256, "adam", 1.15, 1.4),

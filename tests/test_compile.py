@@ -1,5 +1,6 @@
 """What `compiled` adds to `eqx.filter_jit`: it does not wait for what it has begun."""
 
+import re
 import time
 
 import equinox as eqx
@@ -56,3 +57,12 @@ def test_a_call_waits_for_the_one_before_and_for_itself_if_that_takes_long(is_lo
     time.sleep(0.02)
     assert first.is_ready()
     assert second.is_ready() == is_long
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="what is compiled for a CPU")
+def test_matrix_products_go_to_the_library_that_has_them_on_all_cores_and_elementwise_operations_do_not():
+    images, weight = jnp.ones((64, 784)), jnp.ones((128, 784))
+    step = compiled(lambda _, images, weight: jnp.exp(images @ weight.T) + 1)
+    program = step.lower(0, images, weight).compile().compiled.as_text()
+    assert re.search(r"%ynn_fusion = f32\[64,128\]\S* fusion\(.*op_name=\"jit\(<lambda>\)/dot_general\"", program)
+    assert re.search(r"fusion\(%ynn_fusion\), kind=kLoop", program)

@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import jaxlib.version
 
-#: jaxlib 0.10 hands work on a CPU to a library which does sums faster than XLA, but runs convolutions and products
-#: on one thread, and is slow at chains of elementwise operations such as those of `layers/depthwise.py`.
-_THREADED_CONVOLUTIONS = ("xla_cpu_experimental_ynn_fusion_type", "LIBRARY_FUSION_TYPE_REDUCE")
+#: jaxlib 0.10 hands work on a CPU to YNNPACK, a library which does sums and matrix products faster than XLA; products
+#: one by one, since together with others, or with convolutions and elementwise operations, they run on one thread.
+_LIBRARY = ("REDUCE", "INDIVIDUAL_DOT")
+_THREADED = ("xla_cpu_experimental_ynn_fusion_type", ",".join(f"LIBRARY_FUSION_TYPE_{each}" for each in _LIBRARY))
 #: XLA's CPU compiler drops barriers before it fuses, unless this pass is left out: `layers/conv.py` needs its own kept.
 _KEPT_BARRIERS = ("xla_disable_hlo_passes", "cse_barrier_expander")
 #: Sums in one order, and no choice of algorithms by how long they took this time. CPUs do so anyway.
@@ -38,7 +39,7 @@ def compiled(function: Callable[..., Any], *, donate: bool = False, deterministi
     if jax.default_backend() == "cpu":
         options |= _known(*_KEPT_BARRIERS)
         if jaxlib.version.__version__.startswith("0.10."):
-            options |= _known(*_THREADED_CONVOLUTIONS)
+            options |= _known(*_THREADED)
     return _Steady(function, donate=donate, compiler_options=options)
 
 

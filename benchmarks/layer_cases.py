@@ -39,6 +39,7 @@ LAYERS = {
     "convolution 5x5, 28x28x1 to 6": Layer("conv", (28, 28, 1), 5, 1, 6),
     "convolution 5x5, 14x14x6 to 16": Layer("conv", (14, 14, 6), 5, 1, 16),
     "convolution 1x1, 16x16x64 to 64": Layer("conv", (16, 16, 64), 1, 1, 64),
+    "convolution 3x3 in groups of 8, 16x16x104 to 104": Layer("conv", (16, 16, 104), 3, 1, 104, 13),
     "depthwise 3x3, 16x16x96": Layer("conv", (16, 16, 96), 3, 1, 96, 96),
     "depthwise 3x3, 16x16x96, stride 2": Layer("conv", (16, 16, 96), 3, 2, 96, 96),
     "depthwise 3x3, 16x16x144": Layer("conv", (16, 16, 144), 3, 1, 144, 144),

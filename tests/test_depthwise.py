@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eqxcnn.layers import Conv
-from eqxcnn.layers.conv import _by_taps, _by_xla, _form
+from eqxcnn.layers import Conv, onednn
+from eqxcnn.layers.conv import _by_onednn, _by_taps, _by_xla, _form
 
 CASES = [
     # kernel, stride, padding, dilation, height and width
@@ -57,4 +57,4 @@ def test_taps_are_for_channels_on_their_own_in_full_precision():
     assert _form(made(3, 1, 1, 1), jnp.dtype(jnp.float32)) is _by_taps
     assert _form(made(3, 1, 1, 1), jnp.dtype(jnp.bfloat16)) is _by_xla
     in_pairs = Conv(4, 4, 3, groups=2, key=jax.random.key(0))
-    assert _form(in_pairs, jnp.dtype(jnp.float32)) is _by_xla
+    assert _form(in_pairs, jnp.dtype(jnp.float32)) is (_by_onednn if onednn.is_here() else _by_xla)

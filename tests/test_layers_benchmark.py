@@ -8,7 +8,15 @@ from benchmarks.layer_cases import LAYERS, jax_case, our_case
 from eqxcnn.errors import InputError
 
 #: One of each kind, by what is special about it.
-KINDS = ("32x32x16 to 16", "16x16x96, stride 2", "max pool 3x3", "average pool 2x2", "global", "BatchNorm, 8x8")
+KINDS = (
+    "32x32x16 to 16",
+    "groups of 8",
+    "16x16x96, stride 2",
+    "max pool 3x3",
+    "average pool 2x2",
+    "global",
+    "BatchNorm, 8x8",
+)
 
 
 @pytest.mark.parametrize("part", KINDS)

@@ -34,20 +34,27 @@ def calls(program):
 
 @here
 @pytest.mark.parametrize(
-    ("channels", "kernel", "stride", "edges", "dilation", "by_onednn"),
+    ("channels", "kernel", "stride", "edges", "dilation", "groups", "by_onednn"),
     [
-        (16, (3, 3), (1, 1), EDGES, (1, 1), 3),
-        (5, (5, 4), (1, 1), ((0, 2), (3, 1)), (1, 1), 3),
-        (5, (1, 2), (1, 1), ((0, 0), (0, 0)), (1, 1), 3),
-        (4, (3, 3), (1, 1), EDGES, (1, 1), 2),  # few channels: the kernel's gradient is XLA's
-        (5, (3, 3), (1, 1), EDGES, (1, 2), 2),  # so it is of dilated kernels
-        (5, (3, 2), (2, 1), EDGES, (1, 1), 1),  # both gradients of strided ones
-        (5, (2, 2), (1, 1), ((2, 1), (0, 3)), (1, 1), 2),  # more edge than kernel: the image's gradient is XLA's
+        (16, (3, 3), (1, 1), EDGES, (1, 1), 1, 3),
+        (5, (5, 4), (1, 1), ((0, 2), (3, 1)), (1, 1), 1, 3),
+        (5, (1, 2), (1, 1), ((0, 0), (0, 0)), (1, 1), 1, 3),
+        (4, (3, 3), (1, 1), EDGES, (1, 1), 1, 2),  # few channels: the kernel's gradient is XLA's
+        (5, (3, 3), (1, 1), EDGES, (1, 2), 1, 2),  # so it is of dilated kernels
+        (5, (3, 2), (2, 1), EDGES, (1, 1), 1, 1),  # both gradients of strided ones
+        (5, (2, 2), (1, 1), ((2, 1), (0, 3)), (1, 1), 1, 2),  # more edge than kernel: the image's gradient is XLA's
+        (12, (3, 3), (1, 1), EDGES, (1, 1), 2, 3),
+        (6, (3, 2), (2, 1), EDGES, (1, 1), 3, 3),  # in groups strided ones, too
+        (6, (3, 3), (2, 2), ((1, 1), (0, 0)), (1, 1), 2, 3),  # pixels are left over
+        (3, (3, 3), (1, 1), EDGES, (1, 1), 3, 3),  # two filters for each channel
+        (6, (1, 1), (2, 3), ((0, 0), (0, 0)), (1, 1), 2, 3),
+        (6, (2, 2), (1, 1), ((2, 1), (0, 3)), (1, 1), 2, 3),
+        (6, (3, 3), (2, 1), EDGES, (1, 2), 2, 2),
     ],
 )
-def test_values_and_gradients_of_all_orders_are_xlas(channels, kernel, stride, edges, dilation, by_onednn):
-    images, weight = draw(3, 9, 8, channels), draw(*kernel, channels, 6)
-    how = {"stride": stride, "edges": edges, "dilation": dilation}
+def test_values_and_gradients_of_all_orders_are_xlas(channels, kernel, stride, edges, dilation, groups, by_onednn):
+    images, weight = draw(3, 9, 8, channels), draw(*kernel, channels // groups, 6)
+    how = {"stride": stride, "edges": edges, "dilation": dilation, "groups": groups}
 
     def total(form, images, weight):
         return jnp.sin(form(images, weight, **how)).sum()
@@ -66,7 +73,7 @@ def test_values_and_gradients_of_all_orders_are_xlas(channels, kernel, stride, e
 @here
 def test_a_batch_of_batches_and_a_batch_of_kernels():
     images, weight = draw(2, 3, 6, 5, 4), draw(2, 3, 3, 4, 6)
-    how = {"stride": (1, 1), "edges": EDGES, "dilation": (1, 1)}
+    how = {"stride": (1, 1), "edges": EDGES, "dilation": (1, 1), "groups": 1}
     for axes in ((0, None), (3, None), (None, 0), (0, 0)):
         given = jnp.moveaxis(images, 0, 3) if axes[0] == 3 else images if axes[0] == 0 else images[0]
         kernels = weight[0] if axes[1] is None else weight
@@ -127,7 +134,7 @@ import jax, jax.numpy as jnp, numpy as np
 from eqxcnn.layers.onednn import _by_xla, convolve
 draw = lambda *shape: jnp.float32(np.random.RandomState(0).normal(size=shape))
 values = draw(3, 9, 8, 16), draw(3, 3, 16, 6)
-how = {"stride": (1, 1), "edges": ((1, 1), (1, 1)), "dilation": (1, 1)}
+how = {"stride": (1, 1), "edges": ((1, 1), (1, 1)), "dilation": (1, 1), "groups": 1}
 found = []
 for form in (convolve, _by_xla):
     found.append(jax.jit(jax.grad(lambda *given: jnp.sin(form(*given, **how)).sum(), argnums=(0, 1)))(*values))

@@ -110,7 +110,8 @@ def _form(conv: Conv, dtype: jnp.dtype) -> Callable[[Image, Array, Conv], Array]
         if conv.groups == conv.in_channels == conv.out_channels > 1 and dtype.itemsize >= 4:
             return _by_taps
         # A kernel of one pixel is a matrix product, which XLA is as quick at.
-        if conv.groups == 1 and dtype == jnp.float32 and conv.kernel_size != (1, 1) and onednn.is_here():
+        is_product = conv.groups == 1 and conv.kernel_size == (1, 1)
+        if dtype == jnp.float32 and not is_product and onednn.is_here():
             return _by_onednn
     return _by_xla
 
@@ -121,11 +122,11 @@ def _by_taps(image: Image, weight: Float[Array, "kh kw 1 c"], conv: Conv) -> Flo
     return depthwise(image, weight[:, :, 0], ((top, bottom), (left, right)), conv.stride, conv.dilation)
 
 
-def _by_onednn(image: Image, weight: Float[Array, "kh kw i o"], conv: Conv) -> Float[Array, "h2 w2 o"]:
+def _by_onednn(image: Image, weight: Float[Array, "kh kw _ o"], conv: Conv) -> Float[Array, "h2 w2 o"]:
     (top, bottom), (left, right) = _pads(image, _spans(conv), conv)
     edges = (top, bottom), (left, right)
     # `vmap` makes the batch of one the whole batch.
-    return onednn.convolve(_kept(image)[None], weight, conv.stride, edges, conv.dilation)[0]
+    return onednn.convolve(_kept(image)[None], weight, conv.stride, edges, conv.dilation, conv.groups)[0]
 
 
 def _by_xla(image: Image, weight: Float[Array, "kh kw _ o"], conv: Conv) -> Float[Array, "h2 w2 o"]:

@@ -23,13 +23,13 @@ from jaxtyping import Array, Float
 Pair: TypeAlias = tuple[int, int]
 Edges: TypeAlias = tuple[Pair, Pair]
 Images: TypeAlias = Float[Array, "n h w i"]
-Kernel: TypeAlias = Float[Array, "kh kw i o"]
+Kernel: TypeAlias = Float[Array, "kh kw _ o"]
 
 #: Where what is called here was tried, forward and backward (`tests/test_onednn.py`).
 _JAXLIBS = ("0.10.2", "0.12.0.1")
 _TARGET = "__onednn$convolution"
 #: At the kernel's gradient XLA is the quicker one up to so many channels of the images: those of a photograph. So it is
-#: at both gradients of strided convolutions, timed alone.
+#: at both gradients of strided convolutions, timed alone; but nowhere where channels are in groups.
 _FEW = 4
 
 
@@ -49,7 +49,7 @@ def _is_known() -> bool:
     machine = platform.system(), platform.machine()
     if jaxlib.version.__version__ not in _JAXLIBS or machine != ("Linux", "x86_64") or jax.default_backend() != "cpu":
         return False
-    how = {"stride": (1, 1), "edges": ((0, 0), (0, 0)), "dilation": (1, 1)}
+    how = {"stride": (1, 1), "edges": ((0, 0), (0, 0)), "dilation": (1, 1), "groups": 1}
     tried = jax.ShapeDtypeStruct((1, 1, 1, 1), jnp.float32)
     try:
         jax.jit(partial(_by_onednn, **how)).lower(tried, tried).compile()
@@ -59,25 +59,30 @@ def _is_known() -> bool:
     return True
 
 
-def convolve(images: Images, kernel: Kernel, stride: Pair, edges: Edges, dilation: Pair) -> Float[Array, "n h2 w2 o"]:
+def convolve(
+    images: Images, kernel: Kernel, stride: Pair, edges: Edges, dilation: Pair, groups: int = 1
+) -> Float[Array, "n h2 w2 o"]:
     """What `lax.conv_general_dilated` gives for a batch, channels last, in float32; differentiable as often.
 
     **Arguments:**
 
-    - `images`, `kernel`: a batch, and what is moved over each of its images.
+    - `images`, `kernel`: a batch, and what is moved over each of its images, or of groups of their channels.
     - `stride`, `dilation`: of the kernel, `(height, width)` pairs.
     - `edges`: the zeros added before and after the height and the width, none of them negative.
+    - `groups`: how many of them there are, which do not see each other.
     """
-    return _convolution.bind(images, kernel, stride=stride, edges=edges, dilation=dilation)
+    return _convolution.bind(images, kernel, stride=stride, edges=edges, dilation=dilation, groups=groups)
 
 
-def _by_xla(images: Images, kernel: Kernel, *, stride: Pair, edges: Edges, dilation: Pair) -> Array:
+def _by_xla(images: Images, kernel: Kernel, *, stride: Pair, edges: Edges, dilation: Pair, groups: int) -> Array:
     layout = ("NHWC", "HWIO", "NHWC")
-    return lax.conv_general_dilated(images, kernel, stride, edges, rhs_dilation=dilation, dimension_numbers=layout)
+    return lax.conv_general_dilated(
+        images, kernel, stride, edges, rhs_dilation=dilation, dimension_numbers=layout, feature_group_count=groups
+    )
 
 
-def _by_onednn(images: Images, kernel: Kernel, *, stride: Pair, edges: Edges, dilation: Pair) -> Array:
-    call = partial(_by_xla, stride=stride, edges=edges, dilation=dilation)
+def _by_onednn(images: Images, kernel: Kernel, *, stride: Pair, edges: Edges, dilation: Pair, groups: int) -> Array:
+    call = partial(_by_xla, stride=stride, edges=edges, dilation=dilation, groups=groups)
     data = {"batch_dim": 0, "feature_dim": 3, "spatial_dims": [1, 2]}
     config = {
         "dims": 4,
@@ -91,7 +96,7 @@ def _by_onednn(images: Images, kernel: Kernel, *, stride: Pair, edges: Edges, di
             "strides": stride,
             "window_dilations": dilation,
         },
-        "feature_groups": 1,
+        "feature_groups": groups,
     }
     return jax.ffi.ffi_call(
         _TARGET,
@@ -111,31 +116,45 @@ def _batched(operands: Sequence[Array], axes: Sequence[int | None], **how: Any) 
     return out.reshape(*images.shape[:2], *out.shape[1:]), 0
 
 
-def _to_images(out: Array, images: Any, kernel: Kernel, *, stride: Pair, edges: Edges, dilation: Pair) -> Array:
-    """The gradient of the images: of a plain convolution the one with the kernel turned round, the other way."""
-    (top, bottom), (left, right) = edges
-    down, across = (step * (size - 1) for step, size in zip(dilation, kernel.shape, strict=False))
-    back = (down - top, down - bottom), (across - left, across - right)
-    if set(stride) == {1} and min(map(min, back)) >= 0:
-        turned = jnp.swapaxes(jnp.flip(kernel, (0, 1)), -1, -2)
-        return convolve(out, turned, stride, back, dilation)
-    how = {"stride": stride, "edges": edges, "dilation": dilation}
-    return jax.linear_transpose(lambda images: _by_xla(images, kernel, **how), images.aval)(out)[0]
+def _to_images(out: Array, images: Any, kernel: Kernel, **how: Any) -> Array:
+    """The gradient of the images: a plain convolution with the kernel turned round, the other way."""
+    stride, edges, dilation, groups = (how[name] for name in ("stride", "edges", "dilation", "groups"))
+    back = []
+    for axis in (0, 1):
+        span = dilation[axis] * (kernel.shape[axis] - 1)
+        before = span - edges[axis][0]
+        spread = (out.shape[axis + 1] - 1) * stride[axis] + 1
+        back.append((before, images.aval.shape[axis + 1] + span - before - spread))
+    is_plain = set(stride) == {1} and min(map(min, back)) >= 0
+    if not is_plain and groups == 1:
+        return jax.linear_transpose(lambda images: _by_xla(images, kernel, **how), images.aval)(out)[0]
+    height, width, n_in, n_out = kernel.shape
+    turned = jnp.flip(kernel, (0, 1)).reshape(height, width, n_in, groups, n_out // groups)
+    turned = turned.transpose(0, 1, 4, 3, 2).reshape(height, width, n_out // groups, groups * n_in)
+    if not is_plain:
+        # Zeros between the outputs are multiplied for nothing, which is still quicker than XLA's loop over groups.
+        spread = [(*edge, step - 1) for edge, step in zip(back, stride, strict=True)]
+        out, back = lax.pad(out, jnp.zeros((), out.dtype), [(0, 0, 0), *spread, (0, 0, 0)]), [(0, 0), (0, 0)]
+    return convolve(out, turned, (1, 1), (back[0], back[1]), dilation, groups)
 
 
-def _to_kernel(out: Array, images: Images, kernel: Any, *, stride: Pair, edges: Edges, dilation: Pair) -> Array:
+def _to_kernel(out: Array, images: Images, kernel: Any, **how: Any) -> Array:
     """The gradient of the kernel: a convolution of the images with `out`, over batch and positions.
 
     The batch serves as channels. Those of the images lie within the rows' positions, so that a step of one position is
     one of so many, and the outputs are the kernel's columns with all their channels: oneDNN likes long rows.
     """
-    channels = images.shape[-1]
-    if {*stride, *dilation} != {1} or channels <= _FEW:
-        how = {"stride": stride, "edges": edges, "dilation": dilation}
+    stride, edges, dilation, groups = (how[name] for name in ("stride", "edges", "dilation", "groups"))
+    (height, width, channels, _), (count, *size, _) = kernel.aval.shape, images.shape
+    if set(dilation) != {1} or (groups == 1 and (set(stride) != {1} or channels <= _FEW)):
         return jax.linear_transpose(lambda kernel: _by_xla(images, kernel, **how), kernel.aval)(out)[0]
-    rows = jnp.moveaxis(images, 0, -1).reshape(1, images.shape[1], -1, images.shape[0])
+    rows = images.reshape(count, *size, groups, channels).transpose(1, 2, 4, 3, 0)
+    rows = rows.reshape(1, size[0], size[1] * channels, groups * count)
     within = edges[0], (edges[1][0] * channels, edges[1][1] * channels)
-    return convolve(rows, jnp.moveaxis(out, 0, 2), (1, 1), within, (1, channels)).reshape(kernel.aval.shape)
+    steps = stride[0], stride[1] * channels
+    found = convolve(rows, jnp.moveaxis(out, 0, 2), (1, 1), within, steps, groups)
+    # Where the stride leaves pixels over at the end, it gives more than the kernel has.
+    return found[:, :height, : width * channels].reshape(kernel.aval.shape)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What `compiled` adds to `eqx.filter_jit`: it does not wait for what it has begun."""
+"""What `compiled` adds to `eqx.filter_jit`: it does not wait for what it has begun, and chooses who multiplies."""
 
 import re
 import time

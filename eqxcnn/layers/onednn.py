@@ -123,8 +123,8 @@ def _to_images(out: Array, images: Any, kernel: Kernel, **how: Any) -> Array:
     for axis in (0, 1):
         span = dilation[axis] * (kernel.shape[axis] - 1)
         before = span - edges[axis][0]
-        spread = (out.shape[axis + 1] - 1) * stride[axis] + 1
-        back.append((before, images.aval.shape[axis + 1] + span - before - spread))
+        reached = (out.shape[axis + 1] - 1) * stride[axis] + 1
+        back.append((before, images.aval.shape[axis + 1] + span - before - reached))
     is_plain = set(stride) == {1} and min(map(min, back)) >= 0
     if not is_plain and groups == 1:
         return jax.linear_transpose(lambda images: _by_xla(images, kernel, **how), images.aval)(out)[0]

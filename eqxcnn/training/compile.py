@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import jaxlib.version
 
-#: jaxlib 0.10 hands work on a CPU to YNNPACK, a library which does sums and matrix products faster than XLA but is slow at
-#: convolutions and at chains of elementwise operations, such as those of `layers/depthwise.py`: they stay XLA's.
+#: jaxlib 0.10 hands work on a CPU to YNNPACK, a library which does sums and matrix products faster than XLA. It is slow
+#: at convolutions and at chains of elementwise operations, such as those of `layers/depthwise.py`: they stay XLA's.
 _LIBRARY = ("REDUCE", "INDIVIDUAL_DOT")
 _THREADED = ("xla_cpu_experimental_ynn_fusion_type", ",".join(f"LIBRARY_FUSION_TYPE_{each}" for each in _LIBRARY))
 #: XLA's CPU compiler drops barriers before it fuses, unless this pass is left out: `layers/conv.py` needs its own kept.

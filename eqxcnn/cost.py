@@ -65,9 +65,12 @@ def _cost_of(equation: JaxprEqn) -> int:
         kernel = _shape(equation.invars[1])
         numbers = equation.params["dimension_numbers"]
         return prod(_shape(equation.outvars[0])) * prod(kernel) // kernel[numbers.rhs_spec[0]]
-    if equation.primitive.name == "onednn_convolution":
+    if equation.primitive.name in ("onednn_convolution", "onednn_biased_convolution"):
         kernel = _shape(equation.invars[1])
         return prod(_shape(equation.outvars[0])) * prod(kernel) // kernel[-1]
+    if equation.primitive.name == "onednn_product":
+        left = _shape(equation.invars[0])
+        return prod(_shape(equation.outvars[0])) * left[0 if equation.params["left_turned"] else 1]
     if equation.primitive.name == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]
         left = _shape(equation.invars[0])

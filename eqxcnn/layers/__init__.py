@@ -7,7 +7,7 @@ from .conv import Conv
 from .conv_norm import ConvNorm
 from .drop import DropPath, drop_path_rates, keys_for
 from .flatten import flatten_for
-from .linear import linear
+from .linear import Linear, linear
 from .norm import BatchNorm
 from .pool import AdaptiveAvgPool, AvgPool, MaxPool, global_avg_pool, global_max_pool
 from .positions import each_position
@@ -24,6 +24,7 @@ __all__ = [
     "DropPath",
     "Dropout",
     "LayerNorm",
+    "Linear",
     "MaxPool",
     "SqueezeExcite",
     "drop_path_rates",

@@ -15,6 +15,9 @@ from ..errors import InputError
 from ..types import Image, Key
 from . import onednn
 from .depthwise import depthwise
+from .onednn_biased import convolve_biased
+from .onednn_conv import convolve
+from .onednn_product import product
 from .sizes import Size, pair
 
 Edges: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
@@ -87,11 +90,12 @@ class Conv(eqx.Module):
         """
         self._check_size(image)
         dtype = jnp.result_type(image, self.weight)
-        out = _form(self, dtype)(image.astype(dtype), self.weight.astype(dtype), self)
+        form = _form(self, dtype)
+        out = form(image.astype(dtype), self.weight.astype(dtype), self)
         if jax.default_backend() == "cpu" and dtype.itemsize < 4:
             # jax 0.12's compiler fuses ReLU, convolution, ReLU and a sum in bfloat16 into one kernel, which gives NaN.
             out = lax.optimization_barrier(out)
-        return out if self.bias is None else out + self.bias
+        return out if self.bias is None or form is _by_onednn else out + self.bias
 
     def _check_size(self, image: Image) -> None:
         spans = _spans(self)
@@ -105,14 +109,12 @@ class Conv(eqx.Module):
 
 
 def _form(conv: Conv, dtype: jnp.dtype) -> Callable[[Image, Array, Conv], Array]:
-    """The quickest way to convolve, of three that give the same."""
+    """The quickest way to convolve, of four that give the same."""
     if jax.default_backend() == "cpu":
         if conv.groups == conv.in_channels == conv.out_channels > 1 and dtype.itemsize >= 4:
             return _by_taps
-        # A kernel of one pixel is a matrix product, which XLA is as quick at.
-        is_product = conv.groups == 1 and conv.kernel_size == (1, 1)
-        if dtype == jnp.float32 and not is_product and onednn.is_here():
-            return _by_onednn
+        if dtype == jnp.float32 and onednn.is_here():
+            return _by_product if conv.groups == 1 and conv.kernel_size == (1, 1) else _by_onednn
     return _by_xla
 
 
@@ -123,10 +125,22 @@ def _by_taps(image: Image, weight: Float[Array, "kh kw 1 c"], conv: Conv) -> Flo
 
 
 def _by_onednn(image: Image, weight: Float[Array, "kh kw _ o"], conv: Conv) -> Float[Array, "h2 w2 o"]:
+    """The same, and the bias is added."""
     (top, bottom), (left, right) = _pads(image, _spans(conv), conv)
-    edges = (top, bottom), (left, right)
+    how = conv.stride, ((top, bottom), (left, right)), conv.dilation, conv.groups
     # `vmap` makes the batch of one the whole batch.
-    return onednn.convolve(_kept(image)[None], weight, conv.stride, edges, conv.dilation, conv.groups)[0]
+    images = _kept(image)[None]
+    if conv.bias is None:
+        return convolve(images, weight, *how)[0]
+    return convolve_biased(images, weight, conv.bias.astype(weight.dtype), *how)[0]
+
+
+def _by_product(image: Image, weight: Float[Array, "1 1 i o"], conv: Conv) -> Float[Array, "h2 w2 o"]:
+    """The same for a kernel of one pixel."""
+    image = lax.pad(image, jnp.zeros((), image.dtype), [*((*pad, 0) for pad in _pads(image, (1, 1), conv)), (0, 0, 0)])
+    image = image[:: conv.stride[0], :: conv.stride[1]]
+    out = product(image.reshape(-1, conv.in_channels), weight[0, 0])
+    return out.reshape(*image.shape[:2], conv.out_channels)
 
 
 def _by_xla(image: Image, weight: Float[Array, "kh kw _ o"], conv: Conv) -> Float[Array, "h2 w2 o"]:

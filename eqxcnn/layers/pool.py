@@ -1,7 +1,8 @@
 """Pooling of one image, channels last. Sizes, padding and `ceil_mode` mean what they mean in torch."""
 
 from collections.abc import Callable
-from functools import reduce
+from functools import partial, reduce
+from math import prod
 
 import equinox as eqx
 import jax
@@ -14,6 +15,9 @@ from jaxtyping import Array, Float, jaxtyped
 from ..errors import InputError
 from ..types import Image
 from .sizes import Size, pair
+
+#: Pixels of a window up to which its values are compared one by one.
+_SMALL = 9
 
 
 class MaxPool(eqx.Module):
@@ -47,6 +51,8 @@ class MaxPool(eqx.Module):
 
         **Raises:** `InputError` if the window is larger than the padded image.
         """
+        if self.kernel_size == self.stride and prod(self.kernel_size) <= _SMALL:
+            return _largest(_padded(image, self, -jnp.inf), self.kernel_size)
         return _pool(image, self, -jnp.inf, _larger)
 
 
@@ -133,6 +139,39 @@ def global_max_pool(x: Image) -> Float[Array, " c"]:
     return MaxPool((height, width))(x).reshape(channels)
 
 
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _largest(x: Image, kernel: tuple[int, int]) -> Float[Array, "h2 w2 c"]:
+    """The largest value of each window, of windows that lie side by side and fill the image."""
+    return reduce(jnp.maximum, _by_pixel(x, kernel))
+
+
+@_largest.defjvp
+def _(kernel: tuple[int, int], values: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    # Backward this is a single pass over the image: each of its pixels asks whether its own place is the winner's.
+    (x,), (change,) = values, tangents
+    largest, *others = _by_pixel(x, kernel)
+    winner = jnp.zeros(largest.shape, jnp.int8)
+    for place, each in enumerate(others, 1):
+        winner = jnp.where(each > largest, jnp.int8(place), winner)
+        largest = jnp.maximum(largest, each)
+    # Or else XLA works the winner out anew for each pixel.
+    winner = lax.optimization_barrier(winner)
+    places = jnp.arange(prod(kernel), dtype=winner.dtype).reshape(kernel[0], 1, kernel[1], 1)
+    wins = winner[:, None, :, None] == places
+    return largest, jnp.where(wins, _windowed(change, kernel), 0).sum((1, 3))
+
+
+def _by_pixel(x: Image, kernel: tuple[int, int]) -> list[Array]:
+    """The first pixel of every window, the second one and so on, by row and column."""
+    windows = _windowed(x, kernel)
+    return [windows[:, row, :, column] for row in range(kernel[0]) for column in range(kernel[1])]
+
+
+def _windowed(x: Image, kernel: tuple[int, int]) -> Float[Array, "h2 kh w2 kw c"]:
+    height, width, channels = x.shape
+    return x.reshape(height // kernel[0], kernel[0], width // kernel[1], kernel[1], channels)
+
+
 @jax.custom_jvp
 def _larger(x: Array, y: Array) -> Array:
     return jnp.maximum(x, y)
@@ -157,15 +196,11 @@ def _pool(
     image: Image, pool: MaxPool | AvgPool, fill: float, combine: Callable[[Array, Array], Array]
 ) -> Float[Array, "h2 w2 c"]:
     """Combines each window's values, two arrays of them at a time, along its rows first."""
-    kernel, (h, w) = pool.kernel_size, (_windows(pool, axis, image.shape[axis]) for axis in (0, 1))
-    # One pad, negative where pixels are left over, makes the image end where its last window ends.
-    spans = [(count - 1) * stride + size for count, stride, size in zip((h, w), pool.stride, kernel, strict=True)]
-    edges = [(edge, span - size - edge, 0) for edge, span, size in zip(pool.padding, spans, image.shape, strict=False)]
-    x = lax.pad(image, jnp.asarray(fill, image.dtype), [*edges, (0, 0, 0)])
+    x = _padded(image, pool, fill)
     # Slices along one axis and then the other, as the backward pass of `lax.reduce_window` is slow on a CPU, and that
     # of a slice for each of the kernel's pixels slower still.
     for axis in (1, 0):
-        size, stride, span = kernel[axis], pool.stride[axis], spans[axis]
+        size, stride, span = pool.kernel_size[axis], pool.stride[axis], x.shape[axis]
         if size == stride:
             # The same by shape alone, which is quicker still.
             parts = jnp.split(x.reshape(*x.shape[:axis], -1, size, *x.shape[axis + 1 :]), size, axis + 1)
@@ -173,6 +208,17 @@ def _pool(
         else:
             x = reduce(combine, (lax.slice_in_dim(x, i, span - size + i + 1, stride, axis) for i in range(size)))
     return x
+
+
+def _padded(image: Image, pool: MaxPool | AvgPool, fill: float) -> Float[Array, "h2 w2 c"]:
+    """The image with its padding, from where its first window starts to where its last one ends."""
+    edges = []
+    for axis in (0, 1):
+        size, edge = image.shape[axis], pool.padding[axis]
+        span = (_windows(pool, axis, size) - 1) * pool.stride[axis] + pool.kernel_size[axis]
+        # Negative where pixels are left over.
+        edges.append((edge, span - size - edge, 0))
+    return lax.pad(image, jnp.asarray(fill, image.dtype), [*edges, (0, 0, 0)])
 
 
 def _windows(pool: MaxPool | AvgPool, axis: int, size: int) -> int:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import variance_scaling
 from jaxtyping import Array, Float
 
-from ..layers import BatchNorm, Conv, MaxPool, global_max_pool
+from ..layers import BatchNorm, Conv, Linear, MaxPool, global_max_pool
 from ..types import DataInitialized, Image, Images, Key, Logits, Maps, Variant
 
 #: Torch's own for a convolution: uniform up to 1 / sqrt(fan_in).
@@ -87,9 +87,7 @@ class Airbench94(DataInitialized):
             Block(n_in, n_out, dirac, key=each)
             for (n_in, n_out), each in zip(pairwise((whitened, *widths)), keys, strict=True)
         )
-        self.head = (
-            eqx.nn.Linear(widths[-1], num_classes, use_bias=False, key=head_key) if num_classes else eqx.nn.Identity()
-        )
+        self.head = Linear(widths[-1], num_classes, use_bias=False, key=head_key) if num_classes else eqx.nn.Identity()
         self.score_scale = score_scale if num_classes else 1
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:

@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 from jax.nn.initializers import variance_scaling
 
-from ..layers import AdaptiveAvgPool, Conv, Dropout, MaxPool, keys_for
+from ..layers import AdaptiveAvgPool, Conv, Dropout, Linear, MaxPool, keys_for
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
 #: Torch's own for a convolution: uniform up to 1 / sqrt(fan_in).
@@ -50,9 +50,9 @@ class AlexNet(Classifier):
         self.conv3 = Conv(192, 384, 3, padding=1, weight_init=_INIT, key=keys[2])
         self.conv4 = Conv(384, 256, 3, padding=1, weight_init=_INIT, key=keys[3])
         self.conv5 = Conv(256, 256, 3, padding=1, weight_init=_INIT, key=keys[4])
-        self.fc1 = eqx.nn.Linear(6 * 6 * 256, 4096, key=keys[5])
-        self.fc2 = eqx.nn.Linear(4096, 4096, key=keys[6])
-        self.head = eqx.nn.Linear(4096, num_classes, key=keys[7]) if num_classes else eqx.nn.Identity()
+        self.fc1 = Linear(6 * 6 * 256, 4096, key=keys[5])
+        self.fc2 = Linear(4096, 4096, key=keys[6])
+        self.head = Linear(4096, num_classes, key=keys[7]) if num_classes else eqx.nn.Identity()
         self.pool = MaxPool(3, 2)
         self.adaptive_pool = AdaptiveAvgPool(6)
         self.dropout = Dropout(dropout_rate)

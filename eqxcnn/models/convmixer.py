@@ -8,7 +8,7 @@ import jax
 from jax.nn.initializers import variance_scaling
 from jaxtyping import Array
 
-from ..layers import BatchNorm, Conv, Dropout, global_avg_pool
+from ..layers import BatchNorm, Conv, Dropout, Linear, global_avg_pool
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
 #: Torch's own, uniform within `1 / sqrt(fan_in)`.
@@ -87,7 +87,7 @@ class ConvMixer(Classifier):
         self.stem_norm = BatchNorm(channels)
         self.blocks = tuple(MixerBlock(channels, kernel_size, activation, key=each) for each in keys)
         self.dropout = Dropout(dropout_rate)
-        self.head = eqx.nn.Linear(channels, num_classes, key=head_key) if num_classes else eqx.nn.Identity()
+        self.head = Linear(channels, num_classes, key=head_key) if num_classes else eqx.nn.Identity()
         self.activation = activation
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:

@@ -3,7 +3,7 @@
 import equinox as eqx
 import jax
 
-from ..layers import Conv, MaxPool, flatten_for
+from ..layers import Conv, Linear, MaxPool, flatten_for
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
 
@@ -24,9 +24,9 @@ class LeNet(Classifier):
         height, width = (((side // 2) - 4) // 2 for side in image_size)
         self.conv1 = Conv(in_channels, 6, 5, padding="SAME", key=keys[0])
         self.conv2 = Conv(6, 16, 5, padding="VALID", key=keys[1])
-        self.fc1 = eqx.nn.Linear(16 * height * width, 120, key=keys[2])
-        self.fc2 = eqx.nn.Linear(120, 84, key=keys[3])
-        self.head = eqx.nn.Linear(84, num_classes, key=keys[4]) if num_classes else eqx.nn.Identity()
+        self.fc1 = Linear(16 * height * width, 120, key=keys[2])
+        self.fc2 = Linear(120, 84, key=keys[3])
+        self.head = Linear(84, num_classes, key=keys[4]) if num_classes else eqx.nn.Identity()
         self.pool = MaxPool(2)
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:

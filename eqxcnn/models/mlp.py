@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 
 from ..errors import InputError
-from ..layers import flatten_for
+from ..layers import Linear, flatten_for
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
 
@@ -51,7 +51,7 @@ class MLP(Classifier):
 def _linear(n_in: int, n_out: int, scale: float, key: Key) -> eqx.nn.Linear:
     """A dense layer whose weights and bias are normal with deviation `scale`."""
     make_key, weight_key, bias_key = jax.random.split(key, 3)
-    layer = eqx.nn.Linear(n_in, n_out, key=make_key)
+    layer = Linear(n_in, n_out, key=make_key)
     values = (scale * jax.random.normal(weight_key, (n_out, n_in)), scale * jax.random.normal(bias_key, (n_out,)))
     return eqx.tree_at(lambda each: (each.weight, each.bias), layer, values)
 

@@ -6,7 +6,7 @@ from functools import partial
 import equinox as eqx
 import jax
 
-from ..layers import BatchNorm, Conv, Dropout, global_avg_pool
+from ..layers import BatchNorm, Conv, Dropout, Linear, global_avg_pool
 from ..layers.residual import Resized, padded_identity, plain_conv
 from ..layers.stages import run_layers
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
@@ -169,7 +169,7 @@ class PreActResNet(Classifier):
             layers.append(tuple(blocks))
         self.layers = tuple(layers)
         self.bn = BatchNorm(n_in) if activates_ends else None
-        self.head = eqx.nn.Linear(n_in, num_classes, key=head_key) if num_classes else eqx.nn.Identity()
+        self.head = Linear(n_in, num_classes, key=head_key) if num_classes else eqx.nn.Identity()
         self.is_random = dropout_rate > 0
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:

@@ -6,7 +6,7 @@ from functools import partial
 import equinox as eqx
 import jax
 
-from ..layers import BatchNorm, Conv, Dropout, MaxPool, global_avg_pool, keys_for
+from ..layers import BatchNorm, Conv, Dropout, Linear, MaxPool, global_avg_pool, keys_for
 from ..layers.residual import BasicBlock, Bottleneck, plain_conv
 from ..layers.stages import make_layers, run_layers
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
@@ -58,7 +58,7 @@ class ResNet(Classifier):
         layers = make_layers(make, 64, (64, 128, 256, 512), depths, drop_path_rate, key=key)
         self.layer1, self.layer2, self.layer3, self.layer4 = layers
         width = self.layer4[-1].out_channels
-        self.head = eqx.nn.Linear(width, num_classes, key=head_key) if num_classes else eqx.nn.Identity()
+        self.head = Linear(width, num_classes, key=head_key) if num_classes else eqx.nn.Identity()
         self.dropout = Dropout(dropout_rate)
         self.is_random = dropout_rate > 0 or drop_path_rate > 0
 

@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 from jax.nn.initializers import variance_scaling
 
-from ..layers import ConvNorm, MaxPool, global_max_pool
+from ..layers import ConvNorm, Linear, MaxPool, global_max_pool
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
 #: Torch's own for a convolution: uniform up to 1 / sqrt(fan_in).
@@ -69,9 +69,7 @@ class ResNet9(Classifier):
         self.layer2 = ConvNorm(widths[1], widths[2], weight_init=_INIT, key=keys[3])
         self.layer3 = ConvNorm(widths[2], widths[3], weight_init=_INIT, key=keys[4])
         self.residual3 = Residual(widths[3], key=keys[5])
-        self.head = (
-            eqx.nn.Linear(widths[3], num_classes, use_bias=False, key=keys[6]) if num_classes else eqx.nn.Identity()
-        )
+        self.head = Linear(widths[3], num_classes, use_bias=False, key=keys[6]) if num_classes else eqx.nn.Identity()
         self.pool = MaxPool(2)
         self.score_scale = score_scale if num_classes else 1
 

@@ -6,7 +6,7 @@ from functools import partial
 import equinox as eqx
 import jax
 
-from ..layers import BatchNorm, Conv, Dropout, DropPath, global_avg_pool, keys_for
+from ..layers import BatchNorm, Conv, Dropout, DropPath, Linear, global_avg_pool, keys_for
 from ..layers.residual import BasicBlock, Bottleneck, Resized, last_norm, padded_identity, plain_conv
 from ..layers.stages import make_layers, run_layers
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
@@ -89,7 +89,7 @@ class CifarResNet(Classifier):
         widths = width, 2 * width, 4 * width
         self.layer1, self.layer2, self.layer3 = make_layers(make, width, widths, 3 * (depth,), drop_path_rate, key=key)
         pooled = self.layer3[-1].out_channels
-        self.head = eqx.nn.Linear(pooled, num_classes, key=head_key) if num_classes else eqx.nn.Identity()
+        self.head = Linear(pooled, num_classes, key=head_key) if num_classes else eqx.nn.Identity()
         self.dropout = Dropout(dropout_rate)
         self.is_random = dropout_rate > 0 or drop_path_rate > 0
 

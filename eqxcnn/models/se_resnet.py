@@ -6,7 +6,18 @@ from functools import partial
 import equinox as eqx
 import jax
 
-from ..layers import BatchNorm, Conv, ConvNorm, Dropout, DropPath, MaxPool, SqueezeExcite, global_avg_pool, keys_for
+from ..layers import (
+    BatchNorm,
+    Conv,
+    ConvNorm,
+    Dropout,
+    DropPath,
+    Linear,
+    MaxPool,
+    SqueezeExcite,
+    global_avg_pool,
+    keys_for,
+)
 from ..layers.residual import Resized, plain_conv, projection
 from ..layers.stages import make_layers, run_layers
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
@@ -152,7 +163,7 @@ class SEResNet(Classifier):
         widths = [width * 2**stage for stage in range(len(depths))]
         self.layers = make_layers(block, width, widths, depths, drop_path_rate, key=key)
         pooled = self.layers[-1][-1].out_channels
-        self.head = eqx.nn.Linear(pooled, num_classes, key=head_key) if num_classes else eqx.nn.Identity()
+        self.head = Linear(pooled, num_classes, key=head_key) if num_classes else eqx.nn.Identity()
         self.dropout = Dropout(dropout_rate)
         self.is_random = dropout_rate > 0 or drop_path_rate > 0
 

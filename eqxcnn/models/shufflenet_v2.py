@@ -11,7 +11,7 @@ from jax.nn.initializers import variance_scaling
 from jaxtyping import Array, Float
 
 from ..errors import InputError
-from ..layers import ConvNorm, Dropout, MaxPool, global_avg_pool
+from ..layers import ConvNorm, Dropout, Linear, MaxPool, global_avg_pool
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
 #: Torch's own, uniform within `1 / sqrt(fan_in)`, for convolutions and the dense layer.
@@ -97,7 +97,7 @@ class ShuffleNetV2(Classifier):
         self.stages = tuple(_stage(n_in, n_out, depth, each) for (n_in, n_out), depth, each in stages)
         self.conv5 = _pointwise(widths[-2], widths[-1], last_key)
         self.dropout = Dropout(dropout_rate)
-        self.head = eqx.nn.Linear(widths[-1], num_classes, key=head_key) if num_classes else eqx.nn.Identity()
+        self.head = Linear(widths[-1], num_classes, key=head_key) if num_classes else eqx.nn.Identity()
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
         """The maps behind the stem, its pooling, each stage but the last, and the last 1x1 convolution."""

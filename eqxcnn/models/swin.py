@@ -18,6 +18,7 @@ from ..layers import (
     Conv,
     DropPath,
     LayerNorm,
+    Linear,
     drop_path_rates,
     each_position,
     global_avg_pool,
@@ -125,7 +126,7 @@ class Merge(eqx.Module):
     def __init__(self, dim: int, *, key: Key):
         self.norm = LayerNorm(4 * dim)
         # Abstract first: Equinox's own random values would be drawn for nothing.
-        layer = eqx.filter_eval_shape(eqx.nn.Linear, 4 * dim, 2 * dim, use_bias=False, key=key)
+        layer = eqx.filter_eval_shape(Linear, 4 * dim, 2 * dim, use_bias=False, key=key)
         self.reduction = eqx.tree_at(lambda each: each.weight, layer, _INIT(key, (2 * dim, 4 * dim)))
 
     def __call__(self, maps: Image) -> Float[Array, "h2 w2 d2"]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -63,10 +63,23 @@ class _Fixed:
     others: tuple[Any, ...]
 
 
+class _Parts(NamedTuple):
+    """A tree, and what it was split into."""
+
+    tree: Any
+    arrays: list[Any]
+    fixed: _Fixed
+
+    @classmethod
+    def of(cls, tree: Any) -> "_Parts":
+        return cls(tree, *_split(tree))
+
+
 class _Steady:
     """`eqx.filter_jit`, but for the wait: that one returns when all is computed, and the device is idle until the next
     call. This one waits for the call before, so that one computes while Python prepares the next, and no more than one.
     Two take the memory of two: where one takes so long that Python's time is nothing beside it, each is waited for.
+    What was given first and what the last call gave are not taken apart again: nobody changes a pytree in place.
     """
 
     def __init__(self, function: Callable[..., Any], *, donate: bool, compiler_options: dict[str, Any]) -> None:
@@ -75,25 +88,29 @@ class _Steady:
         #: For a look at what is compiled.
         self.lower = jit(function, donate=kind, compiler_options=compiler_options).lower
 
-        def called(first: list[Any], rest: list[Any], fixed: tuple[_Fixed, _Fixed]) -> Any:
-            out = function(_joined(first, fixed[0]), *_joined(rest, fixed[1]))
+        def called(first: list[Any], rest: list[list[Any]], fixed: tuple[_Fixed, ...]) -> Any:
+            out = function(*(_joined(*each) for each in zip((first, *rest), fixed, strict=True)))
             return _split(out), jnp.zeros(())
 
         called.__name__ = getattr(function, "__name__", called.__name__)  # in traces and messages
         given = (1,) if donate else ()
         self._call = jax.jit(called, static_argnums=2, donate_argnums=given, compiler_options=compiler_options)
         self._begun, self._is_long = jnp.zeros(()), True
+        self._first, self._last = _Parts.of(None), _Parts.of(None)
 
     def __call__(self, first: Any, *rest: Any) -> Any:
-        first_arrays, first_fixed = _split(first)
-        rest_arrays, rest_fixed = _split(rest)
+        if first is not self._first.tree:
+            self._first = _Parts.of(first)
+        parts = [self._last if each is self._last.tree else _Parts.of(each) for each in rest]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Some donated buffers were not usable*")
-            out, end = self._call(first_arrays, rest_arrays, (first_fixed, rest_fixed))
+            fixed = (self._first.fixed, *(each.fixed for each in parts))
+            (arrays, same), end = self._call(self._first.arrays, [each.arrays for each in parts], fixed)
         began = monotonic()
         (end if self._is_long else self._begun).block_until_ready()
         self._begun, self._is_long = end, monotonic() - began > _LONG
-        return _joined(*out)
+        self._last = _Parts(_joined(arrays, same), arrays, same)
+        return self._last.tree
 
 
 def _split(tree: Any) -> tuple[list[Any], _Fixed]:

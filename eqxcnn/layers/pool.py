@@ -1,7 +1,7 @@
 """Pooling of one image, channels last. Sizes, padding and `ceil_mode` mean what they mean in torch."""
 
 from collections.abc import Callable
-from functools import partial, reduce
+from functools import reduce
 from math import prod
 
 import equinox as eqx
@@ -15,8 +15,9 @@ from jaxtyping import Array, Float, jaxtyped
 from ..errors import InputError
 from ..types import Image
 from .sizes import Size, pair
+from .tiles import tile_maxima, tile_sums
 
-#: Pixels of a window up to which its values are compared one by one.
+#: Pixels of a window, of those that do not overlap, up to which all of them are combined at once.
 _SMALL = 9
 
 
@@ -51,9 +52,7 @@ class MaxPool(eqx.Module):
 
         **Raises:** `InputError` if the window is larger than the padded image.
         """
-        if self.kernel_size == self.stride and prod(self.kernel_size) <= _SMALL:
-            return _largest(_padded(image, self, -jnp.inf), self.kernel_size)
-        return _pool(image, self, -jnp.inf, _larger)
+        return _pool(image, self, -jnp.inf, tile_maxima, _larger)
 
 
 class AvgPool(eqx.Module):
@@ -93,7 +92,7 @@ class AvgPool(eqx.Module):
         **Raises:** `InputError` if the window is larger than the padded image.
         """
         wide = image.astype(np.promote_types(image.dtype, np.float32))
-        total = _pool(wide, self, 0.0, jnp.add)
+        total = _pool(wide, self, 0.0, tile_sums, jnp.add)
         rows, columns = (_counts(self, axis, image.shape[axis], total.shape[axis]) for axis in (0, 1))
         counts = jnp.asarray(np.outer(rows, columns)[:, :, None], wide.dtype)
         return (total / counts).astype(image.dtype)
@@ -139,39 +138,6 @@ def global_max_pool(x: Image) -> Float[Array, " c"]:
     return MaxPool((height, width))(x).reshape(channels)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _largest(x: Image, kernel: tuple[int, int]) -> Float[Array, "h2 w2 c"]:
-    """The largest value of each window, of windows that lie side by side and fill the image."""
-    return reduce(jnp.maximum, _by_pixel(x, kernel))
-
-
-@_largest.defjvp
-def _(kernel: tuple[int, int], values: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    # Backward this is a single pass over the image: each of its pixels asks whether its own place is the winner's.
-    (x,), (change,) = values, tangents
-    largest, *others = _by_pixel(x, kernel)
-    winner = jnp.zeros(largest.shape, jnp.int8)
-    for place, each in enumerate(others, 1):
-        winner = jnp.where(each > largest, jnp.int8(place), winner)
-        largest = jnp.maximum(largest, each)
-    # Or else XLA works the winner out anew for each pixel.
-    winner = lax.optimization_barrier(winner)
-    places = jnp.arange(prod(kernel), dtype=winner.dtype).reshape(kernel[0], 1, kernel[1], 1)
-    wins = winner[:, None, :, None] == places
-    return largest, jnp.where(wins, _windowed(change, kernel), 0).sum((1, 3))
-
-
-def _by_pixel(x: Image, kernel: tuple[int, int]) -> list[Array]:
-    """The first pixel of every window, the second one and so on, by row and column."""
-    windows = _windowed(x, kernel)
-    return [windows[:, row, :, column] for row in range(kernel[0]) for column in range(kernel[1])]
-
-
-def _windowed(x: Image, kernel: tuple[int, int]) -> Float[Array, "h2 kh w2 kw c"]:
-    height, width, channels = x.shape
-    return x.reshape(height // kernel[0], kernel[0], width // kernel[1], kernel[1], channels)
-
-
 @jax.custom_jvp
 def _larger(x: Array, y: Array) -> Array:
     return jnp.maximum(x, y)
@@ -193,10 +159,16 @@ def _check_window(kernel_size: Size, stride: Size | None, padding: Size) -> tupl
 
 
 def _pool(
-    image: Image, pool: MaxPool | AvgPool, fill: float, combine: Callable[[Array, Array], Array]
+    image: Image,
+    pool: MaxPool | AvgPool,
+    fill: float,
+    of_tiles: Callable[[Image, tuple[int, int]], Array],
+    combine: Callable[[Array, Array], Array],
 ) -> Float[Array, "h2 w2 c"]:
     """Combines each window's values, two arrays of them at a time, along its rows first."""
     x = _padded(image, pool, fill)
+    if pool.kernel_size == pool.stride and prod(pool.kernel_size) <= _SMALL:
+        return of_tiles(x, pool.kernel_size)
     # Slices along one axis and then the other, as the backward pass of `lax.reduce_window` is slow on a CPU, and that
     # of a slice for each of the kernel's pixels slower still.
     for axis in (1, 0):

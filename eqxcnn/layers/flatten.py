@@ -1,6 +1,8 @@
 """From maps to the vector that a dense layer takes."""
 
 import equinox as eqx
+import jax
+from jax import lax
 from jaxtyping import Array, Float
 
 from ..errors import InputError
@@ -17,4 +19,7 @@ def flatten_for(layer: eqx.nn.Linear, maps: Image) -> Float[Array, " n"]:
             f"`image` is not of the size that the model was built for: its maps of shape {maps.shape} have {maps.size} "
             f"values and the dense layer takes {layer.in_features}; resize it, or build the model with its `image_size`"
         )
+    if jax.default_backend() == "cpu":
+        # XLA would make the vector in the same loop as the maps, and reckon the place of each value on its own.
+        maps = lax.optimization_barrier(maps)
     return maps.ravel()

@@ -38,6 +38,8 @@ def stem_gradient(
     window = [across[:, :, row * pairs : (row + height) * pairs] for row in range(rows)]
     windows = jnp.concatenate([*window, jnp.ones((1, count, height * pairs), images.dtype)])
     by_pair = lax.pad(out, jnp.zeros((), out.dtype), [(0, 0, 0), (0, 0, 0), (0, 2 * pairs - width, 0), (0, 0, 0)])
+    # Written down before they change shape, or else XLA reckons the place of each number on its own.
+    windows, by_pair = lax.optimization_barrier((windows, by_pair))
     found = product(windows.reshape(len(windows), -1), by_pair.reshape(-1, 2 * n_out))
     bias = found[-1].reshape(2, n_out).sum(0)
     kernels = found[:-1].reshape(rows, columns + 1, channels, 2, n_out)

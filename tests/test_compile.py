@@ -37,6 +37,19 @@ def test_what_is_no_array_goes_in_and_comes_out():
     assert traced == ["a", "b"]
 
 
+def test_trees_that_are_known_are_not_taken_apart_again_and_others_are(monkeypatch):
+    taken, split = [], compile._split
+    call = compiled(lambda first, pair, batch: eqx.tree_at(lambda p: p.value, pair, pair.value * first + batch))
+    first, second, batch = jnp.float32(1), jnp.float32(2), np.float32(1)
+    made = call(first, Pair(jnp.float32(3), "a", None), batch)
+    monkeypatch.setattr(compile, "_split", lambda tree: taken.append(tree) or split(tree))
+    assert float(call(first, made, batch).value) == 5
+    assert taken == [batch]
+    # The last one is known, the one before is not; nor is another first argument.
+    assert float(call(second, made, batch).value) == 9
+    assert [each is made or each is second for each in taken] == [False, True, True, False]
+
+
 @pytest.mark.parametrize("donate", [False, True])
 def test_memory_is_used_again_where_it_was_given_away(donate):
     kept, given = jnp.ones(1000), jnp.ones(1000)

@@ -8,6 +8,9 @@ from jaxtyping import Array, Float
 from ..errors import InputError
 from ..types import Image
 
+#: Channels of an image as it came, which has no maps' values to reckon.
+_FEW = 4
+
 
 def flatten_for(layer: eqx.nn.Linear, maps: Image) -> Float[Array, " n"]:
     """The values of `maps` `[h w c]` in a row, as `layer` takes them.
@@ -19,7 +22,7 @@ def flatten_for(layer: eqx.nn.Linear, maps: Image) -> Float[Array, " n"]:
             f"`image` is not of the size that the model was built for: its maps of shape {maps.shape} have {maps.size} "
             f"values and the dense layer takes {layer.in_features}; resize it, or build the model with its `image_size`"
         )
-    if jax.default_backend() == "cpu":
+    if jax.default_backend() == "cpu" and maps.shape[-1] > _FEW:
         # XLA would make the vector in the same loop as the maps, and reckon the place of each value on its own.
         maps = lax.optimization_barrier(maps)
     return maps.ravel()

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from ..errors import InputError
 from ..types import Image
 
-#: Channels of an image as it came, which has no maps' values to reckon.
+#: Channels of an image as it came, which takes little to compute.
 _FEW = 4
 
 

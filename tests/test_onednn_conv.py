@@ -38,11 +38,11 @@ def calls(program):
         (16, (3, 3), (1, 1), EDGES, (1, 1), 1, 3, 0),
         (5, (5, 4), (1, 1), ((0, 2), (3, 1)), (1, 1), 1, 3, 0),
         (4, (3, 3), (1, 1), EDGES, (1, 1), 1, 2, 1),  # few channels: the kernel's gradient is XLA's
+        (5, (3, 3), (1, 1), EDGES, (1, 2), 1, 2, 1),  # so it is of dilated kernels
         (3, (3, 3), (1, 1), EDGES, (1, 1), 1, 2, 0),  # a small filter: it is a product of matrices
         (5, (1, 2), (1, 1), ((0, 0), (0, 0)), (1, 1), 1, 2, 0),
         (2, (3, 4), (1, 1), ((0, 2), (3, 1)), (1, 1), 1, 2, 0),
         (1, (2, 2), (1, 1), ((2, 1), (0, 3)), (1, 1), 1, 1, 1),
-        (5, (3, 3), (1, 1), EDGES, (1, 2), 1, 2, 1),  # so it is of dilated kernels
         (5, (3, 2), (2, 1), EDGES, (1, 1), 1, 1, 2),  # both gradients of strided ones
         (7, (2, 2), (1, 1), ((2, 1), (0, 3)), (1, 1), 1, 2, 1),  # more edge than kernel: the image's gradient is XLA's
         (12, (3, 3), (1, 1), EDGES, (1, 1), 2, 3, 0),

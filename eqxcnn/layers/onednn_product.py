@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from . import onednn
 
-#: Multiply-adds from which on a call is worth what it costs beforehand, some .05 ms.
+#: Multiply-adds from which on a call is worth what it costs beforehand.
 _LARGE = 2**23
 
 

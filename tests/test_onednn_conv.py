@@ -31,6 +31,22 @@ def calls(program):
     return text.count('custom_call_target="__onednn$convolution"'), text.count(" convolution(")
 
 
+def total(form, how, images, weight):
+    return jnp.sin(form(images, weight, **how)).sum()
+
+
+def assert_the_same(images, weight, **how):
+    """Values, gradients and how they change along the operands, by oneDNN and by XLA."""
+
+    def results(form):
+        both = jax.value_and_grad(partial(total, form, how), argnums=(0, 1))
+        return jax.jit(lambda *values: jax.jvp(both, values, values))
+
+    found, expected = results(convolve)(images, weight), results(by_xla)(images, weight)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4 * float(jnp.abs(other).max()))
+
+
 @here
 @pytest.mark.parametrize(
     ("channels", "kernel", "stride", "edges", "dilation", "groups", "by_onednn", "by_xla_alone"),
@@ -60,18 +76,16 @@ def test_values_and_gradients_of_all_orders_are_xlas(
     images, weight = draw(3, 9, 8, channels), draw(*kernel, channels // groups, 6)
     how = {"stride": stride, "edges": edges, "dilation": dilation, "groups": groups}
 
-    def total(form, images, weight):
-        return jnp.sin(form(images, weight, **how)).sum()
-
-    def results(form):
-        both = jax.value_and_grad(partial(total, form), argnums=(0, 1))
-        return jax.jit(lambda *values: jax.jvp(both, values, values))
-
-    found, expected = results(convolve)(images, weight), results(by_xla)(images, weight)
-    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4 * float(jnp.abs(other).max()))
-    gradients = jax.jit(jax.grad(partial(total, convolve), argnums=(0, 1)))
+    assert_the_same(images, weight, **how)
+    gradients = jax.jit(jax.grad(partial(total, convolve, how), argnums=(0, 1)))
     assert calls(gradients.lower(images, weight).compile()) == (by_onednn, by_xla_alone)
+
+
+@here
+@pytest.mark.parametrize("groups", [1, 3])
+def test_a_kernel_with_its_inputs_first(groups):
+    how = {"stride": (1, 1), "edges": EDGES, "dilation": (1, 1), "groups": groups}
+    assert_the_same(draw(3, 9, 8, 12), draw(12 // groups, 3, 2, 6), **how, order="IHWO")
 
 
 @here

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import prod
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,8 @@ Edges: TypeAlias = tuple[Pair, Pair]
 Images: TypeAlias = Float[Array, "n h w i"]
 Kernel: TypeAlias = Float[Array, "kh kw _ o"]
 Call: TypeAlias = Callable[..., Array]
+#: What a kernel's axes are, as `lax` names them.
+Order: TypeAlias = Literal["HWIO", "IHWO"]
 
 #: Numbers of a filter up to which the kernel's gradient is a product of matrices: 3x3 of a photograph's three channels.
 _STEM = 27
@@ -28,7 +30,13 @@ _FEW = 4
 
 
 def convolve(
-    images: Images, kernel: Kernel, stride: Pair, edges: Edges, dilation: Pair, groups: int = 1
+    images: Images,
+    kernel: Array,
+    stride: Pair,
+    edges: Edges,
+    dilation: Pair,
+    groups: int = 1,
+    order: Order = "HWIO",
 ) -> Float[Array, "n h2 w2 o"]:
     """What `lax.conv_general_dilated` gives for a batch, channels last, in float32; differentiable as often.
 
@@ -38,28 +46,37 @@ def convolve(
     - `stride`, `dilation`: of the kernel, `(height, width)` pairs.
     - `edges`: the zeros added before and after the height and the width, none of them negative.
     - `groups`: how many of them there are, which do not see each other.
+    - `order`: what the kernel's four axes are.
     """
-    return _convolution.bind(images, kernel, stride=stride, edges=edges, dilation=dilation, groups=groups)
+    how = {"stride": stride, "edges": edges, "dilation": dilation, "groups": groups, "order": order}
+    return _convolution.bind(images, kernel, **how)
 
 
-def by_xla(images: Images, kernel: Kernel, *, stride: Pair, edges: Edges, dilation: Pair, groups: int) -> Array:
+def by_xla(
+    images: Images, kernel: Array, *, stride: Pair, edges: Edges, dilation: Pair, groups: int, order: Order = "HWIO"
+) -> Array:
     """The same by XLA."""
-    layout = ("NHWC", "HWIO", "NHWC")
+    layout = ("NHWC", order, "NHWC")
     return lax.conv_general_dilated(
         images, kernel, stride, edges, rhs_dilation=dilation, dimension_numbers=layout, feature_group_count=groups
     )
 
 
-def _by_onednn(images: Images, kernel: Kernel, *, stride: Pair, edges: Edges, dilation: Pair, groups: int) -> Array:
-    call = partial(by_xla, stride=stride, edges=edges, dilation=dilation, groups=groups)
+def _by_onednn(
+    images: Images, kernel: Array, *, stride: Pair, edges: Edges, dilation: Pair, groups: int, order: Order
+) -> Array:
+    call = partial(by_xla, stride=stride, edges=edges, dilation=dilation, groups=groups, order=order)
     data = {"batch_dim": 0, "feature_dim": 3, "spatial_dims": [1, 2]}
+    height, width, inputs, outputs = (order.index(axis) for axis in "HWIO")
     config = {
         "dims": 4,
         "input": {"data": data},
-        "kernel": {"filter": {"input_feature_dim": 2, "output_feature_dim": 3, "spatial_dims": [0, 1]}},
+        "kernel": {
+            "filter": {"input_feature_dim": inputs, "output_feature_dim": outputs, "spatial_dims": [height, width]}
+        },
         "output": {"data": data},
         "window": {
-            "size": kernel.shape[:2],
+            "size": [kernel.shape[height], kernel.shape[width]],
             "pad_left": [before for before, _ in edges],
             "pad_right": [after for _, after in edges],
             "strides": stride,
@@ -84,8 +101,10 @@ def _batched(operands: Sequence[Array], axes: Sequence[int | None], **how: Any) 
     return batched(operands, axes, partial(by_xla, **how), partial(_convolution.bind, **how))
 
 
-def _to_images(out: Array, images: Any, kernel: Kernel, **how: Any) -> Array:
+def _to_images(out: Array, images: Any, kernel: Array, *, order: Order, **how: Any) -> Array:
     """The gradient of the images: a plain convolution with the kernel turned round, the other way."""
+    if order == "IHWO":
+        kernel = jnp.moveaxis(kernel, 0, 2)
     stride, edges, dilation, groups = (how[name] for name in ("stride", "edges", "dilation", "groups"))
     back = []
     for axis in (0, 1):
@@ -106,12 +125,16 @@ def _to_images(out: Array, images: Any, kernel: Kernel, **how: Any) -> Array:
     return convolve(out, turned, (1, 1), (back[0], back[1]), dilation, groups)
 
 
-def to_kernel(out: Array, images: Images, kernel: Any, **how: Any) -> Array:
+def to_kernel(out: Array, images: Images, kernel: Any, *, order: Order = "HWIO", **how: Any) -> Array:
     """The gradient of the kernel: a convolution of the images with `out`, over batch and positions.
 
     The batch serves as channels. Those of the images lie within the rows' positions, so that a step of one position is
-    one of so many, and the outputs are the kernel's columns with all their channels: oneDNN likes long rows.
+    one of so many, and the outputs are the kernel's columns with all their channels: oneDNN likes long rows. It sorts
+    a kernel's numbers itself, so that `out` is given as it lies.
     """
+    if order == "IHWO":
+        turned = jax.eval_shape(partial(jnp.moveaxis, source=0, destination=2), kernel.aval)
+        return jnp.moveaxis(to_kernel(out, images, ad.UndefinedPrimal(turned), **how), 2, 0)
     stride, edges, dilation, groups = (how[name] for name in ("stride", "edges", "dilation", "groups"))
     (height, width, channels, _), (count, *size, _) = kernel.aval.shape, images.shape
     if is_stem(kernel.aval.shape, **how):
@@ -122,7 +145,7 @@ def to_kernel(out: Array, images: Images, kernel: Any, **how: Any) -> Array:
     rows = rows.reshape(1, size[0], size[1] * channels, groups * count)
     within = edges[0], (edges[1][0] * channels, edges[1][1] * channels)
     steps = stride[0], stride[1] * channels
-    found = convolve(rows, jnp.moveaxis(out, 0, 2), (1, 1), within, steps, groups)
+    found = convolve(rows, out, (1, 1), within, steps, groups, order="IHWO")
     # Where the stride leaves pixels over at the end, it gives more than the kernel has.
     return found[:, :height, : width * channels].reshape(kernel.aval.shape)
 

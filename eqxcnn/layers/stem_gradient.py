@@ -24,17 +24,15 @@ def stem_gradient(
     - `edges`: the zeros added before and after the height and the width.
     """
     (count, height, width, n_out), (rows, columns), channels = out.shape, kernel_size, images.shape[-1]
-    pairs = -(-(width + columns - 1) // 2)
-    # A row more than there is, for windows that begin in the last one's zeros and are multiplied by zeros.
-    (top, _), (left, _) = edges
-    spare = (top, height + rows - top - images.shape[1], 0), (left, 2 * pairs - left - images.shape[2], 0)
-    padded = lax.pad(images, jnp.zeros((), images.dtype), [(0, 0, 0), *spare, (0, 0, 0)])
+    pairs, (top, _), (left, _) = -(-width // 2), *edges
     # The even and the odd columns on their own, so that each pixel of the windows is a run of memory.
-    split = padded.reshape(count, height + rows, pairs, 2, channels).transpose(3, 4, 0, 1, 2)
-    split = lax.optimization_barrier(split.reshape(2, channels, count, -1))
-    length = split.shape[-1] - columns // 2
-    across = [split[column % 2, :, :, column // 2 : column // 2 + length] for column in range(columns + 1)]
-    across = lax.optimization_barrier(jnp.concatenate(across))
+    halves = pairs + columns // 2
+    spare = (top, height + rows - 1 - top - images.shape[1], 0), (left, 2 * halves - left - images.shape[2], 0)
+    padded = lax.pad(images, jnp.zeros((), images.dtype), [(0, 0, 0), *spare, (0, 0, 0)])
+    split = padded.reshape(count, height + rows - 1, halves, 2, channels).transpose(3, 4, 0, 1, 2)
+    split = lax.optimization_barrier(split)
+    across = [split[column % 2, ..., column // 2 : column // 2 + pairs] for column in range(columns + 1)]
+    across = lax.optimization_barrier(jnp.concatenate(across).reshape(-1, count, (height + rows - 1) * pairs))
     window = [across[:, :, row * pairs : (row + height) * pairs] for row in range(rows)]
     windows = jnp.concatenate([*window, jnp.ones((1, count, height * pairs), images.dtype)])
     by_pair = lax.pad(out, jnp.zeros((), out.dtype), [(0, 0, 0), (0, 0, 0), (0, 2 * pairs - width, 0), (0, 0, 0)])

@@ -26,10 +26,14 @@ _ENVIRONMENT = ("python", "jax", "jaxlib", "equinox", "optax", "processor", "cor
 
 
 class Case(NamedTuple):
-    """What is timed; each time is multiplied by `scale`, to stand for more work than was done, or for less."""
+    """What is timed; each time is multiplied by `scale`, to stand for more work than was done, or for less.
+
+    `before` is called each time before it, and is not counted.
+    """
 
     call: Callable[[], Any]
     scale: float = 1.0
+    before: Callable[[], Any] | None = None
 
 
 class Ratio(NamedTuple):
@@ -129,9 +133,12 @@ def measure(
     for turn in range(rounds):
         # A machine that slows down within a round favours those that come first, so the next round is the other way.
         for name in list(cases)[:: 1 if turn % 2 == 0 else -1]:
+            case = cases[name]
+            if case.before is not None:
+                jax.block_until_ready(case.before())
             started = clock()
-            jax.block_until_ready(cases[name].call())
-            seconds[name].append((clock() - started) * cases[name].scale)
+            jax.block_until_ready(case.call())
+            seconds[name].append((clock() - started) * case.scale)
     return seconds
 
 

@@ -72,6 +72,15 @@ def test_a_time_is_that_of_the_finished_call_scaled_and_without_the_first():
     }
 
 
+def test_what_runs_before_a_case_is_waited_for_each_time_and_not_counted():
+    clock = Clock()
+    lead = clock.case("lead", 7, 8).call
+    case = clock.case("case", 1, 2)._replace(before=lead)
+    assert measure({"case": case}, 2, clock, warm_up=False) == {"case": [1, 2]}
+    assert clock.order == ["lead", "case"] * 2
+    assert clock.now == 18
+
+
 def test_spread_is_median_and_quartiles_to_four_digits():
     assert spread([5.0, 1.0, 3.0, 2.0, 4.0]) == [3.0, 2.0, 4.0]
     assert spread([12.34567, 12.34567]) == [12.35, 12.35, 12.35]

@@ -3,7 +3,8 @@
 Each library trains the same network with the same batch, optimiser and precision, written as a competent user of it
 would, in a process of its own that has done nothing else; PyTorch eager and compiled, channels first and last. Ours is
 the whole step of the trainer, in memory that the trainer sets up: it takes the batch from the images on the device,
-divides and normalises its bytes, and sums the metrics; the others are given floating point images that are ready.
+divides and normalises its bytes, and sums the metrics; the others are given floating point images that are ready. Each
+runs for a moment before it is timed.
 
 `--suite gpu` is for accelerators: larger networks in bfloat16, ten steps of ours in one call, beside PyTorch with
 channels last and autocast; images a second, and their share of the chip's peak. It has been tried on a CPU at small

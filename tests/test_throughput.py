@@ -25,6 +25,19 @@ def memory_as_it_is(monkeypatch):
     monkeypatch.setattr(throughput, "keep_freed_memory", lambda: None)
 
 
+@pytest.mark.parametrize(("step", "lead"), [(0.05, [4]), (3.0, [])])
+def test_a_case_takes_some_steps_before_those_that_are_timed(step, lead, monkeypatch):
+    taken = []
+    monkeypatch.setattr(throughput, "perf_counter", lambda: step * sum(taken))
+    case = throughput._repeated(taken.append, seconds=0.4, steps=1)
+    taken.clear()
+    if case.before is not None:
+        case.before()
+    assert taken == lead
+    case.call()
+    assert taken[len(lead) :] == [round(1 / case.scale)] == [8 if lead else 1]
+
+
 @needs_nnx
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({each.net for each in SUITES["cpu"].values()}))

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from eqxcnn.forward import BATCH_AXIS
+from eqxcnn.forward_pass import BATCH_AXIS
 from eqxcnn.layers import AvgPool, BatchNorm, Conv, MaxPool, global_avg_pool
-from eqxcnn.training.compile import compiled
+from eqxcnn.runtime.compile import async_jit
 
 BATCH = 128
 
@@ -68,11 +68,11 @@ def ours(layer: Layer) -> tuple[Any, Callable[[Any, jax.Array], Any]]:
     if layer.kind == "norm":
         norm, state = eqx.nn.make_with_state(BatchNorm)(layer.image[-1])
 
-        def normalise(norm: BatchNorm, x: jax.Array) -> Any:
+        def normalize(norm: BatchNorm, x: jax.Array) -> Any:
             start = jax.tree.map(jnp.asarray, state)  # a state is used up by the call that changes it
             return jax.vmap(lambda image: norm(image, start), out_axes=(0, None), axis_name=BATCH_AXIS)(x)
 
-        return norm, normalise
+        return norm, normalize
     if layer.kind == "conv":
         made = Conv(
             layer.image[-1], layer.out_channels, layer.kernel, layer.stride, layer.padding, groups=layer.groups,
@@ -107,7 +107,7 @@ def plain(layer: Layer) -> tuple[Any, Callable[[Any, jax.Array], Any]]:
 
 
 def _batch_norm(weights: tuple[jax.Array, jax.Array], x: jax.Array) -> tuple[jax.Array, ...]:
-    """Normalised by the batch's moments, and those, as running averages need them."""
+    """Normalized by the batch's moments, and those, as running averages need them."""
     mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
     return (x - mean) * lax.rsqrt(var + 1e-5) * weights[0] + weights[1], mean, var
 
@@ -115,7 +115,7 @@ def _batch_norm(weights: tuple[jax.Array, jax.Array], x: jax.Array) -> tuple[jax
 def _case(weights: Any, function: Callable[[Any, jax.Array], Any], layer: Layer, backward: bool) -> Callable[[], Any]:
     x = pixels(layer)
     if not backward:
-        forward = compiled(function)
+        forward = async_jit(function)
         return lambda: forward(weights, x)
 
     def both(weights: Any, x: jax.Array, slope: jax.Array) -> Any:
@@ -127,7 +127,7 @@ def _case(weights: Any, function: Callable[[Any, jax.Array], Any], layer: Layer,
         out, pull, rest = eqx.filter_vjp(output, (weights, x), has_aux=True)
         return out, rest, pull(slope)
 
-    step = compiled(both)
+    step = async_jit(both)
     out = jax.eval_shape(lambda: function(weights, x))
     slope = jnp.ones((out[0] if isinstance(out, tuple) else out).shape)
     return lambda: step(weights, x, slope)

@@ -18,8 +18,8 @@ from jaxtyping import Array, Float, Int
 from eqxcnn.cli import run_command
 from eqxcnn.errors import InputError
 from eqxcnn.models.mlp import MLP
+from eqxcnn.runtime.compile import async_jit
 from eqxcnn.training import Job, Recipe, Setup, Sums, TrainState, load_recipe, prepare
-from eqxcnn.training.compile import compiled
 from eqxcnn.training.step import train_steps
 
 from .timing import RESULTS, Benchmark, Case, Ratio, run
@@ -90,7 +90,7 @@ class Training:
     """A call is a job's next epoch as `fit` trains it, up to reading the sums; what it learns it keeps for the next."""
 
     def __init__(self, job: Job, *, jit: bool = True):
-        self.job, self._steps = job, compiled(train_steps, donate=True) if jit else _uncompiled
+        self.job, self._steps = job, async_jit(train_steps, donate=True) if jit else _uncompiled
         # The steps give their state's memory away, and others start from the job's.
         self._train = jax.tree.map(lambda leaf: leaf.copy() if eqx.is_array(leaf) else leaf, job.start)
 

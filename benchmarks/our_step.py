@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from eqxcnn import zoo
-from eqxcnn.training.compile import compiled
+from eqxcnn.runtime.compile import async_jit
 from eqxcnn.training.step import Setup, TrainState, autodiff, train_step
 from eqxcnn.types import Labels, Pixels
 
@@ -38,7 +38,7 @@ def compiler(name: str, optimizer: optax.GradientTransformation, batch_size: int
     def compile_step() -> None:
         jax.clear_caches()
         # A new function each time: Equinox, too, remembers what it has compiled.
-        step: Any = compiled(lambda setup, train, batch: train_step(setup, train, batch))
+        step: Any = async_jit(lambda setup, train, batch: train_step(setup, train, batch))
         step.lower(setup, train, (pixels, labels, rows)).compile()
 
     return compile_step

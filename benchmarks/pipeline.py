@@ -15,9 +15,9 @@ from eqxcnn.data.columns import find_image_column
 from eqxcnn.data.reading import read_rows
 from eqxcnn.data.sources import find_source
 from eqxcnn.errors import InputError
+from eqxcnn.optim.losses import Targets
+from eqxcnn.runtime.compile import async_jit
 from eqxcnn.training import Job, Setup, load_recipe, prepare
-from eqxcnn.training.compile import compiled
-from eqxcnn.training.losses import Targets
 from eqxcnn.training.step import Batch, model_input
 from eqxcnn.types import Images
 
@@ -32,7 +32,7 @@ _WORKERS = 2
 
 @dataclass(frozen=True)
 class Options:
-    """Times the input of `cifar_cnn`, alone and with its training step: flips, random crops, normalisation."""
+    """Times the input of `cifar_cnn`, alone and with its training step: flips, random crops, normalization."""
 
     data: str = "cifar10"
     """A data set's name or folder."""
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str]) -> None:
         cases[f'datasets, with_format("{form}"), nothing changed'] = Case(
             lambda rows=rows: _go_through(rows.iter(job.recipe.batch_size)), whole / len(rows)
         )
-    title = f"An epoch of {job.info.name}, {whole:,} images: flips, random resized crops, normalisation; `cifar_cnn`"
+    title = f"An epoch of {job.info.name}, {whole:,} images: flips, random resized crops, normalization; `cifar_cnn`"
     benchmark = Benchmark("pipeline", title, arguments, "s", cases, ratios, images=whole)
     run(benchmark, options.rounds, options.out)
 
@@ -95,7 +95,7 @@ class Input:
     """A call makes an epoch's batches as the step makes them, each waited for as a network would."""
 
     def __init__(self, job: Job):
-        self.job, self._make = job, compiled(_model_input)
+        self.job, self._make = job, async_jit(_model_input)
 
     def __call__(self) -> None:
         """Makes them."""

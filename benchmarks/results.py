@@ -15,11 +15,11 @@ from eqxcnn.cli import run_command
 from eqxcnn.cost import count_parameters
 from eqxcnn.errors import InputError, nearest
 from eqxcnn.inference import ImageClassifier
+from eqxcnn.recipe.files import list_recipes
 from eqxcnn.report import write_report
 from eqxcnn.report.gather import RunRecord, read_run
+from eqxcnn.runs.folder import read_metrics
 from eqxcnn.training import Recipe, load_recipe
-from eqxcnn.training.recipe_files import list_recipes
-from eqxcnn.training.run import read_metrics
 from eqxcnn.weights import write_text_atomically
 
 from . import results_page, speed_page

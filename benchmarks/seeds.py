@@ -15,7 +15,7 @@ import tyro
 from eqxcnn.cli import run_command
 from eqxcnn.training import Job, load_recipe
 from eqxcnn.training.epochs import compiled_steps
-from eqxcnn.training.together import setup_of_all, stacked, steps_of_all
+from eqxcnn.training.vmapped_seeds import setup_of_all, stacked, steps_of_all
 
 from .mlp_epoch import Training, prepared
 from .timing import RESULTS, Benchmark, Case, Ratio, run

@@ -6,8 +6,9 @@ import sys
 from time import monotonic
 
 from eqxcnn import train as command
-from eqxcnn.training import Job, Recipe, TrainState, loop
-from eqxcnn.training.progress import TrainingProgress
+from eqxcnn.runs.progress import TrainingProgress
+from eqxcnn.training import Job, Recipe, TrainState
+from eqxcnn.training import trainer as loop
 
 #: Kibibytes on Linux, bytes on macOS.
 _UNIT = 2**20 if sys.platform == "darwin" else 2**10

@@ -1,9 +1,9 @@
 """`python -m benchmarks.throughput`: training steps beside the same networks in Flax linen, Flax NNX and PyTorch.
 
-Each library trains the same network with the same batch, optimiser and precision, written as a competent user of it
+Each library trains the same network with the same batch, optimizer and precision, written as a competent user of it
 would, in a process of its own that has done nothing else; PyTorch eager and compiled, channels first and last. Ours is
 the whole step of the trainer, in memory that the trainer sets up: it takes the batch from the images on the device,
-divides and normalises its bytes, and sums the metrics; the others are given floating point images that are ready. Each
+divides and normalizes its bytes, and sums the metrics; the others are given floating point images that are ready. Each
 runs for a moment before it is timed.
 
 `--suite gpu` is for accelerators: larger networks in bfloat16, ten steps of ours in one call, beside PyTorch with
@@ -29,8 +29,8 @@ import tyro
 from eqxcnn import zoo
 from eqxcnn.cli import run_command
 from eqxcnn.errors import InputError
-from eqxcnn.training.compile import compiled
-from eqxcnn.training.memory import keep_freed_memory
+from eqxcnn.runtime.compile import async_jit
+from eqxcnn.runtime.memory import keep_freed_memory
 from eqxcnn.training.step import train_steps
 
 from .apart import Apart
@@ -225,7 +225,7 @@ def _ours(workload: Workload) -> Callable[[int], None]:
     labels = jnp.asarray(rng.integers(0, 10, _IMAGES, dtype=np.int32))
     setup, train = our_step(workload.net, workload.optax(), (pixels, labels), workload.precision, workload.image_size)
     carried = [train]
-    call = compiled(train_steps, donate=True)
+    call = async_jit(train_steps, donate=True)
     rows = np.stack([rng.permutation(_IMAGES)[: workload.batch] for _ in range(workload.steps)]).astype(np.int32)
 
     def take(steps: int) -> None:

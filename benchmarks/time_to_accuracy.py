@@ -19,8 +19,8 @@ import tyro
 
 from eqxcnn.cli import run_command
 from eqxcnn.errors import InputError
+from eqxcnn.runs.folder import read_metrics
 from eqxcnn.training import load_recipe
-from eqxcnn.training.run import read_metrics
 
 from .markdown import number
 from .timing import RESULTS, Rows, check, write_rows

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from eqxcnn.errors import InputError
-from eqxcnn.training.run import environment
+from eqxcnn.runs.folder import environment
 from eqxcnn.weights import write_text_atomically
 
 #: Where results lie, seen from the checkout that `python -m benchmarks.NAME` is run in.
@@ -131,7 +131,7 @@ def measure(
             jax.block_until_ready(case.call())
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for turn in range(rounds):
-        # A machine that slows down within a round favours those that come first, so the next round is the other way.
+        # A machine that slows down within a round favors those that come first, so the next round is the other way.
         for name in list(cases)[:: 1 if turn % 2 == 0 else -1]:
             case = cases[name]
             if case.before is not None:

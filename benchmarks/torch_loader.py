@@ -16,14 +16,14 @@ _OPERATORS += tuple(f"_{name}_backward" for name in _OPERATORS[2:])
 
 
 class Pictures:
-    """A data set as torch sees one: Pillow images, each flipped, cropped and normalised, with its label.
+    """A data set as torch sees one: Pillow images, each flipped, cropped and normalized, with its label.
 
     **Arguments:**
 
     - `rows`: decoded pixels, or rows of `datasets`, which decodes each one when it is asked for.
     - `column`: the name of such rows' images; `None` for pixels.
     - `labels`: the class of each row.
-    - `size`, `mean`, `std`: height and width, and the normalisation, a channel.
+    - `size`, `mean`, `std`: height and width, and the normalization, a channel.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The training steps that `benchmarks.throughput` compares: networks, batches, optimisers, precisions."""
+"""The training steps that `benchmarks.throughput` compares: networks, batches, optimizers, precisions."""
 
 from typing import Literal, NamedTuple
 
@@ -15,7 +15,7 @@ FLAX_TARGET_NEWEST = 1.1
 
 
 class Workload(NamedTuple):
-    """A network, the images of a batch, the optimiser, and what the ratios to PyTorch and to Flax should be.
+    """A network, the images of a batch, the optimizer, and what the ratios to PyTorch and to Flax should be.
 
     Ours takes `steps` in one call, as the network's own recipe does, or any recipe on an accelerator. Images have the
     network's published size unless `image_size` is another.
@@ -42,13 +42,13 @@ class Workload(NamedTuple):
         return (height, width, channels) if self.image_size is None else (self.image_size, self.image_size, channels)
 
     def data(self) -> tuple[np.ndarray, np.ndarray]:
-        """A batch of normalised random images `[b h w c]`, and labels `[b]`."""
+        """A batch of normalized random images `[b h w c]`, and labels `[b]`."""
         rng = np.random.default_rng(0)
         images = rng.normal(size=(self.batch, *self.input)).astype(np.float32)
         return images, rng.integers(0, 10, self.batch).astype(np.int32)
 
     def optax(self) -> optax.GradientTransformation:
-        """The optimiser, for those who use JAX."""
+        """The optimizer, for those who use JAX."""
         rate = RATES[self.optimizer]
         if self.optimizer == "adam":
             return optax.adam(rate)

@@ -1,7 +1,7 @@
 """Image classifiers for JAX: an Equinox model zoo, and the trainer that gives each its published score."""
 
 from . import zoo
-from .forward import forward, normalize
+from .forward_pass import forward, normalize
 from .inference import ImageClassifier, load
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""`python -m eqxcnn.evaluate`: a trained classifier's accuracy, loss and per-class table on labelled images."""
+"""`python -m eqxcnn.evaluate`: a trained classifier's accuracy, loss and per-class table on labeled images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from .training import Evaluator, Recipe, Scores, load_recipe
 
 @dataclass(frozen=True)
 class Options:
-    """Evaluate a trained classifier on labelled images."""
+    """Evaluate a trained classifier on labeled images."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """A run's folder, or the model folder inside it."""
@@ -37,17 +37,17 @@ def main(arguments: Sequence[str]) -> None:
     classifier, recipe = load(options.run), _recipe_of(options.run)
     if recipe is None and options.data is None:
         raise InputError(f"`{options.run}` does not tell what it was trained on: give the images with --data")
-    labelled = load_data(
+    labeled = load_data(
         options.data or (recipe or Recipe()).data,
         options.split,
         image_size=classifier.image_size,
         channels=classifier.in_channels,
         on_bad_image=options.on_bad_image,
     )
-    labels = class_numbers(labelled.class_names, classifier.class_names)[labelled.labels]
+    labels = class_numbers(labeled.class_names, classifier.class_names)[labeled.labels]
     views = "one" if recipe is None else recipe.test_views
     evaluator = Evaluator(classifier.mean, classifier.std, len(classifier.class_names), views=views)
-    scores = evaluator(classifier.model, classifier.state, labelled.images, labels)
+    scores = evaluator(classifier.model, classifier.state, labeled.images, labels)
     print(report(scores, classifier.class_names))
 
 

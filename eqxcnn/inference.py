@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, UInt8
 from . import zoo
 from .data import decode_image
 from .errors import InputError
-from .forward import forward, normalize
+from .forward_pass import forward, normalize
 from .types import BatchLogits, Classifier, Logits
 from .weights import from_tensors, load_safetensors, save_safetensors, to_tensors, write_text_atomically
 
@@ -38,7 +38,7 @@ class ImageClassifier(eqx.Module):
 
     - `name`: the model's name in the zoo.
     - `model`, `state`: in eval mode.
-    - `mean`, `std`: the normalisation, a channel, on the scale [0, 1].
+    - `mean`, `std`: the normalization, a channel, on the scale [0, 1].
     - `image_size`: `(height, width)` in pixels.
     - `class_names`: what each score stands for.
     - `architecture`: names and values of what the model's constructor was given besides.
@@ -59,7 +59,7 @@ class ImageClassifier(eqx.Module):
 
     @property
     def in_channels(self) -> int:
-        """1 for grey images, 3 for colour."""
+        """1 for gray images, 3 for color."""
         return len(self.mean)
 
     def __call__(self, images: Any) -> BatchLogits | Logits:

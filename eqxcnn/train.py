@@ -4,16 +4,16 @@ import sys
 from collections.abc import Sequence
 
 from .cli import run_command
-from .training import Interrupted, Result, Seeds, dry_run, fit, fit_seeds, is_of_seeds, resume, resume_seeds
-from .training.options import Options, parse
-from .training.recipe_files import shelf
+from .recipe.files import format_recipe_list
+from .recipe.options import Options, parse
+from .training import Interrupted, Result, SeedSweepResult, dry_run, fit, fit_seeds, is_seed_sweep, resume, resume_seeds
 
 
 def main(arguments: Sequence[str]) -> None:
     """Parses, trains, prints the test accuracy."""
     options = parse(arguments)
     if options.list_recipes:
-        print(shelf())
+        print(format_recipe_list())
         return
     if options.data == "digits" and options.resume is None:
         print(
@@ -24,24 +24,24 @@ def main(arguments: Sequence[str]) -> None:
         print(dry_run(options.as_recipe))
         return
     try:
-        print(told(trained(options)))
+        print(format_result(run_training(options)))
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         sys.exit(128 + stop.signal)
 
 
-def trained(options: Options) -> Result | Seeds:
+def run_training(options: Options) -> Result | SeedSweepResult:
     """What training as the options say comes to."""
     if options.resume is not None:
-        return resume_seeds(options.resume) if is_of_seeds(options.resume) else resume(options.resume)
+        return resume_seeds(options.resume) if is_seed_sweep(options.resume) else resume(options.resume)
     if options.seeds > 1:
         return fit_seeds(options.as_recipe, options.seeds, runs=options.runs)
     return fit(options.as_recipe, runs=options.runs)
 
 
-def told(result: Result | Seeds) -> str:
+def format_result(result: Result | SeedSweepResult) -> str:
     """The line that ends a run."""
-    if isinstance(result, Seeds):
+    if isinstance(result, SeedSweepResult):
         each = ", ".join(f"{accuracy:.2%}" for accuracy in result.accuracies.values())
         mean = f"test accuracy {result.mean:.2%} ± {result.deviation:.2%}"
         return f"{mean}, mean and deviation of {len(result.accuracies)} seeds ({each}); the runs are in {result.folder}"

@@ -21,7 +21,7 @@ Key: TypeAlias = PRNGKeyArray
 Augment: TypeAlias = Callable[[Image, Key], Image]
 
 
-class Visit(NamedTuple):
+class AugmentContext(NamedTuple):
     """Which look of a run at an image this is.
 
     - `image_key`: the image's own randomness, the same in every epoch.
@@ -54,7 +54,7 @@ class DataInitialized(Classifier):
 
     @abc.abstractmethod
     def initialized_from(self, images: Images) -> "DataInitialized":
-        """The classifier with those weights set from training images `[b h w c]`, normalised as for `forward`."""
+        """The classifier with those weights set from training images `[b h w c]`, normalized as for `forward`."""
 
 
 @dataclass(frozen=True)

@@ -43,5 +43,5 @@ def forgotten_programs():
 def ordinary_memory():
     """What training asks of the allocator holds for the whole process, which would keep all memory it ever had."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("eqxcnn.training.loop.keep_freed_memory", lambda: None)
+        patch.setattr("eqxcnn.training.trainer.keep_freed_memory", lambda: None)
         yield

@@ -30,7 +30,7 @@ def test_loading_gives_the_saved_classifier_to_the_bit(tmp_path, classifier):
         assert loaded.class_names == ("ant", "bee", "cat")
 
 
-def test_scores_are_forward_of_the_normalised_images(classifier):
+def test_scores_are_forward_of_the_normalized_images(classifier):
     images = eqxcnn.normalize(jnp.asarray(PIXELS), classifier.mean, classifier.std)
     expected, _ = eqxcnn.forward(classifier.model, classifier.state, images, key=None)
     np.testing.assert_allclose(classifier(PIXELS), expected, rtol=1e-4, atol=1e-5)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from jaxtyping import Array
 
-from eqxcnn.training.views import view_logits
 from eqxcnn.types import Classifier
+from eqxcnn.views import view_logits
 
 WEIGHT = np.random.default_rng(0).normal(size=(6 * 5 * 2, 4))
 IMAGES = np.random.default_rng(1).normal(size=(3, 6, 5, 2))

@@ -1,7 +1,8 @@
 """Random image transforms inside jit: an augmentation is a function of one image `[h w c]` in [0, 1] and a key."""
 
 from .auto import auto_augment, rand_augment, trivial_augment
-from .colour import brightness, color_jitter, random_brightness, random_contrast, random_hue, random_saturation
+from .color import brightness, color_jitter, random_brightness, random_contrast, random_hue, random_saturation
+from .context import ContextAugment
 from .erase import cutout, random_erasing
 from .geometry import (
     alternating_flip,
@@ -14,12 +15,11 @@ from .geometry import (
 from .mix import Mix, partners
 from .policy import AUGMENTS, build, compose
 from .rotation import random_rotation
-from .visit import VisitAugment
 
 __all__ = [
     "AUGMENTS",
+    "ContextAugment",
     "Mix",
-    "VisitAugment",
     "alternating_flip",
     "auto_augment",
     "brightness",

@@ -187,8 +187,8 @@ def apply(
     same = jnp.broadcast_to(jnp.arange(256)[:, None], (256, channels))
     valued = pil.looked_up(moved, jnp.select(_is_one_of(operation, *tables), list(tables.values()), same))
     is_color, is_sharpness = _is_one_of(operation, "color", "sharpness")
-    grey = jnp.broadcast_to(pil.grey(valued)[:, :, None], valued.shape)
-    blended = pil.blend(jnp.where(is_color, grey, pil.smooth(valued)), valued, factor)
+    gray = jnp.broadcast_to(pil.gray(valued)[:, :, None], valued.shape)
+    blended = pil.blend(jnp.where(is_color, gray, pil.smooth(valued)), valued, factor)
     return jnp.where(is_color | is_sharpness, blended, valued)
 
 

@@ -12,12 +12,12 @@ _TRIES = 10
 
 
 def cutout(size: int, fill: float | int = 0.5) -> Augment:
-    """Blanks a square whose centre is any pixel, so that it may reach over the border (arXiv:1708.04552, section 3).
+    """Blanks a square whose center is any pixel, so that it may reach over the border (arXiv:1708.04552, section 3).
 
     **Arguments:**
 
     - `size`: the square's side in pixels; rows `y - size // 2` to `y - size // 2 + size - 1` around row `y`.
-    - `fill`: what its pixels become, from 0 to 1. The paper fills with the data set's mean, after normalisation 0.
+    - `fill`: what its pixels become, from 0 to 1. The paper fills with the data set's mean, after normalization 0.
     """
     if size < 1:
         raise InputError(f"`size` (={size}) is a square's side in pixels: choose 1 or more.")

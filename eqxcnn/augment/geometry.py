@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ..errors import InputError
-from ..types import Augment, Image, Key, Visit
-from .visit import VisitAugment
+from ..types import Augment, AugmentContext, Image, Key
+from .context import ContextAugment
 
 #: Top, left, height and width of a part of an image, in pixels.
 Box: TypeAlias = Float[Array, "4"] | Int[Array, "4"]
@@ -39,18 +39,18 @@ def _flip(p: float | int, axis: int) -> Augment:
     return flip
 
 
-def alternating_flip() -> VisitAugment:
+def alternating_flip() -> ContextAugment:
     """Mirrors left and right, each image in every other epoch (Jordan 2024, arXiv:2404.00498, section 3.6).
 
     A coin of its own decides whether an image is mirrored in the first epoch; then it takes turns, so that two epochs
     show both of its sides, which coins tossed anew would do half of the time.
     """
 
-    def flip(image: Image, key: Key, visit: Visit) -> Image:
-        is_mirrored = jax.random.bernoulli(visit.image_key) ^ (visit.epoch % 2 == 1)
+    def flip(image: Image, key: Key, context: AugmentContext) -> Image:
+        is_mirrored = jax.random.bernoulli(context.image_key) ^ (context.epoch % 2 == 1)
         return jnp.take(image, _order(image.shape[1], is_mirrored), 1, mode="clip")
 
-    return VisitAugment(flip)
+    return ContextAugment(flip)
 
 
 def random_rot90() -> Augment:
@@ -172,7 +172,7 @@ def _largest(height: int, width: int, ratio: tuple[float | int, float | int]) ->
 
 
 def resized_crop(image: Image, box: Box) -> Image:
-    """Stretches the part of an image inside `box` to the whole image's size, bilinear with half-pixel centres.
+    """Stretches the part of an image inside `box` to the whole image's size, bilinear with half-pixel centers.
 
     The same as PIL's `Image.resize(size, BILINEAR, box=...)`: at the box's border it looks at the pixels outside,
     where the image has any.

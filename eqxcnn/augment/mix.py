@@ -69,6 +69,6 @@ def partners(batch: Array) -> Array:
 
 def _box(key: Key, size: tuple[int, int], own: Float[Array, ""]) -> Array:
     """Where a box `[h w]` of area `1 - own` lies around a random pixel, cut off at the border."""
-    centre = jax.random.randint(key, (2,), 0, jnp.array(size))
+    center = jax.random.randint(key, (2,), 0, jnp.array(size))
     half = (jnp.sqrt(1 - own) * jnp.array(size, own.dtype)).astype(int) // 2
-    return inside_box(*size, centre - half, 2 * half)
+    return inside_box(*size, center - half, 2 * half)

@@ -5,7 +5,7 @@ is next to a whole number, Pillow's order of rounding decides, and a compiler's 
 
 They come in three kinds that one pass can hold at once, so that a policy which draws one of many costs three and not
 all of them under `vmap`: where each pixel is taken from (`affine`), what each value becomes (a table of 256 a channel),
-and how much of the image there is beside a grey or smoothed one (`blend`).
+and how much of the image there is beside a gray or smoothed one (`blend`).
 """
 
 import math
@@ -52,15 +52,15 @@ def rotation(degrees: float | int, height: int, width: int) -> tuple[float, ...]
     return cos, sin, x - cos * x - sin * y, -sin, cos, y + sin * x - cos * y
 
 
-def grey(image: Levels) -> Int[Array, "h w"]:
-    """`Image.convert("L")`: ITU-R 601-2 luma, in 16 binary places; a grey image's only channel as it is."""
+def gray(image: Levels) -> Int[Array, "h w"]:
+    """`Image.convert("L")`: ITU-R 601-2 luma, in 16 binary places; a gray image's only channel as it is."""
     if image.shape[2] != 3:
         return image[:, :, 0]
     return (image @ jnp.array([19595, 38470, 7471]) + 0x8000) >> 16
 
 
 def smooth(image: Levels) -> Levels:
-    """`Image.filter(SMOOTH)`: five times each pixel and its eight neighbours, by 13; the border stays as it is."""
+    """`Image.filter(SMOOTH)`: five times each pixel and its eight neighbors, by 13; the border stays as it is."""
     height, width, _ = image.shape
     if min(height, width) < 3:
         return image
@@ -82,8 +82,8 @@ def brightness(factor: Float[Array, ""], channels: int) -> Table:
 
 
 def contrast(image: Levels, factor: Float[Array, ""]) -> Table:
-    """`ImageEnhance.Contrast`: 0 is the image's mean grey, 1 the image."""
-    luma = grey(image)
+    """`ImageEnhance.Contrast`: 0 is the image's mean gray, 1 the image."""
+    luma = gray(image)
     mean = (2 * luma.sum() + luma.size) // (2 * luma.size)
     levels = _levels(image.shape[2])
     return blend(jnp.broadcast_to(mean, levels.shape), levels, factor)

@@ -11,12 +11,13 @@ from beartype.door import is_bearable
 from jaxtyping import jaxtyped
 
 from ..errors import InputError, nearest
-from ..types import Augment, Image, Key, Visit
-from . import auto, colour, erase, geometry, rotation
-from .visit import VisitAugment
+from ..types import Augment, AugmentContext, Image, Key
+from . import auto, erase, geometry, rotation
+from . import color as color
+from .context import ContextAugment
 
 #: What a recipe may name. `flip_horizontal` and `flip_vertical` are short for the same with `random_`.
-AUGMENTS: dict[str, Callable[..., Augment | VisitAugment]] = {
+AUGMENTS: dict[str, Callable[..., Augment | ContextAugment]] = {
     "flip_horizontal": geometry.random_flip_horizontal,
     "flip_vertical": geometry.random_flip_vertical,
     "random_flip_horizontal": geometry.random_flip_horizontal,
@@ -28,19 +29,19 @@ AUGMENTS: dict[str, Callable[..., Augment | VisitAugment]] = {
     "random_resized_crop": geometry.random_resized_crop,
     "cutout": erase.cutout,
     "random_erasing": erase.random_erasing,
-    "brightness": colour.brightness,
-    "random_brightness": colour.random_brightness,
-    "random_contrast": colour.random_contrast,
-    "random_saturation": colour.random_saturation,
-    "random_hue": colour.random_hue,
-    "color_jitter": colour.color_jitter,
+    "brightness": color.brightness,
+    "random_brightness": color.random_brightness,
+    "random_contrast": color.random_contrast,
+    "random_saturation": color.random_saturation,
+    "random_hue": color.random_hue,
+    "color_jitter": color.color_jitter,
     "auto_augment": auto.auto_augment,
     "rand_augment": auto.rand_augment,
     "trivial_augment": auto.trivial_augment,
 }
 
 
-def build(names: Sequence[str]) -> VisitAugment | None:
+def build(names: Sequence[str]) -> ContextAugment | None:
     """The augmentation that a recipe's `augment` describes.
 
     **Arguments:**
@@ -48,8 +49,8 @@ def build(names: Sequence[str]) -> VisitAugment | None:
     - `names`: names of `AUGMENTS` in the order they apply, each alone or with arguments written as in Python:
       `["flip_horizontal", "random_crop(padding=2, mode='reflect')"]`. The arguments are literals: nothing is run.
 
-    **Returns:** one function of one image and a key, to which a run also tells the visit (see `compose`), or `None` for
-        an empty list.
+    **Returns:** a function of one image, a key and optionally an `AugmentContext` (see `compose`); `None` for an empty
+        list.
 
     **Raises:** `InputError` for an unknown name, and for arguments the factory does not take.
     """
@@ -58,24 +59,24 @@ def build(names: Sequence[str]) -> VisitAugment | None:
     return compose([_make(entry) for entry in names]) if names else None
 
 
-def compose(augments: Sequence[Augment | VisitAugment]) -> VisitAugment:
+def compose(augments: Sequence[Augment | ContextAugment]) -> ContextAugment:
     """One augmentation that applies several in order; each draws from a key of its own.
 
     The keys are folded in by position, so that one more at the end does not change what those before it draw. Those
-    that are a `VisitAugment` are told the visit too.
+    that are a `ContextAugment` are told the context too.
     """
 
     @jaxtyped(typechecker=beartype)
-    def composed(image: Image, key: Key, visit: Visit) -> Image:
+    def composed(image: Image, key: Key, context: AugmentContext) -> Image:
         for position, augment in enumerate(augments):
             own = jax.random.fold_in(key, position)
-            image = augment(image, own, visit) if isinstance(augment, VisitAugment) else augment(image, own)
+            image = augment(image, own, context) if isinstance(augment, ContextAugment) else augment(image, own)
         return image
 
-    return VisitAugment(composed)
+    return ContextAugment(composed)
 
 
-def _make(entry: str) -> Augment | VisitAugment:
+def _make(entry: str) -> Augment | ContextAugment:
     name, args, kwargs = _parse(entry)
     if name not in AUGMENTS:
         raise InputError(f"among the augmentations there is no `{name}`: {nearest(name, AUGMENTS)}")

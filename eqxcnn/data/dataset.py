@@ -64,7 +64,7 @@ class DataSet:
             raise InputError(f"`image_size` (={size}) must be a height and a width of at least 1 pixel.")
         channels = self.info.channels if channels is None else channels
         if channels not in (1, 3):
-            raise InputError(f"`channels` (={channels}) must be 1 (grey) or 3 (RGB).")
+            raise InputError(f"`channels` (={channels}) must be 1 (gray) or 3 (RGB).")
         part = self._parts[split]
         shape = (*size, channels)
 
@@ -207,11 +207,11 @@ def _parts(
 
 
 def _look(source: str, rows: Dataset, column: str) -> tuple[tuple[int, int] | None, int]:
-    """The one size of all images looked at, if it is one, and 1 when all are grey, else 3."""
+    """The one size of all images looked at, if it is one, and 1 when all are gray, else 3."""
     numbers = np.unique(np.linspace(0, len(rows) - 1, _LOOK).astype(np.int32))
     values = fetch(rows.select_columns(column).with_format("arrow"), column, numbers)
     headers = [header for header in map(read_header, values) if header is not None]
     if not headers:
         raise InputError(f"not one of {len(numbers)} rows looked at in `{source}` has an image that can be read.")
     sizes = {size for size, _ in headers}
-    return sizes.pop() if len(sizes) == 1 else None, 1 if all(grey for _, grey in headers) else 3
+    return sizes.pop() if len(sizes) == 1 else None, 1 if all(gray for _, gray in headers) else 3

@@ -39,8 +39,8 @@ def decode_image(
 ) -> UInt8[np.ndarray, "h w c"]:
     """One image as a classifier takes it.
 
-    Turned upright by its EXIF orientation; transparent parts over white; 16-bit grey divided by 257; any colour space
-    to grey (ITU-R 601 luma) or RGB; then resized straight to `image_size` with Pillow's antialiased bilinear filter,
+    Turned upright by its EXIF orientation; transparent parts over white; 16-bit gray divided by 257; any color space
+    to gray (ITU-R 601 luma) or RGB; then resized straight to `image_size` with Pillow's antialiased bilinear filter,
     without a crop, if it has another size. Of an animation, the first frame.
 
     **Arguments:**
@@ -52,7 +52,7 @@ def decode_image(
     **Raises:** `InputError` when the source is no image that can be read whole.
     """
     if channels not in (1, 3):
-        raise InputError(f"`channels` (={channels}) must be 1 (grey) or 3 (RGB).")
+        raise InputError(f"`channels` (={channels}) must be 1 (gray) or 3 (RGB).")
     try:
         return _pixels(source, image_size, channels).copy()
     except _unreadable() as error:
@@ -115,7 +115,7 @@ def fetch(raw: Dataset, column: str, numbers: np.ndarray) -> Iterator[Any]:
 
 
 def read_header(value: Any) -> tuple[tuple[int, int], bool] | None:
-    """Upright `(height, width)` of a stored value, and whether it is grey; `None` when it cannot be read."""
+    """Upright `(height, width)` of a stored value, and whether it is gray; `None` when it cannot be read."""
     from PIL import Image
 
     try:
@@ -125,10 +125,10 @@ def read_header(value: Any) -> tuple[tuple[int, int], bool] | None:
             if image.format == "TIFF":
                 image.load()  # See `_upright`.
             width, height = image.size
-            grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
+            gray = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
     except _unreadable():
         return None
-    return ((width, height) if turned else (height, width)), grey
+    return ((width, height) if turned else (height, width)), gray
 
 
 _ORIENTATION = 0x0112  # EXIF; 1 is upright, 5 to 8 swap height and width.
@@ -184,7 +184,7 @@ def _in_channels(image: Image, channels: int) -> Image:
 
 
 def _eight_bit(image: Image) -> Image:
-    """Grey of 16 or 32 bits, or floating point, to 8 bits by its range, never clipped.
+    """Gray of 16 or 32 bits, or floating point, to 8 bits by its range, never clipped.
 
     Modes `I;16*` are 16 bits whatever they hold. 32-bit integers may hold either range; floats are 0 to 1 or 0 to 255.
     """

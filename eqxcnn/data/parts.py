@@ -44,9 +44,9 @@ def decode_part(
 
     **Raises:** `InputError` at the first bad row unless told to `skip`, and in the end when no row was good.
     """
-    labelled = part.labels != MISSING
-    numbers, labels = part.numbers[labelled], part.labels[labelled]
-    skipped = [BadRow(int(number), "it has no label") for number in part.numbers[~labelled]]
+    labeled = part.labels != MISSING
+    numbers, labels = part.numbers[labeled], part.labels[labeled]
+    skipped = [BadRow(int(number), "it has no label") for number in part.numbers[~labeled]]
     first: BadRow | None = None
     done = kept = 0
     with (

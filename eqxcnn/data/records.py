@@ -16,7 +16,7 @@ class DataInfo:
     - `name`: a short name, fit for a folder's.
     - `source`: what opens it again, from another working directory too.
     - `class_names`: in the order of the labels.
-    - `channels`: 1 when every image looked at is grey, else 3.
+    - `channels`: 1 when every image looked at is gray, else 3.
     - `image_size`: `(height, width)` when all images looked at have one size; `None` when they differ, or are so small
         that they should take the network's (`digits`).
     - `splits`: how many rows the source has, by its own names of its splits.

@@ -39,11 +39,11 @@ class Source:
 
     @property
     def url(self) -> str | None:
-        """The data set's page, with its licence and its authors."""
+        """The data set's page, with its license and its authors."""
         return None if self.hub is None else f"https://huggingface.co/datasets/{self.hub}"
 
 
-#: The sets that have a short name. Those of the Hub come under the licence that their page states.
+#: The sets that have a short name. Those of the Hub come under the license that their page states.
 SOURCES: Mapping[str, Source] = MappingProxyType(
     {
         "digits": Source(image_size=(8, 8), follows_model=True),

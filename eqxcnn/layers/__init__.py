@@ -3,15 +3,15 @@
 from equinox.nn import Dropout, LayerNorm
 
 from .attention import Attention
+from .blocks.conv_norm import ConvNorm
+from .blocks.squeeze_excite import SqueezeExcite
 from .conv import Conv
-from .conv_norm import ConvNorm
-from .drop import DropPath, drop_path_rates, keys_for
+from .drop_path import DropPath, drop_path_rates, keys_for
 from .flatten import flatten_for
-from .linear import Linear, linear
+from .linear import Linear, make_linear
 from .norm import BatchNorm
 from .pool import AdaptiveAvgPool, AvgPool, MaxPool, global_avg_pool, global_max_pool
 from .positions import each_position
-from .squeeze_excite import SqueezeExcite
 from .widths import round_channels
 
 __all__ = [
@@ -33,6 +33,6 @@ __all__ = [
     "global_avg_pool",
     "global_max_pool",
     "keys_for",
-    "linear",
+    "make_linear",
     "round_channels",
 ]

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, jaxtyped
 
 from ..errors import InputError
 from ..types import Key
-from .linear import linear
+from .linear import make_linear
 from .positions import each_position
 
 _SMALL = truncated_normal(0.02)
@@ -26,9 +26,9 @@ class Attention(eqx.Module):
 
     - `dim`: `d`, the width of a token.
     - `heads`: how many heads share it; `dim` must be divisible by it.
-    - `weight_init`: a `jax.nn.initializers` initialiser of both matrices; truncated normal of deviation .02 unless
+    - `weight_init`: a `jax.nn.initializers` initializer of both matrices; truncated normal of deviation .02 unless
       told otherwise. Biases start at zero.
-    - `key`: the randomness of the initialisation.
+    - `key`: the randomness of the initialization.
 
     **Raises:** `InputError` for a `dim` that the heads cannot share.
     """
@@ -41,8 +41,8 @@ class Attention(eqx.Module):
         if heads < 1 or dim < 1 or dim % heads:
             raise InputError(f"`dim` (={dim}) must be a positive multiple of `heads` (={heads}).")
         qkv_key, proj_key = jax.random.split(key)
-        self.qkv = linear(dim, 3 * dim, weight_init, key=qkv_key)  # rows: queries, keys, values, each head by head
-        self.proj = linear(dim, dim, weight_init, key=proj_key)
+        self.qkv = make_linear(dim, 3 * dim, weight_init, key=qkv_key)  # rows: queries, keys, values, each head by head
+        self.proj = make_linear(dim, dim, weight_init, key=proj_key)
         self.heads = heads
 
     @jaxtyped(typechecker=beartype)

@@ -13,11 +13,11 @@ from jaxtyping import Array, Float, jaxtyped
 
 from ..errors import InputError
 from ..types import Image, Key
-from . import onednn
-from .depthwise import depthwise
-from .onednn_biased import convolve_biased
-from .onednn_conv import convolve
-from .onednn_product import product
+from .cpu import onednn
+from .cpu.depthwise import depthwise
+from .cpu.onednn_biased import convolve_biased
+from .cpu.onednn_conv import convolve
+from .cpu.onednn_product import product
 from .sizes import Size, pair
 
 Edges: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
@@ -40,9 +40,9 @@ class Conv(eqx.Module):
       pixels, a `(height, width)` pair, or `((top, bottom), (left, right))`.
     - `groups`: channels are split into this many groups that do not see each other; `in_channels` is a depthwise one.
     - `use_bias`: whether a bias, zero at first, is added to each output channel.
-    - `weight_init`: a `jax.nn.initializers` initialiser of the `[kh kw in_channels/groups out_channels]` kernel; He
+    - `weight_init`: a `jax.nn.initializers` initializer of the `[kh kw in_channels/groups out_channels]` kernel; He
       et al. 2015, eq. 10, unless told otherwise.
-    - `key`: the randomness of the initialisation.
+    - `key`: the randomness of the initialization.
 
     **Raises:** `InputError` for sizes that cannot be.
     """
@@ -113,7 +113,7 @@ def _form(conv: Conv, dtype: jnp.dtype) -> Callable[[Image, Array, Conv], Array]
     if jax.default_backend() == "cpu":
         if conv.groups == conv.in_channels == conv.out_channels > 1 and dtype.itemsize >= 4:
             return _by_taps
-        if dtype == jnp.float32 and onednn.is_here():
+        if dtype == jnp.float32 and onednn.is_available():
             return _by_product if conv.groups == 1 and conv.kernel_size == (1, 1) else _by_onednn
     return _by_xla
 
@@ -129,7 +129,7 @@ def _by_onednn(image: Image, weight: Float[Array, "kh kw _ o"], conv: Conv) -> F
     (top, bottom), (left, right) = _pads(image, _spans(conv), conv)
     how = conv.stride, ((top, bottom), (left, right)), conv.dilation, conv.groups
     # `vmap` makes the batch of one the whole batch.
-    images = _kept(image)[None]
+    images = keep_on_cpu(image)[None]
     if conv.bias is None:
         return convolve(images, weight, *how)[0]
     return convolve_biased(images, weight, conv.bias.astype(weight.dtype), *how)[0]
@@ -145,7 +145,7 @@ def _by_product(image: Image, weight: Float[Array, "1 1 i o"], conv: Conv) -> Fl
 
 def _by_xla(image: Image, weight: Float[Array, "kh kw _ o"], conv: Conv) -> Float[Array, "h2 w2 o"]:
     out = lax.conv_general_dilated(
-        lax.expand_dims(_kept(image), [0]),
+        lax.expand_dims(keep_on_cpu(image), [0]),
         weight,
         conv.stride,
         conv.padding,
@@ -156,7 +156,7 @@ def _by_xla(image: Image, weight: Float[Array, "kh kw _ o"], conv: Conv) -> Floa
     return lax.squeeze(out, [0])
 
 
-def _kept(image: Image) -> Image:
+def keep_on_cpu(image: Image) -> Image:
     """The same; but XLA works out anew, in another order of memory, what made an image for the weight's gradient."""
     return lax.optimization_barrier(image) if jax.default_backend() == "cpu" else image
 

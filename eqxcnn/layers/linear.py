@@ -6,8 +6,8 @@ from jax.nn.initializers import Initializer
 from jaxtyping import Array
 
 from ..types import Key
-from . import onednn
-from .onednn_product import product
+from .cpu import onednn
+from .cpu.onednn_product import product
 
 
 class Linear(eqx.nn.Linear):
@@ -20,13 +20,13 @@ class Linear(eqx.nn.Linear):
     def __call__(self, x: Array, *, key: Key | None = None) -> Array:
         """The vector `[out]` that the layer makes of `[in]`; `key` is not used, as in Equinox."""
         is_single = x.ndim == 1 and x.dtype == self.weight.dtype == jnp.float32
-        if not (is_single and onednn.is_here()):
+        if not (is_single and onednn.is_available()):
             return super().__call__(x, key=key)
         out = product(x[None], self.weight, right_turned=True)[0]
         return out if self.bias is None else out + self.bias
 
 
-def linear(n_in: int, n_out: int, weight_init: Initializer, *, key: Key) -> Linear:
+def make_linear(n_in: int, n_out: int, weight_init: Initializer, *, key: Key) -> Linear:
     """A dense layer with zero bias and a matrix drawn by `weight_init`, which sees its shape as `[in out]`."""
     # Abstract first: Equinox's own random values would be drawn for nothing.
     layer = eqx.filter_eval_shape(Linear, n_in, n_out, key=key)

@@ -1,4 +1,4 @@
-"""Batch normalisation with torch's semantics."""
+"""Batch normalization with torch's semantics."""
 
 import math
 from functools import partial
@@ -13,14 +13,14 @@ from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float, Float32, jaxtyped
 
 from ..errors import InputError
-from ..forward import BATCH_AXIS
+from ..forward_pass import BATCH_AXIS
 
 
 class BatchNorm(eqx.Module):
-    """Normalises each channel over the batch and all positions (Ioffe and Szegedy 2015); `torch.nn.BatchNorm2d`'s twin.
+    """Normalizes each channel over the batch and all positions (Ioffe and Szegedy 2015); `torch.nn.BatchNorm2d`'s twin.
 
-    In training it normalises by the batch's mean and biased variance and moves the running mean and unbiased variance
-    towards the batch's; in eval mode (`eqx.nn.inference_mode`) it normalises by the running ones. Statistics are
+    In training it normalizes by the batch's mean and biased variance and moves the running mean and unbiased variance
+    towards the batch's; in eval mode (`eqx.nn.inference_mode`) it normalizes by the running ones. Statistics are
     computed and kept in float32 whatever the input's dtype; the output has the input's dtype.
 
     **Arguments:**
@@ -77,7 +77,7 @@ class BatchNorm(eqx.Module):
     def __call__(
         self, x: Float[Array, "*spatial {self.num_features}"], state: eqx.nn.State
     ) -> tuple[Float[Array, "*spatial {self.num_features}"], eqx.nn.State]:
-        """The normalised `x` and the new state; `x` is one example, an image or a plain vector of channels.
+        """The normalized `x` and the new state; `x` is one example, an image or a plain vector of channels.
 
         **Raises:** `InputError` in training if no vmapped axis has the name `axis_name`, or if the batch holds a single
         value a channel (its variance is unknown).
@@ -87,7 +87,7 @@ class BatchNorm(eqx.Module):
             scale = lax.rsqrt(var + self.eps)
             return _scaled(x.astype(jnp.float32) - mean, scale, self.weight, self.bias).astype(x.dtype), state
         count = self._count(x)
-        results: Any = _normalised(x, self.weight, self.bias, self.eps)
+        results: Any = _normalized(x, self.weight, self.bias, self.eps)
         out, mean, var = results
         state = self._move(state, self.running_mean, mean)
         return out, self._move(state, self.running_var, var * (count / (count - 1)))
@@ -121,17 +121,17 @@ _Kept: TypeAlias = tuple[Array, Array, Array, Array | None, Array | None]
 
 # Automatic differentiation would give XLA twice as many sums, and it would take three times as long to compile them.
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _normalised(
+def _normalized(
     x: Float[Array, "*spatial c"], weight: Array | None, bias: Array | None, eps: float
 ) -> tuple[Float[Array, "*spatial c"], Float32[Array, " c"], Float32[Array, " c"]]:
-    """`x` normalised by the moments of the batch, its mean and its biased variance, which take no gradient."""
-    return _normalise(x, weight, bias, eps)[0]
+    """`x` normalized by the moments of the batch, its mean and its biased variance, which take no gradient."""
+    return _normalize(x, weight, bias, eps)[0]
 
 
-def _normalise(
+def _normalize(
     x: Array, weight: Array | None, bias: Array | None, eps: float
 ) -> tuple[tuple[Array, Array, Array], _Kept]:
-    """What `_normalised` gives, and what its gradient needs."""
+    """What `_normalized` gives, and what its gradient needs."""
     wide = x.astype(jnp.float32)
     mean = _average(wide)
     # In a second pass: E[x^2] - E[x]^2 loses its digits where the mean is large against the deviation.
@@ -157,11 +157,11 @@ def _gradient(
     )
 
 
-_normalised.defvjp(_normalise, _gradient)
+_normalized.defvjp(_normalize, _gradient)
 
 
-def _scaled(centred: Array, scale: Array, weight: Array | None, bias: Array | None) -> Array:
-    out = centred * (scale if weight is None else scale * weight.astype(jnp.float32))
+def _scaled(centerd: Array, scale: Array, weight: Array | None, bias: Array | None) -> Array:
+    out = centerd * (scale if weight is None else scale * weight.astype(jnp.float32))
     return out if bias is None else out + bias.astype(jnp.float32)
 
 

@@ -14,8 +14,8 @@ from jaxtyping import Array, Float, jaxtyped
 
 from ..errors import InputError
 from ..types import Image
+from .cpu.nonoverlapping_pool import tile_maxima, tile_sums
 from .sizes import Size, pair
-from .tiles import tile_maxima, tile_sums
 
 #: Pixels of a window, of those that do not overlap, up to which all of them are combined at once.
 _SMALL = 9

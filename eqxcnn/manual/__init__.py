@@ -8,9 +8,9 @@ from .conv import conv_backward, conv_forward
 from .dense import dense_backward, dense_forward, flatten_backward, flatten_forward, relu_backward, relu_forward
 from .loss import softmax_cross_entropy_backward, softmax_cross_entropy_forward
 from .network import HandDerived, Scratch, value_and_grad
+from .optimizer import Optimizer, sgd
 from .pool import avg_pool_backward, avg_pool_forward, max_pool_backward, max_pool_forward
-from .sgd import Optimizer, sgd
-from .windows import Windows, windows
+from .sliding_windows import Windows, windows
 
 __all__ = [
     "HandDerived",

@@ -5,7 +5,7 @@ from typing import TypeAlias
 from jaxtyping import Array, Float
 
 from ..layers.sizes import Size
-from .windows import Padding, Windows, windows
+from .sliding_windows import Padding, Windows, windows
 
 #: The patches that the kernel met, the kernel, and where the patches were cut from.
 ConvCache: TypeAlias = tuple[Float[Array, "b h2 w2 kc"], Float[Array, "kh kw i o"], Windows]

@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float
 from ..errors import InputError
 from ..layers.sizes import Size
 from ..types import Images
-from .windows import Padding, Windows, windows
+from .sliding_windows import Padding, Windows, windows
 
 #: Which pixels of each window are its largest, and where the windows lie.
 MaxPoolCache: TypeAlias = tuple[Bool[Array, "..."], Windows]

@@ -1,4 +1,4 @@
-"""AlexNet as one tower, Krizhevsky 2014: the network of 2012 without local normalisation, for a single device."""
+"""AlexNet as one tower, Krizhevsky 2014: the network of 2012 without local normalization, for a single device."""
 
 import equinox as eqx
 import jax

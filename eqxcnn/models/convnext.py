@@ -19,7 +19,7 @@ from ..layers import (
     each_position,
     global_avg_pool,
     keys_for,
-    linear,
+    make_linear,
 )
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
@@ -49,8 +49,8 @@ class ConvNeXtBlock(eqx.Module):
         keys = jax.random.split(key, 3)
         self.conv = Conv(channels, channels, 7, padding=3, groups=channels, weight_init=_INIT, key=keys[0])
         self.norm = _norm(channels)
-        self.fc1 = linear(channels, 4 * channels, _INIT, key=keys[1])
-        self.fc2 = linear(4 * channels, channels, _INIT, key=keys[2])
+        self.fc1 = make_linear(channels, 4 * channels, _INIT, key=keys[1])
+        self.fc2 = make_linear(4 * channels, channels, _INIT, key=keys[2])
         self.layer_scale = jnp.full(channels, layer_scale, jnp.float32)
         self.drop_path = DropPath(drop_path_rate)
 
@@ -125,7 +125,7 @@ class ConvNeXt(Classifier):
         )
         self.norm = _norm(widths[-1])
         self.dropout = Dropout(dropout_rate)
-        self.head = linear(widths[-1], num_classes, _INIT, key=head_key) if num_classes else eqx.nn.Identity()
+        self.head = make_linear(widths[-1], num_classes, _INIT, key=head_key) if num_classes else eqx.nn.Identity()
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
         """The map behind each stage."""
@@ -141,7 +141,7 @@ class ConvNeXt(Classifier):
         return maps, state
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
-        """Scores `[classes]` of one image `[h w c]`, or its pooled and normalised features."""
+        """Scores `[classes]` of one image `[h w c]`, or its pooled and normalized features."""
         path_key, dropout_key = keys_for(key, 2, used=self.dropout.p > 0)
         maps, state = self.features(image, state, key=key if path_key is None else path_key)
         return self.head(self.dropout(self.norm(global_avg_pool(maps[-1])), key=dropout_key)), state

@@ -13,7 +13,7 @@ from jax.nn.initializers import variance_scaling
 from jaxtyping import Array, Float
 
 from ..errors import InputError
-from ..layers import AvgPool, BatchNorm, Conv, Dropout, MaxPool, global_avg_pool, keys_for, linear
+from ..layers import AvgPool, BatchNorm, Conv, Dropout, MaxPool, global_avg_pool, keys_for, make_linear
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
 _HE_NORMAL = variance_scaling(2.0, "fan_in", "normal")
@@ -107,12 +107,12 @@ class DenseNet(Classifier):
                 channels = left
         self.blocks, self.transitions = tuple(blocks), tuple(transitions)
         self.norm5 = BatchNorm(channels)
-        self.head = linear(channels, num_classes, _UNIFORM, key=head_key) if num_classes else eqx.nn.Identity()
+        self.head = make_linear(channels, num_classes, _UNIFORM, key=head_key) if num_classes else eqx.nn.Identity()
         self.stem_pool = MaxPool(3, 2, 1)
         self.pool = AvgPool(2)
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """The maps of each block, those of the last one normalised and through ReLU."""
+        """The maps of each block, those of the last one normalized and through ReLU."""
         keys = self._keys(key)
         maps, x = (), self.conv0(image)  # h/2 w/2 stem_channels
         if self.norm0 is not None:

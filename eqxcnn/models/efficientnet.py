@@ -16,10 +16,10 @@ from ..layers import (
     drop_path_rates,
     global_avg_pool,
     keys_for,
-    linear,
+    make_linear,
     round_channels,
 )
-from ..layers.inverted_residual import FusedResidual, InvertedResidual, stage_ends
+from ..layers.blocks.inverted_residual import FusedResidual, InvertedResidual, stage_ends
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
 _HE_FAN_OUT = variance_scaling(2.0, "fan_out", "normal")
@@ -99,7 +99,7 @@ class EfficientNet(Classifier):
         )
         self.dropout = Dropout(dropout_rate)
         init = variance_scaling(1 / 3, "fan_out", "uniform")
-        self.head = linear(last_channels, num_classes, init, key=head_key) if num_classes else eqx.nn.Identity()
+        self.head = make_linear(last_channels, num_classes, init, key=head_key) if num_classes else eqx.nn.Identity()
         self.ends = stage_ends([2, *(stage.stride for stage in stages), 1])
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:

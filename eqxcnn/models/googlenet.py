@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import normal
 from jaxtyping import Array, Float
 
-from ..layers import ConvNorm, Dropout, MaxPool, global_avg_pool, linear
+from ..layers import ConvNorm, Dropout, MaxPool, global_avg_pool, make_linear
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
 #: Torchvision's is cut off at 2, which is 200 deviations away.
@@ -83,7 +83,7 @@ class GoogLeNet(Classifier):
 
     As torchvision has it: BatchNorm after each convolution, 3x3 kernels in place of the 5x5, dropout of 0.2 where the
     paper has 0.4. Kernels and matrix start normal with a deviation of 0.01. Torchvision's trained weights expect images
-    normalised with a mean and a deviation of 0.5 in each channel.
+    normalized with a mean and a deviation of 0.5 in each channel.
     """
 
     conv1: ConvNorm
@@ -113,7 +113,7 @@ class GoogLeNet(Classifier):
         self.inception3, channels = _stage(192, _STAGES[0], key=keys[3])
         self.inception4, channels = _stage(channels, _STAGES[1], key=keys[4])
         self.inception5, channels = _stage(channels, _STAGES[2], key=keys[5])
-        self.head = linear(channels, num_classes, _INIT, key=keys[6]) if num_classes else eqx.nn.Identity()
+        self.head = make_linear(channels, num_classes, _INIT, key=keys[6]) if num_classes else eqx.nn.Identity()
         self.dropout = Dropout(dropout_rate)
         self.pool = MaxPool(3, 2, ceil_mode=True)
         self.last_pool = MaxPool(2, 2, ceil_mode=True)

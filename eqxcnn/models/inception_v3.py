@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import normal
 from jaxtyping import Array, Float
 
-from ..layers import AvgPool, ConvNorm, Dropout, MaxPool, global_avg_pool, linear
+from ..layers import AvgPool, ConvNorm, Dropout, MaxPool, global_avg_pool, make_linear
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
 #: Torchvision's is cut off at 2, which is 20 deviations away.
@@ -134,7 +134,7 @@ class InceptionV3(Classifier):
     """Five convolutions and eleven `Mixed` modules (table 1), for images of 299x299.
 
     As torchvision has it, without the auxiliary classifier. Kernels and matrix start normal with a deviation of 0.1.
-    Torchvision's trained weights expect images normalised with a mean and a deviation of 0.5 in each channel.
+    Torchvision's trained weights expect images normalized with a mean and a deviation of 0.5 in each channel.
     """
 
     stem: tuple[ConvNorm, ...]
@@ -166,7 +166,7 @@ class InceptionV3(Classifier):
         self.mixed6 = _stage(self.mixed5[-1].out_channels, _STAGES[1], key=key6)
         self.mixed7 = _stage(self.mixed6[-1].out_channels, _STAGES[2], key=key7)
         channels = self.mixed7[-1].out_channels
-        self.head = linear(channels, num_classes, _INIT, key=head_key) if num_classes else eqx.nn.Identity()
+        self.head = make_linear(channels, num_classes, _INIT, key=head_key) if num_classes else eqx.nn.Identity()
         self.dropout = Dropout(dropout_rate)
         self.pool = MaxPool(3, 2)
 

@@ -7,8 +7,8 @@ import equinox as eqx
 import jax
 from jax.nn.initializers import variance_scaling
 
-from ..layers import ConvNorm, Dropout, global_avg_pool, linear, round_channels
-from ..layers.inverted_residual import InvertedResidual, stage_ends
+from ..layers import ConvNorm, Dropout, global_avg_pool, make_linear, round_channels
+from ..layers.blocks.inverted_residual import InvertedResidual, stage_ends
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
 #: The weight of a new batch; the reference keeps .9997 of the old.
@@ -65,7 +65,7 @@ class MNASNet(Classifier):
         self.last = make(widths[-1], _LAST_CHANNELS, 1, key=last_key)
         self.dropout = Dropout(dropout_rate)
         init = variance_scaling(1.0, "fan_out", "uniform")
-        self.head = linear(_LAST_CHANNELS, num_classes, init, key=head_key) if num_classes else eqx.nn.Identity()
+        self.head = make_linear(_LAST_CHANNELS, num_classes, init, key=head_key) if num_classes else eqx.nn.Identity()
         self.ends = stage_ends([2, *(stride for *_, stride in _STAGES)])
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:

@@ -8,8 +8,8 @@ import jax
 from jax.nn.initializers import normal, variance_scaling
 from jaxtyping import Array, Float
 
-from ..layers import ConvNorm, Dropout, global_avg_pool, linear, round_channels
-from ..layers.inverted_residual import InvertedResidual, stage_ends
+from ..layers import ConvNorm, Dropout, global_avg_pool, make_linear, round_channels
+from ..layers.blocks.inverted_residual import InvertedResidual, stage_ends
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
 _HE_FAN_OUT = variance_scaling(2.0, "fan_out", "normal")
@@ -71,7 +71,7 @@ class MobileNetV2(Classifier):
         )
         self.dropout = Dropout(dropout_rate)
         init = normal(0.01)
-        self.head = linear(last_channels, num_classes, init, key=head_key) if num_classes else eqx.nn.Identity()
+        self.head = make_linear(last_channels, num_classes, init, key=head_key) if num_classes else eqx.nn.Identity()
         self.ends = stage_ends([stem_stride, *(stride for *_, stride in plan), 1])
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:

@@ -7,8 +7,8 @@ import equinox as eqx
 import jax
 from jax.nn.initializers import normal, variance_scaling
 
-from ..layers import ConvNorm, Dropout, SqueezeExcite, global_avg_pool, linear, round_channels
-from ..layers.inverted_residual import InvertedResidual, stage_ends
+from ..layers import ConvNorm, Dropout, SqueezeExcite, global_avg_pool, make_linear, round_channels
+from ..layers.blocks.inverted_residual import InvertedResidual, stage_ends
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
 _HE_FAN_OUT = variance_scaling(2.0, "fan_out", "normal")
@@ -100,9 +100,9 @@ class MobileNetV3(Classifier):
             make(rows[-1].channels, last_channels, 1, key=last_key),
         )
         init = normal(0.01)
-        self.fc1 = linear(last_channels, hidden, init, key=fc_key)
+        self.fc1 = make_linear(last_channels, hidden, init, key=fc_key)
         self.dropout = Dropout(dropout_rate)
-        self.head = linear(hidden, num_classes, init, key=head_key) if num_classes else eqx.nn.Identity()
+        self.head = make_linear(hidden, num_classes, init, key=head_key) if num_classes else eqx.nn.Identity()
         self.ends = stage_ends([2, *(row.stride for row in rows), 1])
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:

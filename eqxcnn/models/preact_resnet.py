@@ -7,8 +7,8 @@ import equinox as eqx
 import jax
 
 from ..layers import BatchNorm, Conv, Dropout, Linear, global_avg_pool
-from ..layers.residual import Resized, padded_identity, plain_conv
-from ..layers.stages import run_layers
+from ..layers.blocks.residual import Resized, padded_identity, plain_conv
+from ..layers.blocks.stages import run_layers
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
 

@@ -10,7 +10,7 @@ from jax.nn.initializers import normal, variance_scaling
 from jaxtyping import Array, Float
 
 from ..errors import InputError
-from ..layers import ConvNorm, Dropout, SqueezeExcite, global_avg_pool, linear, round_channels
+from ..layers import ConvNorm, Dropout, SqueezeExcite, global_avg_pool, make_linear, round_channels
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
 _INIT = variance_scaling(2.0, "fan_out", "normal")
@@ -89,9 +89,9 @@ class RegNet(Classifier):
         stem_key, head_key, *keys = jax.random.split(key, 2 + depth)
         self.stem = ConvNorm(in_channels, stem_width, 3, 2, weight_init=_INIT, key=stem_key)
         stages, n_in = [], stem_width
-        for quantised, blocks in stage_widths(depth, w_0, w_a, w_m).items():
-            groups_of = min(group_width, quantised)
-            width = round_channels(quantised, groups_of)
+        for quantized, blocks in stage_widths(depth, w_0, w_a, w_m).items():
+            groups_of = min(group_width, quantized)
+            width = round_channels(quantized, groups_of)
             stage = []
             for index in range(blocks):
                 stride, squeezed = (1 if index else 2), round(se_ratio * n_in)
@@ -100,7 +100,7 @@ class RegNet(Classifier):
             stages.append(tuple(stage))
         self.stages = tuple(stages)
         self.dropout = Dropout(dropout_rate)
-        self.head = linear(n_in, num_classes, normal(0.01), key=head_key) if num_classes else eqx.nn.Identity()
+        self.head = make_linear(n_in, num_classes, normal(0.01), key=head_key) if num_classes else eqx.nn.Identity()
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
         """The maps behind the stem and each stage."""

@@ -7,8 +7,8 @@ import equinox as eqx
 import jax
 
 from ..layers import BatchNorm, Conv, Dropout, DropPath, Linear, global_avg_pool, keys_for
-from ..layers.residual import BasicBlock, Bottleneck, Resized, last_norm, padded_identity, plain_conv
-from ..layers.stages import make_layers, run_layers
+from ..layers.blocks.residual import BasicBlock, Bottleneck, Resized, last_norm, padded_identity, plain_conv
+from ..layers.blocks.stages import make_layers, run_layers
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
 

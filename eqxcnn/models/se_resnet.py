@@ -18,8 +18,8 @@ from ..layers import (
     global_avg_pool,
     keys_for,
 )
-from ..layers.residual import Resized, plain_conv, projection
-from ..layers.stages import make_layers, run_layers
+from ..layers.blocks.residual import Resized, plain_conv, projection
+from ..layers.blocks.stages import make_layers, run_layers
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
 #: How many times fewer channels the gate's hidden layer has.

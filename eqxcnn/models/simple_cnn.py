@@ -8,7 +8,7 @@ import jax
 from jax.nn.initializers import lecun_normal
 
 from ..errors import InputError
-from ..layers import AvgPool, Conv, MaxPool, flatten_for, linear
+from ..layers import AvgPool, Conv, MaxPool, flatten_for, make_linear
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
 #: Flax's own for convolutions and dense layers.
@@ -46,8 +46,8 @@ class SimpleCNN(Classifier):
             Conv(n_in, n_out, 3, padding="SAME", weight_init=_INIT, key=each)
             for (n_in, n_out), each in zip(pairwise((in_channels, *widths)), keys, strict=True)
         )
-        self.fc1 = linear(widths[-1] * height * width, hidden, _INIT, key=fc_key)
-        self.head = linear(hidden, num_classes, _INIT, key=head_key) if num_classes else eqx.nn.Identity()
+        self.fc1 = make_linear(widths[-1] * height * width, hidden, _INIT, key=fc_key)
+        self.head = make_linear(hidden, num_classes, _INIT, key=head_key) if num_classes else eqx.nn.Identity()
         self.pool = pool(2)
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:

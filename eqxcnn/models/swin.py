@@ -23,7 +23,7 @@ from ..layers import (
     each_position,
     global_avg_pool,
     keys_for,
-    linear,
+    make_linear,
 )
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
@@ -44,7 +44,7 @@ class WindowAttention(eqx.Module):
     - `dim`, `heads`: as for `Attention`.
     - `window`: its side in pixels of the maps.
     - `shift`: how far the windows are moved down and right; they wrap around the maps, and pixels that are no
-      neighbours do not see each other. An axis with a single window has no shift.
+      neighbors do not see each other. An axis with a single window has no shift.
     """
 
     attention: Attention
@@ -91,7 +91,7 @@ def _is_apart(height: int, width: int, window: int, down: int, right: int) -> np
 
 
 class Block(eqx.Module):
-    """Attention within windows, then a hidden layer of four times the width, both normalised before (equation 3)."""
+    """Attention within windows, then a hidden layer of four times the width, both normalized before (equation 3)."""
 
     norm1: LayerNorm
     attn: WindowAttention
@@ -105,8 +105,8 @@ class Block(eqx.Module):
         self.norm1 = LayerNorm(dim)
         self.attn = WindowAttention(dim, heads, window, shift, key=attn_key)
         self.norm2 = LayerNorm(dim)
-        self.fc1 = linear(dim, 4 * dim, _INIT, key=fc1_key)
-        self.fc2 = linear(4 * dim, dim, _INIT, key=fc2_key)
+        self.fc1 = make_linear(dim, 4 * dim, _INIT, key=fc1_key)
+        self.fc2 = make_linear(4 * dim, dim, _INIT, key=fc2_key)
         self.drop_path = DropPath(drop_path_rate)
 
     def __call__(self, maps: Image, *, key: Key | None) -> Image:
@@ -118,7 +118,7 @@ class Block(eqx.Module):
 
 
 class Merge(eqx.Module):
-    """Each 2x2 pixels of the maps, normalised together, become one of twice the width (section 3.1)."""
+    """Each 2x2 pixels of the maps, normalized together, become one of twice the width (section 3.1)."""
 
     norm: LayerNorm
     reduction: eqx.nn.Linear
@@ -186,7 +186,7 @@ class Swin(Classifier):
         )
         self.merges = tuple(Merge(width, key=each) for width, each in zip(widths, merge_keys, strict=False))
         self.norm = LayerNorm(widths[-1])
-        self.head = linear(widths[-1], num_classes, _INIT, key=head_key) if num_classes else eqx.nn.Identity()
+        self.head = make_linear(widths[-1], num_classes, _INIT, key=head_key) if num_classes else eqx.nn.Identity()
         self.is_random = drop_path_rate > 0
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 from jax.nn.initializers import normal, variance_scaling
 
-from ..layers import AdaptiveAvgPool, BatchNorm, Conv, Dropout, MaxPool, keys_for, linear
+from ..layers import AdaptiveAvgPool, BatchNorm, Conv, Dropout, MaxPool, keys_for, make_linear
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
 _CONV_INIT = variance_scaling(2.0, "fan_out", "normal")
@@ -56,9 +56,9 @@ class VGG(Classifier):
         sizes = (side * side * _WIDTHS[-1], *hidden)
         self.layers = _convolutions(depths, use_norm, in_channels, conv_key)
         self.hidden = tuple(
-            linear(n_in, n_out, _INIT, key=each) for (n_in, n_out), each in zip(pairwise(sizes), keys, strict=True)
+            make_linear(n_in, n_out, _INIT, key=each) for (n_in, n_out), each in zip(pairwise(sizes), keys, strict=True)
         )
-        self.head = linear(sizes[-1], num_classes, _INIT, key=head_key) if num_classes else eqx.nn.Identity()
+        self.head = make_linear(sizes[-1], num_classes, _INIT, key=head_key) if num_classes else eqx.nn.Identity()
         self.pool = AdaptiveAvgPool(side)
         self.dropout = Dropout(dropout_rate)
 

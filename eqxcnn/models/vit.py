@@ -9,7 +9,17 @@ from jax.nn.initializers import lecun_normal, truncated_normal
 from jaxtyping import Array, Float
 
 from ..errors import InputError
-from ..layers import Attention, Conv, Dropout, DropPath, LayerNorm, drop_path_rates, each_position, keys_for, linear
+from ..layers import (
+    Attention,
+    Conv,
+    Dropout,
+    DropPath,
+    LayerNorm,
+    drop_path_rates,
+    each_position,
+    keys_for,
+    make_linear,
+)
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
 _INIT = truncated_normal(0.02)
@@ -17,7 +27,7 @@ _EPS = 1e-6
 
 
 class Block(eqx.Module):
-    """Attention among the tokens, then a hidden layer of four times their width at each, both normalised before.
+    """Attention among the tokens, then a hidden layer of four times their width at each, both normalized before.
 
     Equations 2 and 3 of Dosovitskiy et al. 2021.
     """
@@ -35,8 +45,8 @@ class Block(eqx.Module):
         self.norm1 = LayerNorm(dim, eps=_EPS)
         self.attention = Attention(dim, heads, _INIT, key=attention_key)
         self.norm2 = LayerNorm(dim, eps=_EPS)
-        self.fc1 = linear(dim, 4 * dim, _INIT, key=fc1_key)
-        self.fc2 = linear(4 * dim, dim, _INIT, key=fc2_key)
+        self.fc1 = make_linear(dim, 4 * dim, _INIT, key=fc1_key)
+        self.fc2 = make_linear(4 * dim, dim, _INIT, key=fc2_key)
         self.dropout = Dropout(dropout_rate)
         self.drop_path = DropPath(drop_path_rate)
 
@@ -109,13 +119,13 @@ class ViT(Classifier):
             Block(dim, heads, dropout_rate, rate, key=each) for rate, each in zip(rates, keys, strict=True)
         )
         self.norm = LayerNorm(dim, eps=_EPS)
-        self.head = linear(dim, num_classes, _INIT, key=head_key) if num_classes else eqx.nn.Identity()
+        self.head = make_linear(dim, num_classes, _INIT, key=head_key) if num_classes else eqx.nn.Identity()
         self.dropout = Dropout(dropout_rate)
         self.image_size = image_size
         self.is_random = max(dropout_rate, drop_path_rate) > 0
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """The patches' normalised tokens behind the last block, as a map `[h/patch w/patch d]`."""
+        """The patches' normalized tokens behind the last block, as a map `[h/patch w/patch d]`."""
         rows, columns = (size // stride for size, stride in zip(self.image_size, self.patches.stride, strict=True))
         return (self._tokens(image, key)[1:].reshape(rows, columns, -1),), state
 

@@ -29,7 +29,7 @@ def confusion_matrix(confusion: Int[np.ndarray, "k k"], class_names: Sequence[st
     """True class by predicted class, each row in per cent of the true class's images.
 
     Few classes have the numbers in the cells, an empty cell being no image at all; up to three, the counts stand below.
-    Very many classes are numbered, from 0, instead of named. The colours give small shares more room than large ones:
+    Very many classes are numbered, from 0, instead of named. The colors give small shares more room than large ones:
     the mistakes are what one looks for.
     """
     count = len(class_names)
@@ -72,27 +72,27 @@ def _write_cells(axes: Axes, share: Float[np.ndarray, "k k"], confusion: Int[np.
 def kernels(weights: Float[np.ndarray, "kh kw i o"]) -> Figure:
     """The first of a layer's kernels, each a small image, all on one scale that is symmetric about zero.
 
-    Kernels over three channels are shown in colour: mid-grey is zero, a channel's greatest weight is full or dark. Over
+    Kernels over three channels are shown in color: mid-gray is zero, a channel's greatest weight is full or dark. Over
     one channel, blue is negative and red positive; over any other number, the mean over the channels is.
     """
     panels = np.moveaxis(weights, -1, 0)[:KERNELS_SHOWN]
-    is_colour = panels.shape[-1] == 3
-    panels = panels if is_colour else panels.mean(-1, keepdims=True)
+    is_color = panels.shape[-1] == 3
+    panels = panels if is_color else panels.mean(-1, keepdims=True)
     limit = float(np.abs(panels).max()) or 1.0
     columns = min(len(panels), _KERNELS_A_ROW)
     rows = ceil(len(panels) / columns)
     side = COLUMN / _KERNELS_A_ROW
     height = side * panels.shape[1] / panels.shape[2]
-    below = 0 if is_colour else 0.5
+    below = 0 if is_color else 0.5
     figure = Figure(figsize=(max(columns * side, 2.0), rows * height + below), layout="compressed")
     grid = figure.subplots(rows, columns, squeeze=False)
     scale = Normalize(-limit, limit)
     for axes, panel in _fill(grid, panels):
-        if is_colour:
+        if is_color:
             axes.imshow(0.5 + panel / (2 * limit), interpolation="nearest")
         else:
             axes.imshow(panel[..., 0], cmap="RdBu_r", norm=scale, interpolation="nearest")
-    if not is_colour:
+    if not is_color:
         mappable = ScalarMappable(scale, "RdBu_r")
         figure.colorbar(mappable, ax=grid, location="bottom", label="Weight", aspect=30, shrink=0.8)
     return figure
@@ -149,7 +149,7 @@ def _fill(grid: np.ndarray, panels: Num[np.ndarray, "n ..."]) -> list[tuple[Axes
 
 
 def _show(axes: Axes, image: Num[np.ndarray, "h w c"]) -> None:
-    """One grey or colour image, pixel by pixel."""
+    """One gray or color image, pixel by pixel."""
     pixels = image / 255 if image.dtype == np.uint8 else np.clip(image, 0, 1)
     axes.imshow(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), interpolation="nearest")
 

@@ -14,15 +14,15 @@ from jaxtyping import Float, Int, UInt8
 from .. import augment
 from ..data import Split, eval_batches, open_source
 from ..errors import InputError
-from ..forward import normalize
+from ..forward_pass import normalize
 from ..inference import ImageClassifier, load
 from ..layers import Conv
+from ..runs.folder import read_metrics
+from ..runtime.compile import async_jit
 from ..training import Recipe, load_recipe
-from ..training.compile import compiled
 from ..training.job import image_size_for
-from ..training.run import read_metrics
-from ..training.views import NUM_VIEWS, Views, view_logits
 from ..types import BatchLogits, Classifier, Pixels
+from ..views import NUM_VIEWS, Views, view_logits
 
 _BATCH = 500
 #: What each epoch logs at least.
@@ -89,8 +89,8 @@ def _read_environment(path: Path) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What a classifier makes of labelled images.
+class TestPredictions:
+    """What a classifier makes of labeled images.
 
     - `images`, `labels`: the images `[n h w c]` and their classes.
     - `log_probabilities`: `[n classes]`, the logarithm of softmax.
@@ -141,7 +141,7 @@ class Verdict:
         return range(self.log_probabilities.shape[1])
 
 
-def judge_test_split(classifier: ImageClassifier, recipe: Recipe) -> Verdict:
+def judge_test_split(classifier: ImageClassifier, recipe: Recipe) -> TestPredictions:
     """Looks at a recipe's test split once, in batches of one shape.
 
     **Raises:** `InputError` when the data cannot be read, or have other classes than the classifier.
@@ -158,7 +158,7 @@ def judge_test_split(classifier: ImageClassifier, recipe: Recipe) -> Verdict:
         channels=classifier.in_channels,
         on_bad_image=recipe.on_bad_image,
     )
-    return Verdict(test.images, test.labels, _log_probabilities(classifier, test, recipe.test_views))
+    return TestPredictions(test.images, test.labels, _log_probabilities(classifier, test, recipe.test_views))
 
 
 def _log_probabilities(classifier: ImageClassifier, split: Split, views: Views) -> Float[np.ndarray, "n k"]:
@@ -167,7 +167,7 @@ def _log_probabilities(classifier: ImageClassifier, split: Split, views: Views) 
         model = eqx.nn.inference_mode(classifier.model)
         return jax.nn.log_softmax(view_logits(model, classifier.state, inputs, views))
 
-    look = compiled(scores)
+    look = async_jit(scores)
     batches, _ = eval_batches(len(split.labels), min(_BATCH // NUM_VIEWS[views], len(split.labels)))
     rows = [np.asarray(look(classifier, split.images[batch])) for batch in batches]
     # The last batch is filled up, at its end.

@@ -8,7 +8,7 @@ from math import ceil, isnan
 
 from ..cost import count_parameters
 from .figures import CLASSES_NAMED, KERNELS_SHOWN
-from .gather import RunRecord, Verdict
+from .gather import RunRecord, TestPredictions
 
 _CSS = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 1060px; margin: 2em auto;
@@ -35,7 +35,7 @@ class Picture:
     width: int
 
 
-def render(run: RunRecord, verdict: Verdict | None, shown: Mapping[str, Picture | str]) -> str:
+def render(run: RunRecord, verdict: TestPredictions | None, shown: Mapping[str, Picture | str]) -> str:
     """The page of a run.
 
     **Arguments:**
@@ -62,7 +62,7 @@ def render(run: RunRecord, verdict: Verdict | None, shown: Mapping[str, Picture 
     )
 
 
-def _facts(run: RunRecord, verdict: Verdict | None) -> str:
+def _facts(run: RunRecord, verdict: TestPredictions | None) -> str:
     """What one wants to know first."""
     recipe, facts = run.recipe, {}
     if run.classifier is not None and verdict is not None:
@@ -122,15 +122,15 @@ def _caption(name: str, run: RunRecord) -> str:
         "epoch_time": "Training time of each epoch. The first includes compilation; one that was resumed counts only "
         "from there.",
         "confusion": "Test images by true class (rows) and predicted class (columns), in per cent of the true class. "
-        "The colours give small shares more room. Classes stand in the order of the table.",
+        "The colors give small shares more room. Classes stand in the order of the table.",
         "wrong": "The wrongly classified test images whose wrong class had the highest probability.",
         "kernels": f"Weights of the first layer that sees the image: its kernels, {KERNELS_SHOWN} at most, all on one "
-        "scale. Zero is white, or mid-grey where the three channels are shown as colours.",
+        "scale. Zero is white, or mid-gray where the three channels are shown as colors.",
         "augment": f"Training images, and what the recipe makes of each in three draws: {', '.join(recipe.augment)}.",
     }[name]
 
 
-def _classes(run: RunRecord, verdict: Verdict) -> str:
+def _classes(run: RunRecord, verdict: TestPredictions) -> str:
     """Precision, recall and F1 of each class; numbered where the confusion matrix numbers them."""
     names = run.classifier.class_names if run.classifier else ()
     if len(names) > CLASSES_NAMED:

@@ -1,6 +1,6 @@
 """How pictures look. Sizes are those of papers: a column is 3.4 inches, a page 7. No text is smaller than 8 points.
 
-Colours are Okabe's and Ito's, which the colour-blind tell apart (https://jfly.uni-koeln.de/color/); lines differ in
+Colors are Okabe's and Ito's, which the color-blind tell apart (https://jfly.uni-koeln.de/color/); lines differ in
 dashes and markers too. Pyplot and matplotlib's global settings are left alone.
 """
 

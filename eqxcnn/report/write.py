@@ -12,8 +12,9 @@ from matplotlib.style import context
 from ..errors import InputError
 from ..inference import ImageClassifier
 from ..training import Recipe
-from . import course, figures
-from .gather import RunRecord, Verdict, augmented_examples, first_weights, judge_test_split, read_run
+from . import figures
+from . import learning_curves as course
+from .gather import RunRecord, TestPredictions, augmented_examples, first_weights, judge_test_split, read_run
 from .page import Picture, render
 from .style import STYLE
 
@@ -88,7 +89,7 @@ def _curves(run: RunRecord) -> Iterator[tuple[str, Figure | str]]:
     yield "training", course.training(epochs, curves, seconds)
 
 
-def _looks(classifier: ImageClassifier, recipe: Recipe, verdict: Verdict) -> Iterator[tuple[str, Figure | str]]:
+def _looks(classifier: ImageClassifier, recipe: Recipe, verdict: TestPredictions) -> Iterator[tuple[str, Figure | str]]:
     """What a trained classifier and its data give, by name: figures, or why there is none."""
     names = classifier.class_names
     yield "confusion", figures.confusion_matrix(verdict.confusion, names)

@@ -1,15 +1,15 @@
 """Training: a recipe in, a run folder out."""
 
-from .dry_run import DryRun, dry_run
+from ..recipe.files import list_recipes, load_recipe
+from ..recipe.recipe import Recipe
+from ..runtime.interrupts import Interrupted
+from .dryrun import DryRun, dry_run
 from .epochs import Result
-from .evaluation import Evaluator, Scores
-from .interrupts import Interrupted
+from .evaluate import Evaluator, Scores
 from .job import Job, prepare
-from .loop import fit, resume
-from .recipe import Recipe
-from .recipe_files import list_recipes, load_recipe
-from .seeds import Seeds, fit_seeds, is_of_seeds, resume_seeds
+from .seeds import SeedSweepResult, fit_seeds, is_seed_sweep, resume_seeds
 from .step import Setup, Sums, TrainState, autodiff, train_step
+from .trainer import fit, resume
 
 __all__ = [
     "DryRun",
@@ -19,7 +19,7 @@ __all__ = [
     "Recipe",
     "Result",
     "Scores",
-    "Seeds",
+    "SeedSweepResult",
     "Setup",
     "Sums",
     "TrainState",
@@ -27,7 +27,7 @@ __all__ = [
     "dry_run",
     "fit",
     "fit_seeds",
-    "is_of_seeds",
+    "is_seed_sweep",
     "list_recipes",
     "load_recipe",
     "prepare",

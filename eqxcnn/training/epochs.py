@@ -11,19 +11,19 @@ import jax
 import jax.numpy as jnp
 
 from ..inference import ImageClassifier, save
-from .compile import compiled
-from .evaluation import Evaluator, Scores
-from .interrupts import Interrupted, Interrupts
+from ..recipe.recipe import Recipe
+from ..recipe.settings import parse_arguments
+from ..runs.folder import Run
+from ..runs.logs.backends import Logs
+from ..runs.progress import TrainingProgress, log_line
+from ..runs.stopping import best_epochs, check_finite
+from ..runtime.compile import async_jit
+from ..runtime.interrupts import Interrupted, Interrupts
+from ..runtime.profile import Profiler
+from .batch_stats import recompute_batch_stats
+from .evaluate import Evaluator, Scores
 from .job import HostBatch, Job
-from .logs import Logs
-from .profile import Profiler
-from .progress import TrainingProgress, say
-from .recipe import Recipe
-from .run import Run
-from .settings import keywords
-from .statistics import with_statistics
 from .step import Setup, Sums, TrainState, train_steps
-from .stopping import best_epochs, check_finite
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Result:
     metrics: list[dict[str, Any]]
 
 
-class Epochs:
+class EpochRunner:
     """What the epochs of one run share.
 
     **Arguments:**
@@ -56,8 +56,8 @@ class Epochs:
     ) -> None:
         self._job, self._run, self._logs = job, run, logs
         self._interrupts, self._progress, self._label = interrupts, progress, label
-        self._looks = partial(Evaluator, job.setup.mean, job.setup.std, len(job.info.class_names))
-        self._evaluator = self._looks()
+        self._make_evaluator = partial(Evaluator, job.setup.mean, job.setup.std, len(job.info.class_names))
+        self._evaluator = self._make_evaluator()
         self._saved = monotonic()
 
     def train(self, epoch: int, train: TrainState, steps: Callable[..., TrainState], profiler: Profiler) -> TrainState:
@@ -70,7 +70,7 @@ class Epochs:
             profiler.before_call()
             train = steps(job.setup, train, batches)
             count = jax.tree.leaves(batches)[0].shape[0]
-            profiler.after_call(train, count)
+            profiler.after_call(train.step, count)
             done += count
             self._progress.step(epoch * job.steps_per_epoch + done, train)
             if done < last:
@@ -103,9 +103,9 @@ class Epochs:
         if recipe.keep == "best":
             train = self._best(train)
         if recipe.average == "swa":
-            train = with_statistics(job, train)
+            train = recompute_batch_stats(job, train)
         # The same one where it can be: each is compiled by itself.
-        tester = self._evaluator if recipe.test_views == "one" else self._looks(views=recipe.test_views)
+        tester = self._evaluator if recipe.test_views == "one" else self._make_evaluator(views=recipe.test_views)
         test = tester(*train.averaged, job.test.images, job.test.labels)
         last = {"test_loss": test.loss, "test_accuracy": test.accuracy, "test_count": test.count}
         # From the call to here: decoding, compiling, training and evaluation. A resumed run tells its own part only.
@@ -120,11 +120,11 @@ class Epochs:
         """The train state of the best epoch, or the last one where no epoch had a metric."""
         recipe = self._job.recipe
         best = [self._job.steps_after(each) for each in best_epochs(recipe, self._run.metrics)]
-        restored = self._run.best.restore_latest(self._job.start, notify=say, steps=best[::-1])
+        restored = self._run.best.restore_latest(self._job.start, notify=log_line, steps=best[::-1])
         if restored is None:
             return train
         epoch = self._job.epochs_after(restored[0])
-        say(f"epoch {epoch} had the best {recipe.monitor}: its weights are kept", self._progress.console)
+        log_line(f"epoch {epoch} had the best {recipe.monitor}: its weights are kept", self._progress.console)
         return restored[1]
 
     def is_time(self) -> bool:
@@ -175,12 +175,12 @@ class Epochs:
 def compiled_steps(recipe: Recipe, steps: Callable[..., TrainState] = train_steps) -> Callable[..., TrainState]:
     """`train_steps` as the recipe has it compiled, or not."""
     if recipe.jit:
-        return compiled(steps, donate=True, deterministic=recipe.deterministic)
+        return async_jit(steps, donate=True, deterministic=recipe.deterministic)
     return _uncompiled
 
 
 def _uncompiled(setup: Setup, train: TrainState, batches: HostBatch) -> TrainState:
-    """What `compiled(train_steps)` computes, one operation after another; compiled or not, it is given NumPy arrays."""
+    """Runs `train_steps` without compiling it; takes NumPy arrays, as the compiled function does."""
     return train_steps(setup, train, jax.tree.map(jnp.asarray, batches))
 
 
@@ -197,6 +197,6 @@ def _save(job: Job, run: Run, train: TrainState) -> None:
             std=job.setup.std,
             image_size=job.image_size,
             class_names=job.info.class_names,
-            architecture=tuple(keywords("architecture", job.recipe.architecture).items()),
+            architecture=tuple(parse_arguments("architecture", job.recipe.architecture).items()),
         ),
     )

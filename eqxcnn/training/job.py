@@ -1,4 +1,4 @@
-"""From a recipe to all that a run needs: data decoded, settings resolved, model and optimiser made."""
+"""From a recipe to all that a run needs: data decoded, settings resolved, model and optimizer made."""
 
 import math
 from collections.abc import Iterator
@@ -22,18 +22,18 @@ from ..data import (
     hold_out,
     open_source,
     train_batches,
-)  # fmt: skip
+)
 from ..data.batches import StreamedBatch
 from ..errors import InputError
-from .average import Average
-from .compile import compiled_once
-from .lookahead import Lookahead
-from .normalisation import check_normalisation, normalisation
+from ..optim.average import Average
+from ..optim.lookahead import Lookahead
+from ..optim.optimizers import make_optimizer
+from ..optim.schedules import schedule_shape
+from ..recipe.recipe import Recipe
+from ..runtime.compile import jit_once
+from .normalization import check_normalization, normalization
 from .objective import class_weights, mix, value_and_grad
-from .optim import make_optimizer
-from .recipe import Recipe
-from .schedules import schedule_shape
-from .start import first_state
+from .start import init_train_state
 from .step import Setup, TrainState
 from .warm_start import warm_start
 
@@ -104,7 +104,7 @@ class Job:
 
 
 def prepare(recipe: Recipe, *, starts: bool = True) -> Job:
-    """Opens and decodes the data, fills in what the recipe leaves to them, and builds model and optimiser.
+    """Opens and decodes the data, fills in what the recipe leaves to them, and builds model and optimizer.
 
     **Arguments:**
 
@@ -115,14 +115,14 @@ def prepare(recipe: Recipe, *, starts: bool = True) -> Job:
     transform = augment.build(recipe.augment)
     source = open_source(recipe.data)
     image_size = image_size_for(recipe, source.info)
-    check_normalisation(recipe, source.info)
+    check_normalization(recipe, source.info)
     warm = warm_start(recipe, source.info, image_size) if starts else None
     train, test = (_decoded(source, split, recipe, image_size) for split in ("train", "test"))
     train_rows, validation_rows = _hold_out(train.labels, recipe)
     validation = train
     if recipe.validation == "test":
         validation, validation_rows = test, np.arange(len(test.labels), dtype=np.int32)
-    mean, std = normalisation(recipe, warm, train.images, train_rows)
+    mean, std = normalization(recipe, warm, train.images, train_rows)
     moments = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
     # Seconds on a laptop: a thousand digits are seen twenty times, MNIST six.
     epochs = recipe.epochs or int(np.clip(round(320_000 / len(train_rows)), 5, 20))
@@ -137,9 +137,9 @@ def prepare(recipe: Recipe, *, starts: bool = True) -> Job:
     average = _average(recipe, steps, steps_per_epoch)
     weights = class_weights(recipe, train.labels[train_rows], source.info)
     first = train.images[_init_rows(recipe, train_rows)]
-    begin = partial(first_state, recipe, source.info, image_size, optimizer, moments)
+    begin = partial(init_train_state, recipe, source.info, image_size, optimizer, moments)
     given = {} if warm is None else warm.tensors
-    start, step_key = compiled_once(begin)(first, given, jax.random.key(recipe.seed))
+    start, step_key = jit_once(begin)(first, given, jax.random.key(recipe.seed))
     setup = Setup(
         value_and_grad=value_and_grad(recipe, start.model, weights),
         optimizer=optimizer,

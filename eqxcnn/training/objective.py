@@ -1,4 +1,4 @@
-"""What a recipe's training minimises: the loss, its gradients, how much classes count, how images are mixed."""
+"""What a recipe's training minimizes: the loss, its gradients, how much classes count, how images are mixed."""
 
 from functools import partial
 from typing import cast
@@ -11,9 +11,9 @@ from .. import manual
 from ..augment import Mix
 from ..data import DataInfo
 from ..errors import InputError
+from ..optim.losses import Loss
+from ..recipe.recipe import Recipe
 from ..types import Classifier
-from .losses import Loss
-from .recipe import Recipe
 from .step import ValueAndGrad, autodiff
 
 
@@ -34,7 +34,7 @@ def mix(recipe: Recipe) -> Mix | None:
     """How images of a batch are mixed, if at all."""
     if not (recipe.mixup or recipe.cutmix):
         return None
-    return Mix(recipe.mixup, recipe.cutmix, recipe.mix_probability, recipe.mix_switch)
+    return Mix(recipe.mixup, recipe.cutmix, recipe.mix_probability, recipe.mix_switch_probability)
 
 
 def value_and_grad(recipe: Recipe, model: Classifier, weights: tuple[float, ...]) -> ValueAndGrad:

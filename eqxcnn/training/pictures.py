@@ -9,8 +9,8 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Float, Int, UInt8
 
+from ..runtime.compile import jit_once
 from ..types import Images
-from .compile import compiled_once
 from .job import Job
 from .step import Batch, Setup, model_input
 
@@ -24,7 +24,7 @@ def first_images(job: Job) -> UInt8[np.ndarray, "h w 3"]:
     """The first images of the first step as the model sees them, augmented and mixed, side by side."""
     (call,) = job.all_batches(0, slice(1))
     batch = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), call)
-    images = np.asarray(compiled_once(_first_images)(job.setup, batch))
+    images = np.asarray(jit_once(_first_images)(job.setup, batch))
     return _grid(np.rint(255 * images.clip(0, 1)).astype(np.uint8))
 
 
@@ -38,7 +38,7 @@ def _first_images(setup: Setup, batch: Batch) -> Images:
 
 
 def _grid(images: UInt8[np.ndarray, "n h w c"]) -> UInt8[np.ndarray, "H W 3"]:
-    """Grey or colour images in rows, each with a white edge of a pixel."""
+    """Gray or color images in rows, each with a white edge of a pixel."""
     count, height, width, _ = images.shape
     columns = min(count, _IN_A_ROW)
     tiles = np.full((ceil(count / columns) * columns, height + 2, width + 2, 3), 255, np.uint8)

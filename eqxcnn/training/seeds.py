@@ -10,22 +10,22 @@ from time import monotonic
 from typing import Any
 
 from ..errors import InputError
+from ..recipe.files import recipe_from
+from ..recipe.recipe import Recipe
+from ..runs.folder import Run, new_folder, read_metrics, run_name
+from ..runs.logs.backends import check_logs
+from ..runtime.interrupts import Interrupted
+from ..runtime.memory import keep_freed_memory
 from ..weights import write_text_atomically
-from .interrupts import Interrupted
 from .job import Job, prepare
-from .logs import check_logs
-from .loop import fit, resume
-from .memory import keep_freed_memory
-from .recipe import Recipe
-from .recipe_files import recipe_from
-from .run import Run, new_folder, read_metrics, stem
-from .together import pays, train_together
+from .trainer import fit, resume
+from .vmapped_seeds import can_vmap_seeds, train_together
 
 _FILE = "seeds.json"
 
 
 @dataclass(frozen=True)
-class Seeds:
+class SeedSweepResult:
     """What `fit_seeds` gives back.
 
     - `folder`: holds a run's folder for each seed, `seed-0` and so on, and `seeds.json` with these numbers.
@@ -46,11 +46,11 @@ class Seeds:
         return statistics.stdev(self.accuracies.values())
 
 
-def fit_seeds(recipe: Recipe, count: int, *, runs: Path | str = "runs") -> Seeds:
+def fit_seeds(recipe: Recipe, count: int, *, runs: Path | str = "runs") -> SeedSweepResult:
     """Trains a recipe under `count` seeds, from its own on, into one new folder under `runs`.
 
-    All of them are one program where that pays: on accelerators, and for models without convolutions. Elsewhere one run
-    follows another.
+    All seeds train in one program where that is faster: on accelerators, and for models without convolutions. Elsewhere
+    one run follows another.
 
     **Raises:** as `fit` does; `Interrupted` tells the folder that `resume_seeds` goes on with.
     """
@@ -60,16 +60,16 @@ def fit_seeds(recipe: Recipe, count: int, *, runs: Path | str = "runs") -> Seeds
     check_logs(recipe.log)
     keep_freed_memory()
     first = prepare(recipe)
-    folder = new_folder(Path(runs), f"{stem(recipe, first.info.name)}-seeds")
+    folder = new_folder(Path(runs), f"{run_name(recipe, first.info.name)}-seeds")
     seeds = range(recipe.seed, recipe.seed + count)
     plan = {"recipe": dataclasses.asdict(recipe), "seeds": list(seeds)}
     write_text_atomically(folder / _FILE, json.dumps(plan, indent=2) + "\n")
-    if pays(first):
+    if can_vmap_seeds(first):
         _together(first, recipe, seeds, folder, started)
     return _one_by_one(folder, plan)
 
 
-def resume_seeds(folder: Path | str) -> Seeds:
+def resume_seeds(folder: Path | str) -> SeedSweepResult:
     """Goes on with seeds that were stopped, one run after another.
 
     **Raises:** as `resume` does.
@@ -86,7 +86,7 @@ def resume_seeds(folder: Path | str) -> Seeds:
     return _one_by_one(folder, plan)
 
 
-def is_of_seeds(folder: Path) -> bool:
+def is_seed_sweep(folder: Path) -> bool:
     """Whether a folder is one that `fit_seeds` made."""
     return (folder / _FILE).is_file()
 
@@ -103,7 +103,7 @@ def _together(first: Job, recipe: Recipe, seeds: range, folder: Path, started: f
         train_together(jobs, [stack.enter_context(run) for run in made], started)
 
 
-def _one_by_one(folder: Path, plan: dict[str, Any]) -> Seeds:
+def _one_by_one(folder: Path, plan: dict[str, Any]) -> SeedSweepResult:
     """Trains what is not trained yet, and writes down what came of all."""
     recipe = recipe_from(plan["recipe"], origin=str(folder / _FILE))
     for seed in plan["seeds"]:
@@ -116,7 +116,7 @@ def _one_by_one(folder: Path, plan: dict[str, Any]) -> Seeds:
         except Interrupted as stop:
             raise Interrupted(stop.signal, folder) from stop
     rows = {seed: read_metrics(folder / _name(seed))[-1] for seed in plan["seeds"]}
-    found = Seeds(folder, {seed: row["test_accuracy"] for seed, row in rows.items()})
+    found = SeedSweepResult(folder, {seed: row["test_accuracy"] for seed, row in rows.items()})
     told = [{"seed": seed, "folder": _name(seed), **row} for seed, row in rows.items()]
     whole = {**plan, "runs": told, "mean": found.mean, "deviation": found.deviation}
     write_text_atomically(folder / _FILE, json.dumps(whole, indent=2) + "\n")

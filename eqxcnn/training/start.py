@@ -10,16 +10,16 @@ from jaxtyping import Array, Float
 from .. import zoo
 from ..data import DataInfo
 from ..errors import InputError
-from ..forward import normalize
+from ..forward_pass import normalize
+from ..optim.factors import Factor, parse_factors
+from ..recipe.recipe import Recipe
+from ..recipe.settings import parse_arguments
 from ..types import Classifier, DataInitialized, Images, Key, Pixels
 from ..weights.tensors import from_tensors, tensor_slots
-from .factors import Factor, parse_factors
-from .recipe import Recipe
-from .settings import keywords
 from .step import Optimizer, TrainState
 
 
-def first_state(
+def init_train_state(
     recipe: Recipe,
     info: DataInfo,
     image_size: tuple[int, int],
@@ -29,11 +29,11 @@ def first_state(
     given: dict[str, Array],
     key: Key,
 ) -> tuple[TrainState, Key]:
-    """The recipe's model for these data and what the optimiser keeps of it; and the key of all steps.
+    """The recipe's model for these data and what the optimizer keeps of it; and the key of all steps.
 
     **Arguments:**
 
-    - `moments`: mean and deviation that images are normalised by.
+    - `moments`: mean and deviation that images are normalized by.
     - `pixels`: the first `init_images` training images.
     - `given`: weights in the place of random ones, by the names of their tensors.
     - `key`: the run's.
@@ -47,7 +47,7 @@ def first_state(
         in_channels=info.channels,
         image_size=image_size,
         key=init_key,
-        **keywords("architecture", recipe.architecture),
+        **parse_arguments("architecture", recipe.architecture),
     )
     if given:
         # All that is drawn and not given is the head.

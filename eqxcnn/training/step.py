@@ -13,12 +13,12 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PyTree, UInt8
 
 from .. import manual
-from ..augment import Mix, VisitAugment, partners
-from ..forward import forward, normalize
-from ..types import BatchLogits, Classifier, Image, Images, Key, Labels, Pixels, Visit
-from .average import Average
-from .lookahead import Lookahead, Weights
-from .losses import Loss, MixedLabels, Targets
+from ..augment import ContextAugment, Mix, partners
+from ..forward_pass import forward, normalize
+from ..optim.average import Average
+from ..optim.lookahead import Lookahead, Weights
+from ..optim.losses import Loss, MixedLabels, Targets
+from ..types import AugmentContext, BatchLogits, Classifier, Image, Images, Key, Labels, Pixels
 
 #: `(model, state, images, targets, key) -> ((loss, (state, logits)), gradients)`, the loss being the batch's mean.
 ValueAndGrad: TypeAlias = Callable[
@@ -38,7 +38,7 @@ class Setup(eqx.Module):
 
     value_and_grad: ValueAndGrad = eqx.field(static=True)
     optimizer: Optimizer = eqx.field(static=True)
-    augment: VisitAugment | None = eqx.field(static=True)
+    augment: ContextAugment | None = eqx.field(static=True)
     lookahead: Lookahead | None = eqx.field(static=True)
     steps_per_epoch: int = eqx.field(static=True)
     key: Key
@@ -149,7 +149,7 @@ def _cast(tree: PyTree, dtype: DTypeLike) -> Any:
 
 
 def train_step(setup: Setup, train: TrainState, batch: Batch) -> TrainState:
-    """One step: take the batch, augment, normalise, forward, backward, update, sum the metrics.
+    """One step: take the batch, augment, normalize, forward, backward, update, sum the metrics.
 
     All randomness is a function of `(setup.key, train.step)` and an image's row, so that a resumed run needs no
     generator's state.
@@ -189,7 +189,7 @@ def _chosen(which: Bool[Array, ""], one: TrainState, other: PyTree) -> TrainStat
 def _updates(
     optimizer: Optimizer, gradients: PyTree, opt_state: PyTree, params: PyTree, loss: Float[Array, ""]
 ) -> tuple[PyTree, PyTree]:
-    """The optimiser's updates and new state; one that looks at the loss (a plateau's) is told it."""
+    """The optimizer's updates and new state; one that looks at the loss (a plateau's) is told it."""
     if isinstance(optimizer, optax.GradientTransformationExtraArgs):
         return optimizer.update(gradients, opt_state, params, value=loss)
     return optimizer.update(gradients, opt_state, params)
@@ -210,7 +210,7 @@ def train_steps(setup: Setup, train: TrainState, batches: Batch) -> TrainState:
 
 
 def model_input(setup: Setup, batch: Batch, step: Int[Array, ""], key: Key) -> tuple[Images, Targets]:
-    """A batch as the model sees it: `[b h w c]` taken, augmented and mixed under `key`, normalised; and its labels."""
+    """A batch as the model sees it: `[b h w c]` taken, augmented and mixed under `key`, normalized; and its labels."""
     pixels, labels, rows = batch if isinstance(batch, tuple) else _take(setup.data, batch)
     images = _augmented(setup, pixels, rows, step, key)
     if setup.mix is None:
@@ -238,6 +238,6 @@ def _augmented(setup: Setup, pixels: Pixels, rows: Int[Array, " b"], step: Int[A
     of_rows, epoch = jax.random.fold_in(setup.key, jnp.uint32(2**32 - 1)), step // setup.steps_per_epoch
 
     def changed(image: Image, key: Key, row: Int[Array, ""]) -> Image:
-        return augment(image, key, Visit(jax.random.fold_in(of_rows, row), epoch))
+        return augment(image, key, AugmentContext(jax.random.fold_in(of_rows, row), epoch))
 
     return jax.vmap(changed)(pixels.astype(jnp.float32) / 255, jax.random.split(key, pixels.shape[0]), rows)

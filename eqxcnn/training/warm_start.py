@@ -11,13 +11,13 @@ import numpy as np
 from .. import inference, registry
 from ..data import DataInfo
 from ..errors import InputError
+from ..recipe.recipe import Recipe
+from ..recipe.settings import parse_arguments
 from ..weights import to_tensors
 from ..weights.fit import fitted
 from ..weights.published import PUBLISHED, published_tensors
 from ..weights.tensors import shapes
-from ..weights.torch import read_torch, to_ours_but_head
-from .recipe import Recipe
-from .settings import keywords
+from ..weights.torch import convert_from_torch_except_head, read_torch
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def warm_start(recipe: Recipe, info: DataInfo, image_size: tuple[int, int]) -> W
     """
     if not recipe.pretrained and recipe.init_from is None:
         return None
-    arguments: dict[str, Any] = {"image_size": image_size, **keywords("architecture", recipe.architecture)}
+    arguments: dict[str, Any] = {"image_size": image_size, **parse_arguments("architecture", recipe.architecture)}
     made_for = {"num_classes": len(info.class_names), "in_channels": info.channels, **arguments}
     places = shapes(*eqx.filter_eval_shape(registry.build, recipe.model, **made_for, key=jax.random.key(0)))
     if recipe.pretrained:
@@ -62,5 +62,5 @@ def _of_path(recipe: Recipe, path: Path, places: dict[str, tuple[int, ...]]) -> 
         return WarmStart(fitted(to_tensors(there.model, there.state), places, origin), (mean, std))
     tensors = read_torch(path)
     if set(tensors) != set(places):
-        return WarmStart(to_ours_but_head(recipe.model, places, tensors))
+        return WarmStart(convert_from_torch_except_head(recipe.model, places, tensors))
     return WarmStart(fitted(tensors, places, origin))

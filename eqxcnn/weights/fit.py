@@ -14,7 +14,7 @@ def fitted(
     """The tensors for a model's places, but for the head's where that is of other classes.
 
     With other channels the stem's kernels are summed over the channels (for one), or repeated and scaled: what they
-    answer to a grey image stays.
+    answer to a gray image stays.
 
     **Arguments:**
 

@@ -18,7 +18,7 @@ from .files import load_safetensors
 from .fit import fitted
 from .names import names_of
 from .tensors import from_tensors, shapes, to_tensors
-from .torch import to_ours
+from .torch import convert_from_torch
 
 _FILE = "model.safetensors"
 
@@ -117,7 +117,7 @@ def build_published(
     """A model with published weights; arguments and errors are those of `zoo.create_model` with `pretrained=True`.
 
     With another `num_classes` than published the head keeps its random weights. With other `in_channels` the stem's
-    kernels are summed over the channels (for one), or repeated and scaled: what they answer to a grey image stays.
+    kernels are summed over the channels (for one), or repeated and scaled: what they answer to a gray image stays.
     """
     there = published_tensors(name, **arguments)
     model, state = build(name, num_classes=num_classes, in_channels=in_channels, **arguments, key=key)
@@ -133,7 +133,7 @@ def published_tensors(name: str, **arguments: Any) -> dict[str, np.ndarray]:
     published = _published(name)
     model, state = eqx.filter_eval_shape(build, name, **arguments, key=jax.random.key(0))
     tensors = load_safetensors(_checked(_fetch(name, published), published))
-    return to_ours(name, names_of(family(name)).as_timm(), shapes(model, state), tensors)
+    return convert_from_torch(name, names_of(family(name)).as_timm(), shapes(model, state), tensors)
 
 
 def _published(name: str) -> Published:

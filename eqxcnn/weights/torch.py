@@ -40,7 +40,7 @@ def from_torch(name: str, source: Mapping[str, Any] | str | Path, **arguments: A
     """
     model, state = eqx.filter_eval_shape(build, name, **arguments, key=jax.random.key(0))
     names = names_of(family(name))
-    return from_tensors(model, state, to_ours(name, names, shapes(model, state), read_torch(source)))
+    return from_tensors(model, state, convert_from_torch(name, names, shapes(model, state), read_torch(source)))
 
 
 def to_torch(name: str, model: PyTree, state: eqx.nn.State) -> dict[str, np.ndarray]:
@@ -70,20 +70,20 @@ def read_torch(source: Mapping[str, Any] | str | Path) -> dict[str, np.ndarray]:
     return {name: _as_numpy(name, tensor) for name, tensor in tensors.items()}
 
 
-def to_ours_but_head(
+def convert_from_torch_except_head(
     name: str, places: Mapping[str, tuple[int, ...]], tensors: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """`to_ours` by torchvision's names, without the head where it is of other classes than torch's."""
+    """`convert_from_torch` by torchvision's names, without the head where it is of other classes than torch's."""
     names = names_of(family(name))
     head = {ours: names.torch_name(ours) for ours in places if ours.startswith("head.")}
     both = [(ours, theirs) for ours, theirs in head.items() if theirs in tensors]
     if any(tensors[theirs].size != math.prod(places[ours]) for ours, theirs in both):
         places = {ours: shape for ours, shape in places.items() if ours not in head}
         tensors = {theirs: tensor for theirs, tensor in tensors.items() if theirs not in head.values()}
-    return to_ours(name, names, places, tensors)
+    return convert_from_torch(name, names, places, tensors)
 
 
-def to_ours(
+def convert_from_torch(
     name: str, names: Names, places: Mapping[str, tuple[int, ...]], tensors: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Our tensors for places of these shapes, taken from torch's.

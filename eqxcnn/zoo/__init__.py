@@ -13,7 +13,7 @@ from jaxtyping import jaxtyped
 
 from ..cost import count_parameters, multiply_adds
 from ..errors import InputError, nearest
-from ..forward import forward
+from ..forward_pass import forward
 from ..registry import build, families, family, variant
 from ..types import Classifier, Key, Variant
 from ..weights.published import build_published

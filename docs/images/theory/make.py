@@ -12,16 +12,16 @@ from matplotlib.patches import Rectangle
 from eqxcnn import manual
 
 HERE = Path(__file__).parent
-BLUE, ORANGE, GREY = "#bcd4f0", "#ffd09b", "#f2f2f2"
+BLUE, ORANGE, GRAY = "#bcd4f0", "#ffd09b", "#f2f2f2"
 SIZE, KERNEL, STRIDE, PADDING = (6, 6), 3, 2, 1
 
 
-def grid(axes: Axes, title: str, texts: np.ndarray, colours: np.ndarray) -> None:
-    """A map as squares with a text and a colour each."""
+def grid(axes: Axes, title: str, texts: np.ndarray, colors: np.ndarray) -> None:
+    """A map as squares with a text and a color each."""
     rows, columns = texts.shape
     for y in range(rows):
         for x in range(columns):
-            axes.add_patch(Rectangle((x, y), 1, 1, facecolor=colours[y, x], edgecolor="black", lw=0.8))
+            axes.add_patch(Rectangle((x, y), 1, 1, facecolor=colors[y, x], edgecolor="black", lw=0.8))
             axes.text(x + 0.5, y + 0.5, texts[y, x], ha="center", va="center", fontsize=9)
     axes.set(xlim=(-0.05, columns + 0.05), ylim=(rows + 0.05, -0.05), aspect="equal")
     axes.set_title(title, fontsize=10)
@@ -39,16 +39,16 @@ def strided() -> Figure:
     """Two pixels of a map, and the elements of `dy` that reach each."""
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[8, 4])
-    texts, colours = np.full((8, 8), "", object), np.full((8, 8), "white", object)
-    colours[[0, -1]] = colours[:, [0, -1]] = GREY
-    dy_texts, dy_colours = np.full((3, 3), "", object), np.full((3, 3), "white", object)
-    for pixel, colour in (((3, 3), BLUE), ((4, 0), ORANGE)):
+    texts, colors = np.full((8, 8), "", object), np.full((8, 8), "white", object)
+    colors[[0, -1]] = colors[:, [0, -1]] = GRAY
+    dy_texts, dy_colors = np.full((3, 3), "", object), np.full((3, 3), "white", object)
+    for pixel, color in (((3, 3), BLUE), ((4, 0), ORANGE)):
         y, x = (each + PADDING for each in pixel)
-        texts[y, x], colours[y, x] = f"{pixel[0]},{pixel[1]}", colour
+        texts[y, x], colors[y, x] = f"{pixel[0]},{pixel[1]}", color
         for (i, j), (u, v) in reaching(pixel).items():
-            dy_texts[i, j], dy_colours[i, j] = f"$\\bar y_{{{i}{j}}}$\n$w_{{{u}{v}}}$", colour
-    grid(left, "x, 6 x 6, and one pixel of padding", texts, colours)
-    grid(right, "gradient by y, 3 x 3", dy_texts, dy_colours)
+            dy_texts[i, j], dy_colors[i, j] = f"$\\bar y_{{{i}{j}}}$\n$w_{{{u}{v}}}$", color
+    grid(left, "x, 6 x 6, and one pixel of padding", texts, colors)
+    grid(right, "gradient by y, 3 x 3", dy_texts, dy_colors)
     return figure
 
 

@@ -1,0 +1,1 @@
+"""Blocks that several families share, made of the plain layers."""

@@ -1,0 +1,1 @@
+"""Fast forms, on a CPU, of the operations that the plain layers do."""

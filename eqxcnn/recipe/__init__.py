@@ -1,0 +1,6 @@
+"""A recipe: everything that decides a training run, read from YAML, the command line or Python, and checked."""
+
+from .files import list_recipes, load_recipe
+from .recipe import Recipe
+
+__all__ = ["Recipe", "list_recipes", "load_recipe"]

@@ -1,0 +1,1 @@
+"""How programs run on this machine: compilation, memory, traces, signals."""

@@ -1,0 +1,176 @@
+import random
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from eqxcnn.augment import random_crop, random_flip_horizontal, random_flip_vertical, random_resized_crop, random_rot90
+from eqxcnn.augment.geometry import random_box, resized_crop
+from eqxcnn.errors import InputError
+
+KEYS = jax.random.split(jax.random.key(0), 400)
+
+
+def grid(*rows):
+    return jnp.array(rows, jnp.float32)[:, :, None]
+
+
+def noise(height, width, channels=3):
+    return jnp.asarray(np.random.default_rng(0).random((height, width, channels), np.float32))
+
+
+def over_keys(augment, image):
+    """The image as each of `KEYS` changes it, `[keys h w c]`."""
+    return np.asarray(jax.jit(jax.vmap(augment, in_axes=(None, 0)))(image, KEYS))
+
+
+@pytest.mark.parametrize(
+    ("factory", "expected"),
+    [(random_flip_horizontal, [[3, 2, 1], [6, 5, 4]]), (random_flip_vertical, [[4, 5, 6], [1, 2, 3]])],
+)
+def test_flip(factory, expected):
+    image = grid([1, 2, 3], [4, 5, 6])
+    flip = jax.jit(factory(p=1.0))
+    assert jnp.array_equal(flip(image, KEYS[0]), grid(*expected))
+    assert jnp.array_equal(flip(flip(image, KEYS[0]), KEYS[1]), image)
+    assert jnp.array_equal(jax.jit(factory(p=0.0))(image, KEYS[0]), image)
+
+
+@pytest.mark.parametrize("factory", [random_flip_horizontal, random_flip_vertical])
+@pytest.mark.parametrize("p", [0.5, 0.2])
+def test_flip_happens_with_probability_p(factory, p):
+    flipped = over_keys(factory(p=p), grid([1, 2], [3, 4]))[:, 0, 0, 0] != 1
+    # Four standard deviations of the mean of 400 draws.
+    assert abs(flipped.mean() - p) < 4 * (p * (1 - p) / 400) ** 0.5
+
+
+def test_flips_refuse_what_is_no_probability():
+    with pytest.raises(InputError, match=r"`p` \(=1.5\)"):
+        random_flip_horizontal(p=1.5)
+
+
+def test_rot90_gives_all_four_turns_and_four_times_the_same_is_none():
+    image = noise(5, 5)
+    turned = over_keys(random_rot90(), image)
+    which = [next(k for k in range(4) if np.array_equal(each, np.rot90(image, k))) for each in turned]
+    assert min(np.bincount(which, minlength=4)) > 100 - 4 * 75**0.5
+    rot90 = jax.jit(jax.vmap(random_rot90()))
+    again = jnp.broadcast_to(image, (8, *image.shape))
+    for _ in range(4):
+        again = rot90(again, KEYS[:8])
+    assert (again == image).all()
+
+
+def test_rot90_refuses_images_that_are_not_square():
+    with pytest.raises(InputError, match="square images, not 4 x 6"):
+        jax.jit(random_rot90())(jnp.zeros((4, 6, 3)), KEYS[0])
+
+
+@pytest.mark.parametrize("mode", ["constant", "reflect", "edge"])
+def test_crop_gives_every_window_of_the_padded_image(mode):
+    image = noise(4, 3)
+    padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), mode)
+    windows = [padded[top : top + 4, left : left + 3] for top in range(3) for left in range(3)]
+    crops = over_keys(random_crop(1, mode), image)
+    which = [next(i for i, window in enumerate(windows) if np.array_equal(crop, window)) for crop in crops]
+    assert min(np.bincount(which, minlength=9)) > 400 / 9 - 4 * (400 / 9) ** 0.5
+
+
+def test_crop_refuses_bad_arguments():
+    with pytest.raises(InputError, match=r"`padding` \(=-1\)"):
+        random_crop(-1)
+    with pytest.raises(InputError, match=r"`mode` \(='mirror'\).*'reflect'"):
+        random_crop(1, "mirror")
+    with pytest.raises(InputError, match=r"`padding` \(=3\) must be less than.*\(4, 3\)"):
+        random_crop(3, "reflect")(jnp.zeros((4, 3, 1)), KEYS[0])
+
+
+# The last two reach over the border by their half pixel and lie between pixels.
+BOXES = [(0, 0, 24, 32), (3, 5, 12, 16), (0, 0, 1, 1), (20, 29, 4, 3), (2, 0, 20, 32), (0.5, 1.25, 9.75, 30.5)]
+
+
+@pytest.mark.parametrize("box", BOXES)
+def test_resized_crop_is_that_of_pil(box):
+    resize = jax.jit(resized_crop)
+    top, left, height, width = box
+    edges = (left, top, left + width, top + height)
+    image = np.asarray(noise(24, 32))
+    ours = resize(image, jnp.array(box, jnp.float32))
+    for channel in range(3):
+        pil = Image.fromarray(image[:, :, channel]).resize((32, 24), Image.Resampling.BILINEAR, box=edges)
+        np.testing.assert_allclose(ours[:, :, channel], np.asarray(pil), atol=2e-5)
+
+    pixels = np.round(image * 255).astype(np.uint8)
+    ours = resize(pixels.astype(np.float32) / 255, jnp.array(box, jnp.float32))
+    pil = Image.fromarray(pixels).resize((32, 24), Image.Resampling.BILINEAR, box=edges)
+    # PIL rounds to whole levels twice, once an axis.
+    np.testing.assert_allclose(ours * 255, np.asarray(pil), atol=1.01)
+
+
+def test_resized_crop_by_hand():
+    # New centers lie at 1.25, 1.75, 2.25 and 2.75 pixels from the left, old ones at .5, 1.5, 2.5 and 3.5.
+    row = jax.jit(resized_crop)(grid([0, 8, 16, 0]), jnp.array([0, 1, 1, 2]))
+    assert jnp.array_equal(row, grid([6, 10, 14, 12]))
+
+
+def boxes(height, width, scale, ratio):
+    draw = jax.vmap(lambda key: random_box(key, height, width, scale, ratio))
+    return np.asarray(jax.jit(draw)(jax.random.split(jax.random.key(1), 4000)))
+
+
+def torchvision_box(rng, height, width, scale, ratio):
+    """The definition of torchvision's `RandomResizedCrop`, for boxes that one of the ten tries finds."""
+    for _ in range(10):
+        area = height * width * rng.uniform(*scale)
+        aspect = np.exp(rng.uniform(*np.log(ratio)))
+        w, h = round((area * aspect) ** 0.5), round((area / aspect) ** 0.5)
+        if 0 < w <= width and 0 < h <= height:
+            return rng.randint(0, height - h), rng.randint(0, width - w), h, w
+    raise AssertionError
+
+
+def test_boxes_are_drawn_as_torchvision_draws_them():
+    height, width = 24, 40
+    rng = random.Random(0)
+    theirs = np.array([torchvision_box(rng, height, width, (0.08, 1), (3 / 4, 4 / 3)) for _ in range(4000)])
+    ours = boxes(height, width, (0.08, 1), (3 / 4, 4 / 3))
+    error = (ours.var(0) / 4000 + theirs.var(0) / 4000) ** 0.5
+    assert (abs(ours.mean(0) - theirs.mean(0)) < 4 * error).all()
+    assert (abs(ours.std(0) - theirs.std(0)) < 4 * error).all()
+
+
+def test_boxes_keep_their_bounds():
+    top, left, height, width = boxes(64, 48, (0.3, 0.6), (0.5, 0.8)).T
+    assert (top >= 0).all()
+    assert (left >= 0).all()
+    assert (top + height <= 64).all()
+    assert (left + width <= 48).all()
+    # Half a pixel of rounding a side.
+    assert (height * width >= 0.3 * 64 * 48 - (height + width) / 2).all()
+    assert (height * width <= 0.6 * 64 * 48 + (height + width) / 2).all()
+    assert ((width + 0.5) / (height - 0.5) >= 0.5).all()
+    assert ((width - 0.5) / (height + 0.5) <= 0.8).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "ratio", "expected"),
+    [((8, 32), (3 / 4, 4 / 3), (0, 10, 8, 11)), ((32, 8), (3 / 4, 4 / 3), (10, 0, 11, 8))],
+)
+def test_the_middle_is_taken_when_no_box_fits(size, ratio, expected):
+    assert (boxes(*size, (1, 1), ratio) == expected).all()
+
+
+def test_random_resized_crop_cuts_where_the_box_lies():
+    # A quarter of a 2 x 2 image is one pixel; towards the image's middle its neighbor shows through by a quarter.
+    corners = over_keys(random_resized_crop((0.25, 0.25), (1, 1)), grid([0, 8], [16, 24]))
+    expected = [[[0, 2], [4, 6]], [[6, 8], [10, 12]], [[12, 14], [16, 18]], [[18, 20], [22, 24]]]
+    assert np.unique(corners[..., 0], axis=0).tolist() == expected
+
+
+def test_random_resized_crop_refuses_bad_arguments():
+    with pytest.raises(InputError, match=r"`scale` \(=\(0.8, 1.2\)\)"):
+        random_resized_crop(scale=(0.8, 1.2))
+    with pytest.raises(InputError, match=r"`ratio` \(=\(2, 1\)\)"):
+        random_resized_crop(ratio=(2, 1))

@@ -1,0 +1,165 @@
+"""Every kind of image file comes out as the pixels it stands for; a file that cannot be read says so."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eqxcnn.data import decode_image
+from eqxcnn.data.decode import read_header
+from eqxcnn.errors import InputError
+
+
+def encoded(image, kind="PNG", **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def one_pixel(mode, value) -> Image.Image:
+    return Image.new(mode, (1, 1), value)
+
+
+def palette(index, **options) -> bytes:
+    image = Image.new("P", (1, 1), index)
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    return encoded(image, **options)
+
+
+def gray16(value) -> Image.Image:
+    return Image.fromarray(np.array([[value]], np.uint16))
+
+
+@pytest.mark.parametrize(
+    ("file", "gray", "rgb"),
+    [
+        (encoded(one_pixel("1", 1)), 255, (255, 255, 255)),
+        (encoded(one_pixel("1", 0)), 0, (0, 0, 0)),
+        (encoded(one_pixel("L", 77)), 77, (77, 77, 77)),
+        # ITU-R 601 luma: 0.299 * 200 + 0.587 * 100 + 0.114 * 50 = 124.2.
+        (encoded(one_pixel("RGB", (200, 100, 50))), 124, (200, 100, 50)),
+        (palette(1), 124, (200, 100, 50)),
+        (palette(1, transparency=1), 255, (255, 255, 255)),
+        (palette(1, transparency=0), 124, (200, 100, 50)),
+        # Over white: 100 * 51/255 + 255 * 204/255 = 224.
+        (encoded(one_pixel("LA", (100, 51))), 224, (224, 224, 224)),
+        (encoded(one_pixel("RGBA", (200, 100, 50, 0))), 255, (255, 255, 255)),
+        (encoded(one_pixel("RGBA", (200, 100, 50, 255))), 124, (200, 100, 50)),
+        (encoded(one_pixel("RGBA", (0, 100, 200, 51))), 220, (204, 224, 244)),
+        (encoded(one_pixel("RGB", (1, 2, 3)), transparency=(1, 2, 3)), 255, (255, 255, 255)),
+        (encoded(one_pixel("CMYK", (0, 0, 0, 0)), "TIFF"), 255, (255, 255, 255)),
+        (encoded(one_pixel("CMYK", (255, 0, 0, 0)), "TIFF"), 179, (0, 255, 255)),
+        # 16-bit: 65535 is white, 257 * 128 is 128; nothing is clipped.
+        (encoded(gray16(65535)), 255, (255, 255, 255)),
+        (encoded(gray16(257 * 128)), 128, (128, 128, 128)),
+        (encoded(gray16(200)), 1, (1, 1, 1)),
+        (encoded(gray16(65535), "TIFF"), 255, (255, 255, 255)),
+        (encoded(one_pixel("I", 257 * 90), "TIFF"), 90, (90, 90, 90)),
+        (encoded(one_pixel("I", 90), "TIFF"), 90, (90, 90, 90)),
+        (encoded(one_pixel("F", 0.2), "TIFF"), 51, (51, 51, 51)),
+        (encoded(one_pixel("F", 51.2), "TIFF"), 51, (51, 51, 51)),
+    ],
+)
+def test_every_mode_gives_the_color_it_stands_for(file, gray, rgb):
+    assert decode_image(file, None, 1).tolist() == [[[gray]]]
+    assert decode_image(file, None, 3).tolist() == [[list(rgb)]]
+
+
+def test_gray_alpha_and_16_bit_are_seen_as_gray():
+    for image in (one_pixel("1", 1), one_pixel("L", 7), one_pixel("LA", (7, 9)), gray16(9)):
+        assert read_header(encoded(image)) == ((1, 1), True)
+    assert read_header(encoded(Image.new("RGB", (3, 2)))) == ((2, 3), False)
+    assert read_header(b"") is None
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_exif_orientation_is_undone(kind):
+    # 6: the camera was held so that the picture must be turned 90 degrees clockwise to stand upright.
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = np.zeros((16, 32, 3), np.uint8)
+    pixels[:, :16] = 255
+    options = {} if kind in ("PNG", "TIFF") else {"quality": 100}
+    file = encoded(Image.fromarray(pixels), kind, exif=exif, **options)
+    upright = decode_image(file, None, 1)[..., 0].astype(int)
+    assert upright.shape == (32, 16)
+    assert upright[:16].min() > 250
+    assert upright[16:].max() < 5
+    assert read_header(file) == ((32, 16), False)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_all_eight_orientations_end_in_the_same_picture(orientation):
+    upright = np.arange(6, dtype=np.uint8).reshape(2, 3) * 40
+    # What a camera stores for each value (EXIF 2.3, table of tag 274), as numpy turns.
+    stored = {
+        1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1],
+        5: upright.T, 6: np.rot90(upright), 7: np.rot90(upright, 2).T, 8: np.rot90(upright, -1),
+    }[orientation]  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = encoded(Image.fromarray(np.ascontiguousarray(stored)), exif=exif)
+    assert decode_image(file, None, 1)[..., 0].tolist() == upright.tolist()
+
+
+def test_resize_is_antialiased_and_uncropped():
+    # Columns 0 and 255 by turns: without antialiasing a quarter of the width keeps single columns.
+    stripes = np.tile(np.array([0, 255], np.uint8), (8, 32))
+    small = decode_image(encoded(Image.fromarray(stripes)), (8, 16), 1)
+    assert small.shape == (8, 16, 1)
+    assert np.abs(small[:, 1:-1].astype(int) - 127).max() <= 1
+    # A triangle as wide as two new pixels: over the left one 22.5 parts of 0 and 3.75 of 100, of 26.25 in all.
+    left_to_right = np.repeat(np.array([[0, 100, 200]], np.uint8), 30, axis=1)
+    assert decode_image(encoded(Image.fromarray(left_to_right)), (1, 3), 1)[0, :, 0].tolist() == [14, 100, 186]
+
+
+def test_sources_are_bytes_paths_and_images(tmp_path):
+    image = Image.new("RGB", (4, 2), (9, 8, 7))
+    image.save(tmp_path / "x.png")
+    expected = np.full((2, 4, 3), (9, 8, 7), np.uint8)
+    for source in (image, tmp_path / "x.png", str(tmp_path / "x.png"), (tmp_path / "x.png").read_bytes()):
+        out = decode_image(source, (2, 4), 3)
+        assert out.dtype == np.uint8
+        np.testing.assert_array_equal(out, expected)
+        out[:] = 0  # The caller's own copy.
+    assert image.getpixel((0, 0)) == (9, 8, 7)
+
+
+def test_first_frame_of_an_animation():
+    frames = [Image.new("L", (2, 2), value) for value in (50, 200)]
+    file = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert decode_image(file, None, 1).ravel().tolist() == [50] * 4
+
+
+@pytest.mark.parametrize(
+    ("file", "reason"),
+    [
+        (b"", "not that of an image"),
+        (b"hello, I am a text", "not that of an image"),
+        (encoded(Image.effect_noise((64, 64), 50))[:900], "truncated"),
+        (encoded(Image.effect_noise((64, 64), 50), "JPEG")[:900], "truncated"),
+        (encoded(one_pixel("I", 70000), "TIFF"), "not within 0 to 65535"),
+        (encoded(one_pixel("I", -1), "TIFF"), "not within 0 to 255"),
+        (encoded(one_pixel("F", float("nan")), "TIFF"), "not within 0 to 255"),
+    ],
+)
+def test_unreadable_is_one_sentence(file, reason):
+    with pytest.raises(InputError, match=reason) as caught:
+        decode_image(file, (8, 8), 3)
+    assert "\n" not in str(caught.value)
+    assert "object at" not in str(caught.value)
+    assert caught.value.__cause__ is not None
+
+
+def test_missing_file_and_wrong_channels(tmp_path):
+    with pytest.raises(InputError, match=r"none\.png` cannot be read as an image: there is no such file"):
+        decode_image(tmp_path / "none.png", None, 3)
+    with pytest.raises(InputError, match=r"`channels` \(=2\)"):
+        decode_image(one_pixel("L", 1), None, 2)
+
+
+def test_decompression_bomb_is_refused(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(InputError, match="decompression bomb"):
+        decode_image(encoded(Image.new("L", (64, 64))), None, 1)

@@ -1,0 +1,448 @@
+"""Tables, folders and Hub ids open as splits, columns and classes, or are refused in one sentence."""
+
+import http.server
+import shutil
+import socket
+import threading
+from pathlib import Path
+
+import datasets
+import huggingface_hub
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from eqxcnn import hub
+from eqxcnn.data import SOURCES, load, open_source
+from eqxcnn.data.sources import find_source
+from eqxcnn.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path, monkeypatch):
+    """No test reads or writes the caches of whoever runs it."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hub")
+    monkeypatch.setenv("EQXCNN_CACHE", str(tmp_path / "cache"))
+
+
+def draw(path: Path, value: int, size=(6, 4)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", size, value).save(path, "PNG")
+
+
+def classes(folder: Path, names="ab", each=5, start=0) -> Path:
+    """`each` gray images in one folder a class; every image has a value of its own."""
+    for number, name in enumerate(names):
+        for index in range(each):
+            draw(folder / name / f"{index}.png", start + 50 * number + index)
+    return folder
+
+
+def rows(labels, feature=None) -> datasets.Dataset:
+    images = [np.full((4, 6), 10 * index, np.uint8) for index in range(len(labels))]
+    table = datasets.Dataset.from_dict({"image": images}, features=datasets.Features(image=datasets.Image()))
+    column = datasets.Dataset.from_dict({"label": labels})
+    table = datasets.concatenate_datasets([table, column], axis=1)
+    return table.cast_column("label", feature) if feature else table
+
+
+def values(split) -> list[int]:
+    return split.images[:, 0, 0, 0].tolist()
+
+
+# --- the table and what a name stands for ---
+
+
+def test_digits_need_no_network():
+    opened = open_source("digits")
+    assert opened.info.class_names == tuple("0123456789")
+    assert opened.info.channels == 1
+    assert opened.info.image_size is None
+    assert opened.info.splits == {"train": 1797}
+    train, test = opened.decode("train"), opened.decode("test", image_size=(16, 12), channels=3)
+    assert train.images.shape == (1438, 8, 8, 1)
+    assert test.images.shape == (359, 16, 12, 3)
+    assert (train.images.min(), train.images.max()) == (0, 255)
+    # The set's first image, a zero: 0, 0, 5, 13, 9, 1, 0, 0 of 16 in its first row.
+    from sklearn.datasets import load_digits
+
+    first = np.flatnonzero((train.images[..., 0] == np.rint(load_digits().images[0] * 255 / 16)).all((1, 2)))
+    assert first.tolist() == [0]
+    assert train.images[0, 0, :, 0].tolist() == [0, 0, 80, 207, 143, 16, 0, 0]
+    assert train.labels[0] == 0
+    assert np.bincount(test.labels).tolist() == [36, 36, 35, 37, 36, 36, 36, 36, 35, 36]
+
+
+def test_table_names_hub_repositories():
+    for name, source in SOURCES.items():
+        assert (source.hub is None) == (name == "digits")
+        assert source.hub is None or find_source(source.hub)[1].hub == source.hub
+        assert source.url is None or source.url.startswith("https://huggingface.co/datasets/")
+    assert find_source("mnist") == ("mnist", SOURCES["mnist"])
+    assert find_source("org/my-set:small")[1].config == "small"
+    assert find_source("org/my-set")[0] == "my-set"
+
+
+def test_a_folder_beats_a_hub_id_and_the_table_beats_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "org" / "set").mkdir(parents=True)
+    (tmp_path / "mnist").mkdir()
+    assert find_source("org/set")[1].folder == tmp_path / "org" / "set"
+    assert find_source("mnist")[1].hub == "ylecun/mnist"
+    assert find_source("./mnist")[1].folder == tmp_path / "mnist"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mnsit", "did you mean `mnist`"),
+        ("no_such_thing", "known: .*`digits`"),
+        ("./none", "no folder `./none`"),
+        ("/no/such/folder", "no folder `/no/such/folder`"),
+        ("", "no folder ``"),
+        ("a/b/c", "no folder `a/b/c`"),
+    ],
+)
+def test_unknown_names_are_refused(name, message):
+    with pytest.raises(InputError, match=message):
+        open_source(name)
+
+
+def test_a_file_is_refused(tmp_path):
+    draw(tmp_path / "x.png", 1)
+    with pytest.raises(InputError, match="is a file: give the folder"):
+        open_source(str(tmp_path / "x.png"))
+
+
+# --- folders ---
+
+
+def test_class_folders_without_splits(tmp_path):
+    opened = open_source(str(classes(tmp_path / "pets", each=10)))
+    assert opened.info.name == "pets"
+    assert opened.info.class_names == ("a", "b")
+    assert (opened.info.image_size, opened.info.channels) == ((4, 6), 1)
+    assert (opened.info.splits, opened.info.test_split) == ({"train": 20}, None)
+    train, test = opened.decode("train"), opened.decode("test")
+    assert (len(train.labels), len(test.labels)) == (16, 4)
+    assert np.bincount(test.labels).tolist() == [2, 2]
+    assert sorted(values(train) + values(test)) == [*range(10), *range(50, 60)]
+    assert all((value >= 50) == label for value, label in zip(values(test), test.labels, strict=True))
+
+
+@pytest.mark.parametrize("test_name", ["test", "val", "validation", "valid"])
+def test_class_folders_with_splits(tmp_path, test_name):
+    classes(tmp_path / "train")
+    classes(tmp_path / test_name, each=2, start=10)
+    train, test = (load(str(tmp_path), split) for split in ("train", "test"))
+    assert sorted(values(train)) == [0, 1, 2, 3, 4, 50, 51, 52, 53, 54]
+    assert sorted(values(test)) == [10, 11, 60, 61]
+    assert train.class_names == test.class_names == ("a", "b")
+
+
+def test_a_validation_split_is_not_needed_beside_a_test_split(tmp_path):
+    three = {name: rows([0, 1] * (2 + place)) for place, name in enumerate(("validation", "train", "test"))}
+    datasets.DatasetDict(three).save_to_disk(tmp_path / "set")
+    opened = open_source(str(tmp_path / "set"))
+    assert opened.info.splits == {"validation": 4, "train": 6, "test": 8}
+    assert (len(opened.decode("train").labels), len(opened.decode("test").labels)) == (6, 8)
+
+
+def test_words_in_paths_are_not_taken_for_splits(tmp_path):
+    # `datasets` alone would make a training split of the class `train`, and drop all the rest.
+    folder = classes(tmp_path / "vehicles", names=("car", "train"))
+    draw(folder / "car" / "test_1.png", 99)
+    info = open_source(str(folder)).info
+    assert info.class_names == ("car", "train")
+    assert info.splits == {"train": 11}
+
+
+def test_unlabeled_test_images_are_left_alone(tmp_path):
+    classes(tmp_path / "train")
+    draw(tmp_path / "test" / "1.png", 1)
+    assert open_source(str(tmp_path)).info.splits == {"train": 10}
+
+
+def test_odd_files_and_names_in_class_folders(tmp_path):
+    folder = classes(tmp_path / "my [set] *", names=("a", "b [c]"))
+    shutil.copy(folder / "a" / "0.png", folder / "a" / "UPPER.PNG")
+    for name in (".DS_Store", "._0.png", "notes.txt"):
+        (folder / "a" / name).write_bytes(b"no image")
+    (folder / ".git").mkdir()
+    shutil.copy(folder / "a" / "0.png", folder / ".git" / "x.png")
+    (folder / "empty").mkdir()
+    (folder / "labels.csv").write_text("a,b\n1,2\n")
+    (folder / "README.md").write_text("# My pictures\n")
+    info = open_source(str(folder)).info
+    assert info.class_names == ("a", "b [c]")
+    assert info.splits == {"train": 11}
+
+
+def test_a_class_folder_may_be_a_link(tmp_path):
+    # `datasets` alone passes over it.
+    folder = classes(tmp_path / "set")
+    (folder / "linked").symlink_to(classes(tmp_path / "elsewhere", names="z") / "z")
+    info = open_source(str(folder)).info
+    assert info.class_names == ("a", "b", "linked")
+    assert info.splits == {"train": 15}
+
+
+def test_parquet_with_splits(tmp_path):
+    feature = datasets.ClassLabel(names=["cat", "dog"])
+    for name, labels in {"train": [0, 1, 1], "test": [1, 0]}.items():
+        (tmp_path / "data").mkdir(exist_ok=True)
+        rows(labels, feature).to_parquet(tmp_path / "data" / f"{name}-00000-of-00001.parquet")
+    opened = open_source(str(tmp_path))
+    assert opened.info.class_names == ("cat", "dog")
+    assert (opened.info.splits, opened.info.test_split) == ({"train": 3, "test": 2}, "test")
+    train = opened.decode("train")
+    assert train.labels.tolist() == [0, 1, 1]
+    assert train.labels.dtype == np.int32
+    assert values(train) == [0, 10, 20]
+    assert opened.decode("test").labels.tolist() == [1, 0]
+
+
+def test_plain_parquet_of_bytes_and_names(tmp_path):
+    draw(tmp_path / "x.png", 7)
+    data = (tmp_path / "x.png").read_bytes()
+    (tmp_path / "set").mkdir()
+    table = pa.table({"id": list(range(8)), "image": [data] * 8, "label": ["dog", "cat"] * 4})
+    pq.write_table(table, tmp_path / "set" / "train.parquet")
+    train = load(str(tmp_path / "set"), "train")
+    assert train.class_names == ("cat", "dog")
+    assert values(train) == [7] * 6
+    assert np.bincount(train.labels).tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("with_splits", [True, False])
+def test_save_to_disk(tmp_path, with_splits):
+    train = rows([0, 1, 0, 1, 1, 0], datasets.ClassLabel(names=["x", "y"]))
+    if with_splits:
+        # Saved by someone who numbered the same names the other way round.
+        other = rows([1, 0], datasets.ClassLabel(names=["y", "x"]))
+        datasets.DatasetDict(train=train, test=other).save_to_disk(tmp_path / "saved")
+    else:
+        train.save_to_disk(tmp_path / "saved")
+    opened = open_source(str(tmp_path / "saved"))
+    assert opened.info.class_names == ("x", "y")
+    assert opened.info.splits == ({"train": 6, "test": 2} if with_splits else {"train": 6})
+    if with_splits:
+        assert opened.decode("train").labels.tolist() == [0, 1, 0, 1, 1, 0]
+        assert opened.decode("test").labels.tolist() == [0, 1]
+    else:
+        assert np.bincount(opened.decode("test").labels).tolist() == [1, 1]
+
+
+def test_single_split_of_another_name_and_missing_train(tmp_path):
+    both = rows([0, 1, 0, 1], datasets.ClassLabel(names=["x", "y"]))
+    datasets.DatasetDict(validation=both).save_to_disk(tmp_path / "one")
+    assert len(load(str(tmp_path / "one"), "train").labels) == 2
+    datasets.DatasetDict(validation=both, test=both).save_to_disk(tmp_path / "two")
+    with pytest.raises(InputError, match="no split `train` among its splits `validation`, `test`"):
+        open_source(str(tmp_path / "two"))
+
+
+def make_nothing(folder):
+    pass
+
+
+def make_one_class(folder):
+    classes(folder, names="a")
+
+
+def make_flat(folder):
+    draw(folder / "1.png", 1)
+
+
+def make_text(folder):
+    (folder / "1.txt").write_text("hello")
+
+
+def make_broken_parquet(folder):
+    (folder / "train.parquet").write_bytes(b"PAR1 and then nothing")
+
+
+def make_one_image_a_class(folder):
+    classes(folder, each=1)
+
+
+def make_all_unreadable(folder):
+    for name in ("a/1.png", "b/1.png"):
+        (folder / name).parent.mkdir()
+        (folder / name).write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (make_nothing, "holds no images or tables"),
+        (make_one_class, "at least two classes"),
+        (make_flat, "one folder of images a class"),
+        (make_text, "no image column among `text`"),
+        (make_broken_parquet, "cannot be opened: Parquet magic bytes"),
+        (make_one_image_a_class, "classes that have one row each"),
+        (make_all_unreadable, "not one of 2 rows looked at"),
+    ],
+)
+def test_unusable_folders_end_in_one_sentence(tmp_path, make, message):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    make(folder)
+    with pytest.raises(InputError, match=message) as caught:
+        open_source(str(folder))
+    assert "\n" not in str(caught.value)
+
+
+# --- columns and labels ---
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "numbers"),
+    [
+        ([10, 2, 10, 7], ("2", "7", "10"), [2, 0, 2, 1]),
+        (["dog", "cat", "dog", "ant"], ("ant", "cat", "dog"), [2, 1, 2, 0]),
+        ([True, False, True, True], ("False", "True"), [1, 0, 1, 1]),
+        ([3.0, None, 5.0, 3.0], ("3", "5"), [0, -1, 1, 0]),
+        ([3.0, float("nan"), 5.0, 3.0], ("3", "5"), [0, -1, 1, 0]),
+        ([4, -1, None, 6], ("4", "6"), [0, -1, -1, 1]),
+        (["x", "", None, "y"], ("x", "y"), [0, -1, -1, 1]),
+        ([-1, 1, 1, -1], ("-1", "1"), [0, 1, 1, 0]),
+    ],
+)
+def test_labels_of_every_kind(tmp_path, labels, names, numbers):
+    datasets.DatasetDict(train=rows(labels), test=rows(labels[:1])).save_to_disk(tmp_path / "set")
+    opened = open_source(str(tmp_path / "set"))
+    assert opened.info.class_names == names
+    assert opened._parts["train"].labels.tolist() == numbers
+
+
+def test_plain_numbers_are_numbered_over_all_splits(tmp_path):
+    datasets.DatasetDict(train=rows([1, 9, 9]), test=rows([5, 1])).save_to_disk(tmp_path / "set")
+    opened = open_source(str(tmp_path / "set"))
+    assert opened.info.class_names == ("1", "5", "9")
+    assert opened.decode("train").labels.tolist() == [0, 2, 2]
+    assert opened.decode("test").labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([1, 1, 1], "at least two classes; the rows' `label` has only `1`"),
+        ([None, -1, -1], "at least two classes; the rows' `label` has none"),
+        ([0.5, 1.0, 2.0], "must be whole numbers or names"),
+        (["p", "q", "r"], "`label` differs in every row"),
+    ],
+)
+def test_labels_that_are_no_classes(tmp_path, labels, message):
+    rows(labels).save_to_disk(tmp_path / "set")
+    with pytest.raises(InputError, match=message):
+        open_source(str(tmp_path / "set"))
+
+
+def test_choice_of_columns(tmp_path):
+    def saved(name, **columns):
+        table = rows([0, 1, 0, 1]).remove_columns("label")
+        for column, content in columns.items():
+            table = table.add_column(column, content)
+        table.save_to_disk(tmp_path / name)
+        return str(tmp_path / name)
+
+    fine, coarse = ["a", "b", "a", "b"], ["x", "x", "y", "y"]
+    two = saved("two", fine=fine, coarse=coarse)
+    with pytest.raises(InputError, match=r"`fine` and `coarse` can each be the label column: .*`label_column`"):
+        open_source(two)
+    assert open_source(two, label_column="coarse").info.class_names == ("x", "y")
+    with pytest.raises(InputError, match=r"`label_column` \(=`rough`\) must be one of the columns `image`, `fine`"):
+        open_source(two, label_column="rough")
+    # A usual name wins over the rest; a column that is told to hold classes wins over one that could.
+    assert open_source(saved("usual", caption=fine, Class=coarse)).info.class_names == ("x", "y")
+    told = datasets.load_from_disk(two).cast_column("coarse", datasets.ClassLabel(names=["y", "x"]))
+    told.save_to_disk(tmp_path / "told")
+    assert open_source(str(tmp_path / "told")).info.class_names == ("y", "x")
+    masks = datasets.load_from_disk(two).rename_column("coarse", "label")
+    masks = masks.rename_column("image", "picture1").add_column("mask", masks["fine"])
+    masks = datasets.concatenate_datasets([masks, rows([0] * 4).select_columns("image")], axis=1)
+    masks.save_to_disk(tmp_path / "masks")
+    assert open_source(str(tmp_path / "masks"))._image_column == "image"
+    assert open_source(str(tmp_path / "masks"), image_column="picture1")._image_column == "picture1"
+
+
+def test_sizes_and_channels_are_looked_up(tmp_path):
+    folder = classes(tmp_path / "set")
+    draw(folder / "a" / "wide.png", 3, size=(9, 4))
+    Image.new("RGB", (6, 4), (1, 2, 3)).save(folder / "b" / "color.png")
+    opened = open_source(str(folder))
+    assert (opened.info.image_size, opened.info.channels) == (None, 3)
+    with pytest.raises(InputError, match="differ in size: give an `image_size`"):
+        opened.decode("train")
+    assert opened.decode("train", image_size=(5, 3)).images.shape[1:] == (5, 3, 3)
+
+
+# --- the Hub ---
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    monkeypatch.setattr(hub, "why_unreachable", lambda: ConnectionError("no route"))
+
+
+@pytest.mark.usefixtures("offline")
+def test_hub_set_without_network_or_cache():
+    before = datasets.config.HF_HUB_OFFLINE
+    with pytest.raises(InputError, match=r"cannot be reached \(no route\).*`ylecun/mnist`.*--data FOLDER.*digits") as e:
+        open_source("mnist")
+    assert isinstance(e.value.__cause__, ConnectionError)
+    assert "\n" not in str(e.value)
+    assert datasets.config.HF_HUB_OFFLINE is before
+
+
+@pytest.mark.usefixtures("offline")
+def test_hub_set_without_network_from_the_hubs_cache(tmp_path):
+    # What a run online leaves behind, made from a local set: org___name/config/version/hash/name-split.arrow.
+    datasets.load_dataset("imagefolder", data_dir=str(classes(tmp_path / "set")), cache_dir=str(tmp_path / "made"))
+    kept = tmp_path / "hub" / "org___animals" / "default"
+    shutil.copytree(next((tmp_path / "made" / "imagefolder").iterdir()), kept)
+    for path in kept.rglob("*.arrow"):
+        path.rename(path.with_name(path.name.replace("imagefolder-", "animals-")))
+    for path in kept.rglob("dataset_info.json"):
+        config = '"config_name": "default"'
+        text = path.read_text().replace('"dataset_name": "imagefolder"', '"dataset_name": "animals"')
+        path.write_text(text[: text.index('"config_name"')] + config + text[text.index(', "version"') :])
+    opened = open_source("org/animals")
+    assert opened.info.name == "animals"
+    assert opened.info.splits == {"train": 10}
+    assert opened.decode("train").images.shape == (8, 4, 6, 1)
+
+
+def test_unknown_hub_set(monkeypatch):
+    def refuse(*_):
+        raise datasets.exceptions.DatasetNotFoundError("Dataset 'org/none' doesn't exist on the Hub")
+
+    monkeypatch.setattr(hub, "why_unreachable", lambda: None)
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    with pytest.raises(InputError, match="no data set `org/none` that you may read"):
+        open_source("org/none")
+
+
+class Refusing(http.server.BaseHTTPRequestHandler):
+    def do_HEAD(self):
+        self.send_error(503)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_whether_the_hub_answers(monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(hub, "_PATIENCE", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        assert isinstance(hub.why_unreachable(), OSError)  # It takes the call and says nothing.
+    assert isinstance(hub.why_unreachable(), OSError)  # Nobody is there any more.
+    with http.server.HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        monkeypatch.setattr(hub, "_PATIENCE", 20.0)
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        assert hub.why_unreachable() is None

@@ -1,0 +1,168 @@
+"""Every switch does something: what a few steps of training come to changes with it, or a test of its own says what."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from eqxcnn.recipe.files import to_yaml
+from eqxcnn.recipe.options import Options, parse
+from eqxcnn.recipe.settings_page import explained, page
+from eqxcnn.training import Recipe, load_recipe, prepare
+from eqxcnn.training.step import train_steps
+from eqxcnn.weights import to_tensors
+
+TESTS = Path(__file__).parents[1]
+#: Nine steps an epoch.
+BASE = Recipe(model="mlp", data="digits", train_images=320, batch_size=32, epochs=1, steps_per_call=1)
+SGD = {"optimizer": "sgd"}
+SOME = (0.5, 1.0, 1.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+
+#: A value to try of each switch, and what else has to be set for it to matter.
+TRIED = {
+    "model": ("scratch", {}),
+    "architecture": (("init_scale=0.1",), {}),
+    "epochs": (2.0, {}),
+    "batch_size": (16, {}),
+    "optimizer": ("lion", {}),
+    "learning_rate": (1e-3, {}),
+    "schedule": ("constant", {}),
+    "warmup_fraction": (0.5, {}),
+    "initial_lr_factor": (0.5, {}),
+    "final_lr_factor": (0.5, {}),
+    "power": (1.0, {"schedule": "polynomial"}),
+    "decay_rate": (0.5, {"schedule": "step", "decay_epochs": 0.3}),
+    "decay_epochs": (0.3, {"schedule": "step"}),
+    "decay_milestones": ((0.3,), {"schedule": "multistep", "decay_milestones": (0.6,)}),
+    "learning_rate_factors": (("*bias=3",), {}),
+    "freeze": (("head",), {}),
+    "layer_decay": (0.5, {}),
+    "momentum": (0.5, SGD),
+    "nesterov": (True, SGD),
+    "weight_decay": (0.1, SGD),
+    "decay_norms_and_biases": (True, {**SGD, "weight_decay": 0.1}),
+    "clip_norm": (0.01, SGD),
+    "clip_value": (1e-4, SGD),
+    "clip_agc": (1e-3, SGD),
+    "accumulate_steps": (2, {}),
+    "lookahead_every": (2, {}),
+    "lookahead_decay": (0.5, {"lookahead_every": 2}),
+    "average": ("ema", {}),
+    "average_decay": (0.1, {"average": "ema"}),
+    "average_start": (0.3, {"average": "swa", "epochs": 3}),
+    "loss": ("bce", {}),
+    "focal_gamma": (1.0, {"loss": "focal"}),
+    "label_smoothing": (0.0, {}),
+    "class_weights": (SOME, {}),
+    "sampling": ("balanced", {}),
+    "augment": (("random_crop(padding=2)",), {}),
+    "mixup": (0.5, {}),
+    "cutmix": (1.0, {}),
+    "mix_probability": (0.2, {"mixup": 0.5}),
+    "mix_switch_probability": (0.1, {"mixup": 0.5, "cutmix": 1.0}),
+    "image_size": ((20, 24), {}),
+    "mean": ((0.1,), {"mean": (0.2,), "std": (0.3,)}),
+    "std": ((0.4,), {"mean": (0.2,), "std": (0.3,)}),
+    "precision": ("bf16", {}),
+    "train_images": (200, {}),
+    "validation": (0.2, {}),
+    "seed": (1, {}),
+    "shuffle": (False, {}),
+}
+#: Where the others are tried: a test's file and the beginning of its name.
+ELSEWHERE = {
+    "data": "training/test_train.py::test_evaluate_prints_what_training_found",
+    "gradients": "training/test_job.py::test_gradients_by_hand",
+    "patience_epochs": "optim/test_optimizers.py::test_a_plateau_drops",
+    "test_views": "training/test_job.py::test_evaluation_of_a_run_looks_at_the_views_of_its_recipe",
+    "pretrained": "weights/test_published.py::test_a_run_starts_from_published_weights_by_its_recipe",
+    "init_from": "training/test_warm_start.py::test_a_run_starts_where_another_ended",
+    "init_images": "training/test_start.py::test_a_job_sets_weights_from_the_first_training_images",
+    "monitor": "runs/test_stopping.py::test_the_best_epochs",
+    "early_stop_epochs": "runs/test_stopping.py::test_a_run_stops_and_keeps_the_weights_of_its_best_epoch",
+    "early_stop_delta": "runs/test_stopping.py::test_the_best_epochs",
+    "keep": "runs/test_stopping.py::test_a_run_stops_and_keeps_the_weights_of_its_best_epoch",
+    "best_checkpoints": "runs/test_stopping.py::test_the_checkpoints_of_the_best_epochs_stay",
+    "on_nan": "runs/test_stopping.py::test_such_steps_are_skipped_and_counted",
+    "on_bad_image": "training/test_job.py::test_bad_images_stop_a_run_or_are_left_out",
+    "jit": "training/test_job.py::test_steps_run_without_being_compiled_to_the_same_result",
+    "steps_per_call": "training/test_job.py::test_scanned_training_reaches_what_single_steps_reach",
+    "checkpoint_seconds": "training/test_job.py::everything",
+    "keep_checkpoints": "training/test_job.py::everything",
+    "device_budget": "training/test_job.py::test_a_set_beyond_the_devices_budget_is_streamed_to_the_same_result",
+    "log": "runs/test_logs.py::test_",
+    "profile": "training/test_dry_run.py::test_a_trace_of_some_steps_is_written",
+    "deterministic": "training/test_dry_run.py::test_deterministic",
+    "recipe": "training/test_train.py::test_flags_win_over_the_recipe",
+    "resume": "training/test_train.py::assert_ends_like",
+    "runs": "training/test_train.py::finished",
+    "seeds": "training/test_train.py::test_many_seeds",
+    "dry_run": "training/test_train.py::test_a_dry_run",
+    "list_recipes": "training/test_train.py::test_the_recipes_are_listed",
+}
+
+
+def weights_after(recipe):
+    """What training comes to, step by step without compiling any."""
+    job = prepare(recipe)
+    train = job.start
+    for epoch in range(job.epochs):
+        for batch in job.batches(epoch, 0):
+            train = train_steps(job.setup, train, jnp.asarray(batch))
+    return to_tensors(*train.averaged)
+
+
+@pytest.fixture(scope="module")
+def base():
+    """`weights_after`, once for what several switches start from."""
+    found = {}
+
+    def weights(recipe):
+        if recipe not in found:
+            found[recipe] = weights_after(recipe)
+        return found[recipe]
+
+    return weights
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRIED)
+def test_a_switch_changes_what_training_comes_to(name, base):
+    value, others = TRIED[name]
+    before = dataclasses.replace(BASE, **others)
+    assert getattr(before, name) != value
+    one, other = base(before), weights_after(dataclasses.replace(before, **{name: value}))
+    assert one.keys() != other.keys() or any(not np.array_equal(one[each], other[each]) for each in one)
+
+
+def test_each_switch_is_tried():
+    assert sorted([*TRIED, *ELSEWHERE]) == sorted(field.name for field in dataclasses.fields(Options))
+    for name, place in ELSEWHERE.items():
+        file, function = place.split("::")
+        text = (TESTS / file).read_text(encoding="utf-8")
+        assert re.search(rf"^def {function}", text, flags=re.MULTILINE), place
+        assert re.search(rf"\b{name}\b|--{name.replace('_', '-')}", text), place
+
+
+@pytest.mark.parametrize("name", TRIED)
+def test_a_switch_is_a_flag_and_a_setting_of_a_file(name, tmp_path):
+    value, others = TRIED[name]
+    flag = f"--{name.replace('_', '-')}"
+    if isinstance(value, bool):
+        arguments = [flag if value else f"--no-{flag[2:]}"]
+    else:
+        arguments = [flag, *map(str, value if isinstance(value, tuple) else (value,))]
+    assert getattr(parse(arguments), name) == value
+    recipe = dataclasses.replace(BASE, **{**others, name: value})
+    (tmp_path / "r.yaml").write_text(to_yaml(recipe))
+    assert load_recipe(tmp_path / "r.yaml") == recipe
+
+
+def test_the_page_of_switches_is_as_the_settings_are():
+    shown = (TESTS.parent / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert shown == page(), "run `python -m eqxcnn.recipe.settings_page > docs/settings.md`"
+    told = explained(Recipe) | explained(Options)
+    assert sorted(told) == sorted(field.name for field in dataclasses.fields(Options))

@@ -1,0 +1,88 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from eqxcnn import forward, zoo
+from eqxcnn.errors import InputError
+from eqxcnn.evaluate import class_numbers, report
+from eqxcnn.optim.losses import cross_entropy
+from eqxcnn.training import Evaluator, Scores
+from eqxcnn.types import Classifier
+from eqxcnn.views import view_logits
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (23, 12, 12, 1), np.uint8)
+LABELS = np.random.default_rng(1).integers(0, 10, 23).astype(np.int32)
+MEAN, STD = jnp.array([0.5]), jnp.array([0.25])
+
+
+@pytest.fixture(scope="module")
+def lenet():
+    return zoo.create_model("lenet", image_size=12, key=jax.random.key(0))
+
+
+@pytest.mark.parametrize("batch_size", [1, 10, 23, 100])
+def test_every_image_counts_once_whatever_the_batch_size(lenet, batch_size):
+    model, state = lenet
+    scores = Evaluator(MEAN, STD, 10, batch_size)(model, state, IMAGES, LABELS)
+    logits = np.asarray(forward(model, state, jnp.asarray((IMAGES / 255 - 0.5) / 0.25, jnp.float32), key=None)[0])
+    losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(23), LABELS]
+    np.testing.assert_allclose(scores.loss, losses.mean(), rtol=1e-4)
+    expected = np.zeros((10, 10), int)
+    np.add.at(expected, (LABELS, logits.argmax(1)), 1)
+    np.testing.assert_array_equal(scores.confusion, expected)
+    assert scores.count == 23
+    assert scores.accuracy == (logits.argmax(1) == LABELS).mean()
+
+
+def test_only_the_given_rows_are_looked_at(lenet):
+    evaluator = Evaluator(MEAN, STD, 10, 4)
+    rows = np.array([3, 3, 17, 5, 20])
+    picked = evaluator(*lenet, IMAGES, LABELS, rows)
+    alone = evaluator(*lenet, IMAGES[rows], LABELS[rows])
+    assert picked.loss == alone.loss
+    np.testing.assert_array_equal(picked.confusion, alone.confusion)
+
+
+def test_evaluation_is_in_eval_mode():
+    class Dropped(Classifier):
+        drop: eqx.nn.Dropout = eqx.nn.Dropout(0.5)
+
+        def features(self, image, state, *, key):
+            return (), state
+
+        def __call__(self, image, state, *, key):
+            return self.drop(image.ravel()[:10], key=key), state
+
+    model, state = eqx.nn.make_with_state(Dropped)()
+    Evaluator(MEAN, STD, 10)(model, state, IMAGES, LABELS)  # in training mode it would ask for a key
+
+
+def test_the_table_by_class_by_hand():
+    text = report(Scores(0.5, np.array([[3, 1], [2, 4]])), ("cat", "dog"))
+    head, _, _, cat, dog = text.splitlines()
+    assert head == "accuracy 70.00%  loss 0.5000  images 10"
+    assert cat.split() == ["cat", "60.0", "75.0", "66.7", "4"]
+    assert dog.split() == ["dog", "80.0", "66.7", "72.7", "6"]
+
+
+def test_a_class_that_never_occurs_has_a_dash():
+    text = report(Scores(0.5, np.array([[3, 0], [0, 0]])), ("cat", "dog"))
+    assert text.splitlines()[-1].split() == ["dog", "-", "-", "-", "0"]
+
+
+def test_classes_are_matched_by_name():
+    np.testing.assert_array_equal(class_numbers(("cat", "ant"), ("ant", "bee", "cat")), [2, 0])
+    with pytest.raises(InputError, match=r"classes the classifier was not trained on \(dog\): it knows ant, bee"):
+        class_numbers(("dog", "ant"), ("ant", "bee"))
+
+
+def test_views_are_those_of_view_logits_whatever_the_batch_size(lenet):
+    model, state = lenet
+    logits = view_logits(model, state, jnp.asarray((IMAGES / 255 - 0.5) / 0.25, jnp.float32), "mirror_and_shifts")
+    for batch_size in (3, 60):
+        scores = Evaluator(MEAN, STD, 10, batch_size, views="mirror_and_shifts")(model, state, IMAGES, LABELS)
+        np.testing.assert_allclose(scores.loss, cross_entropy(logits, jnp.asarray(LABELS)).mean(), rtol=1e-4)
+        assert scores.accuracy == (np.asarray(logits).argmax(1) == LABELS).mean()
+        assert scores.count == 23

@@ -1,0 +1,146 @@
+"""Weights that a run starts from: published, of an earlier run, or from a file."""
+
+import shutil
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from eqxcnn import load, zoo
+from eqxcnn.errors import InputError
+from eqxcnn.training import Recipe, fit, prepare, resume, warm_start
+from eqxcnn.training.epochs import EpochRunner
+from eqxcnn.weights import save_safetensors, to_tensors, to_torch
+from eqxcnn.weights.fit import fitted
+
+RUN = Recipe(model="airbench94_narrow", data="digits", train_images=64, epochs=1, batch_size=32)
+
+
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory):
+    """A finished run and its tensors, with what it normalizes by."""
+    result = fit(replace(RUN, mean=(0.25,), std=(0.5,)), runs=tmp_path_factory.mktemp("runs"))
+    classifier = load(result.folder)
+    return result.folder, to_tensors(classifier.model, classifier.state)
+
+
+def start(recipe):
+    job = prepare(recipe)
+    return job, to_tensors(job.start.model, job.start.state)
+
+
+@pytest.mark.parametrize("inside", ["", "model", "model/model.safetensors"])
+def test_a_run_starts_where_another_ended(earlier, inside):
+    folder, tensors = earlier
+    job, found = start(replace(RUN, init_from=str(folder / inside)))
+    assert found.keys() == tensors.keys()
+    for name in tensors:
+        np.testing.assert_array_equal(found[name], tensors[name])
+    # What the weights are used to, where the run tells it.
+    assert (job.recipe.mean == (0.25,)) == (not inside.endswith("safetensors"))
+
+
+@pytest.fixture(scope="module")
+def three_classes(tmp_path_factory):
+    """A folder of gray pictures of three classes."""
+    root = tmp_path_factory.mktemp("pictures")
+    for split in ("train", "test"):
+        for level, name in enumerate(("dark", "gray", "light")):
+            (root / split / name).mkdir(parents=True)
+            for number in range(12):
+                picture = Image.new("L", (28, 28), 80 * level + number)
+                picture.save(root / split / name / f"{number}.png")
+    return str(root)
+
+
+def test_a_head_of_other_classes_starts_random_and_copies_start_from_what_was_given(earlier, three_classes):
+    folder, tensors = earlier
+    recipe = replace(RUN, data=three_classes, train_images=None, batch_size=8, init_from=str(folder), lookahead_every=2)
+    job, found = start(recipe)
+    assert found["head.weight"].shape == (3, 96)
+    for name in tensors.keys() - {"head.weight"}:
+        np.testing.assert_array_equal(found[name], tensors[name])
+    np.testing.assert_array_equal(job.start.slow[0].blocks[0].conv1.weight, tensors["blocks.0.conv1.weight"])
+
+
+def test_kernels_of_the_stem_are_fitted_to_other_channels():
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 3, 8)).astype(np.float32)
+    whole = {"stem.weight": kernel, "head.weight": np.ones((10, 8), np.float32)}
+    places = {"stem.weight": (3, 3, 1, 8), "head.weight": (10, 8)}
+    np.testing.assert_allclose(fitted(whole, places, "it")["stem.weight"], kernel.sum(2, keepdims=True))
+    four = fitted(whole, {**places, "stem.weight": (3, 3, 4, 8)}, "it")["stem.weight"]
+    np.testing.assert_allclose(four[:, :, 3], kernel[:, :, 0] * 0.75, rtol=1e-6)
+    with pytest.raises(InputError, match=r"it does not fit: `stem.weight` is \[3, 3, 3, 8\], expected \[5, 5, 3, 8\]"):
+        fitted(whole, {**places, "stem.weight": (5, 5, 3, 8)}, "it")
+    with pytest.raises(InputError, match=r"it does not fit: `conv1.weight` is in one of them and not in the other"):
+        fitted(whole, {**places, "conv1.weight": (3, 3, 3, 8)}, "it")
+
+
+@pytest.mark.parametrize("classes", [10, 1000])
+def test_a_file_of_torchs_gives_all_but_another_head(tmp_path, classes):
+    model, state = zoo.create_model("resnet18", num_classes=classes, key=jax.random.key(5))
+    save_safetensors(tmp_path / "resnet18.safetensors", to_torch("resnet18", model, state), {})
+    recipe = Recipe(model="resnet18", data="digits", train_images=20, batch_size=10, epochs=1, image_size=(32, 32))
+    info = prepare(Recipe(model="mlp", data="digits")).info
+    # The file's stem takes color.
+    info = replace(info, channels=3)
+    warm = warm_start.warm_start(replace(recipe, init_from=str(tmp_path / "resnet18.safetensors")), info, (32, 32))
+    tensors = to_tensors(model, state)
+    head = {"head.weight", "head.bias"}
+    assert tensors.keys() - warm.tensors.keys() == (set() if classes == 10 else head)
+    for name, tensor in warm.tensors.items():
+        np.testing.assert_array_equal(tensor, tensors[name])
+    assert warm.moments is None
+
+
+def test_a_resumed_run_does_not_look_for_what_it_started_from(earlier, tmp_path, monkeypatch):
+    folder, _ = earlier
+    copy = shutil.copytree(folder, tmp_path / "copy")
+
+    def stopped(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(EpochRunner, "finish", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        fit(replace(RUN, init_from=str(copy), checkpoint_seconds=0.0), runs=tmp_path / "runs")
+    monkeypatch.undo()
+    shutil.rmtree(copy)
+    (run,) = (tmp_path / "runs").iterdir()
+    assert resume(run).test.count == 359
+
+
+def test_only_the_head_learns_on_a_backbone_that_is_frozen(earlier, tmp_path):
+    folder, tensors = earlier
+    result = fit(replace(RUN, init_from=str(folder), freeze=("backbone",), learning_rate=0.1), runs=tmp_path)
+    classifier = load(result.folder)
+    after = to_tensors(classifier.model, classifier.state)
+    assert {name for name in tensors if not np.array_equal(tensors[name], after[name])} == {"head.weight"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"init_from": "nowhere"}, "`init_from` .='nowhere'. is not there: give a finished run"),
+        (
+            {"model": "mlp", "init_from": "RUN"},
+            "is a `airbench94_narrow`, and the recipe trains `mlp`: set `model` to it",
+        ),
+        ({"init_from": "RUN", "architecture": ("widths=(8, 16, 16)",)}, "does not fit: `"),
+        ({"init_from": "RUN/recipe.yaml"}, "is no file that torch reads as weights only|torch, which is not installed"),
+        ({"pretrained": True}, "no published weights are recorded for `airbench94_narrow`"),
+    ],
+)
+def test_what_cannot_be_started_from_is_refused(earlier, change, message):
+    folder, _ = earlier
+    change = {name: each.replace("RUN", str(folder)) if name == "init_from" else each for name, each in change.items()}
+    with pytest.raises(InputError, match=message):
+        prepare(replace(RUN, **change))
+
+
+def test_weights_come_from_one_place():
+    with pytest.raises(InputError, match="each set the first weights: give one of them"):
+        Recipe(pretrained=True, init_from="there")
+    with pytest.raises(InputError, match="each set the first weights"):
+        Recipe(model="airbench94", init_images=10, init_from="there")

@@ -1,37 +1,40 @@
-"""Learning-rate factors of single parameters, which the names of their tensors choose."""
+"""Learning-rate factors of single parameters, chosen by the names of their tensors."""
 
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any, cast
 
 import jax
-from jaxtyping import PyTree
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, PyTree
 
 from ..errors import InputError, nearest
 from ..weights.tensors import named_slots
 
-_FORM = re.compile(
+_ENTRY = re.compile(
     r"(?P<pattern>[^\s=]+)\s*=\s*(?P<value>\d+\.?\d*(?:e[+-]?\d+)?)(?:\s+for\s+(?P<epochs>\d+\.?\d*)\s+epochs?)?"
 )
 
-#: In the place of a pattern: all but the last layer, which every model of the zoo calls its `head`.
+#: A pattern that stands for all parameters but the last layer's, which every model of the zoo calls `head`.
 BACKBONE = "backbone"
 
-#: A tensor's name up to the numbers behind its first word: `stages.1.0` of `stages.1.0.conv1.weight`.
+#: The layer that a tensor belongs to: `stages.1.0` of `stages.1.0.conv1.weight`.
 _LAYER = re.compile(r"[^.]+(?:\.\d+)*")
 
 
 @dataclass(frozen=True)
 class Factor:
-    """What the learning rate of some parameters is multiplied by.
+    """A factor of the learning rate of some parameters.
 
-    - `pattern`: of the names of their tensors or of a module that holds them, with `*` for any characters, as in file
-      names; `backbone` stands for all but the head.
-    - `value`: the factor; 0 leaves the parameters as they are.
-    - `epochs`: how long it holds; afterwards the parameters stay as they are.
-    - `setting`: what it was written in, for error messages.
+    - `pattern`: matches the names of their tensors, or of a module that holds them; `*` stands for any characters, and
+      `backbone` for all parameters but the head's.
+    - `value`: the factor; 0 freezes the parameters.
+    - `epochs`: how long the parameters are trained; afterwards they are frozen.
+    - `setting`: the recipe's setting that holds it, for error messages.
     """
 
     pattern: str
@@ -39,54 +42,95 @@ class Factor:
     epochs: float = math.inf
     setting: str = "learning_rate_factors"
 
-    def fits(self, name: str) -> bool:
-        """Whether it is this tensor's."""
+    def matches(self, name: str) -> bool:
+        """Returns whether the factor applies to the tensor of this name."""
         if self.pattern == BACKBONE:
             return name.split(".")[0] != "head"
         return fnmatchcase(name, self.pattern) or fnmatchcase(name, f"{self.pattern}.*")
 
 
 def parse_factors(entries: Sequence[str], frozen: Sequence[str] = ()) -> tuple[Factor, ...]:
-    """The factors that a recipe's `learning_rate_factors` describe, and behind them the zeros of its `freeze`.
+    """Parses a recipe's `learning_rate_factors`, followed by a factor of 0 for each name in its `freeze`.
 
     **Raises:** `InputError` for an entry that is not `pattern=factor` or `pattern=factor for n epochs`.
     """
-    found = [_FORM.fullmatch(entry.strip()) for entry in entries]
-    for entry, match in zip(entries, found, strict=True):
+    matches = [_ENTRY.fullmatch(entry.strip()) for entry in entries]
+    for entry, match in zip(entries, matches, strict=True):
         if match is None:
             raise InputError(
                 f"`learning_rate_factors` (={entry!r}) cannot be read: write `*norm*.bias=64`, or "
                 "`conv1.weight=1 for 3 epochs`"
             )
     factors = [
-        Factor(match["pattern"], float(match["value"]), float(match["epochs"] or math.inf)) for match in found if match
+        Factor(match["pattern"], float(match["value"]), float(match["epochs"] or math.inf))
+        for match in matches
+        if match
     ]
     names = [name.strip() for entry in frozen for name in entry.split(",")]
     return (*factors, *(Factor(name, 0.0, setting="freeze") for name in names if name))
 
 
-def assign(factors: Sequence[Factor], params: PyTree) -> PyTree:
-    """The factor of each parameter in its place: the last one whose pattern fits its name, else 1.
+def assign_factors(factors: Sequence[Factor], params: PyTree) -> PyTree:
+    """Returns each parameter's factor in its place: the last one whose pattern matches its name, else 1.
 
-    **Raises:** `InputError` for a pattern that fits no parameter.
+    **Raises:** `InputError` for a pattern that matches no parameter.
     """
     names = list(named_slots(params))
-    for each in factors:
-        if not any(each.fits(name) for name in names):
+    for factor in factors:
+        if not any(factor.matches(name) for name in names):
             known = {*names, *(name.rpartition(".")[0] for name in names)} - {""}
-            raise InputError(f"`{each.setting}` (={each.pattern!r}) fits no parameter; {nearest(each.pattern, known)}")
-    plain = Factor("*", 1.0)
-    # Names are in the order of the leaves.
-    fitting = [next((each for each in reversed(factors) if each.fits(name)), plain) for name in names]
-    return jax.tree.unflatten(jax.tree.structure(params), fitting)
+            raise InputError(
+                f"`{factor.setting}` (={factor.pattern!r}) matches no parameter; {nearest(factor.pattern, known)}"
+            )
+    one = Factor("*", 1.0)
+    # `named_slots` keeps the order of the leaves.
+    chosen = [next((factor for factor in reversed(factors) if factor.matches(name)), one) for name in names]
+    return jax.tree.unflatten(jax.tree.structure(params), chosen)
 
 
 def layer_factors(decay: float, params: PyTree) -> PyTree:
-    """`decay` to the power of each parameter's distance from the last layer (Clark et al. 2020, arXiv:2003.10555).
+    """Returns `decay` to the power of each parameter's distance from the last layer (Clark et al. 2020,
+    arXiv:2003.10555).
 
-    A layer is what has one name up to its numbers, `stages.1.0` or `stem`; their order is that of the model's fields.
+    The parameters of one layer share a name up to its numbers, `stages.1.0` or `stem`; layers are in the order of the
+    model's fields.
     """
     layers = [match.group() for match in map(_LAYER.match, named_slots(params)) if match]
     order = list(dict.fromkeys(layers))
     factors = [decay ** (len(order) - 1 - order.index(layer)) for layer in layers]
     return jax.tree.unflatten(jax.tree.structure(params), factors)
+
+
+def zero_frozen_gradients(factors: Sequence[Factor]) -> optax.GradientTransformation:
+    """Sets the gradients of parameters with factor 0 to zero, so that the compiler does not compute them."""
+
+    def zero(gradient: Array, factor: Factor) -> Array:
+        return gradient if factor.value else jnp.zeros_like(gradient)
+
+    return optax.stateless(lambda updates, _: jax.tree.map(zero, updates, assign_factors(factors, updates)))
+
+
+def scale_by_factors(factors: Sequence[Factor], steps_per_epoch: float) -> optax.GradientTransformation:
+    """Multiplies each update by its factor, and by exactly zero once the factor's epochs are over."""
+
+    def init(params: PyTree) -> optax.ScaleByScheduleState:
+        assign_factors(factors, params)  # raises for a pattern that matches nothing
+        return optax.ScaleByScheduleState(count=jnp.zeros((), jnp.int32))
+
+    def update(updates: PyTree, state: Any, params: PyTree | None = None) -> tuple[PyTree, Any]:
+        def scale(update: Array, factor: Factor) -> Array:
+            if factor.epochs == math.inf:
+                return update * factor.value
+            return jnp.where(state.count < factor.epochs * steps_per_epoch, update * factor.value, 0)
+
+        scaled = jax.tree.map(scale, updates, assign_factors(factors, updates))
+        return scaled, optax.ScaleByScheduleState(count=optax.safe_increment(state.count))
+
+    return optax.GradientTransformation(init, update)
+
+
+def scale_by_layer(decay: float) -> optax.GradientTransformation:
+    """Multiplies each update by its layer's factor; see `layer_factors`."""
+    return optax.stateless(
+        lambda updates, params: jax.tree.map(jnp.multiply, updates, layer_factors(decay, cast(PyTree, params)))
+    )

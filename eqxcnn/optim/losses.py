@@ -12,10 +12,10 @@ from ..types import BatchLogits, Labels
 
 
 class MixedLabels(NamedTuple):
-    """The classes of mixed images.
+    """The labels of images that were mixed in pairs.
 
-    - `own`, `other`: class numbers `[b]`.
-    - `share`: `[b]`, from 0 to 1: how much of each image is of the first.
+    - `own`, `other`: the classes `[b]` of each image and of its partner.
+    - `share`: the fraction `[b]` of each image that is its own, from 0 to 1.
     """
 
     own: Labels
@@ -30,12 +30,12 @@ Targets: TypeAlias = Labels | MixedLabels
 class Loss:
     """The mean loss of a batch, in float32.
 
-    - `kind`: `cross_entropy` of the softmax; `bce`, binary cross-entropy of each class by itself, its mean over the
-      classes (Wightman et al. 2021, arXiv:2110.00476, section 2.1); `focal`, cross-entropy in which each class counts
-      by `(1 - p) ** gamma`, `p` being its probability (Lin et al. 2017, arXiv:1708.02002, eq. 4).
-    - `label_smoothing`: share of every label spread evenly over all classes (Szegedy et al. 2016, section 7).
-    - `gamma`: of `focal`.
-    - `class_weights`: how much each class counts; the mean is then a weighted one, as torch's is.
+    - `kind`: `cross_entropy` of the softmax; `bce`, binary cross-entropy averaged over the classes (Wightman et al.
+      2021, arXiv:2110.00476, section 2.1); or `focal`, cross-entropy with each class weighted by `(1 - p) ** gamma`,
+      where `p` is its probability (Lin et al. 2017, arXiv:1708.02002, eq. 4).
+    - `label_smoothing`: fraction of each label that is spread evenly over all classes (Szegedy et al. 2016, section 7).
+    - `gamma`: focusing parameter of the focal loss; 0 gives cross-entropy.
+    - `class_weights`: weight of each class; the mean is then a weighted mean, as in torch. Empty for equal weights.
     """
 
     kind: Literal["cross_entropy", "bce", "focal"] = "cross_entropy"
@@ -44,34 +44,34 @@ class Loss:
     class_weights: tuple[float, ...] = ()
 
     def __call__(self, logits: BatchLogits, targets: Targets) -> Float[Array, ""]:
-        """The mean of a batch's scores `[b classes]`; of a mixed image, by the shares of its labels."""
+        """Returns the mean loss of logits `[b classes]`; each label of a mixed image counts by its share."""
         if not isinstance(targets, MixedLabels):
             parts = [(jnp.ones(len(targets)), targets)]
         else:
             parts = [(targets.share, targets.own), (1 - targets.share, targets.other)]
         if not self.class_weights:
-            return sum((share * self.examples(logits, labels) for share, labels in parts), jnp.zeros(())).mean()
+            return sum((share * self.per_example(logits, labels) for share, labels in parts), jnp.zeros(())).mean()
         weights = jnp.asarray(self.class_weights)
-        counted = [(share * weights[labels], labels) for share, labels in parts]
-        total = sum((weight * self.examples(logits, labels) for weight, labels in counted), jnp.zeros(())).sum()
-        return total / sum(weight.sum() for weight, _ in counted)
+        weighted = [(share * weights[labels], labels) for share, labels in parts]
+        total = sum((weight * self.per_example(logits, labels) for weight, labels in weighted), jnp.zeros(())).sum()
+        return total / sum(weight.sum() for weight, _ in weighted)
 
-    def examples(self, logits: BatchLogits, labels: Labels) -> Float[Array, " b"]:
-        """The loss of each example `[b]`, all classes counting the same."""
+    def per_example(self, logits: BatchLogits, labels: Labels) -> Float[Array, " b"]:
+        """Returns the loss `[b]` of each example, without class weights."""
         if self.kind == "cross_entropy":
             return cross_entropy(logits, labels, self.label_smoothing)
         logits = logits.astype("float32")
         targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), self.label_smoothing)
         if self.kind == "bce":
             return optax.sigmoid_binary_cross_entropy(logits, targets).mean(-1)
-        logs = jax.nn.log_softmax(logits)
-        return -(targets * (1 - jnp.exp(logs)) ** self.gamma * logs).sum(-1)
+        log_probabilities = jax.nn.log_softmax(logits)
+        return -(targets * (1 - jnp.exp(log_probabilities)) ** self.gamma * log_probabilities).sum(-1)
 
 
 def cross_entropy(logits: BatchLogits, labels: Labels, label_smoothing: float = 0.0) -> Float[Array, " b"]:
-    """Softmax cross-entropy `[b]` of scores `[b classes]` against class numbers `[b]`, in float32.
+    """Returns the softmax cross-entropy `[b]` of logits `[b classes]` against class numbers `[b]`, in float32.
 
-    `label_smoothing` spreads that share of each label evenly over all classes (Szegedy et al. 2016, section 7).
+    `label_smoothing` is the fraction of each label spread evenly over all classes (Szegedy et al. 2016, section 7).
     """
     logits = logits.astype("float32")
     if not label_smoothing:

@@ -1,70 +1,133 @@
-"""The optimizer a recipe names: optax's rules, with schedule, clipping, weight decay and factors of parameters."""
+"""Optimizers: optax's update rules, chained with gradient clipping, weight decay, a schedule and factors."""
 
-import math
 from collections.abc import Sequence
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, cast
 
 import jax
-import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 from optax.contrib import MuonDimensionNumbers, muon, reduce_on_plateau
 
 from .. import manual
-from ..recipe.recipe import Recipe
-from ..training.step import Optimizer
-from .factors import Factor, assign, layer_factors, parse_factors
-from .schedules import make_schedule
+from .factors import Factor, assign_factors, scale_by_factors, scale_by_layer, zero_frozen_gradients
 
-#: Those that add the weight decay to the gradient, as torch's do, and not to the update.
+#: An optax gradient transformation, or the pair of functions that `eqxcnn.manual` has instead.
+Optimizer: TypeAlias = optax.GradientTransformation | manual.Optimizer
+
+OptimizerName: TypeAlias = Literal["adam", "adamw", "lamb", "lion", "muon", "nesterov", "rmsprop", "sgd"]
+
+#: The rules that add the weight decay to the gradient, as torch's do, instead of to the update.
 _COUPLED = ("sgd", "nesterov", "adam", "rmsprop")
 
 
-def make_optimizer(recipe: Recipe, steps: int, steps_per_epoch: int) -> Optimizer:
-    """The recipe's update rule, its schedule stretched over `steps` steps.
+@dataclass(frozen=True)
+class Clipping:
+    """Limits on the gradients; 0 turns one off. They apply in this order.
 
-    In order: gradients of frozen parameters are dropped, the rest is clipped, the rule applied with weight decay, and
-    the update scaled by schedule and factors. With `accumulate_steps` all of it sees the mean of so many gradients.
-
-    A parameter's `learning_rate_factors` multiply its whole update, and its weight decay is divided by them, so that
-    what the decay takes away at a step is the same for all parameters: a factor makes one learn faster, not shrink
-    faster (as torch's SGD does with groups of learning rates `f lr` and decays `wd / f`, which is how the code of
-    Jordan 2024, section 3.4, calls it). `layer_decay` multiplies both, as its authors' code does.
-
-    **Raises:** `InputError`, where it is given a model's parameters, for a factor's pattern that none of them fits.
+    - `value`: largest absolute value of each number.
+    - `agc`: largest norm of a filter's gradient, as a fraction of its weights' norm (Brock et al. 2021, section 4.1).
+    - `norm`: largest norm of all gradients together.
     """
-    if recipe.gradients == "by_hand":
-        return manual.sgd(recipe.learning_rate)
-    factors, each = parse_factors(recipe.learning_rate_factors, recipe.freeze), recipe.accumulate_steps
-    updates, per_epoch = max(steps // each, 1), steps_per_epoch / each
-    decay = _decayed(recipe, factors) if recipe.weight_decay else optax.identity()
-    rate = optax.scale_by_learning_rate(make_schedule(recipe, updates, per_epoch))
-    # Frozen first too: where a gradient is not looked at, the compiler does not compute it.
-    stages = [_unfrozen(factors)] if factors else []
-    stages += _clips(recipe)
-    stages += [decay, _rule(recipe)] if recipe.optimizer in _COUPLED else [_rule(recipe), decay]
-    if recipe.optimizer == "lamb":
-        # You et al. 2020, algorithm 2: the decay is part of what is normalized.
+
+    value: float = 0.0
+    agc: float = 0.0
+    norm: float = 0.0
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """Drops the learning rate when the training loss stops falling.
+
+    - `decay_rate`: factor of each drop.
+    - `patience_epochs`: epochs without a better loss before a drop.
+    """
+
+    decay_rate: float
+    patience_epochs: int
+
+
+def make_optimizer(
+    name: OptimizerName,
+    schedule: optax.Schedule,
+    steps_per_epoch: float,
+    *,
+    momentum: float = 0.9,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+    decay_norms_and_biases: bool = False,
+    clipping: Clipping | None = None,
+    factors: Sequence[Factor] = (),
+    layer_decay: float = 1.0,
+    plateau: Plateau | None = None,
+    accumulate_steps: int = 1,
+) -> optax.GradientTransformation:
+    """Builds an optimizer.
+
+    Gradients of frozen parameters are set to zero, the others are clipped, the rule and the weight decay are applied,
+    and the update is scaled by schedule and factors.
+
+    A parameter's factor multiplies its whole update, and its weight decay is divided by it, so that the decay per step
+    is the same for all parameters: a factor makes a parameter learn faster, not shrink faster (as torch's SGD does with
+    parameter groups of learning rate `f lr` and decay `wd / f`, the form in the code of Jordan 2024, section 3.4).
+    `layer_decay` multiplies both, as its authors' code does.
+
+    **Arguments:**
+
+    - `name`: the update rule.
+    - `schedule`: the learning rate as a function of the number of updates.
+    - `steps_per_epoch`: updates per epoch.
+    - `momentum`, `nesterov`: of `sgd`, `nesterov` and `rmsprop`.
+    - `weight_decay`: per step, times the learning rate; kernels and matrices only, unless `decay_norms_and_biases`.
+    - `clipping`: limits on the gradients.
+    - `factors`: learning-rate factors of single parameters.
+    - `layer_decay`: factor of the learning rate from one layer to the one before it.
+    - `plateau`: lowers the learning rate when the loss stops falling; the update then takes the loss as `value`.
+    - `accumulate_steps`: number of batches whose mean gradient makes one update.
+
+    **Raises:** `InputError` from `init` for a factor whose pattern matches no parameter.
+    """
+    decay = _add_weight_decay(weight_decay, decay_norms_and_biases, factors) if weight_decay else optax.identity()
+    rule = _make_rule(name, momentum, nesterov)
+    stages = [zero_frozen_gradients(factors)] if factors else []
+    stages += _make_clipping(clipping or Clipping())
+    stages += [decay, rule] if name in _COUPLED else [rule, decay]
+    if name == "lamb":
+        # You et al. 2020, algorithm 2: the trust ratio includes the decay.
         stages.append(optax.scale_by_trust_ratio())
-    stages.append(rate)
-    if recipe.layer_decay != 1:
-        stages.append(_by_layer(recipe.layer_decay))
+    stages.append(optax.scale_by_learning_rate(schedule))
+    if layer_decay != 1:
+        stages.append(scale_by_layer(layer_decay))
     if factors:
-        stages.append(_scaled(factors, per_epoch))
-    if recipe.schedule == "plateau":
-        stages.append(
-            reduce_on_plateau(recipe.decay_rate, recipe.patience_epochs, accumulation_size=max(round(per_epoch), 1))
-        )
+        stages.append(scale_by_factors(factors, steps_per_epoch))
+    if plateau is not None:
+        size = max(round(steps_per_epoch), 1)
+        stages.append(reduce_on_plateau(plateau.decay_rate, plateau.patience_epochs, accumulation_size=size))
     chain = optax.chain(*stages)
-    if each == 1:
+    if accumulate_steps == 1:
         return chain
-    accumulated: Any = optax.MultiSteps(chain, each)
+    accumulated: Any = optax.MultiSteps(chain, accumulate_steps)
     return optax.GradientTransformationExtraArgs(accumulated.init, accumulated.update)
 
 
-def _rule(recipe: Recipe) -> optax.GradientTransformation:
-    """From gradients to updates of the size of a learning rate of one."""
-    match recipe.optimizer:
+def apply_optimizer(
+    optimizer: Optimizer, gradients: PyTree, opt_state: PyTree, params: PyTree, loss: Array
+) -> tuple[PyTree, PyTree]:
+    """Returns the optimizer's updates and its new state; passes the loss to transformations that use it."""
+    if isinstance(optimizer, optax.GradientTransformationExtraArgs):
+        return optimizer.update(gradients, opt_state, params, value=loss)
+    return optimizer.update(gradients, opt_state, params)
+
+
+def is_decayed(param: Array) -> bool:
+    """Returns whether weight decay applies by default: to kernels and matrices, not to biases and norms' scales."""
+    return param.ndim > 1
+
+
+def _make_rule(name: OptimizerName, momentum: float, nesterov: bool) -> optax.GradientTransformation:
+    """Builds the rule that turns gradients into updates for a learning rate of one."""
+    momentum_rule = optax.trace(momentum, nesterov or name == "nesterov") if momentum else optax.identity()
+    match name:
         case "adam" | "adamw":
             return optax.scale_by_adam()
         case "lamb":
@@ -72,95 +135,51 @@ def _rule(recipe: Recipe) -> optax.GradientTransformation:
         case "lion":
             return optax.scale_by_lion()
         case "muon":
-            # A learning rate of one, downhill; the sign is the schedule's.
-            return optax.chain(muon(1.0, muon_weight_dimension_numbers=_matrices), optax.scale(-1))
+            # optax's Muon includes a learning rate and the sign; the schedule's sign undoes this one.
+            return optax.chain(muon(1.0, muon_weight_dimension_numbers=_muon_matrices), optax.scale(-1))
         case "rmsprop":
-            return optax.chain(optax.scale_by_rms(0.9), _momentum(recipe))
-    return _momentum(recipe)
+            return optax.chain(optax.scale_by_rms(0.9), momentum_rule)
+    return momentum_rule
 
 
-def _momentum(recipe: Recipe) -> optax.GradientTransformation:
-    nesterov = recipe.nesterov or recipe.optimizer == "nesterov"
-    return optax.trace(recipe.momentum, nesterov) if recipe.momentum else optax.identity()
-
-
-def _matrices(params: PyTree) -> PyTree:
-    """What Muon takes for a matrix: a dense layer's `[out in]`; a kernel's `[kh kw in out]`, its first three as one."""
+def _muon_matrices(params: PyTree) -> PyTree:
+    """Tells Muon which axes form a matrix: a dense layer's `[out in]`; the first three of a kernel `[kh kw in out]`."""
     axes = {2: MuonDimensionNumbers((1,), (0,)), 4: MuonDimensionNumbers((0, 1, 2), (3,))}
     return jax.tree.map(lambda param: axes.get(param.ndim), params)
 
 
-def _clips(recipe: Recipe) -> list[optax.GradientTransformation]:
-    """What keeps gradients small: each value, a filter's beside its weights (AGC), all of them together."""
+def _make_clipping(clipping: Clipping) -> list[optax.GradientTransformation]:
     stages = []
-    if recipe.clip_value:
-        stages.append(optax.clip(recipe.clip_value))
-    if recipe.clip_agc:
-        stages.append(_clipped_by_filter(optax.adaptive_grad_clip(recipe.clip_agc)))
-    if recipe.clip_norm:
-        stages.append(optax.clip_by_global_norm(recipe.clip_norm))
+    if clipping.value:
+        stages.append(optax.clip(clipping.value))
+    if clipping.agc:
+        stages.append(_transpose_matrices(optax.adaptive_grad_clip(clipping.agc)))
+    if clipping.norm:
+        stages.append(optax.clip_by_global_norm(clipping.norm))
     return stages
 
 
-def _clipped_by_filter(clip: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Brock et al. 2021, section 4.1: optax takes a dense layer's matrix for `[in out]`, and ours are `[out in]`."""
+def _transpose_matrices(clip: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Runs a clipping that expects dense matrices as `[in out]` on ours, which are `[out in]`."""
 
-    def turned(tree: PyTree) -> PyTree:
+    def transpose(tree: PyTree) -> PyTree:
         return jax.tree.map(lambda leaf: leaf.T if leaf.ndim == 2 else leaf, tree)
 
     return optax.stateless(
-        lambda updates, params: turned(clip.update(turned(updates), optax.EmptyState(), turned(params))[0])
+        lambda updates, params: transpose(clip.update(transpose(updates), optax.EmptyState(), transpose(params))[0])
     )
 
 
-def _by_layer(decay: float) -> optax.GradientTransformation:
-    """Each update times its layer's factor."""
-    return optax.stateless(
-        lambda updates, params: jax.tree.map(jnp.multiply, updates, layer_factors(decay, cast(PyTree, params)))
-    )
+def _add_weight_decay(
+    weight_decay: float, decay_norms_and_biases: bool, factors: Sequence[Factor]
+) -> optax.GradientTransformation:
+    """Adds each parameter's decay to its gradient or update."""
 
-
-def _decayed(recipe: Recipe, factors: Sequence[Factor]) -> optax.GradientTransformation:
-    """Adds the decay of each parameter to its gradient or update."""
-
-    def decayed(update: Array, param: Array, factor: Factor) -> Array:
-        if not factor.value or not (recipe.decay_norms_and_biases or is_decayed(param)):
+    def add(update: Array, param: Array, factor: Factor) -> Array:
+        if not factor.value or not (decay_norms_and_biases or is_decayed(param)):
             return update
-        return update + recipe.weight_decay / factor.value * param
+        return update + weight_decay / factor.value * param
 
     return optax.stateless(
-        lambda updates, params: jax.tree.map(decayed, updates, params, assign(factors, cast(PyTree, params)))
+        lambda updates, params: jax.tree.map(add, updates, params, assign_factors(factors, cast(PyTree, params)))
     )
-
-
-def is_decayed(param: Array) -> bool:
-    """True for kernels and matrices: decaying a norm's scale or a bias only shrinks what the next layer sees."""
-    return param.ndim > 1
-
-
-def _unfrozen(factors: Sequence[Factor]) -> optax.GradientTransformation:
-    """No gradient where the factor is 0."""
-
-    def unfrozen(gradient: Array, factor: Factor) -> Array:
-        return gradient if factor.value else jnp.zeros_like(gradient)
-
-    return optax.stateless(lambda updates, _: jax.tree.map(unfrozen, updates, assign(factors, updates)))
-
-
-def _scaled(factors: Sequence[Factor], steps_per_epoch: float) -> optax.GradientTransformation:
-    """Each update times its factor, and exactly nothing once the factor's epochs are over."""
-
-    def init(params: PyTree) -> optax.ScaleByScheduleState:
-        assign(factors, params)  # refuses patterns that fit nothing
-        return optax.ScaleByScheduleState(count=jnp.zeros((), jnp.int32))
-
-    def update(updates: PyTree, state: Any, params: PyTree | None = None) -> tuple[PyTree, Any]:
-        def scaled(update: Array, factor: Factor) -> Array:
-            if factor.epochs == math.inf:
-                return update * factor.value
-            return jnp.where(state.count < factor.epochs * steps_per_epoch, update * factor.value, 0)
-
-        after = jax.tree.map(scaled, updates, assign(factors, updates))
-        return after, optax.ScaleByScheduleState(count=optax.safe_increment(state.count))
-
-    return optax.GradientTransformation(init, update)

@@ -1,14 +1,13 @@
-"""How the learning rate moves over a run: optax's schedules, stretched over its steps."""
+"""Learning-rate schedules: optax's, stretched over the steps of a run, after an optional warm-up."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import optax
 
-from ..recipe.recipe import Recipe
-
-#: Of each schedule, where the recipe leaves them open: the share of steps that warm up, the first and last factor.
+#: Default `(warmup_fraction, initial_lr_factor, final_lr_factor)` of each schedule.
 _SHAPES = {
-    # Smith and Topin 2017: up from 1/25 of the peak, and down to a 300th of that.
+    # Smith and Topin 2017: rises from 1/25 of the peak, falls to 1/300 of where it started.
     "one_cycle": (0.25, 1 / 25, 1 / 7500),
     "cosine": (0.0, 0.0, 0.0),
     "linear": (0.0, 0.0, 0.0),
@@ -20,51 +19,89 @@ _SHAPES = {
 }
 
 
-def schedule_shape(recipe: Recipe) -> dict[str, float]:
-    """The schedule's `warmup_fraction`, `initial_lr_factor` and `final_lr_factor`, with defaults filled in."""
-    names = ("warmup_fraction", "initial_lr_factor", "final_lr_factor")
-    given = {name: getattr(recipe, name) for name in names}
-    return {
-        name: usual if given[name] is None else given[name]
-        for name, usual in zip(names, _SHAPES[recipe.schedule], strict=True)
-    }
+@dataclass(frozen=True)
+class ScheduleShape:
+    """Start, peak and end of a schedule.
+
+    - `warmup_fraction`: fraction of the steps over which the learning rate rises to its peak.
+    - `initial_lr_factor`: the first learning rate, as a factor of the peak; it matters only with a warm-up.
+    - `final_lr_factor`: the last learning rate, as a factor of the peak.
+    """
+
+    warmup_fraction: float
+    initial_lr_factor: float
+    final_lr_factor: float
 
 
-def make_schedule(recipe: Recipe, steps: int, steps_per_epoch: float) -> optax.Schedule:
-    """The learning rate at each of a run's `steps` steps: up from its first factor to the peak, down to its last."""
-    shape, peak = schedule_shape(recipe), recipe.learning_rate
-    rise = int(shape["warmup_fraction"] * steps)
-    fall = _fall(recipe, peak, shape["final_lr_factor"] * peak, rise, steps, steps_per_epoch)
+def schedule_shape(
+    name: str,
+    warmup_fraction: float | None = None,
+    initial_lr_factor: float | None = None,
+    final_lr_factor: float | None = None,
+) -> ScheduleShape:
+    """Returns the shape of schedule `name`, with its own defaults for what is `None`."""
+    given = (warmup_fraction, initial_lr_factor, final_lr_factor)
+    return ScheduleShape(*(own if each is None else each for each, own in zip(given, _SHAPES[name], strict=True)))
+
+
+def make_schedule(
+    name: str,
+    peak: float,
+    steps: int,
+    steps_per_epoch: float,
+    *,
+    shape: ScheduleShape,
+    power: float = 2.0,
+    decay_rate: float = 0.1,
+    decay_epochs: float = 30.0,
+    decay_milestones: Sequence[float] = (),
+) -> optax.Schedule:
+    """Builds the learning rate as a function of the step.
+
+    **Arguments:**
+
+    - `name`: a key of the recipe's `schedule` setting.
+    - `peak`: the largest learning rate.
+    - `steps`, `steps_per_epoch`: length of the run and of an epoch.
+    - `shape`: of `schedule_shape`.
+    - `power`: exponent of `polynomial`.
+    - `decay_rate`: factor of each drop of `step` and `multistep`.
+    - `decay_epochs`: epochs between two drops of `step`.
+    - `decay_milestones`: the epochs at which `multistep` drops.
+    """
+    rise = int(shape.warmup_fraction * steps)
+    end, rest = shape.final_lr_factor * peak, steps - rise
+    match name:
+        case "one_cycle" | "cosine":
+            fall = _interpolate(peak, end, rest, use_cosine=True)
+        case "polynomial":
+            fall = optax.polynomial_schedule(peak, end, power, rest)
+        case "step":
+            fall = _drop(peak, decay_rate, rise, lambda epoch: epoch // decay_epochs, steps_per_epoch)
+        case "multistep":
+            milestones = sorted(decay_milestones)
+            fall = _drop(
+                peak, decay_rate, rise, lambda epoch: sum(epoch >= each for each in milestones), steps_per_epoch
+            )
+        case _:
+            fall = _interpolate(peak, end, rest, use_cosine=False)
     if not rise:
         return fall
-    warmup = _between(shape["initial_lr_factor"] * peak, peak, rise, is_cosine=recipe.schedule == "one_cycle")
+    warmup = _interpolate(shape.initial_lr_factor * peak, peak, rise, use_cosine=name == "one_cycle")
     return optax.join_schedules([warmup, fall], [rise])
 
 
-def _fall(recipe: Recipe, peak: float, end: float, rise: int, steps: int, steps_per_epoch: float) -> optax.Schedule:
-    """What comes after the warm-up, by the steps since then."""
-    match recipe.schedule:
-        case "one_cycle" | "cosine":
-            return _between(peak, end, steps - rise, is_cosine=True)
-        case "polynomial":
-            return optax.polynomial_schedule(peak, end, recipe.power, steps - rise)
-        case "step":
-            return _drops(recipe, peak, rise, lambda epoch: epoch // recipe.decay_epochs, steps_per_epoch)
-        case "multistep":
-            milestones = sorted(recipe.decay_milestones)
-            return _drops(recipe, peak, rise, lambda epoch: sum(epoch >= each for each in milestones), steps_per_epoch)
-    return _between(peak, end, steps - rise, is_cosine=False)
+def _drop(
+    peak: float, decay_rate: float, rise: int, count_drops: Callable[..., int], steps_per_epoch: float
+) -> optax.Schedule:
+    """Multiplies the peak by `decay_rate` per drop; epochs count from the start of the run, warm-up included."""
+    # Half a step is added because quotients such as 3 / 0.1 fall just short of whole numbers.
+    return lambda count: peak * decay_rate ** count_drops((count + rise + 0.5) / steps_per_epoch)
 
 
-def _drops(recipe: Recipe, peak: float, rise: int, drops: Callable[..., int], steps_per_epoch: float) -> optax.Schedule:
-    """The peak times `decay_rate` for each drop that there has been; epochs are those of the run, warm-up included."""
-    # A half step more: quotients such as 3 / 0.1 fall short of whole numbers.
-    return lambda count: peak * recipe.decay_rate ** drops((count + rise + 0.5) / steps_per_epoch)
-
-
-def _between(start: float, end: float, steps: int, is_cosine: bool) -> optax.Schedule:
-    """From one learning rate to another in a straight line, or along half a cosine."""
-    if not is_cosine:
+def _interpolate(start: float, end: float, steps: int, use_cosine: bool) -> optax.Schedule:
+    """Goes from one learning rate to another along a straight line or half a cosine."""
+    if not use_cosine:
         return optax.linear_schedule(start, end, steps)
-    share = optax.cosine_decay_schedule(1.0, steps)
-    return lambda count: end + (start - end) * share(count)
+    remaining = optax.cosine_decay_schedule(1.0, steps)
+    return lambda count: end + (start - end) * remaining(count)

@@ -1,4 +1,4 @@
-"""A recipe: everything that decides a training run, read from YAML, the command line or Python, and checked."""
+"""Recipes: everything that decides a training run, from YAML, the command line or Python, checked."""
 
 from .files import list_recipes, load_recipe
 from .recipe import Recipe

@@ -1,76 +1,230 @@
-"""Settings of a recipe one by one: of their type and within their range, or refused in words that a user says."""
+"""A recipe's settings, in the groups that the command line and the settings page show; types and ranges beside them."""
 
-import ast
-import math
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from beartype.door import is_bearable
-
-from ..errors import InputError
+from ..optim.optimizers import OptimizerName
+from ..views import Views
+from .checks import ABOVE_ZERO, AT_LEAST_ZERO, BELOW_ONE, PROBABILITY, UP_TO_ONE, Range
 
 
-def coerce(name: str, value: Any, hint: Any) -> Any:
-    """The value if it is of its setting's type; a whole number is a fine float, which beartype does not think.
+@dataclass(frozen=True)
+class ModelSettings:
+    """Which network, and which weights it starts from."""
 
-    **Raises:** `InputError` naming setting, value and type.
-    """
-    options = get_args(hint) or (hint,)
-    if float in options and int not in options and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not is_bearable(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise InputError(f"`{name}` (={value!r}) must be {describe_type(hint)}")
-    return value
-
-
-def check_range(settings: Any, names: tuple[str, ...], words: str, holds: Callable[[Any], bool]) -> None:
-    """Refuses numbers among these settings that are not finite or for which `holds` is false; `words` is the range.
-
-    **Raises:** `InputError` naming setting, value and range.
-    """
-    for name in names:
-        value = getattr(settings, name)
-        if isinstance(value, int | float) and not (math.isfinite(value) and holds(value)):
-            raise InputError(f"`{name}` (={value}) must be {words}")
+    model: str = "lenet"
+    """Name of the model, one of `eqxcnn.zoo.list_models()`."""
+    architecture: tuple[str, ...] = ()
+    """Further arguments of the model's constructor, as in Python: `drop_path_rate=0.1`, `widths=(32, 64, 64)`."""
+    pretrained: bool = False
+    """Start from the model's published weights; the head starts random if the number of classes differs."""
+    init_from: str | None = None
+    """Start from the weights of a finished run, of its `model` folder, or of a file (`.safetensors`, or PyTorch's
+    `.pth`) of the same model; the head starts random if the number of classes differs."""
+    init_images: Annotated[int, AT_LEAST_ZERO] = 0
+    """Number of training images that a model with data-dependent weights (`airbench94`) is initialized from;
+    0 leaves all weights random."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """Precision of the network's computation during training; with `bf16`, weights, statistics and loss stay in
+    float32."""
 
 
-def parse_arguments(name: str, entries: Sequence[str]) -> dict[str, Any]:
-    """The arguments that `entries` write as Python does, `["rate=0.1"]`; their values are literals: nothing is run.
+@dataclass(frozen=True)
+class DataSettings:
+    """Which images, and how they are split and fed."""
 
-    **Raises:** `InputError` for an entry that is none, and for a name that is there twice.
-    """
-    found: dict[str, Any] = {}
-    for entry in entries:
-        argument, sign, value = (part.strip() for part in entry.partition("="))
-        try:
-            if not sign or not argument.isidentifier() or argument in found:
-                raise ValueError
-            found[argument] = ast.literal_eval(value)
-        except (SyntaxError, ValueError, TypeError):
-            message = f"`{name}` (={entry!r}) cannot be read: write `argument=value`, each argument once"
-            raise InputError(message) from None
-    return found
+    data: str = "digits"
+    """Name of a data set, a Hub id such as `org/name`, or a local folder."""
+    image_size: tuple[int, int] | None = None
+    """Height and width in pixels that images are resized to; by default the data's size, or the model's if the images
+    vary in size."""
+    validation: Annotated[float, BELOW_ONE] | Literal["test"] = 0.1
+    """Fraction of the training images held out to measure progress, stratified by class; 0 for none. `test` holds out
+    nothing and measures progress on the test split, as many write-ups do; nothing may then be chosen by it."""
+    train_images: Annotated[int, ABOVE_ZERO] | None = None
+    """Use only the first so many images of the training split; by default all."""
+    seed: Annotated[int, Range(0, 2**32 - 1)] = 0
+    """Seed of initial weights, hold-out, order, augmentation and dropout."""
+    shuffle: bool = True
+    """Shuffle the training images in every epoch."""
+    sampling: Literal["uniform", "balanced"] = "uniform"
+    """`uniform` shows each image once per epoch; `balanced` draws as many images with replacement, all classes equally
+    often."""
+    mean: tuple[float, ...] | None = None
+    """Mean per channel that is subtracted from pixels in [0, 1]; by default that of the initial weights' training, else
+    measured on the training images."""
+    std: tuple[float, ...] | None = None
+    """Standard deviation per channel that pixels are divided by; its default follows that of `mean`."""
+    on_bad_image: Literal["stop", "skip"] = "stop"
+    """Stop at an image that cannot be decoded or has no label, or skip it."""
+    device_budget: Annotated[float, AT_LEAST_ZERO] = 2.0
+    """Training images of up to this many GiB are kept on the device; larger sets are streamed to it."""
 
 
-def describe_type(hint: Any) -> str:
-    """A type as a user says it: `one of 'adam', 'sgd'`, `a whole number or nothing`."""
-    words = {
-        int: "a whole number",
-        float: "a number",
-        str: "a text",
-        Path: "a path",
-        bool: "true or false",
-        type(None): "nothing",
-    }
-    if hint in words:
-        return words[hint]
-    if get_origin(hint) is Literal:
-        return f"one of {', '.join(map(repr, get_args(hint)))}"
-    if get_origin(hint) is tuple:
-        inner, *rest = get_args(hint)
-        many = "a list" if Ellipsis in rest else f"a list of {len(rest) + 1}"
-        return f"{many}, each {describe_type(inner)}"
-    # A whole number is a number.
-    options = [each for each in get_args(hint) if each is not int or float not in get_args(hint)]
-    return " or ".join(map(describe_type, options))
+@dataclass(frozen=True)
+class ScheduleSettings:
+    """How long, in which steps, and at which learning rate."""
+
+    epochs: Annotated[int | float, ABOVE_ZERO] | None = None
+    """Passes over the training images; the last one may be partial (`9.9`). By default as many as show 320,000 images,
+    from 5 to 20."""
+    batch_size: Annotated[int, ABOVE_ZERO] = 64
+    """Images per step."""
+    learning_rate: Annotated[float, ABOVE_ZERO] = 3e-3
+    """Largest learning rate of the schedule."""
+    schedule: Literal["one_cycle", "cosine", "linear", "polynomial", "step", "multistep", "plateau", "constant"] = (
+        "one_cycle"
+    )
+    """Course of the learning rate: `one_cycle` rises and falls along cosines; `cosine`, `linear` and `polynomial` fall;
+    `step` and `multistep` drop by `decay_rate` every `decay_epochs` or at `decay_milestones`; `plateau` drops when the
+    training loss stops falling."""
+    warmup_fraction: Annotated[float, BELOW_ONE] | None = None
+    """Fraction of the steps over which the learning rate first rises; by default 0.25 in `one_cycle`, else 0."""
+    initial_lr_factor: Annotated[float, AT_LEAST_ZERO] | None = None
+    """Learning rate at the start of the warm-up, as a factor of `learning_rate`; by default 0.04 in `one_cycle`, else
+    0."""
+    final_lr_factor: Annotated[float, AT_LEAST_ZERO] | None = None
+    """Learning rate at the end, as a factor of `learning_rate`; by default 1/7500 in `one_cycle`, else 0."""
+    power: Annotated[float, ABOVE_ZERO] = 2.0
+    """Exponent of the `polynomial` schedule."""
+    decay_rate: Annotated[float, UP_TO_ONE] = 0.1
+    """Factor of each drop in `step`, `multistep` and `plateau`."""
+    decay_epochs: Annotated[float, ABOVE_ZERO] = 30.0
+    """Epochs between two drops of `step`."""
+    decay_milestones: tuple[float, ...] = ()
+    """Epochs at which `multistep` drops."""
+    patience_epochs: Annotated[int, ABOVE_ZERO] = 10
+    """Epochs without a better training loss before `plateau` drops."""
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """The update rule, and which parameters it applies to."""
+
+    optimizer: OptimizerName = "adam"
+    """Update rule; `sgd`, `nesterov` and `rmsprop` use `momentum`."""
+    momentum: Annotated[float, BELOW_ONE] = 0.9
+    """Weight of past updates in `sgd`, `nesterov` and `rmsprop`."""
+    nesterov: bool = False
+    """Use Nesterov momentum in `sgd`."""
+    weight_decay: Annotated[float, AT_LEAST_ZERO] = 0.0
+    """Weight decay per step, times the learning rate; norms and biases are not decayed."""
+    decay_norms_and_biases: bool = False
+    """Decay norms and biases too."""
+    clip_norm: Annotated[float, AT_LEAST_ZERO] = 0.0
+    """Largest norm of all gradients together; larger ones are scaled down. 0 for no limit."""
+    clip_value: Annotated[float, AT_LEAST_ZERO] = 0.0
+    """Largest absolute value of each number of the gradients; 0 for no limit."""
+    clip_agc: Annotated[float, AT_LEAST_ZERO] = 0.0
+    """Largest norm of each filter's gradient, as a fraction of its weights' norm (AGC); 0 for no limit."""
+    accumulate_steps: Annotated[int, ABOVE_ZERO] = 1
+    """Batches whose mean gradient makes one update, as one large batch would; BatchNorm still sees single batches."""
+    learning_rate_factors: tuple[str, ...] = ()
+    """Learning-rate factors of single parameters, by tensor name: `*norm*.bias=64`, `conv1.weight=0` to freeze it, or
+    `conv1.bias=1 for 3 epochs`. The last match counts. Weight decay is not multiplied."""
+    freeze: tuple[str, ...] = ()
+    """Parts of the model that are not trained, by tensor name up to any dot: `stem`, `blocks.0`, or `backbone` for all
+    but the head. Their norms and dropout are in eval mode."""
+    layer_decay: Annotated[float, UP_TO_ONE] = 1.0
+    """Factor of the learning rate from each layer to the one before it, for fine-tuning."""
+    lookahead_every: Annotated[int, AT_LEAST_ZERO] = 0
+    """Steps between two resets of the weights to Lookahead's slow weights; 0 for no Lookahead."""
+    lookahead_decay: Annotated[float, BELOW_ONE] = 0.95
+    """Fraction that Lookahead's slow weights keep per step at the end of the run; earlier less, by the cube of the
+    time."""
+    average: Literal["none", "ema", "swa"] = "none"
+    """Average of the weights to test and save: a moving average (`ema`), or the mean over the ends of the last epochs
+    with recomputed running statistics (`swa`)."""
+    average_decay: Annotated[float, BELOW_ONE] = 0.999
+    """Fraction that the moving average keeps per step; less in the first steps."""
+    average_start: Annotated[float, BELOW_ONE] = 0.75
+    """Fraction of the run before the first epoch that `swa` counts."""
+    gradients: Literal["autodiff", "by_hand"] = "autodiff"
+    """`by_hand` uses the backward pass that a model defines itself (`scratch`), with plain `sgd`."""
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """The loss, and how it is regularized."""
+
+    loss: Literal["cross_entropy", "bce", "focal"] = "cross_entropy"
+    """Softmax cross-entropy, binary cross-entropy of each class, or the focal loss."""
+    label_smoothing: Annotated[float, BELOW_ONE] = 0.1
+    """Fraction of each label that is spread evenly over all classes."""
+    focal_gamma: Annotated[float, AT_LEAST_ZERO] = 2.0
+    """Focusing parameter gamma of the focal loss; 0 gives cross-entropy."""
+    class_weights: tuple[float, ...] | Literal["balanced"] = ()
+    """Weight of each class in the loss, in the order of the data's classes; `balanced` weighs by the inverse number of
+    images, with a mean of 1 over the images."""
+
+
+@dataclass(frozen=True)
+class AugmentationSettings:
+    """Random changes of the training images."""
+
+    augment: tuple[str, ...] = ()
+    """Random transforms of each training image, in order, such as `flip_horizontal` or `random_crop(padding=2)`."""
+    mixup: Annotated[float, AT_LEAST_ZERO] = 0.0
+    """Alpha of the Beta distribution from which mixup draws the shares of two images; 0 for no mixup."""
+    cutmix: Annotated[float, AT_LEAST_ZERO] = 0.0
+    """Alpha of the Beta distribution from which CutMix draws the area of the box; 0 for no CutMix."""
+    mix_probability: Annotated[float, PROBABILITY] = 1.0
+    """Probability that a batch is mixed, if `mixup` or `cutmix` is on."""
+    mix_switch_probability: Annotated[float, PROBABILITY] = 0.5
+    """Probability of CutMix instead of mixup, if both are on."""
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """Validation, test, and which weights are kept."""
+
+    test_views: Views = "one"
+    """Views of each test image whose logits are averaged: the image, also its mirror image, or also shifts by one
+    pixel."""
+    eval_batch_size: Annotated[int, ABOVE_ZERO] = 500
+    """Images per batch in validation and test, each view counted as one."""
+    monitor: Literal["validation_accuracy", "validation_loss", "train_accuracy", "train_loss"] = "validation_accuracy"
+    """Metric that `early_stop_epochs` and `keep` follow."""
+    early_stop_epochs: Annotated[int, AT_LEAST_ZERO] = 0
+    """Stop after this many epochs without a better `monitor`; 0 for never."""
+    early_stop_delta: Annotated[float, AT_LEAST_ZERO] = 0.0
+    """Improvement of `monitor` that counts as better."""
+    keep: Literal["last", "best"] = "last"
+    """Weights to test and save: the last ones, or those of the epoch with the best `monitor`."""
+    best_checkpoints: Annotated[int, AT_LEAST_ZERO] = 0
+    """Number of epochs with the best `monitor` whose checkpoints stay in `best/`; at least one with `keep: best`."""
+
+
+@dataclass(frozen=True)
+class CheckpointSettings:
+    """Checkpoints to resume from."""
+
+    checkpoint_seconds: Annotated[float, AT_LEAST_ZERO] = 30.0
+    """Seconds of training between two checkpoints; 0 saves after every call."""
+    keep_checkpoints: Annotated[int, ABOVE_ZERO] = 2
+    """Number of newest checkpoints that stay."""
+    on_nan: Literal["stop", "skip"] = "stop"
+    """Stop at a loss that is not finite, or skip the steps whose loss or gradient is not."""
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    """Logs and traces."""
+
+    log: tuple[Literal["csv", "tensorboard", "wandb"], ...] = ()
+    """Logs besides `metrics.jsonl`: `metrics.csv`, TensorBoard, Weights & Biases."""
+    profile: Annotated[int, AT_LEAST_ZERO] = 0
+    """Trace this many steps, from the second call on, into `profile/`; 0 for none."""
+
+
+@dataclass(frozen=True)
+class CompilationSettings:
+    """How steps are compiled."""
+
+    jit: bool = True
+    """Compile the steps; `--no-jit` shows what that gains."""
+    steps_per_call: Annotated[int, ABOVE_ZERO] | None = None
+    """Steps compiled into one call; by default 1 on a CPU, where loops slow convolutions down, and 100 elsewhere. 1
+    without `jit`."""
+    deterministic: bool = False
+    """Make a GPU compute the same bits in every run, at a loss of speed; a CPU always does."""

@@ -1,53 +1,53 @@
-"""The reference page of every switch: `python -m eqxcnn.training.switches > docs/settings.md`."""
+"""The reference page of every setting: `python -m eqxcnn.recipe.settings_page > docs/settings.md`."""
 
 import ast
 import dataclasses
 import inspect
 from typing import Any, get_type_hints
 
-from .options import Options
-from .recipe import Recipe
-from .settings import describe_type
+from .checks import describe_type
+from .command_line import RunOptions
+from .recipe import GROUPS
 
-_OPENING = """# Every switch
+_OPENING = """# Settings
 
-<!-- Made by `python -m eqxcnn.training.switches > docs/settings.md`: change the words where the settings are. -->
+<!-- Made by `python -m eqxcnn.recipe.settings_page > docs/settings.md`: edit `eqxcnn/recipe/settings.py` instead. -->
 
-What `python -m eqxcnn.train` takes. A setting is `learning_rate` in a recipe's YAML and in Python, and
-`--learning-rate` on the command line, where one that is on or off is turned off by a `no`: `--no-shuffle`. A list's
-values follow its flag one after another; in YAML they are a list.
+Every setting of a recipe. A setting is `learning_rate` in YAML and in Python, and `--learning-rate` on the command line
+of `python -m eqxcnn.train`. A setting that is on or off is turned off by `no`: `--no-shuffle`. The values of a list
+follow their flag one after another; in YAML they are a list.
 """
 
 
-def page() -> str:
-    """The page's Markdown: the settings of a recipe, then what only the command line has."""
-    own = {field.name for field in dataclasses.fields(Recipe)}
-    settings = [row(Recipe, field) for field in dataclasses.fields(Recipe)]
-    others = [row(Options, field) for field in dataclasses.fields(Options) if field.name not in own]
-    head = "| {} | values | default | what it does |\n| --- | --- | --- | --- |"
-    parts = [
-        _OPENING,
-        "## A recipe's settings\n",
-        "\n".join([head.format("setting"), *settings]),
-        "\n## On the command line alone\n",
-        "\n".join([head.format("flag"), *others]),
-    ]
-    return "\n".join(parts) + "\n"
+def format_page() -> str:
+    """Returns the page's Markdown: one table per group of settings, then the flags of the command line alone."""
+    parts = [_OPENING]
+    for name, group in GROUPS.items():
+        parts.append(_format_table(name.capitalize(), group, "setting"))
+    parts.append(_format_table("On the command line alone", RunOptions, "flag"))
+    return "\n".join(parts)
 
 
-def row(owner: type, field: dataclasses.Field[Any]) -> str:
-    """A setting's row of the table."""
-    name = field.name if owner is Recipe else f"--{field.name.replace('_', '-')}"
+def _format_table(title: str, group: type, kind: str) -> str:
+    opening = f"{inspect.getdoc(group)}\n\n" if kind == "setting" else ""
+    rows = [format_row(group, field, is_flag=kind == "flag") for field in dataclasses.fields(group)]
+    head = f"| {kind} | values | default | meaning |\n| --- | --- | --- | --- |"
+    return f"## {title}\n\n{opening}" + "\n".join([head, *rows]) + "\n"
+
+
+def format_row(group: type, field: dataclasses.Field[Any], is_flag: bool = False) -> str:
+    """Returns a setting's row of its table."""
+    name = f"--{field.name.replace('_', '-')}" if is_flag else field.name
     default = {(): "none", None: "none", True: "on", False: "off"}.get(field.default, f"`{field.default}`")
     if isinstance(field.default, int | float) and not isinstance(field.default, bool):
         default = f"{field.default:g}"
-    cells = (f"`{name}`", describe_type(get_type_hints(owner)[field.name]), default, explained(owner)[field.name])
+    cells = (f"`{name}`", describe_type(get_type_hints(group)[field.name]), default, docstrings(group)[field.name])
     return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
 
 
-def explained(owner: type) -> dict[str, str]:
-    """What the text below each field of a class says, which Python itself forgets."""
-    (found,) = ast.parse(inspect.getsource(owner)).body
+def docstrings(group: type) -> dict[str, str]:
+    """Returns the string below each field of a dataclass, which Python itself does not keep."""
+    (found,) = ast.parse(inspect.getsource(group)).body
     assert isinstance(found, ast.ClassDef)
     texts = {}
     for line, below in zip(found.body, found.body[1:], strict=False):
@@ -58,4 +58,4 @@ def explained(owner: type) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    print(page(), end="")
+    print(format_page(), end="")

@@ -20,7 +20,7 @@ from ..layers import Conv
 from ..runs.folder import read_metrics
 from ..runtime.compile import async_jit
 from ..training import Recipe, load_recipe
-from ..training.job import image_size_for
+from ..training.prepare import resolve_image_size
 from ..types import BatchLogits, Classifier, Pixels
 from ..views import NUM_VIEWS, Views, view_logits
 
@@ -215,5 +215,5 @@ def augmented_examples(
 def _training_images(recipe: Recipe) -> UInt8[np.ndarray, "n h w c"]:
     """The training split at the size that training gives it."""
     opened = open_source(recipe.data)
-    size = image_size_for(recipe, opened.info)
+    size = resolve_image_size(recipe, opened.info)
     return opened.decode("train", image_size=size, on_bad_image=recipe.on_bad_image).images

@@ -7,7 +7,7 @@ from html import escape
 from math import ceil, isnan
 
 from ..cost import count_parameters
-from .figures import CLASSES_NAMED, KERNELS_SHOWN
+from ..plots.figures import CLASSES_NAMED, KERNELS_SHOWN
 from .gather import RunRecord, TestPredictions
 
 _CSS = """

@@ -11,12 +11,11 @@ from matplotlib.style import context
 
 from ..errors import InputError
 from ..inference import ImageClassifier
+from ..plots import figures, learning_curves
+from ..plots.style import STYLE
 from ..training import Recipe
-from . import figures
-from . import learning_curves as course
 from .gather import RunRecord, TestPredictions, augmented_examples, first_weights, judge_test_split, read_run
 from .page import Picture, render
-from .style import STYLE
 
 #: Line art is also written as SVG, which the page shows; pixels stay pixels.
 _LINE_ART = ("loss", "accuracy", "epoch_time", "training", "confusion")
@@ -83,10 +82,10 @@ def _curves(run: RunRecord) -> Iterator[tuple[str, Figure | str]]:
     for name, label, scale, most in (("loss", "Loss (nats)", 1.0, np.inf), ("accuracy", "Accuracy (%)", 100.0, 100.0)):
         train, validation = (run.series(f"{part}_{name}", scale) for part in ("train", "validation"))
         curves.append((train or [], validation, label, most))
-        yield name, course.curves(epochs, *curves[-1])
-    yield "epoch_time", course.epoch_times(epochs, seconds)
+        yield name, learning_curves.curves(epochs, *curves[-1])
+    yield "epoch_time", learning_curves.epoch_times(epochs, seconds)
     # For a paper or a page; the report shows the three above.
-    yield "training", course.training(epochs, curves, seconds)
+    yield "training", learning_curves.training(epochs, curves, seconds)
 
 
 def _looks(classifier: ImageClassifier, recipe: Recipe, verdict: TestPredictions) -> Iterator[tuple[str, Figure | str]]:

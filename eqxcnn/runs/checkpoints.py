@@ -1,4 +1,4 @@
-"""Resume checkpoints: everything a run needs to go on after it was stopped."""
+"""Checkpoints to resume from: Orbax checkpoints of named arrays, with checksums."""
 
 import errno
 import hashlib
@@ -20,39 +20,44 @@ _SCRATCH = ".scratch"
 
 
 class Checkpoints:
-    """A run's `checkpoints/` folder: an Orbax checkpoint of named arrays for each of the newest steps.
+    """A run's `checkpoints/` folder, with one checkpoint per saved step.
 
-    A folder named by a step is whole: it is written in a scratch folder beside, then renamed. What a killed save
-    leaves behind in there is ignored, and removed by the next save. A checksum of every file shows later damage.
+    A checkpoint is written into a scratch folder and then renamed to its step, so a folder named by a step is complete.
+    A save that was killed leaves only the scratch folder, which the next save removes. A checksum of every file reveals
+    later damage.
 
     **Arguments:**
 
-    - `folder`: made by the first save.
-    - `keep`: how many of the newest checkpoints stay.
+    - `folder`: created by the first save.
+    - `keep`: number of newest checkpoints that stay.
     """
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
         if keep < 1:
             raise InputError(f"`keep` (={keep}) must be at least 1")
-        self._folder = folder.absolute()  # Orbax takes no other
+        self._folder = folder.absolute()  # Orbax refuses relative paths
         self._keep = keep
         self._damaged: set[int] = set()
 
     def steps(self) -> tuple[int, ...]:
-        """The steps that have a checkpoint, oldest first, damaged ones included."""
+        """Returns the steps that have a checkpoint, oldest first, damaged ones included."""
         if not self._folder.is_dir():
             return ()
         return tuple(sorted(int(name) for name in os.listdir(self._folder) if name.isdecimal()))
 
     def save(self, step: int, tree: PyTree, others: Collection[int] | None = None) -> None:
-        """Saves the arrays of any pytree, and returns when they are on the disk.
+        """Saves the arrays of a pytree, and returns once they are on the disk.
 
-        A step that was saved before is replaced. Then all checkpoints of earlier steps are removed but the `others`,
-        which are by default the newest, and those that `restore_latest` found damaged.
+        Replaces an earlier checkpoint of the same step, then removes old checkpoints and those that `restore_latest`
+        found damaged.
 
-        **Raises:** `InputError` when they cannot be written; the earlier checkpoints are then still there.
+        **Arguments:**
+
+        - `others`: the earlier steps to keep; by default the newest.
+
+        **Raises:** `InputError` if the checkpoint cannot be written; the earlier ones are then left as they were.
         """
-        # Orbax takes no array without elements; `restore_latest` makes them from their shape.
+        # Orbax refuses arrays without elements; `restore_latest` makes them from their shape.
         tensors = on_host({name: slot for name, slot in named_slots(tree).items() if slot.size})
         scratch = self._folder / _SCRATCH
         shutil.rmtree(scratch, ignore_errors=True)
@@ -66,39 +71,40 @@ class Checkpoints:
             reason = _system_reason(error)
             if reason is None:
                 raise
-            raise InputError(self._not_written(step, reason)) from error
+            raise InputError(self._describe_failure(step, reason)) from error
         self._prune(step, others)
 
     def restore_latest(
         self, like: PyTree, notify: Callable[[str], object] = warnings.warn, steps: Sequence[int] | None = None
     ) -> tuple[int, PyTree] | None:
-        """The newest intact checkpoint.
+        """Restores the newest intact checkpoint.
 
         **Arguments:**
 
-        - `like`: a pytree as it was saved; its arrays are replaced, all else in it stays.
-        - `notify`: is told, in a line, of each damaged checkpoint that was passed over.
-        - `steps`: which checkpoints to look at, the first choice last, where that is not the newest.
+        - `like`: a pytree of the saved structure, whose arrays (or `jax.ShapeDtypeStruct`) are replaced.
+        - `notify`: called with one line for each damaged checkpoint that is skipped.
+        - `steps`: the steps to try, in reverse order; by default all, newest first.
 
-        **Returns:** the step and the pytree; `None` when there is no checkpoint.
+        **Returns:** the step and the pytree; `None` if there is no checkpoint.
 
-        **Raises:** `InputError` when all are damaged, or when the arrays are not those of `like`.
+        **Raises:** `InputError` if all are damaged, or if the arrays do not match those of `like`.
         """
         steps = self.steps() if steps is None else [step for step in steps if step in self.steps()]
         for step in reversed(steps):
             folder = self._folder / str(step)
-            damage = _damage(folder)
+            damage = _find_damage(folder)
             if damage is None:
                 empty = {name: np.zeros(s.shape, s.dtype) for name, s in named_slots(like).items() if s.size == 0}
                 complaint = f"the checkpoint `{folder}` does not fit (resume with the recipe it was made with)"
                 return step, fill(like, _read(folder) | empty, complaint)
             self._damaged.add(step)
-            notify(f"the checkpoint `{folder}` is damaged ({damage}) and passed over")
+            notify(f"the checkpoint `{folder}` is damaged ({damage}) and is skipped")
         if steps:
             raise InputError(f"every checkpoint in `{self._folder}` is damaged; remove it to train from the start")
         return None
 
     def _publish(self, step: int) -> None:
+        """Moves a finished checkpoint from the scratch folder to its place."""
         scratch, final = self._folder / _SCRATCH, self._folder / str(step)
         if final.exists():
             final.rename(scratch / "replaced")
@@ -106,18 +112,18 @@ class Checkpoints:
         self._damaged.discard(step)
 
     def _prune(self, newest: int, others: Collection[int] | None) -> None:
-        """Removes all but `newest` and the others; steps beyond it are of another run and none of our business."""
+        """Removes damaged and old checkpoints; later steps than `newest` belong to another run and stay."""
         intact = [step for step in self.steps() if step <= newest and step not in self._damaged]
         kept = {newest, *others} if others is not None else set(intact[-self._keep :])
         scratch = self._folder / _SCRATCH
         for step in self.steps():
             if step in self._damaged or step in set(intact) - kept:
-                # Out of sight in one go: a removal that is killed leaves no half checkpoint.
+                # Renamed first, so that a killed removal leaves no partial checkpoint under its step.
                 (self._folder / str(step)).rename(scratch / f"old-{step}")
         self._damaged.clear()
         shutil.rmtree(scratch, ignore_errors=True)
 
-    def _not_written(self, step: int, reason: str) -> str:
+    def _describe_failure(self, step: int, reason: str) -> str:
         saved = self.steps()
         left = f"the checkpoint of step {saved[-1]} is still there" if saved else "there is no earlier one"
         return f"the checkpoint of step {step} cannot be written to `{self._folder}`: {reason}; {left}"
@@ -127,7 +133,7 @@ def _write(folder: Path, tensors: dict[str, np.ndarray]) -> None:
     """Writes a checkpoint with its checksums and waits until it is on the disk."""
     import orbax.checkpoint as ocp  # takes 0.9 s
 
-    # Weights hardly compress, and trying takes longer than writing them.
+    # Weights hardly compress, and compressing takes longer than writing.
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_compression=False)) as orbax:
         orbax.save(folder, ocp.args.PyTreeSave(tensors))
     (folder / _CHECKSUMS).write_text(_checksums(folder))
@@ -143,10 +149,10 @@ def _read(folder: Path) -> dict[str, np.ndarray]:
         return orbax.restore(folder, ocp.args.PyTreeRestore())
 
 
-def _damage(folder: Path) -> str | None:
-    """What is wrong with a checkpoint's files, if anything.
+def _find_damage(folder: Path) -> str | None:
+    """Returns what is wrong with a checkpoint's files, or `None`.
 
-    Asked before Orbax sees them: it takes a changed byte for a weight, and fails on other damage in many ways, loudly.
+    Checked before Orbax reads them: it does not notice a changed byte, and prints tracebacks for other damage.
     """
     try:
         expected, found = (folder / _CHECKSUMS).read_text(), _checksums(folder)
@@ -160,7 +166,7 @@ def _damage(folder: Path) -> str | None:
 
 
 def _checksums(folder: Path) -> str:
-    """A line `digest  path` for each file but the list of them."""
+    """Returns a line `digest  path` per file, except for the list of checksums itself."""
     lines = []
     for path in _files(folder):
         if path.name != _CHECKSUMS:
@@ -175,16 +181,16 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _require_space(folder: Path, size: int) -> None:
-    """Fails on a full disk before Orbax does, whose threads would print a screenful of tracebacks."""
+    """Raises `OSError` for a full disk before Orbax does, whose threads print tracebacks."""
     needed = int(1.1 * size) + 2**20  # with room for Orbax's index
     if shutil.disk_usage(folder).free < needed:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _system_reason(error: OSError | ValueError) -> str | None:
-    """The operating system's words when a write failed; `None` when the error is of another kind."""
+    """Returns the operating system's reason for a failed write; `None` for another kind of error."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
-    # Orbax's storage library raises a ValueError for every failure and hides the number in its text.
+    # Orbax's storage library raises a ValueError for every failure, with the error number in its text.
     code = re.search(r"os_error_code='(\d+)'", str(error))
     return os.strerror(int(code[1])) if code else None

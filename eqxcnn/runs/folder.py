@@ -1,4 +1,4 @@
-"""A run's folder: what was asked, what happened, and what came of it."""
+"""A run's folder: its recipe, environment, data, metrics and checkpoints."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from datetime import datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,21 @@ import jax
 from filelock import FileLock, Timeout
 
 from ..errors import InputError
-from ..recipe.files import load_recipe, to_yaml
-from ..recipe.recipe import Recipe
+from ..recipe import Recipe, load_recipe
+from ..recipe.files import to_yaml
 from ..weights import write_text_atomically
 from .checkpoints import Checkpoints
 
+_DATA_FILE = "data.json"
+
 
 class Run:
-    """`runs/<model>-<data>-<time>/`, never overwritten, and held by one process at a time until the `with` block ends.
+    """The folder `runs/<model>-<data>-<timestamp>/`, locked for other processes until the `with` block ends.
 
-    - `folder`: the run's path.
-    - `recipe`: what it was started with, every setting resolved.
-    - `checkpoints`: what a resumed run starts from.
-    - `best`: the train state at the end of the best epoch, where the recipe keeps that.
+    - `folder`: its path.
+    - `recipe`: the run's recipe, with all defaults filled in.
+    - `checkpoints`: checkpoints to resume from.
+    - `best`: checkpoints of the best epochs, if the recipe keeps them.
     """
 
     def __init__(self, folder: Path, recipe: Recipe):
@@ -42,32 +44,67 @@ class Run:
             raise InputError(f"another process is training in `{folder}`; wait for it or start a new run") from error
 
     @classmethod
-    def create(cls, runs: Path, recipe: Recipe, data_name: str, name: str | None = None) -> "Run":
-        """Makes a new folder under `runs`, of this name or of one with the time, with recipe and environment in it."""
-        folder = new_folder(runs, name or run_name(recipe, data_name))
+    def create(
+        cls, runs: Path, recipe: Recipe, data_name: str, name: str | None = None, fingerprint: str | None = None
+    ) -> "Run":
+        """Creates a new folder under `runs` with the recipe, the environment and the data's fingerprint in it.
+
+        **Arguments:**
+
+        - `name`: of the folder; by default `<model>-<data>-<timestamp>`.
+        - `fingerprint`: of the data's content; see `check_data`.
+
+        **Raises:** `InputError` if the folder cannot be made.
+        """
+        folder = create_folder(runs, name or run_name(recipe, data_name))
         write_text_atomically(folder / "recipe.yaml", to_yaml(recipe))
         write_text_atomically(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
+        data = {"source": recipe.data, "fingerprint": fingerprint}
+        write_text_atomically(folder / _DATA_FILE, json.dumps(data, indent=2) + "\n")
         return cls(folder, recipe)
 
     @classmethod
     def open(cls, folder: Path) -> "Run":
-        """Opens a run that was stopped, to go on with it.
+        """Opens a stopped run to resume it.
 
-        **Raises:** `InputError` when `folder` is no run or the run is finished.
+        **Raises:** `InputError` if `folder` is not a run's, or the run is finished.
         """
         if not (folder / "recipe.yaml").is_file():
-            raise InputError(f"`{folder}` is no run folder: it has no recipe.yaml; give one that training has made")
+            raise InputError(f"`{folder}` is not a run folder: it has no recipe.yaml; give one that training has made")
         if (folder / "model" / "config.json").exists():
             raise InputError(f"the run `{folder}` is finished; use its model/, or start a new run with more epochs")
         return cls(folder, load_recipe(folder / "recipe.yaml"))
 
+    def check_data(self, fingerprint: str | None) -> None:
+        """Refuses data whose content has changed since the run started.
+
+        **Arguments:**
+
+        - `fingerprint`: of the data as they are now; `None` if they have none.
+
+        **Raises:** `InputError` if the run recorded another fingerprint.
+        """
+        path = self.folder / _DATA_FILE
+        try:
+            recorded = json.loads(path.read_text(encoding="utf-8"))["fingerprint"] if path.exists() else None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"`{path}` cannot be read: restore it, or start a new run") from error
+        if recorded is not None and recorded != fingerprint:
+            raise InputError(
+                f"the images of `data` (={self.recipe.data!r}) have changed since the run `{self.folder}` started: "
+                "restore them, or start a new run"
+            )
+
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows logged so far; a last line cut short by a crash is left out."""
+        """The rows of `metrics.jsonl`; see `read_metrics`."""
         return read_metrics(self.folder)
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Appends a row to `metrics.jsonl`."""
+        """Appends a row to `metrics.jsonl`.
+
+        **Raises:** `InputError` if it cannot be written.
+        """
         path = self.folder / "metrics.jsonl"
         try:
             with path.open("a", encoding="utf-8") as file:
@@ -78,7 +115,7 @@ class Run:
             ) from error
 
     def rewind(self, epochs: int) -> None:
-        """Keeps the logged rows of the first `epochs` epochs: training is about to log the others again."""
+        """Removes the rows after the first `epochs` epochs, which training is about to log again."""
         kept = [row for row in self.metrics if row.get("epoch", epochs + 1) <= epochs]
         text = "".join(json.dumps(row) + "\n" for row in kept)
         write_text_atomically(self.folder / "metrics.jsonl", text)
@@ -87,24 +124,23 @@ class Run:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Lets other processes have the folder."""
         self._lock.release()
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run's `metrics.jsonl`; a last line cut short by a crash is left out."""
+    """Returns the rows of a run's `metrics.jsonl`, without a last line that a crash cut short."""
     path = folder / "metrics.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def environment() -> dict[str, Any]:
-    """What a result depends on besides the recipe: command, versions, machine, cores, devices, commit."""
+    """Returns what a result depends on besides the recipe: command, versions, machine, cores, devices and commit."""
     packages = ("eqxcnn", "jax", "jaxlib", "equinox", "optax", "numpy", "datasets", "pillow")
     return {
         "command": shlex.join(["python", *sys.orig_argv[1:]]),
         "python": platform.python_version(),
-        **{name: version(name) for name in packages},
+        **{name: _version(name) for name in packages},
         "platform": platform.platform(),
         "processor": _processor(),
         "cores": _cores(),
@@ -113,8 +149,16 @@ def environment() -> dict[str, Any]:
     }
 
 
+def _version(package: str) -> str | None:
+    """Returns an installed package's version; `None` without its metadata, as in a copied or bundled installation."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
 def _processor() -> str:
-    """The CPU's name where Linux tells it, else its architecture."""
+    """Returns the CPU's name, or its architecture where the system does not tell the name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -123,33 +167,36 @@ def _processor() -> str:
 
 
 def _cores() -> int | None:
-    """How many CPU cores this process may use."""
+    """Returns the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _commit() -> str | None:
-    """The commit of the code when it runs from a checkout, with `-dirty` behind it when files differ from it."""
-    here = Path(__file__).resolve().parents[2]
-    if not (here / ".git").exists():
+    """Returns the commit of a checkout, with `-dirty` appended if files differ from it; `None` outside one."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
         return None
     command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     try:
-        asked = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return asked.stdout.strip()
+    return done.stdout.strip()
 
 
 def run_name(recipe: Recipe, data_name: str) -> str:
-    """What a run's folder is called that has just begun."""
+    """Returns the default run name, `<model>-<data>-<timestamp>`."""
     return f"{recipe.model}-{data_name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
-def new_folder(runs: Path, stem: str) -> Path:
-    """Makes `runs/stem`, or `runs/stem-2` and so on when that is taken."""
+def create_folder(runs: Path, name: str) -> Path:
+    """Creates `runs/name`, or `runs/name-2` and so on if that exists.
+
+    **Raises:** `InputError` if it cannot be made.
+    """
     attempt = 1
     while True:
-        folder = runs / (stem if attempt == 1 else f"{stem}-{attempt}")
+        folder = runs / (name if attempt == 1 else f"{name}-{attempt}")
         try:
             folder.mkdir(parents=True)
         except FileExistsError as error:

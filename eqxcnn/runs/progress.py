@@ -1,27 +1,24 @@
-"""What a person sees while a run trains: a live line in a terminal, a plain line an epoch elsewhere."""
+"""The progress of a run on standard error: a live line in a terminal, one plain line per epoch elsewhere."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..training.step import TrainState
-
-#: Seconds between two looks at the device's sums: each waits for the steps under way.
+#: Seconds between two updates of the live line: each one waits for the steps in flight.
 _REFRESH = 0.5
 
 
 class TrainingProgress:
-    """Tells how far a run is: epoch, loss, accuracy, images a second, time left.
+    """Shows epoch, loss, accuracy, images per second and the time left.
 
     **Arguments:**
 
-    - `steps`, `steps_per_epoch`, `batch_size`: the run's size.
-    - `first_step`: where it starts (above 0 when resumed).
-    - `console`: where to; standard error by default, so that results can be piped.
+    - `steps`, `steps_per_epoch`, `batch_size`: size of the run.
+    - `first_step`: step at which it starts, above 0 if resumed.
+    - `console`: standard error by default, so that results can be piped.
     """
 
     def __init__(
@@ -29,10 +26,10 @@ class TrainingProgress:
     ):
         self._epochs = -(-steps // steps_per_epoch)
         self._steps_per_epoch, self._batch_size = steps_per_epoch, batch_size
-        self.console = console or _console()
+        self.console = console or _make_console()
         self._bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=8),  # all of the line fits 80 columns
+            BarColumn(bar_width=8),  # so that the whole line fits into 80 columns
             TextColumn("{task.fields[shown]}"),
             TimeRemainingColumn(),
             console=self.console,
@@ -49,22 +46,26 @@ class TrainingProgress:
     def __exit__(self, *exception: object) -> None:
         self._bar.stop()
 
-    def step(self, step: int, train: TrainState) -> None:
-        """Shows the run after its step `step`, at most twice a second and only where somebody can see it."""
+    def step(self, step: int, read_metrics: Callable[[], tuple[float, float]]) -> None:
+        """Updates the live line, at most twice a second and only in a terminal.
+
+        **Arguments:**
+
+        - `step`: number of finished steps.
+        - `read_metrics`: returns the epoch's mean loss and accuracy so far; it may wait for the device.
+        """
         now = monotonic()
         if self._bar.disable or now - self._last < _REFRESH:
             return
-        # Of all seeds where there are many; waits until the device is there.
-        loss, correct, count = (float(np.sum(each)) for each in (train.sums.loss, train.sums.correct, train.sums.count))
-        count = max(count, 1)
+        loss, accuracy = read_metrics()
         rate = (step - self._last_step) * self._batch_size / (monotonic() - self._last)
-        shown = f"loss {loss / count:.4f}  accuracy {correct / count:.2%}  {rate:,.0f} images/s"
+        shown = f"loss {loss:.4f}  accuracy {accuracy:.2%}  {rate:,.0f} images/s"
         epoch = min(step // self._steps_per_epoch + 1, self._epochs)
         self._bar.update(self._task, completed=step, description=f"epoch {epoch}/{self._epochs}", shown=shown)
         self._last, self._last_step = monotonic(), step
 
     def epoch(self, row: Mapping[str, Any], label: str = "") -> None:
-        """Prints an epoch's row of metrics, with a label before it where there are many runs."""
+        """Prints an epoch's row of metrics, behind a label if several runs share the console."""
         parts = [
             *([label] if label else []),
             f"epoch {row['epoch']:>{len(str(self._epochs))}}/{self._epochs}",
@@ -78,10 +79,10 @@ class TrainingProgress:
 
 
 def log_line(line: str, console: Console | None = None) -> None:
-    """Prints a line as it is, above the bar where there is one; to standard error by default."""
-    (console or _console()).print(line, markup=False)
+    """Prints a line without markup, above the live line if there is one; to standard error by default."""
+    (console or _make_console()).print(line, markup=False)
 
 
-def _console() -> Console:
-    # Standard error, so that results can be piped; no wrapping, so that a line stays one line in a file.
+def _make_console() -> Console:
+    # Without wrapping, so that a line stays one line in a file.
     return Console(stderr=True, highlight=False, soft_wrap=True)

@@ -1,14 +1,16 @@
 """Training: a recipe in, a run folder out."""
 
-from ..recipe.files import list_recipes, load_recipe
-from ..recipe.recipe import Recipe
+from ..recipe import Recipe, list_recipes, load_recipe
 from ..runtime.interrupts import Interrupted
 from .dryrun import DryRun, dry_run
-from .epochs import Result
 from .evaluate import Evaluator, Scores
-from .job import Job, prepare
+from .job import Job
+from .prepare import prepare
+from .runner import Result
 from .seeds import SeedSweepResult, fit_seeds, is_seed_sweep, resume_seeds
-from .step import Setup, Sums, TrainState, autodiff, train_step
+from .setup import Setup
+from .state import Sums, TrainState
+from .step import autodiff, train_step
 from .trainer import fit, resume
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The running statistics of BatchNorm for weights that no batch of training has gone through."""
+"""Recomputes BatchNorm's running statistics for averaged weights, which no training batch has passed through."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,52 +12,55 @@ from jaxtyping import PyTree
 from ..forward_pass import forward
 from ..layers import BatchNorm
 from ..runtime.compile import async_jit
-from .job import Job
-from .step import Batch, Setup, TrainState, model_input
+from .inputs import Batch, make_input, step_keys
+from .job import Job, count_steps
+from .setup import Setup
+from .state import TrainState
 
 
 def recompute_batch_stats(job: Job, train: TrainState) -> TrainState:
-    """The averaged weights in the place of the last ones, with statistics of one more pass over the training images.
+    """Replaces the weights by their average, with running statistics from one more pass over the training images.
 
-    They are the mean over the batches of each batch's own, of images augmented as in training: what torch's `update_bn`
-    finds for layers with `momentum=None` (Izmailov et al. 2018, section 3.2). Nothing is passed where no layer has any.
+    Each statistic is its mean over all batches, of images augmented as in training: what torch's `update_bn` computes
+    for layers with `momentum=None` (Izmailov et al. 2018, section 3.2). A model without BatchNorm needs no pass.
     """
     model, state = train.averaged
-    after = replace(train, model=model, state=state, average=None)
-    if not any(map(_moves, jax.tree.leaves(model, is_leaf=_moves))):
-        return after
-    alone = jax.tree.map(_forgetful, model, is_leaf=_moves)
-    step: Callable[..., Any] = async_jit(_batch_state) if job.recipe.jit else _batch_state
+    averaged = replace(train, model=model, state=state, average=None)
+    if not any(map(_is_training_norm, jax.tree.leaves(model, is_leaf=_is_training_norm))):
+        return averaged
+    # With momentum 1 the running statistics are those of the last batch.
+    model = jax.tree.map(_set_momentum_to_one, model, is_leaf=_is_training_norm)
+    run: Callable[..., Any] = async_jit(_run_batch) if job.recipe.jit else _run_batch
     total, count, epoch = None, 0, job.epochs
-    for calls in job.all_batches(epoch):
-        for at in range(jax.tree.leaves(calls)[0].shape[0]):
-            batch = jax.tree.map(lambda leaf, at=at: jnp.asarray(leaf[at]), calls)
-            found = step(job.setup, alone, state, batch, jnp.int32(epoch * job.steps_per_epoch + count))
+    for call in job.all_batches(epoch):
+        for index in range(count_steps(call)):
+            batch = jax.tree.map(lambda leaf, index=index: jnp.asarray(leaf[index]), call)
+            found = run(job.setup, model, state, batch, jnp.int32(epoch * job.steps_per_epoch + count))
             numbers = eqx.filter(found, eqx.is_inexact_array)
             total = numbers if total is None else jax.tree.map(jnp.add, total, numbers)
             count += 1
     mean = jax.tree.map(lambda leaf: leaf / count, total)
-    return replace(after, state=eqx.combine(mean, eqx.filter(state, eqx.is_inexact_array, inverse=True)))
+    return replace(averaged, state=eqx.combine(mean, eqx.filter(state, eqx.is_inexact_array, inverse=True)))
 
 
-def _batch_state(setup: Setup, model: PyTree, state: eqx.nn.State, batch: Batch, step: jax.Array) -> eqx.nn.State:
-    augment_key, model_key = jax.random.split(jax.random.fold_in(setup.key, step))
-    images, _ = model_input(setup, batch, step, augment_key)
-    return forward(model, state, images, key=model_key)[1]
+def _run_batch(setup: Setup, model: PyTree, state: eqx.nn.State, batch: Batch, step: jax.Array) -> eqx.nn.State:
+    keys = step_keys(setup.key, step)
+    images, _ = make_input(setup, batch, step, keys)
+    return forward(model, state, images, key=keys.model)[1]
 
 
-def _forgetful(node: PyTree) -> PyTree:
-    """A layer whose running statistics become those of the batch."""
-    if not _moves(node):
+def _set_momentum_to_one(node: PyTree) -> PyTree:
+    """Replaces a BatchNorm layer by one with momentum 1 and the same arrays."""
+    if not _is_training_norm(node):
         return node
-    # The momentum is part of the structure, which `eqx.tree_at` leaves as it is; so a new layer gets what this one has.
-    new = BatchNorm(node.num_features, node.eps, 1.0, axis_name=node.axis_name)
-    return eqx.tree_at(_parts, new, _parts(node), is_leaf=lambda each: each is None)
+    # `eqx.tree_at` cannot replace the momentum, which is a static field; so a new layer gets the old one's arrays.
+    norm = BatchNorm(node.num_features, node.eps, 1.0, axis_name=node.axis_name)
+    return eqx.tree_at(_arrays, norm, _arrays(node), is_leaf=lambda leaf: leaf is None)
 
 
-def _parts(norm: BatchNorm) -> tuple[Any, ...]:
+def _arrays(norm: BatchNorm) -> tuple[Any, ...]:
     return norm.weight, norm.bias, norm.running_mean, norm.running_var
 
 
-def _moves(node: PyTree) -> bool:
+def _is_training_norm(node: PyTree) -> bool:
     return isinstance(node, BatchNorm) and not node.inference

@@ -1,4 +1,4 @@
-"""What a recipe's steps take, before hours go into them: compiled, run twice, nothing written."""
+"""A dry run: the time and memory of a recipe's steps, from two calls; nothing is written."""
 
 import warnings
 from dataclasses import dataclass
@@ -10,23 +10,27 @@ import jax
 
 from ..cost import count_parameters
 from ..errors import InputError
-from ..recipe.recipe import Recipe
+from ..recipe import Recipe
 from ..runtime.memory import keep_freed_memory
-from .epochs import compiled_steps
-from .job import prepare
+from .epochs import compile_steps
+from .evaluate import Evaluator
+from .job import Job, count_steps
+from .prepare import prepare
+from .state import TrainState
 
 
 @dataclass(frozen=True)
 class DryRun:
-    """What `dry_run` found.
+    """The result of `dry_run`.
 
     - `parameters`: of the model.
-    - `steps`: of the whole run; `steps_per_call` of them are one call.
-    - `compile_seconds`: for the steps alone; a run compiles its evaluation as well.
-    - `step_seconds`: of a step in the second call.
-    - `memory`: bytes on the device during a call by the compiler's own account: training images, weights and what the
-      optimizer keeps of them, and what lies between forward and backward.
-    - `device`: what it ran on.
+    - `steps`, `steps_per_call`: of the whole run, and of one call.
+    - `compile_seconds`: time to compile the steps; a run compiles its evaluation too.
+    - `step_seconds`: time per step, in the second call.
+    - `memory`: bytes on the device during a call of training, from the compiler: training images, weights, optimizer
+      state and activations.
+    - `eval_memory`: the same during a call of evaluation.
+    - `device`: kind of the device.
     """
 
     parameters: int
@@ -35,6 +39,7 @@ class DryRun:
     compile_seconds: float
     step_seconds: float
     memory: int
+    eval_memory: int
     device: str
 
     def __str__(self) -> str:
@@ -42,41 +47,55 @@ class DryRun:
         return (
             f"{self.parameters:,} parameters; compiled in {self.compile_seconds:.1f} s; a step takes "
             f"{1000 * self.step_seconds:,.2f} ms on {self.device}, all {self.steps:,} of them {whole}; "
-            f"{self.memory / 2**20:,.0f} MiB of memory"
+            f"{self.memory / 2**20:,.0f} MiB of memory in training, {self.eval_memory / 2**20:,.0f} MiB in evaluation"
         )
 
 
 def dry_run(recipe: Recipe) -> DryRun:
-    """Compiles the recipe's steps and runs two calls of them on its own data.
+    """Compiles a recipe's steps and evaluation, and runs two calls of the steps on its data.
 
     **Raises:** `InputError` for a recipe or data that cannot work.
     """
     if not recipe.jit:
-        raise InputError("a dry run looks at compiled steps: leave `jit` as it is")
+        raise InputError("a dry run measures compiled steps: leave `jit` on")
     keep_freed_memory()
     job = prepare(recipe)
+    train = job.make_start()
     calls = job.batches(0, 0)
     first = next(calls)
     # An epoch may be a single call.
     second = next(calls, first)
     started = monotonic()
     with warnings.catch_warnings():
-        # The rows of a batch are given away as well, and are too small to be of use.
+        # A batch's rows are donated too, but are too small to be reused.
         warnings.filterwarnings("ignore", "Some donated buffers were not usable")
-        steps: Any = compiled_steps(job.recipe)
-        steps = steps.lower(job.setup, job.start, first).compile()
+        steps: Any = compile_steps(job.recipe)
+        steps = steps.lower(job.setup, train, first).compile()
     compiled = monotonic()
-    train = jax.block_until_ready(steps(job.setup, job.start, first))
+    train = jax.block_until_ready(steps(job.setup, train, first))
     ran = monotonic()
-    jax.block_until_ready(steps(job.setup, train, second))
-    stats = steps.compiled.memory_analysis()
-    sizes = (stats.argument_size_in_bytes, stats.output_size_in_bytes, stats.temp_size_in_bytes)
+    train = jax.block_until_ready(steps(job.setup, train, second))
     return DryRun(
-        parameters=count_parameters(job.start.model),
+        parameters=count_parameters(job.template.model),
         steps=job.steps,
         steps_per_call=job.steps_per_call,
         compile_seconds=compiled - started,
-        step_seconds=(monotonic() - ran) / jax.tree.leaves(second)[0].shape[0],
-        memory=sum(sizes) - stats.alias_size_in_bytes,
+        step_seconds=(monotonic() - ran) / count_steps(second),
+        memory=_total_memory(steps.compiled.memory_analysis()),
+        eval_memory=_eval_memory(job, train),
         device=jax.devices()[0].device_kind,
     )
+
+
+def _eval_memory(job: Job, train: TrainState) -> int:
+    """Returns the memory of the largest evaluation: the test's, or the validation's during training."""
+    recipe, setup = job.recipe, job.setup
+    evaluator = Evaluator(setup.mean, setup.std, len(job.info.class_names), recipe.eval_batch_size, recipe.test_views)
+    shape = (*job.image_size, job.info.channels)
+    stats = evaluator.memory(*train.averaged, shape, max(len(job.test.labels), len(job.validation_rows)))
+    return _total_memory(stats)
+
+
+def _total_memory(stats: Any) -> int:
+    sizes = (stats.argument_size_in_bytes, stats.output_size_in_bytes, stats.temp_size_in_bytes)
+    return sum(sizes) - stats.alias_size_in_bytes

@@ -1,4 +1,4 @@
-"""The same recipe under many seeds: what it reaches on average, and by how much that varies."""
+"""Seed sweeps: one recipe under several seeds, for the mean and standard deviation of its accuracy."""
 
 import dataclasses
 import json
@@ -10,26 +10,27 @@ from time import monotonic
 from typing import Any
 
 from ..errors import InputError
+from ..recipe import Recipe
 from ..recipe.files import recipe_from
-from ..recipe.recipe import Recipe
-from ..runs.folder import Run, new_folder, read_metrics, run_name
-from ..runs.logs.backends import check_logs
+from ..runs.folder import Run, create_folder, read_metrics, run_name
+from ..runs.logs import check_logs
 from ..runtime.interrupts import Interrupted
 from ..runtime.memory import keep_freed_memory
 from ..weights import write_text_atomically
-from .job import Job, prepare
+from .job import Job
+from .prepare import prepare
 from .trainer import fit, resume
-from .vmapped_seeds import can_vmap_seeds, train_together
+from .vmapped_seeds import can_vmap_seeds, train_vmapped
 
 _FILE = "seeds.json"
 
 
 @dataclass(frozen=True)
 class SeedSweepResult:
-    """What `fit_seeds` gives back.
+    """The result of `fit_seeds`.
 
-    - `folder`: holds a run's folder for each seed, `seed-0` and so on, and `seeds.json` with these numbers.
-    - `accuracies`: on the test split, of each seed.
+    - `folder`: holds one run folder per seed, `seed-0` and so on, and `seeds.json` with these numbers.
+    - `accuracies`: test accuracy of each seed.
     """
 
     folder: Path
@@ -37,22 +38,22 @@ class SeedSweepResult:
 
     @property
     def mean(self) -> float:
-        """Of the accuracies."""
+        """Mean of the accuracies."""
         return statistics.fmean(self.accuracies.values())
 
     @property
     def deviation(self) -> float:
-        """Standard deviation of the accuracies, estimated from as many as there are (divided by one less)."""
+        """Sample standard deviation of the accuracies (divided by their number less one)."""
         return statistics.stdev(self.accuracies.values())
 
 
 def fit_seeds(recipe: Recipe, count: int, *, runs: Path | str = "runs") -> SeedSweepResult:
-    """Trains a recipe under `count` seeds, from its own on, into one new folder under `runs`.
+    """Trains a recipe under `count` seeds, starting with its own, into one new folder under `runs`.
 
     All seeds train in one program where that is faster: on accelerators, and for models without convolutions. Elsewhere
     one run follows another.
 
-    **Raises:** as `fit` does; `Interrupted` tells the folder that `resume_seeds` goes on with.
+    **Raises:** as `fit` does; `Interrupted` names the folder that `resume_seeds` continues.
     """
     if count < 2:
         raise InputError(f"`seeds` (={count}) must be 2 or more: leave it out for one run")
@@ -60,17 +61,17 @@ def fit_seeds(recipe: Recipe, count: int, *, runs: Path | str = "runs") -> SeedS
     check_logs(recipe.log)
     keep_freed_memory()
     first = prepare(recipe)
-    folder = new_folder(Path(runs), f"{run_name(recipe, first.info.name)}-seeds")
+    folder = create_folder(Path(runs), f"{run_name(recipe, first.info.name)}-seeds")
     seeds = range(recipe.seed, recipe.seed + count)
     plan = {"recipe": dataclasses.asdict(recipe), "seeds": list(seeds)}
     write_text_atomically(folder / _FILE, json.dumps(plan, indent=2) + "\n")
     if can_vmap_seeds(first):
-        _together(first, recipe, seeds, folder, started)
-    return _one_by_one(folder, plan)
+        _train_in_one_program(first, recipe, seeds, folder, started)
+    return _train_one_by_one(folder, plan)
 
 
 def resume_seeds(folder: Path | str) -> SeedSweepResult:
-    """Goes on with seeds that were stopped, one run after another.
+    """Continues a stopped seed sweep, one run after another.
 
     **Raises:** as `resume` does.
     """
@@ -80,48 +81,53 @@ def resume_seeds(folder: Path | str) -> SeedSweepResult:
         seeds = [int(seed) for seed in plan["seeds"]]
         plan |= {"recipe": dict(plan["recipe"]), "seeds": seeds}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"`{folder / _FILE}` does not tell which seeds were to be trained: start new ones") from error
+        raise InputError(f"`{folder / _FILE}` does not list the seeds to train: start a new sweep") from error
     if "mean" in plan:
-        raise InputError(f"the seeds in `{folder}` are finished: start new ones")
-    return _one_by_one(folder, plan)
+        raise InputError(f"the seed sweep in `{folder}` is finished: start a new one")
+    return _train_one_by_one(folder, plan)
 
 
 def is_seed_sweep(folder: Path) -> bool:
-    """Whether a folder is one that `fit_seeds` made."""
+    """Returns whether `fit_seeds` made a folder."""
     return (folder / _FILE).is_file()
 
 
-def _together(first: Job, recipe: Recipe, seeds: range, folder: Path, started: float) -> None:
-    # The images are the same: the device holds them once.
+def _train_in_one_program(first: Job, recipe: Recipe, seeds: range, folder: Path, started: float) -> None:
+    # All jobs share the images, so the device holds them once.
     data = first.setup.data
     jobs = [first]
     for seed in seeds[1:]:
         job = prepare(replace(recipe, seed=seed))
         jobs.append(replace(job, setup=replace(job.setup, data=data)))
     with ExitStack() as stack:
-        made = [Run.create(folder, job.recipe, job.info.name, _name(job.recipe.seed)) for job in jobs]
-        train_together(jobs, [stack.enter_context(run) for run in made], started)
+        runs = [
+            stack.enter_context(
+                Run.create(folder, job.recipe, job.info.name, _folder_name(job.recipe.seed), job.fingerprint)
+            )
+            for job in jobs
+        ]
+        train_vmapped(jobs, runs, started)
 
 
-def _one_by_one(folder: Path, plan: dict[str, Any]) -> SeedSweepResult:
-    """Trains what is not trained yet, and writes down what came of all."""
+def _train_one_by_one(folder: Path, plan: dict[str, Any]) -> SeedSweepResult:
+    """Trains the seeds that are not finished, and writes the result of all."""
     recipe = recipe_from(plan["recipe"], origin=str(folder / _FILE))
     for seed in plan["seeds"]:
-        run = folder / _name(seed)
+        run = folder / _folder_name(seed)
         try:
             if not (run / "recipe.yaml").exists():
-                fit(replace(recipe, seed=seed), runs=folder, name=_name(seed))
+                fit(replace(recipe, seed=seed), runs=folder, name=_folder_name(seed))
             elif not (run / "model" / "config.json").exists():
                 resume(run)
         except Interrupted as stop:
             raise Interrupted(stop.signal, folder) from stop
-    rows = {seed: read_metrics(folder / _name(seed))[-1] for seed in plan["seeds"]}
-    found = SeedSweepResult(folder, {seed: row["test_accuracy"] for seed, row in rows.items()})
-    told = [{"seed": seed, "folder": _name(seed), **row} for seed, row in rows.items()]
-    whole = {**plan, "runs": told, "mean": found.mean, "deviation": found.deviation}
-    write_text_atomically(folder / _FILE, json.dumps(whole, indent=2) + "\n")
-    return found
+    rows = {seed: read_metrics(folder / _folder_name(seed))[-1] for seed in plan["seeds"]}
+    result = SeedSweepResult(folder, {seed: row["test_accuracy"] for seed, row in rows.items()})
+    table = [{"seed": seed, "folder": _folder_name(seed), **row} for seed, row in rows.items()]
+    summary = {**plan, "runs": table, "mean": result.mean, "deviation": result.deviation}
+    write_text_atomically(folder / _FILE, json.dumps(summary, indent=2) + "\n")
+    return result
 
 
-def _name(seed: int) -> str:
+def _folder_name(seed: int) -> str:
     return f"seed-{seed}"

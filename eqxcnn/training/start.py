@@ -1,22 +1,118 @@
-"""The train state before the first step: a model of the zoo, some of its weights set from images where asked for."""
+"""Before the first step: normalization, weights to start from, and the initial train state."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
 import jax
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, Int, UInt8
 
-from .. import zoo
+from .. import inference, registry, zoo
 from ..data import DataInfo
 from ..errors import InputError
 from ..forward_pass import normalize
 from ..optim.factors import Factor, parse_factors
-from ..recipe.recipe import Recipe
-from ..recipe.settings import parse_arguments
+from ..optim.optimizers import Optimizer
+from ..recipe import Recipe
 from ..types import Classifier, DataInitialized, Images, Key, Pixels
-from ..weights.tensors import from_tensors, tensor_slots
-from .step import Optimizer, TrainState
+from ..weights import to_tensors
+from ..weights.fit import fitted
+from ..weights.published import PUBLISHED, published_tensors
+from ..weights.tensors import from_tensors, shapes, tensor_slots
+from ..weights.torch import convert_from_torch_except_head, read_torch
+from .state import TrainState
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """Weights that a run starts from instead of random ones.
+
+    - `tensors`: by name; without the head's if its number of classes differs.
+    - `moments`: mean and standard deviation per channel of the images that these weights were trained on, if known.
+    """
+
+    tensors: dict[str, np.ndarray]
+    moments: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+
+
+def load_warm_start(recipe: Recipe, info: DataInfo, image_size: tuple[int, int]) -> WarmStart | None:
+    """Loads the weights that the recipe starts from; `None` if it starts from random ones.
+
+    **Raises:** `InputError` if they cannot be read, belong to another model, or do not fit.
+    """
+    if not recipe.pretrained and recipe.init_from is None:
+        return None
+    arguments: dict[str, Any] = {"image_size": image_size, **recipe.architecture_arguments}
+    sizes = {"num_classes": len(info.class_names), "in_channels": info.channels, **arguments}
+    places = shapes(*eqx.filter_eval_shape(registry.build, recipe.model, **sizes, key=jax.random.key(0)))
+    if recipe.pretrained:
+        published, origin = published_tensors(recipe.model, **arguments), f"the published weights of `{recipe.model}`"
+        row = PUBLISHED[recipe.model]
+        return WarmStart(fitted(published, places, origin), (row.mean, row.std))
+    return _load_from_path(recipe, Path(str(recipe.init_from)), places)
+
+
+def _load_from_path(recipe: Recipe, path: Path, places: dict[str, tuple[int, ...]]) -> WarmStart:
+    """Loads the weights of a run, of a model folder or of a file."""
+    origin = f"`init_from` (={str(path)!r})"
+    if not path.exists():
+        raise InputError(f"{origin} does not exist: give a finished run, its model folder, or a file with weights")
+    if path.is_dir():
+        trained = inference.load(path)
+        if trained.name != recipe.model:
+            raise InputError(
+                f"{origin} is a `{trained.name}`, and the recipe trains `{recipe.model}`: set `model` to it"
+            )
+        mean, std = (tuple(np.asarray(each, np.float64).round(6).tolist()) for each in (trained.mean, trained.std))
+        return WarmStart(fitted(to_tensors(trained.model, trained.state), places, origin), (mean, std))
+    tensors = read_torch(path)
+    if set(tensors) != set(places):
+        return WarmStart(convert_from_torch_except_head(recipe.model, places, tensors))
+    return WarmStart(fitted(tensors, places, origin))
+
+
+def check_normalization(recipe: Recipe, info: DataInfo) -> None:
+    """Refuses a mean or standard deviation for another number of channels than the images have.
+
+    **Raises:** `InputError` naming the setting.
+    """
+    for name in ("mean", "std"):
+        value = getattr(recipe, name)
+        if value is not None and len(value) != info.channels:
+            raise InputError(
+                f"`{name}` (={list(value)}) must have one number per channel, and the images have {info.channels}"
+            )
+
+
+def resolve_normalization(
+    recipe: Recipe, warm: WarmStart | None, images: UInt8[np.ndarray, "n h w c"], rows: Int[np.ndarray, " k"]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns mean and standard deviation per channel: the recipe's, else the warm start's, else measured on `rows`."""
+    if recipe.mean is not None and recipe.std is not None:
+        return recipe.mean, recipe.std
+    if warm is not None and warm.moments is not None and len(warm.moments[0]) == images.shape[-1]:
+        return warm.moments
+    mean, std = pixel_statistics(images, rows)
+    return tuple(mean.round(6).tolist()), tuple(std.round(6).tolist())
+
+
+def pixel_statistics(
+    images: UInt8[np.ndarray, "n h w c"], rows: Int[np.ndarray, " k"], chunk_size: int = 1000
+) -> tuple[Float[np.ndarray, " c"], Float[np.ndarray, " c"]]:
+    """Returns mean and standard deviation per channel of these rows' pixels on the scale [0, 1], from exact sums."""
+    total, squares = (np.zeros(images.shape[-1], np.int64) for _ in range(2))
+    for start in range(0, len(rows), chunk_size):
+        chunk = images[rows[start : start + chunk_size]].astype(np.uint16)
+        total += chunk.sum((0, 1, 2), dtype=np.int64)
+        squares += np.square(chunk).sum((0, 1, 2), dtype=np.int64)
+    count = len(rows) * images.shape[1] * images.shape[2]
+    mean = total / count
+    std = np.sqrt(squares / count - mean**2)
+    # A constant channel has deviation 0, which cannot divide; 1 leaves the channel as it is.
+    return mean / 255, np.where(std == 0, 255, std) / 255
 
 
 def init_train_state(
@@ -26,61 +122,60 @@ def init_train_state(
     optimizer: Optimizer,
     moments: tuple[Float[Array, " c"], Float[Array, " c"]],
     pixels: Pixels,
-    given: dict[str, Array],
+    tensors: dict[str, Array],
     key: Key,
-) -> tuple[TrainState, Key]:
-    """The recipe's model for these data and what the optimizer keeps of it; and the key of all steps.
+) -> TrainState:
+    """Builds the recipe's model for the data, and the train state before the first step.
 
     **Arguments:**
 
-    - `moments`: mean and deviation that images are normalized by.
-    - `pixels`: the first `init_images` training images.
-    - `given`: weights in the place of random ones, by the names of their tensors.
-    - `key`: the run's.
+    - `moments`: mean and standard deviation that images are normalized by.
+    - `pixels`: the first `init_images` training images `[i h w c]`.
+    - `tensors`: weights to use instead of random ones, by name.
+    - `key`: of the random weights.
 
-    **Raises:** `InputError` where the recipe has images for a model that sets no weights from them.
+    **Raises:** `InputError` if the recipe sets `init_images` for a model without data-dependent weights.
     """
-    init_key, step_key = jax.random.split(key)
     model, state = zoo.create_model(
         recipe.model,
         num_classes=len(info.class_names),
         in_channels=info.channels,
         image_size=image_size,
-        key=init_key,
-        **parse_arguments("architecture", recipe.architecture),
+        key=key,
+        **recipe.architecture_arguments,
     )
-    if given:
-        # All that is drawn and not given is the head.
-        tensors: dict[str, Any] = {**tensor_slots(model, state), **given}
-        model, state = from_tensors(model, state, tensors)
-    model = frozen_in_eval(model, parse_factors(recipe.learning_rate_factors, recipe.freeze))
+    if tensors:
+        # Only a head for other classes is missing, and stays random.
+        merged: dict[str, Any] = {**tensor_slots(model, state), **tensors}
+        model, state = from_tensors(model, state, merged)
+    model = freeze_modes(model, parse_factors(recipe.learning_rate_factors, recipe.freeze))
     if recipe.init_images:
-        model = _initialized(recipe, model, normalize(pixels, *moments))
-    kept = {"has_lookahead": recipe.lookahead_every > 0, "has_average": recipe.average != "none"}
-    return TrainState.start(model, state, optimizer, **kept), step_key
+        model = _init_from_images(recipe, model, normalize(pixels, *moments))
+    copies = {"use_lookahead": recipe.lookahead_every > 0, "use_average": recipe.average != "none"}
+    return TrainState.start(model, state, optimizer, **copies)
 
 
-def frozen_in_eval(model: Classifier, factors: Sequence[Factor]) -> Classifier:
-    """The model with the norms and the dropout of its frozen parts in eval mode: they would go on changing it."""
-    frozen = [each for each in factors if each.setting == "freeze"]
+def freeze_modes(model: Classifier, factors: Sequence[Factor]) -> Classifier:
+    """Puts norms and dropout of frozen parts into eval mode: training mode would still change their outputs."""
+    frozen = [factor for factor in factors if factor.setting == "freeze"]
 
     def has_mode(node: Any) -> bool:
         return isinstance(node, eqx.Module) and hasattr(node, "inference")
 
     def set_mode(path: Any, node: Any) -> Any:
         name = jax.tree_util.keystr(path, simple=True, separator=".")
-        # By the name of an array that it has, or would have.
-        is_frozen = has_mode(node) and any(each.fits(name) or each.fits(f"{name}.weight") for each in frozen)
+        # A pattern may name the module or its `weight`, which dropout does not have.
+        is_frozen = has_mode(node) and any(each.matches(name) or each.matches(f"{name}.weight") for each in frozen)
         return eqx.nn.inference_mode(node) if is_frozen else node
 
     return jax.tree_util.tree_map_with_path(set_mode, model, is_leaf=has_mode) if frozen else model
 
 
-def _initialized(recipe: Recipe, model: Classifier, images: Images) -> Classifier:
-    """The model with those weights set from images that it has set from images."""
+def _init_from_images(recipe: Recipe, model: Classifier, images: Images) -> Classifier:
+    """Initializes the data-dependent weights (such as airbench94's whitening layer) from a few training images."""
     if not isinstance(model, DataInitialized):
         raise InputError(
-            f"`init_images` (={recipe.init_images}) sets weights from images, and `{recipe.model}` has none that are "
-            "set so: give 0, or train `airbench94`"
+            f"`init_images` (={recipe.init_images}) sets weights from images, and `{recipe.model}` has no such "
+            "weights: give 0, or train `airbench94`"
         )
     return model.initialized_from(images)

@@ -1,9 +1,8 @@
-"""Runs that differ in nothing but their seed, trained in one program: the step under one more `vmap`."""
+"""Runs that differ in their seed only, trained in one program: the step under one more `vmap`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from operator import itemgetter
-from time import monotonic
 from typing import Any
 
 import equinox as eqx
@@ -13,104 +12,110 @@ import numpy as np
 
 from ..layers import Conv
 from ..runs.folder import Run
-from ..runs.logs.backends import open_logs
+from ..runs.logs import open_logs
 from ..runs.progress import TrainingProgress
-from ..runtime.interrupts import Interrupted, Interrupts
-from .epochs import EpochRunner, Result, compiled_steps
+from ..runtime.interrupts import Interrupts
+from ..runtime.profile import Profiler
+from .epochs import EpochLoop, compile_steps
+from .inputs import Batch
 from .job import Job
-from .step import Batch, Setup, TrainState, train_steps
+from .runner import EpochRunner, Result
+from .setup import Setup
+from .state import TrainState
+from .step import train_steps
 
 
 def can_vmap_seeds(job: Job) -> bool:
-    """Whether one program for many seeds does the same as one run after another, and sooner.
+    """Returns whether one program for all seeds computes the same as one run after another, and faster.
 
-    On a CPU a convolution with a kernel for each seed is one of many groups, which XLA is slow at there.
+    On a CPU a convolution with one kernel per seed becomes a grouped convolution, which XLA computes slowly there.
     """
     recipe = job.recipe
-    # What stops sooner, reads images in an order of its own or is traced by itself has a program of its own.
+    # Early stopping, streaming and tracing need a program of their own for each run.
     is_alike = job.setup.data is not None and recipe.jit and not recipe.early_stop_epochs and not recipe.profile
     return is_alike and (jax.default_backend() != "cpu" or not has_convolutions(job))
 
 
 def has_convolutions(job: Job) -> bool:
-    """Whether the job's model has a convolution anywhere."""
-    nodes = jax.tree.leaves(job.start.model, is_leaf=lambda node: isinstance(node, Conv))
+    """Returns whether the job's model contains a convolution."""
+    nodes = jax.tree.leaves(job.template.model, is_leaf=lambda node: isinstance(node, Conv))
     return any(isinstance(node, Conv) for node in nodes)
 
 
-def train_together(jobs: Sequence[Job], runs: Sequence[Run], started: float) -> list[Result]:
-    """Trains jobs of one recipe but for the seed from their start, each into its own run.
+class VmappedSeeds:
+    """The program of several jobs of one recipe, which differ in their seed only."""
 
-    **Raises:** `InputError` as `fit` does; `Interrupted` when each of them has saved.
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.job, self._jobs = jobs[0], jobs
+        self._setup, self._steps = stack_setups(jobs), compile_steps(jobs[0].recipe, train_steps_of_seeds)
+
+    def batches(self, epoch: int, first: int) -> Iterator[np.ndarray]:
+        """Yields the rows `[seeds k b]` of an epoch from its step `first` on, one item per call."""
+        rows: Iterator[Any] = zip(*(job.batches(epoch, first) for job in self._jobs), strict=True)
+        return map(np.stack, rows)
+
+    def count_steps(self, batches: np.ndarray) -> int:
+        """Returns how many steps the batches of one call hold."""
+        return batches.shape[1]
+
+    def run(self, train: TrainState, batches: np.ndarray) -> TrainState:
+        """Runs the steps of one call, for all seeds."""
+        return self._steps(self._setup, train, batches)
+
+    def split(self, train: TrainState) -> list[TrainState]:
+        """Returns the train state of each seed, all with the pytree structure of the first."""
+        arrays, rest = eqx.partition(train, eqx.is_array)
+        return [eqx.combine(jax.tree.map(itemgetter(index), arrays), rest) for index in range(len(self._jobs))]
+
+    def join(self, trains: Sequence[TrainState]) -> TrainState:
+        """Stacks train states along a new first axis."""
+        return stack_trains(trains)
+
+
+def train_vmapped(jobs: Sequence[Job], runs: Sequence[Run], started: float) -> list[Result]:
+    """Trains jobs of one recipe with different seeds from their start, each into its own run.
+
+    **Raises:** `InputError` as `fit` does; `Interrupted` once each run has a checkpoint.
     """
-    first, recipe, count = jobs[0], jobs[0].recipe, len(jobs)
-    steps = compiled_steps(recipe, steps_of_all)
-    setup, train = setup_of_all(jobs), stacked([job.start for job in jobs])
+    program, recipe = VmappedSeeds(jobs), jobs[0].recipe
+    train = program.join([job.make_start() for job in jobs])
     with ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
-        progress = stack.enter_context(TrainingProgress(first.steps, first.steps_per_epoch, recipe.batch_size))
+        progress = stack.enter_context(TrainingProgress(jobs[0].steps, jobs[0].steps_per_epoch, recipe.batch_size))
+        profiler = stack.enter_context(Profiler(runs[0].folder / "profile", 0))
         logs = [stack.enter_context(open_logs(recipe.log, run)) for run in runs]
-        all_epochs = [
-            EpochRunner(job, run, log, interrupts, progress, label=f"seed {job.recipe.seed}")
+        runners = [
+            EpochRunner(job, run, log, progress, label=f"seed {job.recipe.seed}")
             for job, run, log in zip(jobs, runs, logs, strict=True)
         ]
-        for job, log in zip(jobs, logs, strict=True):
-            log.start(job)
-
-        def save_in_time() -> None:
-            stopped = interrupts.received
-            if any(epochs.is_time() for epochs in all_epochs):
-                for epochs, one in zip(all_epochs, unstacked(train, count), strict=True):
-                    epochs.save(one)
-            if stopped is not None:
-                raise Interrupted(stopped, runs[0].folder.parent)
-
-        for epoch in range(first.epochs):
-            began, done = monotonic(), epoch * first.steps_per_epoch
-            for batches in zip(*(job.batches(epoch, 0) for job in jobs), strict=True):
-                train = steps(setup, train, np.stack(batches))
-                done += len(batches[0])
-                progress.step(done, train)
-                if done < first.steps_after(epoch + 1):
-                    save_in_time()
-            jax.block_until_ready(train.sums)
-            seconds = monotonic() - began
-            images = (done - epoch * first.steps_per_epoch) * recipe.batch_size
-            singles = zip(all_epochs, unstacked(train, count), strict=True)
-            train = stacked([epochs.end(epoch, one, images, seconds) for epochs, one in singles])
-            save_in_time()
-        ends = zip(all_epochs, unstacked(train, count), strict=True)
-        return [epochs.finish(one, started, 0) for epochs, one in ends]
+        for runner in runners:
+            runner.start()
+        trains = EpochLoop(program, runners, interrupts, progress, profiler, runs[0].folder.parent).run(train, 0)
+        return [runner.finish(each, started, 0) for runner, each in zip(runners, trains, strict=True)]
 
 
-def stacked(trains: Sequence[TrainState]) -> TrainState:
-    """The train states of models of one structure as one, each of its arrays with a first axis for them."""
+def stack_trains(trains: Sequence[TrainState]) -> TrainState:
+    """Stacks the arrays of train states of one structure along a new first axis."""
     arrays, rest = eqx.partition(trains[0], eqx.is_array)
-    # Leaf by leaf: each model's state has markers of its own, so that to JAX the structures differ.
+    # Leaf by leaf: each model's state has its own markers, so to JAX the pytree structures differ.
     leaves = [jax.tree.leaves(eqx.filter(train, eqx.is_array)) for train in trains]
-    whole = [jnp.stack(same) for same in zip(*leaves, strict=True)]
-    return eqx.combine(jax.tree.unflatten(jax.tree.structure(arrays), whole), rest)
+    stacked = [jnp.stack(same) for same in zip(*leaves, strict=True)]
+    return eqx.combine(jax.tree.unflatten(jax.tree.structure(arrays), stacked), rest)
 
 
-def unstacked(train: TrainState, count: int) -> list[TrainState]:
-    """`stacked` undone, but that all are of the first one's structure."""
-    arrays, rest = eqx.partition(train, eqx.is_array)
-    return [eqx.combine(jax.tree.map(itemgetter(place), arrays), rest) for place in range(count)]
-
-
-def setup_of_all(jobs: Sequence[Job]) -> Setup:
-    """What stays fixed: the first job's, with the key and the normalization of each."""
+def stack_setups(jobs: Sequence[Job]) -> Setup:
+    """Returns the first job's setup with each seed's key and normalization stacked along a first axis."""
     stacks = [jnp.stack(same) for same in zip(*(per_seed_leaves(job.setup) for job in jobs), strict=True)]
     return eqx.tree_at(per_seed_leaves, jobs[0].setup, tuple(stacks))
 
 
 def per_seed_leaves(setup: Setup) -> tuple[Any, Any, Any]:
-    """What is another with another seed: the images held out are, so their statistics are."""
+    """Returns what depends on the seed: the key, and the statistics of the images that are not held out."""
     return setup.key, setup.mean, setup.std
 
 
-def steps_of_all(setup: Setup, train: TrainState, batches: Batch) -> TrainState:
-    """`train_steps` for each seed; the images are there once for all."""
+def train_steps_of_seeds(setup: Setup, train: TrainState, batches: Batch) -> TrainState:
+    """Runs `train_steps` for each seed; the images are shared."""
     shared = jax.tree.map(lambda leaf: None, setup)
     axes = eqx.tree_at(per_seed_leaves, shared, (0, 0, 0), is_leaf=lambda leaf: leaf is None)
     return eqx.filter_vmap(train_steps, in_axes=(axes, eqx.if_array(0), 0))(setup, train, batches)

@@ -1,4 +1,4 @@
-"""A run's metrics as a table that spreadsheets open."""
+"""A run's metrics as a table for spreadsheets."""
 
 import csv
 import io
@@ -13,21 +13,21 @@ from ..folder import Run
 
 
 class CsvLog:
-    """Keeps `metrics.csv` beside `metrics.jsonl`: the same rows, and a column for whatever any of them has."""
+    """Keeps `metrics.csv` beside `metrics.jsonl`: the same rows, with one column for every key."""
 
-    shows_pictures = False
+    shows_images = False
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        # A run that goes on may have been rewound.
+        # A resumed run may have removed rows.
         self._write()
 
     def row(self, row: Mapping[str, Any], step: int) -> None:
-        """Writes the table anew from all rows, so that it is right whatever was there before."""
+        """Rewrites the table from all rows of the run."""
         self._write()
 
-    def picture(self, name: str, pixels: UInt8[np.ndarray, "h w 3"], step: int) -> None:
-        """There is no place for it."""
+    def image(self, name: str, pixels: UInt8[np.ndarray, "h w 3"], step: int) -> None:
+        """Does nothing: a table shows no images."""
 
     def __enter__(self) -> "CsvLog":
         return self
@@ -37,7 +37,7 @@ class CsvLog:
 
     def _write(self) -> None:
         rows = self._run.metrics
-        # A dict and not a set: the columns stand in the order in which they came up.
+        # A dict keeps the columns in the order of their first appearance.
         columns = list(dict.fromkeys(name for row in rows for name in row))
         text = io.StringIO()
         if columns:

@@ -1,4 +1,4 @@
-"""A run's metrics and pictures as files that TensorBoard reads."""
+"""A run's metrics and images as TensorBoard event files."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -13,35 +13,34 @@ from ..folder import Run
 
 
 class TensorBoardLog:
-    """Writes event files to the run's `tensorboard/`, one each time the run starts or goes on.
+    """Writes event files into the run's `tensorboard/`, a new one each time the run starts or is resumed.
 
-    The writer is the one below tensorboardX's `SummaryWriter`, whose thread leaves training waiting for ever when it
-    cannot write.
+    Uses the writer beneath tensorboardX's `SummaryWriter`, whose thread blocks training for ever if it cannot write.
 
-    **Raises:** `InputError` when they cannot be written.
+    **Raises:** `InputError` if the files cannot be written.
     """
 
-    shows_pictures = True
+    shows_images = True
 
     def __init__(self, run: Run) -> None:
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto import event_pb2
 
-        # Its classes are made on import, where no type checker sees them.
+        # Its classes are made on import, so type checkers do not see them.
         self._events: Any = event_pb2
         self._folder, rows = run.folder / "tensorboard", run.metrics
-        with self._told():
+        with self._report_write_errors():
             self._folder.mkdir(exist_ok=True)
-            # Names have the second in them, and one that is there already would be overwritten.
+            # File names hold the second; a number keeps two files of the same second apart.
             files = len(list(self._folder.iterdir()))
             self._writer = EventsWriter(str(self._folder / "events"), f".{files}")
         if files:
-            # What the earlier files have from this step on is logged again.
+            # Tells TensorBoard to drop what earlier files hold from this step on.
             first = rows[-1]["step"] + 1 if rows else 0
             self._write(first, session_log=self._events.SessionLog(status=self._events.SessionLog.START))
 
     def row(self, row: Mapping[str, Any], step: int) -> None:
-        """Writes each number of the row as a scalar under its own name."""
+        """Writes each number of the row as a scalar under its name."""
         from tensorboardX.summary import scalar
 
         for name, value in row.items():
@@ -49,8 +48,8 @@ class TensorBoardLog:
                 self._write(step, summary=scalar(name, value))
         self._flush()
 
-    def picture(self, name: str, pixels: UInt8[np.ndarray, "h w 3"], step: int) -> None:
-        """Writes it as an image."""
+    def image(self, name: str, pixels: UInt8[np.ndarray, "h w 3"], step: int) -> None:
+        """Writes an image."""
         from tensorboardX.summary import image
 
         self._write(step, summary=image(name, pixels, dataformats="HWC"))
@@ -60,21 +59,21 @@ class TensorBoardLog:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        # All of it was flushed before; if that failed, somebody has been told.
+        # Every row was flushed before, and a failure to do so was raised then.
         with suppress(OSError):
             self._writer.close()
 
     def _write(self, step: int, **content: Any) -> None:
-        with self._told():
+        with self._report_write_errors():
             self._writer.write_event(self._events.Event(wall_time=time(), step=step, **content))
 
     def _flush(self) -> None:
-        with self._told():
+        with self._report_write_errors():
             self._writer.flush()
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Tells a disk's error as the user's to mend."""
+    def _report_write_errors(self) -> Iterator[None]:
+        """Turns an `OSError` into an `InputError` that names the folder."""
         try:
             yield
         except OSError as error:

@@ -1,4 +1,4 @@
-"""A run's metrics and pictures at Weights & Biases, or in files for its `wandb sync`."""
+"""A run's metrics and images at Weights & Biases, or in files for `wandb sync`."""
 
 import os
 import secrets
@@ -16,15 +16,15 @@ from ..folder import Run
 
 
 class WandbLog:
-    """A run there, with the name of the run's folder and the recipe for its configuration; one that goes on is one run.
+    """A Weights & Biases run with the name of the run's folder and the recipe as its configuration.
 
-    Its files are in the run's `wandb/`. Where it goes, if anywhere, is wandb's own setting: `WANDB_MODE=offline` keeps
-    it here.
+    A resumed run continues the same Weights & Biases run. The local files are in the run's `wandb/`.
+    `WANDB_MODE=offline` keeps all of it local.
 
-    **Raises:** `InputError` when nobody is logged in, or wandb cannot start.
+    **Raises:** `InputError` if nobody is logged in, or wandb cannot start.
     """
 
-    shows_pictures = True
+    shows_images = True
 
     def __init__(self, run: Run) -> None:
         import wandb
@@ -32,33 +32,34 @@ class WandbLog:
         self._image = wandb.Image
         try:
             is_online = wandb.setup().settings.mode not in ("offline", "dryrun", "disabled")
-            # Otherwise wandb would ask at a terminal, and training would wait.
+            # Without this check wandb asks at the terminal, and training waits for the answer.
             if is_online and not wandb.login(prompt=False):
                 raise InputError(
-                    "`log` (='wandb') needs a login: call `wandb login`, or set WANDB_MODE=offline to keep the log here"
+                    "`log` (='wandb') needs a login: call `wandb login`, or set WANDB_MODE=offline to keep the log "
+                    "local"
                 )
             self._run = wandb.init(
                 project=os.environ.get("WANDB_PROJECT", "eqxcnn"),
                 name=run.folder.resolve().name,
                 dir=run.folder,
                 config=yaml.safe_load(to_yaml(run.recipe)),
-                id=_identity(run),
+                id=_run_id(run),
                 resume="allow",
-                # Runs that train together each have their own.
+                # Seeds that train in one process have one run each.
                 reinit="create_new",
             )
         except wandb.Error as error:
             reason = " ".join(str(error).split())
             raise InputError(
-                f"`log` (='wandb') cannot start: {reason}; set WANDB_MODE=offline to keep the log here"
+                f"`log` (='wandb') cannot start: {reason}; set WANDB_MODE=offline to keep the log local"
             ) from error
 
     def row(self, row: Mapping[str, Any], step: int) -> None:
-        """Logs it; one of a step that wandb has seen before is left out there with a warning."""
+        """Logs the row; wandb ignores, with a warning, a step that it has seen before."""
         self._run.log(dict(row), step=step)
 
-    def picture(self, name: str, pixels: UInt8[np.ndarray, "h w 3"], step: int) -> None:
-        """Logs it with the step's other values."""
+    def image(self, name: str, pixels: UInt8[np.ndarray, "h w 3"], step: int) -> None:
+        """Logs an image."""
         self._run.log({name: self._image(pixels)}, step=step)
 
     def __enter__(self) -> "WandbLog":
@@ -68,8 +69,8 @@ class WandbLog:
         self._run.finish(exit_code=0 if kind is None else 1)
 
 
-def _identity(run: Run) -> str:
-    """What wandb knows the run by, kept in its folder."""
+def _run_id(run: Run) -> str:
+    """Returns wandb's identifier of the run, which is kept in the run's folder."""
     path = run.folder / "wandb_id"
     if not path.exists():
         write_text_atomically(path, secrets.token_hex(4))

@@ -1,0 +1,1 @@
+"""Plots: numbers in, a matplotlib figure out."""

@@ -1,0 +1,109 @@
+"""The command line of `python -m eqxcnn.train`: one flag per setting of a recipe, and flags for the run itself."""
+
+import argparse
+import dataclasses
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from .files import RENAMED, load_recipe
+from .recipe import GROUPS, Recipe
+from .settings import (
+    AugmentationSettings,
+    CheckpointSettings,
+    CompilationSettings,
+    DataSettings,
+    EvaluationSettings,
+    LogSettings,
+    LossSettings,
+    ModelSettings,
+    OptimizerSettings,
+    ScheduleSettings,
+)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Trains an image classifier into a run folder, which `evaluate`, `predict` and `eqxcnn.load` read."""
+
+    recipe: str | None = None
+    """A YAML file, or the name of a shipped recipe; other flags override its settings."""
+    resume: Path | None = None
+    """Resume this stopped run, or folder of seeds, with its own recipe; no other flag goes with it."""
+    runs: Path = Path("runs")
+    """Folder in which the run's folder is made."""
+    seeds: int = 1
+    """Train under this many seeds, from `seed` on, and report mean and standard deviation."""
+    dry_run: bool = False
+    """Only compile the steps and run two calls of them, to report time and memory."""
+    list_recipes: bool = False
+    """Only list the shipped recipes."""
+
+
+@dataclass(frozen=True)
+class Flags(RunOptions):
+    """Trains an image classifier into a run folder, which `evaluate`, `predict` and `eqxcnn.load` read."""
+
+    model: ModelSettings = field(default_factory=ModelSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    regularization: LossSettings = field(default_factory=LossSettings)
+    augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+    compilation: CompilationSettings = field(default_factory=CompilationSettings)
+
+    def to_recipe(self) -> Recipe:
+        """Makes the recipe of all settings.
+
+        **Raises:** `InputError` for an invalid one.
+        """
+        return Recipe(**{key: value for group in GROUPS for key, value in vars(getattr(self, group)).items()})
+
+
+def parse_flags(arguments: Sequence[str]) -> Flags:
+    """Parses a command line; settings without a flag keep the values of the recipe that `--recipe` names.
+
+    **Raises:** `InputError` for flags that do not go together, `SystemExit` for one that cannot be parsed.
+    """
+    import tyro  # takes half a second
+
+    arguments = _rename_old_flags(arguments)
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    first.add_argument("--recipe", nargs="?")  # tyro complains if its value is missing
+    name = first.parse_known_args(arguments)[0].recipe
+    default = Flags() if name is None else _flags_of(load_recipe(name))
+    options = (tyro.conf.OmitArgPrefixes,)
+    flags = tyro.cli(Flags, prog="python -m eqxcnn.train", args=arguments, default=default, config=options)
+    if flags.resume is not None and dataclasses.replace(flags, resume=None) != Flags():
+        raise InputError("`--resume` goes on by the run's own recipe: leave the other flags out")
+    if flags.seeds < 1:
+        raise InputError(f"`seeds` (={flags.seeds}) must be 1 or more")
+    return flags
+
+
+def _flags_of(recipe: Recipe) -> Flags:
+    groups: dict[str, Any] = {
+        name: group(**{each.name: getattr(recipe, each.name) for each in dataclasses.fields(group)})
+        for name, group in GROUPS.items()
+    }
+    return Flags(**groups)
+
+
+def _rename_old_flags(arguments: Sequence[str]) -> list[str]:
+    """Replaces flags of settings that have a new name."""
+    renamed = []
+    for argument in arguments:
+        flag, sign, value = argument.partition("=")
+        new = RENAMED.get(flag.removeprefix("--").replace("-", "_")) if flag.startswith("--") else None
+        if new is not None:
+            now = f"--{new.replace('_', '-')}"
+            warnings.warn(f"`{flag}` is now called `{now}`", FutureWarning, stacklevel=3)
+            flag = now
+        renamed.append(flag + sign + value)
+    return renamed

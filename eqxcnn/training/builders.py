@@ -1,0 +1,129 @@
+"""From a recipe's settings to the parts of a step: optimizer, loss, averages, mixing."""
+
+import math
+from functools import partial
+from typing import cast
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Int
+
+from .. import manual
+from ..augment import Mix
+from ..data import DataInfo
+from ..errors import InputError
+from ..optim.averages import Lookahead, WeightAverage
+from ..optim.factors import parse_factors
+from ..optim.losses import Loss
+from ..optim.optimizers import Clipping, Optimizer, Plateau, make_optimizer
+from ..optim.schedules import ScheduleShape, make_schedule, schedule_shape
+from ..recipe import Recipe
+from ..types import Classifier
+from .setup import ValueAndGrad
+from .step import autodiff
+
+
+def build_schedule(recipe: Recipe, steps: int, steps_per_epoch: float) -> optax.Schedule:
+    """Builds the recipe's learning-rate schedule, stretched over `steps` updates."""
+    return make_schedule(
+        recipe.schedule,
+        recipe.learning_rate,
+        steps,
+        steps_per_epoch,
+        shape=resolve_schedule_shape(recipe),
+        power=recipe.power,
+        decay_rate=recipe.decay_rate,
+        decay_epochs=recipe.decay_epochs,
+        decay_milestones=recipe.decay_milestones,
+    )
+
+
+def resolve_schedule_shape(recipe: Recipe) -> ScheduleShape:
+    """Returns the shape of the recipe's schedule, with the schedule's defaults filled in."""
+    return schedule_shape(recipe.schedule, recipe.warmup_fraction, recipe.initial_lr_factor, recipe.final_lr_factor)
+
+
+def build_optimizer(recipe: Recipe, steps: int, steps_per_epoch: int) -> Optimizer:
+    """Builds the recipe's optimizer for a run of `steps` steps; see `make_optimizer`.
+
+    **Raises:** `InputError`, from `init`, for a factor's pattern that matches no parameter.
+    """
+    if recipe.gradients == "by_hand":
+        return manual.sgd(recipe.learning_rate)
+    updates, updates_per_epoch = max(steps // recipe.accumulate_steps, 1), steps_per_epoch / recipe.accumulate_steps
+    return make_optimizer(
+        recipe.optimizer,
+        build_schedule(recipe, updates, updates_per_epoch),
+        updates_per_epoch,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
+        weight_decay=recipe.weight_decay,
+        decay_norms_and_biases=recipe.decay_norms_and_biases,
+        clipping=Clipping(recipe.clip_value, recipe.clip_agc, recipe.clip_norm),
+        factors=parse_factors(recipe.learning_rate_factors, recipe.freeze),
+        layer_decay=recipe.layer_decay,
+        plateau=Plateau(recipe.decay_rate, recipe.patience_epochs) if recipe.schedule == "plateau" else None,
+        accumulate_steps=recipe.accumulate_steps,
+    )
+
+
+def build_lookahead(recipe: Recipe, steps: int) -> Lookahead | None:
+    """Builds the recipe's Lookahead, if it uses it."""
+    return Lookahead(recipe.lookahead_every, recipe.lookahead_decay, steps) if recipe.lookahead_every else None
+
+
+def build_average(recipe: Recipe, steps: int, steps_per_epoch: int) -> WeightAverage | None:
+    """Builds the recipe's average of the weights, if it keeps one.
+
+    **Raises:** `InputError` if no epoch ends late enough for `swa` to count it.
+    """
+    if recipe.average == "none":
+        return None
+    start = math.ceil(round(recipe.average_start * steps, 6))
+    if recipe.average == "swa" and steps // steps_per_epoch * steps_per_epoch < max(start, 1):
+        raise InputError(
+            f"`average_start` (={recipe.average_start}) leaves no end of an epoch to average among {steps:,} steps: "
+            "give less, or more `epochs`"
+        )
+    return WeightAverage(recipe.average, recipe.average_decay, start, steps_per_epoch)
+
+
+def build_mix(recipe: Recipe) -> Mix | None:
+    """Builds the recipe's mixup and CutMix, if it uses them."""
+    if not (recipe.mixup or recipe.cutmix):
+        return None
+    return Mix(recipe.mixup, recipe.cutmix, recipe.mix_probability, recipe.mix_switch_probability)
+
+
+def build_value_and_grad(recipe: Recipe, model: Classifier, class_weights: tuple[float, ...]) -> ValueAndGrad:
+    """Builds the function that computes loss and gradients.
+
+    **Raises:** `InputError` if the recipe wants hand-derived gradients and the model has none.
+    """
+    if recipe.gradients == "autodiff":
+        loss = Loss(recipe.loss, recipe.label_smoothing, recipe.focal_gamma, class_weights)
+        return autodiff(loss, jnp.bfloat16 if recipe.precision == "bf16" else jnp.float32)
+    if not isinstance(model, manual.HandDerived):
+        raise InputError(
+            f"`gradients` (='by_hand'): `{recipe.model}` has no backward pass of its own; `scratch` has one"
+        )
+    return cast(ValueAndGrad, partial(manual.value_and_grad, label_smoothing=recipe.label_smoothing))
+
+
+def resolve_class_weights(recipe: Recipe, labels: Int[np.ndarray, " n"], info: DataInfo) -> tuple[float, ...]:
+    """Returns the weight of each class in the loss; empty for equal weights.
+
+    **Raises:** `InputError` for another number of weights than of classes.
+    """
+    if not recipe.class_weights:
+        return ()
+    count = len(info.class_names)
+    if recipe.class_weights == "balanced":
+        images = np.bincount(labels, minlength=count)
+        return tuple((len(labels) / count / np.maximum(images, 1)).round(6).tolist())
+    if len(recipe.class_weights) != count:
+        raise InputError(
+            f"`class_weights` has {len(recipe.class_weights)} numbers, and the data {count} classes: give one per class"
+        )
+    return recipe.class_weights

@@ -1,0 +1,71 @@
+"""From a batch to the input of the model: keys, augmentation, mixing, normalization."""
+
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, UInt8
+
+from ..augment import partners
+from ..forward_pass import normalize
+from ..optim.losses import MixedLabels, Targets
+from ..types import AugmentContext, Image, Images, Key, Labels, Pixels
+from .setup import Setup
+
+#: Rows of the images that are on the device; or the images, labels and rows of a batch that is streamed to it.
+Batch: TypeAlias = Int[Array, "*k b"] | tuple[UInt8[Array, "*k b h w c"], Int[Array, "*k b"], Int[Array, "*k b"]]
+
+#: A number that no step reaches, so that the keys of rows differ from those of steps.
+_ROWS = 2**32 - 1
+
+
+class StepKeys(NamedTuple):
+    """The keys of a step, one per purpose.
+
+    - `augment`: split into one key per image.
+    - `model`: of dropout and the like.
+    - `mix`: of mixup and CutMix.
+    """
+
+    augment: Key
+    model: Key
+    mix: Key
+
+
+def step_keys(key: Key, step: Int[Array, ""]) -> StepKeys:
+    """Derives the keys of a step from the key of all steps; the only place where they are derived."""
+    return StepKeys(*jax.random.split(jax.random.fold_in(key, step), 3))
+
+
+def make_input(setup: Setup, batch: Batch, step: Int[Array, ""], keys: StepKeys) -> tuple[Images, Targets]:
+    """Returns a batch as the model sees it, `[b h w c]`, augmented, mixed and normalized; and its labels."""
+    pixels, labels, rows = batch if isinstance(batch, tuple) else _gather(setup.data, batch)
+    images = _augment(setup, pixels, rows, step, keys.augment)
+    if setup.mix is None:
+        return normalize(images, setup.mean, setup.std), labels
+    floats = images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
+    mixed, share = setup.mix(floats, keys.mix)
+    return normalize(mixed, setup.mean, setup.std), MixedLabels(labels, partners(labels), share)
+
+
+def _gather(
+    data: tuple[UInt8[Array, "n h w c"], Int[Array, " n"]] | None, rows: Int[Array, " b"]
+) -> tuple[Pixels, Labels, Int[Array, " b"]]:
+    """Returns images and labels of rows, which must exist."""
+    assert data is not None, "a batch of rows needs a setup that holds the data"
+    images, labels = data
+    return images.at[rows].get(mode="promise_in_bounds"), labels.at[rows].get(mode="promise_in_bounds"), rows
+
+
+def _augment(setup: Setup, pixels: Pixels, rows: Int[Array, " b"], step: Int[Array, ""], key: Key) -> Pixels | Images:
+    """Augments each image with its own PRNG key; the context's `image_key` stays the same in every epoch."""
+    augment = setup.augment
+    if augment is None:
+        return pixels
+    row_key, epoch = jax.random.fold_in(setup.key, jnp.uint32(_ROWS)), step // setup.steps_per_epoch
+
+    def augment_image(image: Image, key: Key, row: Int[Array, ""]) -> Image:
+        return augment(image, key, AugmentContext(jax.random.fold_in(row_key, row), epoch))
+
+    keys = jax.random.split(key, pixels.shape[0])
+    return jax.vmap(augment_image)(pixels.astype(jnp.float32) / 255, keys, rows)

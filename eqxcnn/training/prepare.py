@@ -1,0 +1,144 @@
+"""From a recipe to a job: decodes the data, fills in defaults, and builds model and optimizer."""
+
+import math
+from dataclasses import asdict, replace
+from functools import partial
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int
+
+from .. import augment, registry
+from ..data import DataInfo, DataSet, Split, hold_out, open_source
+from ..errors import InputError
+from ..recipe import Recipe
+from ..runtime.compile import jit_once
+from .builders import (
+    build_average,
+    build_lookahead,
+    build_mix,
+    build_optimizer,
+    build_value_and_grad,
+    resolve_class_weights,
+    resolve_schedule_shape,
+)
+from .job import Job
+from .setup import Setup
+from .start import check_normalization, init_train_state, load_warm_start, resolve_normalization
+
+
+def prepare(recipe: Recipe, *, is_resumed: bool = False) -> Job:
+    """Prepares a run: everything but the training.
+
+    **Arguments:**
+
+    - `is_resumed`: whether the weights come from a checkpoint, so that the weights to start from are not loaded.
+
+    **Raises:** `InputError` for data that cannot be read or do not fit the recipe.
+    """
+    transform = augment.build(recipe.augment)
+    source = open_source(recipe.data)
+    image_size = resolve_image_size(recipe, source.info)
+    check_normalization(recipe, source.info)
+    warm = None if is_resumed else load_warm_start(recipe, source.info, image_size)
+    train, test = (_decode(source, split, recipe, image_size) for split in ("train", "test"))
+    train_rows, validation_rows = _split_rows(train.labels, recipe)
+    validation = train
+    if recipe.validation == "test":
+        validation, validation_rows = test, np.arange(len(test.labels), dtype=np.int32)
+    epochs, steps_per_epoch, steps = _count_steps(recipe, len(train_rows))
+    mean, std = resolve_normalization(recipe, warm, train.images, train_rows)
+    moments = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
+    optimizer = build_optimizer(recipe, steps, steps_per_epoch)
+    class_weights = resolve_class_weights(recipe, train.labels[train_rows], source.info)
+    init_key, step_key = jax.random.split(jax.random.key(recipe.seed))
+    init = partial(init_train_state, recipe, source.info, image_size, optimizer, moments)
+    start = jit_once(init), train.images[_init_rows(recipe, train_rows)], {} if warm is None else warm.tensors, init_key
+    template = eqx.filter_eval_shape(init, *start[1:])
+    setup = Setup(
+        value_and_grad=build_value_and_grad(recipe, template.model, class_weights),
+        optimizer=optimizer,
+        augment=transform,
+        lookahead=build_lookahead(recipe, steps),
+        steps_per_epoch=steps_per_epoch,
+        key=step_key,
+        mean=moments[0],
+        std=moments[1],
+        data=_put_on_device(recipe, train),
+        mix=build_mix(recipe),
+        average=build_average(recipe, steps, steps_per_epoch),
+        skip_nan=recipe.on_nan == "skip",
+    )
+    steps_per_call = _resolve_steps_per_call(recipe)
+    resolved = replace(
+        recipe, data=source.info.source, epochs=epochs, steps_per_call=steps_per_call, image_size=image_size,
+        mean=mean, std=std, class_weights=class_weights, train_images=recipe.train_images or len(train.labels),
+        **asdict(resolve_schedule_shape(recipe)),
+    )  # fmt: skip
+    return Job(
+        resolved, steps, steps_per_call, image_size, source.info, source._fingerprint, train, test, train_rows,
+        validation, validation_rows, setup, template, partial(*start),
+    )  # fmt: skip
+
+
+def resolve_image_size(recipe: Recipe, info: DataInfo) -> tuple[int, int]:
+    """Returns the recipe's image size, else the data's, else the model's if sizes vary or are too small for it."""
+    model = registry.variant(recipe.model)
+    if recipe.image_size is not None:
+        return recipe.image_size
+    fits = info.image_size is not None and min(info.image_size) >= model.smallest
+    return info.image_size if fits and info.image_size else model.input[:2]
+
+
+def _decode(source: DataSet, split: str, recipe: Recipe, image_size: tuple[int, int]) -> Split:
+    return source.decode(
+        "train" if split == "train" else "test", image_size=image_size, on_bad_image=recipe.on_bad_image
+    )
+
+
+def _split_rows(labels: Int[np.ndarray, " n"], recipe: Recipe) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " v"]]:
+    """Returns the rows to train on, at least one batch of them, and the rows held out."""
+    count = recipe.train_images or len(labels)
+    if count > len(labels):
+        raise InputError(f"`train_images` (={count}) is more than the {len(labels):,} there are: give fewer")
+    kept, held = np.arange(count, dtype=np.int32), np.zeros(0, np.int32)
+    if isinstance(recipe.validation, float) and recipe.validation:
+        kept, held = hold_out(labels[:count], recipe.validation, recipe.seed)
+    if len(kept) < recipe.batch_size:
+        raise InputError(
+            f"`batch_size` (={recipe.batch_size}) is more than the {len(kept):,} training images: give a smaller one"
+        )
+    return kept, held
+
+
+def _count_steps(recipe: Recipe, images: int) -> tuple[int | float, int, int]:
+    """Returns epochs, steps per epoch and steps of a run on this number of training images."""
+    # The default takes seconds on a laptop: 20 epochs of a thousand digits, 6 of MNIST.
+    epochs = recipe.epochs or int(np.clip(round(320_000 / images), 5, 20))
+    steps_per_epoch = images // recipe.batch_size
+    # Rounded first, because binary fractions may exceed a whole number by a little.
+    return epochs, steps_per_epoch, max(math.ceil(round(epochs * steps_per_epoch, 6)), 1)
+
+
+def _resolve_steps_per_call(recipe: Recipe) -> int:
+    default = 1 if jax.default_backend() == "cpu" else 100
+    # A loop over several steps would compile them.
+    return (recipe.steps_per_call or default) if recipe.jit else 1
+
+
+def _init_rows(recipe: Recipe, rows: Int[np.ndarray, " k"]) -> Int[np.ndarray, " i"]:
+    """Returns the training rows that data-dependent weights are set from."""
+    if recipe.init_images > len(rows):
+        raise InputError(
+            f"`init_images` (={recipe.init_images}) is more than the {len(rows):,} training images: give fewer"
+        )
+    return rows[: recipe.init_images]
+
+
+def _put_on_device(recipe: Recipe, train: Split) -> tuple[jax.Array, jax.Array] | None:
+    """Returns the training images and labels as device arrays, or `None` if they exceed the budget."""
+    if train.images.nbytes > recipe.device_budget * 2**30:
+        return None
+    return jnp.asarray(train.images), jnp.asarray(train.labels)

@@ -1,0 +1,27 @@
+"""The first training images as the model sees them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import UInt8
+
+from ..runtime.compile import jit_once
+from ..types import Images
+from .inputs import Batch, make_input, step_keys
+from .job import Job
+from .setup import Setup
+
+
+def first_images(job: Job, count: int = 64) -> UInt8[np.ndarray, "n h w c"]:
+    """Returns the first images of the first step, augmented and mixed, as pixels."""
+    (call,) = job.all_batches(0, slice(1))
+    batch = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), call)
+    images = np.asarray(jit_once(_make_images)(job.setup, batch))[:count]
+    return np.rint(255 * images.clip(0, 1)).astype(np.uint8)
+
+
+def _make_images(setup: Setup, batch: Batch) -> Images:
+    """Returns the input of the first step, back on the scale [0, 1]."""
+    step = jnp.zeros((), jnp.int32)
+    images, _ = make_input(setup, batch, step, step_keys(setup.key, step))
+    return images * setup.std + setup.mean

@@ -1,0 +1,49 @@
+"""What stays fixed over a run: the arguments of a step that it does not change."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import equinox as eqx
+from jaxtyping import Array, Float, PyTree
+
+from ..augment import ContextAugment, Mix
+from ..optim.averages import Lookahead, WeightAverage
+from ..optim.losses import Targets
+from ..optim.optimizers import Optimizer
+from ..types import BatchLogits, Classifier, Images, Key, Labels, Pixels
+
+#: `(model, state, images, targets, key) -> ((loss, (state, logits)), gradients)`, with the mean loss of the batch.
+ValueAndGrad: TypeAlias = Callable[
+    [Classifier, eqx.nn.State, Images, Targets, Key],
+    tuple[tuple[Float[Array, ""], tuple[eqx.nn.State, BatchLogits]], PyTree],
+]
+
+
+class Setup(eqx.Module):
+    """What stays fixed over a run.
+
+    - `value_and_grad`: computes loss and gradients of a batch.
+    - `optimizer`: the update rule.
+    - `augment`: changes one image, or `None`.
+    - `lookahead`: Lookahead, or `None`.
+    - `steps_per_epoch`: full batches per epoch.
+    - `key`: the key of all steps; see `step_keys`.
+    - `mean`, `std`: normalization per channel, on the scale [0, 1].
+    - `data`: images and labels on the device, or `None` if batches are streamed.
+    - `mix`: mixup or CutMix, or `None`.
+    - `average`: the average of the weights, or `None`.
+    - `skip_nan`: whether to skip steps whose loss or gradient is not finite.
+    """
+
+    value_and_grad: ValueAndGrad = eqx.field(static=True)
+    optimizer: Optimizer = eqx.field(static=True)
+    augment: ContextAugment | None = eqx.field(static=True)
+    lookahead: Lookahead | None = eqx.field(static=True)
+    steps_per_epoch: int = eqx.field(static=True)
+    key: Key
+    mean: Float[Array, " c"]
+    std: Float[Array, " c"]
+    data: tuple[Pixels, Labels] | None
+    mix: Mix | None = eqx.field(static=True, default=None)
+    average: WeightAverage | None = eqx.field(static=True, default=None)
+    skip_nan: bool = eqx.field(static=True, default=False)

@@ -92,7 +92,7 @@ class Training:
     def __init__(self, job: Job, *, jit: bool = True):
         self.job, self._steps = job, async_jit(train_steps, donate=True) if jit else _uncompiled
         # The steps give their state's memory away, and others start from the job's.
-        self._train = jax.tree.map(lambda leaf: leaf.copy() if eqx.is_array(leaf) else leaf, job.start)
+        self._train = jax.tree.map(lambda leaf: leaf.copy() if eqx.is_array(leaf) else leaf, job.make_start())
 
     def __call__(self) -> float:
         """Trains, and returns the mean loss."""
@@ -113,7 +113,7 @@ class WriteUp:
     """A call is the next epoch of the write-up's loop, from the job's weights: batches on the host, each loss read."""
 
     def __init__(self, job: Job, update: Callable[..., Any]):
-        size, model = job.recipe.batch_size, job.start.model
+        size, model = job.recipe.batch_size, job.make_start().model
         assert isinstance(model, MLP)
         assert isinstance(model.head, eqx.nn.Linear)
         # Its arrays are NumPy's own 64 bits wide, and each call makes 32 of them.

@@ -9,7 +9,9 @@ import optax
 
 from eqxcnn import zoo
 from eqxcnn.runtime.compile import async_jit
-from eqxcnn.training.step import Setup, TrainState, autodiff, train_step
+from eqxcnn.training.setup import Setup
+from eqxcnn.training.state import TrainState
+from eqxcnn.training.step import autodiff, train_step
 from eqxcnn.types import Labels, Pixels
 
 

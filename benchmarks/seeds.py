@@ -14,8 +14,8 @@ import tyro
 
 from eqxcnn.cli import run_command
 from eqxcnn.training import Job, load_recipe
-from eqxcnn.training.epochs import compiled_steps
-from eqxcnn.training.vmapped_seeds import setup_of_all, stacked, steps_of_all
+from eqxcnn.training.epochs import compile_steps
+from eqxcnn.training.vmapped_seeds import stack_setups, stack_trains, train_steps_of_seeds
 
 from .mlp_epoch import Training, prepared
 from .timing import RESULTS, Benchmark, Case, Ratio, run
@@ -55,8 +55,8 @@ def main(arguments: Sequence[str]) -> None:
 
 def in_one_program(jobs: Sequence[Job]) -> Callable[[], Any]:
     """An epoch of all jobs, to be called again and again."""
-    steps, setup = compiled_steps(jobs[0].recipe, steps_of_all), setup_of_all(jobs)
-    train = stacked([job.start for job in jobs])
+    steps, setup = compile_steps(jobs[0].recipe, train_steps_of_seeds), stack_setups(jobs)
+    train = stack_trains([job.make_start() for job in jobs])
 
     def epoch() -> Any:
         nonlocal train

@@ -13,52 +13,63 @@ from .cli import run_command
 from .data import load as load_data
 from .errors import InputError
 from .inference import load
-from .training import Evaluator, Recipe, Scores, load_recipe
+from .recipe import Recipe, load_recipe
+from .training import Evaluator, Scores
 
 
 @dataclass(frozen=True)
 class Options:
-    """Evaluate a trained classifier on labeled images."""
+    """Evaluates a trained classifier on labeled images."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """A run's folder, or the model folder inside it."""
     data: str | None = None
-    """A data set's name, a Hub id or a local folder; by default what the run was trained on. Images are looked at in
-    the views of the run's recipe (`test_views`)."""
+    """Name of a data set, a Hub id or a local folder; by default the run's data. Scores are averaged over the views of
+    the run's recipe (`test_views`)."""
     split: Literal["train", "test"] = "test"
-    """Which split of it."""
+    """The split to evaluate on."""
+    batch_size: int | None = None
+    """Images per batch, each view counted as one; by default the recipe's `eval_batch_size`."""
     on_bad_image: Literal["stop", "skip"] = "stop"
-    """What to do with an image that cannot be decoded or has no label."""
+    """Stop at an image that cannot be decoded or has no label, or skip it."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parses, evaluates, prints."""
+    """Parses the flags, evaluates, and prints the report."""
     options = tyro.cli(Options, prog="python -m eqxcnn.evaluate", args=arguments)
-    classifier, recipe = load(options.run), _recipe_of(options.run)
+    classifier, recipe = load(options.run), _find_recipe(options.run)
     if recipe is None and options.data is None:
-        raise InputError(f"`{options.run}` does not tell what it was trained on: give the images with --data")
+        raise InputError(f"`{options.run}` does not say which data it was trained on: give some with --data")
+    if options.batch_size is not None and options.batch_size < 1:
+        raise InputError(f"`batch_size` (={options.batch_size}) must be 1 or more")
+    recipe = recipe or Recipe()
     labeled = load_data(
-        options.data or (recipe or Recipe()).data,
+        options.data or recipe.data,
         options.split,
         image_size=classifier.image_size,
         channels=classifier.in_channels,
         on_bad_image=options.on_bad_image,
     )
-    labels = class_numbers(labeled.class_names, classifier.class_names)[labeled.labels]
-    views = "one" if recipe is None else recipe.test_views
-    evaluator = Evaluator(classifier.mean, classifier.std, len(classifier.class_names), views=views)
+    labels = match_classes(labeled.class_names, classifier.class_names)[labeled.labels]
+    evaluator = Evaluator(
+        classifier.mean,
+        classifier.std,
+        len(classifier.class_names),
+        options.batch_size or recipe.eval_batch_size,
+        recipe.test_views,
+    )
     scores = evaluator(classifier.model, classifier.state, labeled.images, labels)
-    print(report(scores, classifier.class_names))
+    print(format_report(scores, classifier.class_names))
 
 
-def class_numbers(names: Sequence[str], known: Sequence[str]) -> Int[np.ndarray, " k"]:
-    """The classifier's number of each of the data's classes, by name.
+def match_classes(names: Sequence[str], known: Sequence[str]) -> Int[np.ndarray, " k"]:
+    """Returns the classifier's class number of each of the data's classes, by name.
 
     **Arguments:**
 
-    - `names`, `known`: the data's classes, and the classifier's.
+    - `names`, `known`: the class names of the data and of the classifier.
 
-    **Raises:** `InputError` naming the classes that the classifier has never seen.
+    **Raises:** `InputError` naming the classes that the classifier does not know.
     """
     unknown = sorted(set(names) - set(known))
     if unknown:
@@ -69,10 +80,10 @@ def class_numbers(names: Sequence[str], known: Sequence[str]) -> Int[np.ndarray,
     return np.asarray([known.index(name) for name in names], np.int32)
 
 
-def report(scores: Scores, class_names: Sequence[str]) -> str:
-    """Accuracy, loss, and a line a class with precision, recall, F1 (in %) and its number of images."""
+def format_report(scores: Scores, class_names: Sequence[str]) -> str:
+    """Returns accuracy and loss, and one line per class: precision, recall, F1 (in %) and number of images."""
     hits, actual, predicted = (
-        each.tolist() for each in (np.diag(scores.confusion), scores.confusion.sum(1), scores.confusion.sum(0))
+        counts.tolist() for counts in (np.diag(scores.confusion), scores.confusion.sum(1), scores.confusion.sum(0))
     )
     width = max(5, *map(len, class_names))
     lines = [
@@ -81,18 +92,18 @@ def report(scores: Scores, class_names: Sequence[str]) -> str:
         f"{'class':<{width}}  precision  recall     F1  images",
     ]
     for name, hit, true, guessed in zip(class_names, hits, actual, predicted, strict=True):
-        shares = (_share(hit, guessed), _share(hit, true), _share(2 * hit, true + guessed))
-        lines.append(f"{name:<{width}}  {shares[0]:>9}  {shares[1]:>6}  {shares[2]:>5}  {true:>6,}")
+        precision, recall, f1 = _percent(hit, guessed), _percent(hit, true), _percent(2 * hit, true + guessed)
+        lines.append(f"{name:<{width}}  {precision:>9}  {recall:>6}  {f1:>5}  {true:>6,}")
     return "\n".join(lines)
 
 
-def _share(part: int, whole: int) -> str:
-    """Per cent, or a dash where there was nothing to share."""
+def _percent(part: int, whole: int) -> str:
+    """Returns a percentage, or a dash of nothing."""
     return f"{100 * part / whole:.1f}" if whole else "-"
 
 
-def _recipe_of(folder: Path) -> Recipe | None:
-    """The recipe of the run at or above `folder`, if there is one."""
+def _find_recipe(folder: Path) -> Recipe | None:
+    """Returns the recipe of the run at or above `folder`, or `None`."""
     paths = [run / "recipe.yaml" for run in (folder, folder.resolve().parent)]
     return next((load_recipe(path) for path in paths if path.exists()), None)
 

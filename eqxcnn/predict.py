@@ -1,4 +1,4 @@
-"""`python -m eqxcnn.predict`: the likeliest classes of picture files."""
+"""`python -m eqxcnn.predict`: the most probable classes of image files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,21 +15,21 @@ from .inference import load
 
 @dataclass(frozen=True)
 class Options:
-    """Name what is in pictures, with a trained classifier."""
+    """Predicts the classes of image files with a trained classifier."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """A run's folder, or the model folder inside it."""
     images: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Picture files: PNG, JPEG, or anything else that Pillow opens."""
+    """Image files: PNG, JPEG, or another format that Pillow opens."""
     top: int = 3
-    """How many classes to name, likeliest first."""
+    """Number of classes to print, most probable first."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parses, predicts, prints a line a picture."""
+    """Parses the flags, predicts, and prints one line per image."""
     options = tyro.cli(Options, prog="python -m eqxcnn.predict", args=arguments)
     if not options.images:
-        raise InputError("there is no picture to look at: name at least one file behind the run")
+        raise InputError("there is no image to predict: name at least one file after the run")
     classifier = load(options.run)
     pixels = [classifier.prepare(path) for path in options.images]
     for path, classes in zip(options.images, classifier.top_k(np.stack(pixels), k=options.top), strict=True):

@@ -1,4 +1,4 @@
-"""`python -m eqxcnn.report`: draws a run; or, with `--show-augment`, what a recipe does to images."""
+"""`python -m eqxcnn.report`: draws the report of a run or, with `--show-augment`, a recipe's augmented images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,30 +9,30 @@ import tyro
 
 from ..cli import run_command
 from ..errors import InputError
-from ..training import Recipe, load_recipe
+from ..recipe import Recipe, load_recipe
 from . import show_augment, write_report
 
 
 @dataclass(frozen=True)
 class Options:
-    """Draw a run into its plots/ folder: curves, confusion matrix, kernels, mistakes, and a page with all of them."""
+    """Draws the report of a run into its plots/: curves, confusion matrix, kernels, mistakes, and a page of all."""
 
     run: Annotated[Path | None, tyro.conf.Positional] = None
     """A run's folder; leave it out with --show-augment."""
     data: str | None = None
-    """A data set's name, a Hub id or a local folder; by default what the run or the recipe names."""
+    """Name of a data set, a Hub id or a local folder; by default that of the run or the recipe."""
     show_augment: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Without a run: draw nine augmented training images beside their originals."""
     recipe: str | None = None
-    """With --show-augment: a YAML file, or a shipped recipe's name."""
+    """With --show-augment: a YAML file, or the name of a shipped recipe."""
     augment: tuple[str, ...] | None = None
     """With --show-augment: transforms to show instead of the recipe's."""
     out: Path | None = None
-    """With --show-augment: the picture's file, by default augment.png; its ending says the format."""
+    """With --show-augment: the file to write, by default augment.png; its suffix chooses the format."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parses, draws, prints the path of what was drawn."""
+    """Parses the flags, draws, and prints the path of the page or image."""
     options = tyro.cli(Options, prog="python -m eqxcnn.report", args=arguments)
     if options.show_augment:
         if options.run is not None:
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _recipe(options: Options) -> Recipe:
-    """The recipe with what the flags say instead."""
+    """Returns the recipe with the flags' changes."""
     flags = {"data": options.data, "augment": options.augment}
     recipe = Recipe() if options.recipe is None else load_recipe(options.recipe)
     return replace(recipe, **{name: value for name, value in flags.items() if value is not None})

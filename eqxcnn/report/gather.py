@@ -1,4 +1,4 @@
-"""What a report needs: a run's log, its classifier, what that makes of the test split, augmented examples."""
+"""Gathers what a report shows: a run's log and classifier, its predictions on the test split, augmented examples."""
 
 import json
 from dataclasses import dataclass
@@ -12,31 +12,29 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from .. import augment
-from ..data import Split, eval_batches, open_source
+from ..data import open_source
 from ..errors import InputError
-from ..forward_pass import normalize
 from ..inference import ImageClassifier, load
 from ..layers import Conv
+from ..recipe import Recipe, load_recipe
 from ..runs.folder import read_metrics
-from ..runtime.compile import async_jit
-from ..training import Recipe, load_recipe
+from ..training import Evaluator
 from ..training.prepare import resolve_image_size
-from ..types import BatchLogits, Classifier, Pixels
-from ..views import NUM_VIEWS, Views, view_logits
+from ..types import Classifier
 
-_BATCH = 500
-#: What each epoch logs at least.
+#: Keys that every epoch's row must have.
 _LOGGED = ("epoch", "train_loss", "train_accuracy", "seconds")
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run's folder tells without its data.
+    """A run's folder, without its data.
 
-    - `folder`, `recipe`: where it is, and what it was asked; `recipe_text` is the recipe's file as it stands.
+    - `folder`: its path.
+    - `recipe`, `recipe_text`: the recipe, and the text of its file.
     - `epochs`: the logged rows of its epochs.
-    - `environment`: what it ran on; empty when that was not kept.
-    - `classifier`: what came of it; `None` while it is not finished.
+    - `environment`: `environment.json`; empty if the folder has none.
+    - `classifier`: the trained classifier; `None` if the run is not finished.
     """
 
     folder: Path
@@ -47,7 +45,7 @@ class RunRecord:
     classifier: ImageClassifier | None
 
     def series(self, name: str, scale: float = 1.0) -> list[float] | None:
-        """A logged quantity times `scale`, epoch by epoch; `None` when it was not logged."""
+        """Returns a logged quantity of every epoch, times `scale`; `None` if not every epoch logged it."""
         values = [scale * row[name] for row in self.epochs if name in row]
         return values if len(values) == len(self.epochs) else None
 
@@ -55,11 +53,11 @@ class RunRecord:
 def read_run(folder: Path) -> RunRecord:
     """Reads a run's folder, finished or not.
 
-    **Raises:** `InputError` when it is no run's, or a file in it cannot be read.
+    **Raises:** `InputError` if it is not a run's, or a file in it cannot be read.
     """
     path = folder / "recipe.yaml"
     if not path.is_file():
-        raise InputError(f"`{folder}` is no run folder: it has no recipe.yaml; give one that training has made")
+        raise InputError(f"`{folder}` is not a run folder: it has no recipe.yaml; give one that training has made")
     is_finished = (folder / "model" / "config.json").exists()
     return RunRecord(
         folder,
@@ -90,10 +88,10 @@ def _read_environment(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class TestPredictions:
-    """What a classifier makes of labeled images.
+    """A classifier's predictions on the test split.
 
-    - `images`, `labels`: the images `[n h w c]` and their classes.
-    - `log_probabilities`: `[n classes]`, the logarithm of softmax.
+    - `images`, `labels`: the images `[n h w c]` and their classes `[n]`.
+    - `log_probabilities`: log-softmax `[n classes]`.
     """
 
     images: UInt8[np.ndarray, "n h w c"]
@@ -102,12 +100,12 @@ class TestPredictions:
 
     @property
     def predicted(self) -> Int[np.ndarray, " n"]:
-        """The likeliest class of each image."""
+        """The most probable class of each image."""
         return self.log_probabilities.argmax(1)
 
     @property
     def accuracy(self) -> float:
-        """Share of the images whose likeliest class is theirs, from 0 to 1."""
+        """Fraction of the images whose most probable class is their label, from 0 to 1."""
         return float((self.predicted == self.labels).mean())
 
     @property
@@ -117,22 +115,22 @@ class TestPredictions:
 
     @property
     def confusion(self) -> Int[np.ndarray, "k k"]:
-        """Counts, true class by predicted class."""
+        """Counts `[classes classes]`, true class by predicted class."""
         from sklearn.metrics import confusion_matrix
 
         return confusion_matrix(self.labels, self.predicted, labels=self._classes)
 
     def per_class(self) -> list[tuple[float, float, float, int]]:
-        """Precision, recall and F1 from 0 to 1, NaN where there is nothing to share, and number of images by class."""
+        """Returns precision, recall and F1 of each class, from 0 to 1 or NaN if undefined, and its number of images."""
         from sklearn.metrics import precision_recall_fscore_support
 
-        # Its types know neither NaN nor that every part of the answer is an array here.
+        # Its type stubs allow neither NaN here nor arrays in the result.
         score: Any = precision_recall_fscore_support
         columns = score(self.labels, self.predicted, labels=self._classes, zero_division=np.nan)
         return [(float(p), float(r), float(f), int(n)) for p, r, f, n in zip(*columns, strict=True)]
 
     def mistakes(self, most: int) -> Int[np.ndarray, " m"]:
-        """The wrongly classified images, those with the most probable wrong class first."""
+        """Returns the indices of misclassified images, the most confident mistakes first."""
         wrong = np.flatnonzero(self.predicted != self.labels)
         return wrong[np.argsort(-self.log_probabilities[wrong].max(1), kind="stable")][:most]
 
@@ -141,16 +139,16 @@ class TestPredictions:
         return range(self.log_probabilities.shape[1])
 
 
-def judge_test_split(classifier: ImageClassifier, recipe: Recipe) -> TestPredictions:
-    """Looks at a recipe's test split once, in batches of one shape.
+def predict_test_split(classifier: ImageClassifier, recipe: Recipe) -> TestPredictions:
+    """Predicts the classes of a recipe's test split.
 
-    **Raises:** `InputError` when the data cannot be read, or have other classes than the classifier.
+    **Raises:** `InputError` if the data cannot be read, or have other classes than the classifier.
     """
     opened = open_source(recipe.data)
     if opened.info.class_names != classifier.class_names:
         raise InputError(
             f"`data` (={recipe.data!r}) has the classes {', '.join(opened.info.class_names[:5])} ..., and the run "
-            f"learnt {', '.join(classifier.class_names[:5])} ...: give the data it was trained on with --data"
+            f"learned {', '.join(classifier.class_names[:5])} ...: give the data it was trained on with --data"
         )
     test = opened.decode(
         "test",
@@ -158,27 +156,18 @@ def judge_test_split(classifier: ImageClassifier, recipe: Recipe) -> TestPredict
         channels=classifier.in_channels,
         on_bad_image=recipe.on_bad_image,
     )
-    return TestPredictions(test.images, test.labels, _log_probabilities(classifier, test, recipe.test_views))
-
-
-def _log_probabilities(classifier: ImageClassifier, split: Split, views: Views) -> Float[np.ndarray, "n k"]:
-    def scores(classifier: ImageClassifier, images: Pixels) -> BatchLogits:
-        inputs = normalize(images, classifier.mean, classifier.std)
-        model = eqx.nn.inference_mode(classifier.model)
-        return jax.nn.log_softmax(view_logits(model, classifier.state, inputs, views))
-
-    look = async_jit(scores)
-    batches, _ = eval_batches(len(split.labels), min(_BATCH // NUM_VIEWS[views], len(split.labels)))
-    rows = [np.asarray(look(classifier, split.images[batch])) for batch in batches]
-    # The last batch is filled up, at its end.
-    return np.concatenate(rows)[: len(split.labels)]
+    evaluator = Evaluator(
+        classifier.mean, classifier.std, len(classifier.class_names), recipe.eval_batch_size, recipe.test_views
+    )
+    found = evaluator.log_probabilities(classifier.model, classifier.state, test.images)
+    return TestPredictions(test.images, test.labels, found)
 
 
 def first_weights(classifier: ImageClassifier) -> Float[np.ndarray, "kh kw i o"] | None:
-    """The kernels of the first convolution, or a dense layer's rows over the pixels; `None` without either."""
+    """Returns the first convolution's kernels, or the rows of a dense layer over the pixels, or `None`."""
     convolutions, dense = (_layers(classifier.model, kind) for kind in (Conv, eqx.nn.Linear))
     if convolutions:
-        # Fields need not stand in the order of the computation: the first one looks at the image's channels.
+        # Fields need not be in the order of computation, so prefer a layer with the image's channels.
         first = min(convolutions, key=lambda layer: layer.in_channels != classifier.in_channels)
         return np.asarray(first.weight, np.float32)
     shape = (*classifier.image_size, classifier.in_channels)
@@ -189,7 +178,7 @@ def first_weights(classifier: ImageClassifier) -> Float[np.ndarray, "kh kw i o"]
 
 
 def _layers(model: Classifier, kind: type) -> list[Any]:
-    """The model's layers of a kind, in the order of its fields."""
+    """Returns the model's layers of one type, in the order of its fields."""
     leaves = jax.tree.leaves(model, is_leaf=lambda node: isinstance(node, kind))
     return [leaf for leaf in leaves if isinstance(leaf, kind)]
 
@@ -197,23 +186,28 @@ def _layers(model: Classifier, kind: type) -> list[Any]:
 def augmented_examples(
     recipe: Recipe, rows: int = 3, draws: int = 3
 ) -> tuple[UInt8[np.ndarray, "rows h w c"], Float[np.ndarray, "rows draws h w c"]] | None:
-    """Some of a recipe's training images, and what its augmentation makes of each in several draws, in [0, 1].
+    """Draws augmented training images.
 
-    The recipe's seed decides which images and which draws; `None` when it does not augment.
+    **Arguments:**
+
+    - `rows`: number of images; the recipe's seed chooses them.
+    - `draws`: number of augmented copies of each.
+
+    **Returns:** the images, and the copies in [0, 1]; `None` if the recipe does not augment.
     """
-    change = augment.build(recipe.augment)
-    if change is None:
+    transform = augment.build(recipe.augment)
+    if transform is None:
         return None
     images = _training_images(recipe)
     chosen = np.sort(np.random.default_rng(recipe.seed).choice(len(images), rows, replace=len(images) < rows))
     originals = np.asarray(images[chosen])
     keys = jax.random.split(jax.random.key(recipe.seed), (rows, draws))
-    many = jax.jit(jax.vmap(jax.vmap(change, in_axes=(None, 0))))
+    many = jax.jit(jax.vmap(jax.vmap(transform, in_axes=(None, 0))))
     return originals, np.asarray(many(jnp.asarray(originals, jnp.float32) / 255, keys))
 
 
 def _training_images(recipe: Recipe) -> UInt8[np.ndarray, "n h w c"]:
-    """The training split at the size that training gives it."""
+    """Decodes the training split at the size that training uses."""
     opened = open_source(recipe.data)
     size = resolve_image_size(recipe, opened.info)
     return opened.decode("train", image_size=size, on_bad_image=recipe.on_bad_image).images

@@ -1,4 +1,4 @@
-"""From a run's folder to its pictures and its page; and augmented images without a run."""
+"""Writes the plots and the page of a run's report, and augmented images without a run."""
 
 import io
 from collections.abc import Iterator, Mapping
@@ -13,11 +13,11 @@ from ..errors import InputError
 from ..inference import ImageClassifier
 from ..plots import figures, learning_curves
 from ..plots.style import STYLE
-from ..training import Recipe
-from .gather import RunRecord, TestPredictions, augmented_examples, first_weights, judge_test_split, read_run
+from ..recipe import Recipe
+from .gather import RunRecord, TestPredictions, augmented_examples, first_weights, predict_test_split, read_run
 from .page import Picture, render
 
-#: Line art is also written as SVG, which the page shows; pixels stay pixels.
+#: Plots that are also written as SVG, which the page shows, and plots that are written as PNG only.
 _LINE_ART = ("loss", "accuracy", "epoch_time", "training", "confusion")
 _PIXELS = ("kernels", "augment", "wrong")
 _FORMATS = ("png", "jpg", "pdf", "svg")
@@ -25,28 +25,28 @@ _MISTAKES = 16
 
 
 def write_report(folder: Path | str, *, data: str | None = None) -> Path:
-    """Draws a run into its `plots/`: pictures, and `report.html`, which shows them all.
+    """Writes the plots of a run, and `report.html` that shows them, into its `plots/`.
 
-    A run that is not finished gets its curves only.
+    An unfinished run gets its learning curves only.
 
     **Arguments:**
 
-    - `folder`: the run's.
-    - `data`: where the images are now, when not where the recipe says.
+    - `folder`: the run's folder.
+    - `data`: the data, if they are no longer where the recipe says.
 
-    **Returns:** the page's path.
+    **Returns:** the path of the page.
 
-    **Raises:** `InputError` when the folder is no run's, its data cannot be read, or `plots/` cannot be written.
+    **Raises:** `InputError` if the folder is not a run's, its data cannot be read, or `plots/` cannot be written.
     """
     run = read_run(Path(folder))
     recipe = run.recipe if data is None else replace(run.recipe, data=data)
-    verdict = None if run.classifier is None else judge_test_split(run.classifier, recipe)
-    drawn = dict(_curves(run))
-    if run.classifier is not None and verdict is not None:
-        drawn |= dict(_looks(run.classifier, recipe, verdict))
+    predictions = None if run.classifier is None else predict_test_split(run.classifier, recipe)
+    drawn = dict(_draw_curves(run))
+    if run.classifier is not None and predictions is not None:
+        drawn |= dict(_draw_classifier(run.classifier, recipe, predictions))
     plots = run.folder / "plots"
-    shown = {name: each if isinstance(each, str) else _picture(each, plots, name) for name, each in drawn.items()}
-    _write(plots / "report.html", render(run, verdict, shown).encode())
+    shown = {name: each if isinstance(each, str) else _write_figure(each, plots, name) for name, each in drawn.items()}
+    _write(plots / "report.html", render(run, predictions, shown).encode())
     _remove_others(plots, shown)
     return plots / "report.html"
 
@@ -56,24 +56,24 @@ def show_augment(recipe: Recipe, path: Path | str) -> Path:
 
     **Arguments:**
 
-    - `recipe`: whose `augment` and `data` to take; its `seed` decides what is drawn.
-    - `path`: the picture's; its ending says the format.
+    - `recipe`: its `augment`, `data` and `seed` are used.
+    - `path`: the file to write; its suffix chooses the format.
 
-    **Raises:** `InputError` when the recipe does not augment, its data cannot be read, or `path` cannot be written.
+    **Raises:** `InputError` if the recipe does not augment, its data cannot be read, or `path` cannot be written.
     """
     path = Path(path)
     kind = path.suffix[1:].lower()
     if kind not in _FORMATS:
-        raise InputError(f"`out` (={str(path)!r}) must end in a format's name: .{', .'.join(_FORMATS)}")
+        raise InputError(f"`out` (={str(path)!r}) must have the suffix of a format: .{', .'.join(_FORMATS)}")
     examples = augmented_examples(recipe)
     if examples is None:
         raise InputError("there is no augmentation to show: name transforms with --augment, or a recipe that has some")
-    _write(path, _drawn(figures.augmentation(*examples), kind))
+    _write(path, _render(figures.augmentation(*examples), kind))
     return path
 
 
-def _curves(run: RunRecord) -> Iterator[tuple[str, Figure | str]]:
-    """What the log alone gives, by name: figures, or why there is none."""
+def _draw_curves(run: RunRecord) -> Iterator[tuple[str, Figure | str]]:
+    """Yields the figures of a run's log by name, or a sentence that says why there is none."""
     if not run.epochs:
         yield "loss", "No epoch is logged yet."
         return
@@ -84,54 +84,56 @@ def _curves(run: RunRecord) -> Iterator[tuple[str, Figure | str]]:
         curves.append((train or [], validation, label, most))
         yield name, learning_curves.curves(epochs, *curves[-1])
     yield "epoch_time", learning_curves.epoch_times(epochs, seconds)
-    # For a paper or a page; the report shows the three above.
+    # For papers and web pages; the report shows the three above.
     yield "training", learning_curves.training(epochs, curves, seconds)
 
 
-def _looks(classifier: ImageClassifier, recipe: Recipe, verdict: TestPredictions) -> Iterator[tuple[str, Figure | str]]:
-    """What a trained classifier and its data give, by name: figures, or why there is none."""
+def _draw_classifier(
+    classifier: ImageClassifier, recipe: Recipe, predictions: TestPredictions
+) -> Iterator[tuple[str, Figure | str]]:
+    """Yields the figures of a trained classifier by name, or a sentence that says why there is none."""
     names = classifier.class_names
-    yield "confusion", figures.confusion_matrix(verdict.confusion, names)
+    yield "confusion", figures.confusion_matrix(predictions.confusion, names)
 
     weights = first_weights(classifier)
-    yield "kernels", "No layer sees the image itself." if weights is None else figures.kernels(weights)
+    yield "kernels", "No layer takes the image itself as its input." if weights is None else figures.kernels(weights)
 
     examples = augmented_examples(recipe)
     yield "augment", "This recipe does not augment." if examples is None else figures.augmentation(*examples)
 
-    wrong = verdict.mistakes(_MISTAKES)
+    wrong = predictions.mistakes(_MISTAKES)
     if not len(wrong):
-        yield "wrong", f"None: all {len(verdict.labels):,} test images are classified rightly."
+        yield "wrong", f"None: all {len(predictions.labels):,} test images are classified correctly."
         return
-    guesses = verdict.predicted[wrong]
+    guesses = predictions.predicted[wrong]
     yield (
         "wrong",
         figures.mistakes(
-            np.asarray(verdict.images[wrong]),
-            [names[label] for label in verdict.labels[wrong]],
+            np.asarray(predictions.images[wrong]),
+            [names[label] for label in predictions.labels[wrong]],
             [names[guess] for guess in guesses],
-            np.exp(verdict.log_probabilities[wrong, guesses]).tolist(),
+            np.exp(predictions.log_probabilities[wrong, guesses]).tolist(),
         ),
     )
 
 
-def _picture(figure: Figure, plots: Path, name: str) -> Picture:
-    """Writes a figure's files, and gives what the page shows of it."""
-    png = _drawn(figure, "png")
+def _write_figure(figure: Figure, plots: Path, name: str) -> Picture:
+    """Writes a figure's files and returns what the page shows of it."""
+    png = _render(figure, "png")
     _write(plots / f"{name}.png", png)
     width = round(96 * figure.get_size_inches()[0])
     if name not in _LINE_ART:
         return Picture(png, "image/png", width)
-    svg = _drawn(figure, "svg")
+    svg = _render(figure, "svg")
     _write(plots / f"{name}.svg", svg)
     return Picture(svg, "image/svg+xml", width)
 
 
 @context(STYLE)
-def _drawn(figure: Figure, kind: str) -> bytes:
-    """A figure as a file's bytes."""
+def _render(figure: Figure, kind: str) -> bytes:
+    """Returns the bytes of a figure's file."""
     buffer = io.BytesIO()
-    # Without a date, equal pictures are equal files.
+    # Without a date, equal figures give equal files.
     figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
     return buffer.getvalue()
 
@@ -145,7 +147,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _remove_others(plots: Path, shown: Mapping[str, Picture | str]) -> None:
-    """Removes pictures of an earlier report that this one does not have: they would tell of another state."""
+    """Removes plots of an earlier report that this one does not have."""
     for name in (*_LINE_ART, *_PIXELS):
         for kind in ("png", "svg") if not isinstance(shown.get(name), Picture) else ():
             (plots / f"{name}.{kind}").unlink(missing_ok=True)

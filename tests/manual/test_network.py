@@ -14,7 +14,9 @@ from eqxcnn import manual
 from eqxcnn.errors import InputError
 from eqxcnn.forward_pass import forward
 from eqxcnn.layers import Conv
-from eqxcnn.training.step import Setup, TrainState, autodiff, train_steps
+from eqxcnn.training.setup import Setup
+from eqxcnn.training.state import TrainState
+from eqxcnn.training.step import autodiff, train_steps
 
 SOURCES = {path.name: path.read_text(encoding="utf-8") for path in Path(manual.__file__).parent.glob("*.py")}
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from eqxcnn.layers import BatchNorm
-from eqxcnn.optim.lookahead import Lookahead
+from eqxcnn.optim.averages import Lookahead
 
 
 def test_weights_and_statistics_follow_the_definition():

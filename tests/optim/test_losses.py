@@ -32,15 +32,15 @@ def test_binary_cross_entropy_is_the_mean_over_classes():
     logits = np.asarray(LOGITS, np.float64)
     chance, targets = 1 / (1 + np.exp(-logits)), np.eye(4)[[1, 0]] * 0.9 + 0.025
     by_hand = -(targets * np.log(chance) + (1 - targets) * np.log(1 - chance)).mean(-1)
-    np.testing.assert_allclose(Loss("bce", 0.1).examples(LOGITS, LABELS), by_hand, rtol=1e-6)
+    np.testing.assert_allclose(Loss("bce", 0.1).per_example(LOGITS, LABELS), by_hand, rtol=1e-6)
 
 
 def test_focal_loss_by_hand():
     chance = softmax(np.asarray(LOGITS, np.float64))[[0, 1], LABELS]
     by_hand = -((1 - chance) ** 1.5) * np.log(chance)
-    np.testing.assert_allclose(Loss("focal", gamma=1.5).examples(LOGITS, LABELS), by_hand, rtol=1e-6)
+    np.testing.assert_allclose(Loss("focal", gamma=1.5).per_example(LOGITS, LABELS), by_hand, rtol=1e-6)
     # Without its exponent it is cross-entropy, smoothed or not.
-    found = Loss("focal", 0.1, gamma=0.0).examples(LOGITS, LABELS)
+    found = Loss("focal", 0.1, gamma=0.0).per_example(LOGITS, LABELS)
     np.testing.assert_allclose(found, cross_entropy(LOGITS, LABELS, 0.1), rtol=1e-6)
 
 

@@ -5,41 +5,41 @@ import numpy as np
 import pytest
 
 from eqxcnn.errors import InputError
-from eqxcnn.optim.optimizers import is_decayed, make_optimizer
-from eqxcnn.optim.schedules import make_schedule, schedule_shape
+from eqxcnn.optim.optimizers import is_decayed
 from eqxcnn.training import Recipe
+from eqxcnn.training.builders import build_optimizer, build_schedule, resolve_schedule_shape
 
 
 def test_schedules_at_hand_worked_steps():
-    constant = make_schedule(Recipe(schedule="constant", learning_rate=0.1), 100, 10.0)
+    constant = build_schedule(Recipe(schedule="constant", learning_rate=0.1), 100, 10.0)
     assert (constant(0), constant(99)) == (0.1, 0.1)
-    cosine = make_schedule(Recipe(schedule="cosine", learning_rate=0.1), 100, 10.0)
+    cosine = build_schedule(Recipe(schedule="cosine", learning_rate=0.1), 100, 10.0)
     np.testing.assert_allclose([cosine(0), cosine(50), cosine(100)], [0.1, 0.05, 0.0], atol=1e-8)
-    one_cycle = make_schedule(Recipe(schedule="one_cycle", learning_rate=0.1), 100, 10.0)
+    one_cycle = build_schedule(Recipe(schedule="one_cycle", learning_rate=0.1), 100, 10.0)
     np.testing.assert_allclose([one_cycle(0), one_cycle(25)], [0.1 / 25, 0.1], rtol=1e-6)
     assert one_cycle(100) < 1e-4
 
 
 def test_warm_up_and_fall_by_hand():
     shape = {"learning_rate": 2.0, "warmup_fraction": 0.23, "initial_lr_factor": 0.2, "final_lr_factor": 0.07}
-    linear = make_schedule(Recipe(schedule="linear", **shape), 100, 10.0)
+    linear = build_schedule(Recipe(schedule="linear", **shape), 100, 10.0)
     found = [linear(step) for step in (0, 10, 23, 50, 100)]
     expected = [0.4, 0.4 + 1.6 * 10 / 23, 2.0, 2.0 - 1.86 * 27 / 77, 0.14]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
-    cosine = make_schedule(Recipe(schedule="cosine", **shape), 100, 10.0)
+    cosine = build_schedule(Recipe(schedule="cosine", **shape), 100, 10.0)
     found = [cosine(step) for step in (10, 23, 23 + 77 / 2, 100)]
     np.testing.assert_allclose(found, [expected[1], 2.0, (2.0 + 0.14) / 2, 0.14], rtol=1e-6)
-    rising = make_schedule(Recipe(schedule="constant", learning_rate=2.0, warmup_fraction=0.5), 10, 10.0)
+    rising = build_schedule(Recipe(schedule="constant", learning_rate=2.0, warmup_fraction=0.5), 10, 10.0)
     np.testing.assert_allclose([rising(step) for step in (0, 1, 5, 9)], [0, 0.4, 2, 2], rtol=1e-6)
 
 
 def test_what_a_recipe_leaves_open_follows_the_schedule():
-    assert schedule_shape(Recipe(schedule="linear", final_lr_factor=0.1)) == {
+    assert resolve_schedule_shape(Recipe(schedule="linear", final_lr_factor=0.1)) == {
         "warmup_fraction": 0.0,
         "initial_lr_factor": 0.0,
         "final_lr_factor": 0.1,
     }
-    assert schedule_shape(Recipe(schedule="one_cycle"))["warmup_fraction"] == 0.25
+    assert resolve_schedule_shape(Recipe(schedule="one_cycle"))["warmup_fraction"] == 0.25
 
 
 def test_biases_and_scales_are_not_decayed():
@@ -50,7 +50,7 @@ def test_biases_and_scales_are_not_decayed():
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_decay_shrinks_kernels_only(optimizer):
     recipe = Recipe(optimizer=optimizer, learning_rate=0.1, schedule="constant", weight_decay=0.5, momentum=0.0)
-    update = make_optimizer(recipe, 10, 5)
+    update = build_optimizer(recipe, 10, 5)
     params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
     zero = jax.tree.map(jnp.zeros_like, params)
     updates, _ = update.update(zero, update.init(params), params)
@@ -61,7 +61,7 @@ def test_decay_shrinks_kernels_only(optimizer):
 
 def test_sgd_with_momentum_is_the_textbook_update():
     recipe = Recipe(optimizer="sgd", learning_rate=0.1, schedule="constant", momentum=0.9)
-    update = make_optimizer(recipe, 10, 5)
+    update = build_optimizer(recipe, 10, 5)
     params = jnp.array([1.0])
     state = update.init(params)
     for expected in (1 - 0.1, 1 - 0.1 - 0.19):  # velocities 1 and 1.9
@@ -72,7 +72,7 @@ def test_sgd_with_momentum_is_the_textbook_update():
 
 def trajectory(recipe, params, gradients, steps_per_epoch=2):
     """The parameters after each step with these gradients."""
-    optimizer = make_optimizer(recipe, len(gradients), steps_per_epoch)
+    optimizer = build_optimizer(recipe, len(gradients), steps_per_epoch)
     state, seen = optimizer.init(params), []
     for gradient in gradients:
         updates, state = optimizer.update(gradient, state, params)
@@ -141,7 +141,7 @@ def test_a_factor_that_cannot_be_read_is_refused(entry, message):
 
 
 def test_a_pattern_that_fits_no_parameter_is_refused_with_the_nearest_name():
-    optimizer = make_optimizer(Recipe(learning_rate_factors=("*=2", "conv1.wieght=0")), 10, 5)
+    optimizer = build_optimizer(Recipe(learning_rate_factors=("*=2", "conv1.wieght=0")), 10, 5)
     with pytest.raises(
         InputError, match=r"`conv1.wieght`|'conv1.wieght'.* fits no parameter; did you mean `conv1.weight`"
     ):
@@ -149,12 +149,12 @@ def test_a_pattern_that_fits_no_parameter_is_refused_with_the_nearest_name():
 
 
 def test_schedules_by_powers_and_drops_by_hand():
-    power = make_schedule(Recipe(schedule="polynomial", learning_rate=2.0, power=3.0), 100, 10.0)
+    power = build_schedule(Recipe(schedule="polynomial", learning_rate=2.0, power=3.0), 100, 10.0)
     np.testing.assert_allclose([power(0), power(50), power(100)], [2.0, 2.0 / 8, 0.0], atol=1e-7)
-    steps = make_schedule(Recipe(schedule="step", learning_rate=2.0, decay_epochs=3.0, decay_rate=0.5), 100, 10.0)
+    steps = build_schedule(Recipe(schedule="step", learning_rate=2.0, decay_epochs=3.0, decay_rate=0.5), 100, 10.0)
     np.testing.assert_allclose([steps(each) for each in (0, 29, 30, 59, 60, 99)], [2, 2, 1, 1, 0.5, 0.25])
     drops = {"decay_milestones": (8.0, 4.5), "decay_rate": 0.1, "warmup_fraction": 0.1, "initial_lr_factor": 0.5}
-    several = make_schedule(Recipe(schedule="multistep", learning_rate=2.0, **drops), 100, 10.0)
+    several = build_schedule(Recipe(schedule="multistep", learning_rate=2.0, **drops), 100, 10.0)
     # The epochs of the warm-up are among them.
     found = [several(each) for each in (0, 5, 10, 44, 45, 79, 80)]
     np.testing.assert_allclose(found, [1, 1.5, 2, 2, 0.2, 0.2, 0.02], rtol=1e-6)
@@ -164,7 +164,7 @@ def test_a_plateau_drops_the_rate_once_the_epochs_losses_stay_above_the_best():
     recipe = Recipe(
         optimizer="sgd", momentum=0.0, schedule="plateau", learning_rate=0.1, patience_epochs=2, decay_rate=0.5
     )
-    optimizer = make_optimizer(recipe, 20, 2)
+    optimizer = build_optimizer(recipe, 20, 2)
     params = jnp.zeros(1)
     state, moved = optimizer.init(params), []
     for loss in (5.0, 3.0, 4.0, 2.0, 3.0, 3.5, 3.0, 3.6, 1.0, 1.0):  # epochs: 4, 3, 3.25, 3.3, 1

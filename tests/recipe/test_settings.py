@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 
 from eqxcnn.recipe.files import to_yaml
-from eqxcnn.recipe.options import Options, parse
-from eqxcnn.recipe.settings_page import explained, page
 from eqxcnn.training import Recipe, load_recipe, prepare
 from eqxcnn.training.step import train_steps
 from eqxcnn.weights import to_tensors
@@ -108,7 +106,7 @@ ELSEWHERE = {
 def weights_after(recipe):
     """What training comes to, step by step without compiling any."""
     job = prepare(recipe)
-    train = job.start
+    train = job.make_start()
     for epoch in range(job.epochs):
         for batch in job.batches(epoch, 0):
             train = train_steps(job.setup, train, jnp.asarray(batch))

@@ -128,7 +128,7 @@ def test_a_recipe_can_start(name, tiny, monkeypatch):
     (job,) = jobs
     assert job.image_size == (recipe.image_size or (height, width))
     assert (job.info.channels, len(job.info.class_names)) == (channels, classes)
-    shapes = [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(eqx.filter(job.start, eqx.is_array))]
+    shapes = [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(eqx.filter(job.make_start(), eqx.is_array))]
     assert shapes == [
         (leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(after) if isinstance(leaf, jax.ShapeDtypeStruct)
     ]

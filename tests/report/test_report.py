@@ -19,9 +19,9 @@ from PIL import Image
 from eqxcnn import zoo
 from eqxcnn.errors import InputError
 from eqxcnn.inference import ImageClassifier, save
+from eqxcnn.plots import figures, gather, write, write_report
+from eqxcnn.plots import learning_curves as course
 from eqxcnn.recipe.files import to_yaml
-from eqxcnn.report import figures, gather, write, write_report
-from eqxcnn.report import learning_curves as course
 from eqxcnn.report.__main__ import main
 from eqxcnn.report.gather import TestPredictions, augmented_examples, first_weights, judge_test_split, read_run
 from eqxcnn.training import Evaluator, Recipe

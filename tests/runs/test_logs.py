@@ -21,8 +21,8 @@ from eqxcnn.errors import InputError
 from eqxcnn.runs.folder import Run
 from eqxcnn.runs.logs.backends import open_logs
 from eqxcnn.training import Recipe, fit, prepare
-from eqxcnn.training.pictures import confusion_picture, first_images
-from eqxcnn.training.step import model_input
+from eqxcnn.training.inputs import make_input
+from eqxcnn.training.preview import first_images
 
 RECIPE = Recipe(
     model="mlp",
@@ -171,7 +171,7 @@ def test_the_first_images_are_augmented_as_the_step_does_it():
     (batches,) = list(job.batches(0, 0))[:1]
     step = jnp.zeros((), jnp.int32)
     key, _ = jax.random.split(jax.random.fold_in(job.setup.key, 0))
-    seen, _ = model_input(job.setup, jnp.asarray(batches[0]), step, key)
+    seen, _ = make_input(job.setup, jnp.asarray(batches[0]), step, key)
     pixels = 255 * np.asarray(seen * job.setup.std + job.setup.mean)
     tile = first_images(job)[1:29, 31:59, 0].astype(float)
     np.testing.assert_allclose(tile, pixels[1, ..., 0], atol=0.51)

@@ -12,7 +12,7 @@ from eqxcnn.errors import InputError
 from eqxcnn.runs.stopping import best_epochs, should_stop
 from eqxcnn.training import Recipe, fit, load_recipe, prepare, resume
 from eqxcnn.training import trainer as loop
-from eqxcnn.training.epochs import EpochRunner
+from eqxcnn.training.runner import EpochRunner
 from eqxcnn.training.step import train_step
 from eqxcnn.weights import load_safetensors
 
@@ -71,7 +71,7 @@ def test_a_run_stops_and_keeps_the_weights_of_its_best_epoch(tmp_path, accuracie
     assert "validation_accuracy has not become better for 2 epochs: stopping" in said
     assert "epoch 2 had the best validation_accuracy: its weights are kept" in said
     job = prepare(load_recipe(result.folder / "recipe.yaml"))
-    train, step = job.start, eqx.filter_jit(train_step)
+    train, step = job.make_start(), eqx.filter_jit(train_step)
     for epoch in range(2):
         for batch in job.batches(epoch, 0):
             train = step(job.setup, train, jnp.asarray(batch[0]))
@@ -127,7 +127,7 @@ def test_such_steps_are_skipped_and_counted(tmp_path, monkeypatch):
 
     # They have left no trace but their numbers.
     job = prepare(load_recipe(result.folder / "recipe.yaml"))
-    train, step, number = job.start, eqx.filter_jit(train_step), 0
+    train, step, number = job.make_start(), eqx.filter_jit(train_step), 0
     for epoch in range(3):
         for batch in job.batches(epoch, 0):
             number += 1

@@ -26,7 +26,7 @@ def test_streamed_epochs_leave_nothing_behind(tmp_path):
     images = np.asarray(np.load(tmp_path / "images.npy", mmap_mode="r"))
     train = replace(job.train, images=images, labels=np.arange(10_000, dtype=np.int32) % 10)
     job = replace(job, train=train, train_rows=np.arange(10_000, dtype=np.int32), steps=16 * 20)
-    steps, state = async_jit(train_steps, donate=True), job.start
+    steps, state = async_jit(train_steps, donate=True), job.make_start()
     taken = []
     for epoch in range(16):
         for batches in job.batches(epoch, 0):

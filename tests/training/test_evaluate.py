@@ -6,7 +6,7 @@ import pytest
 
 from eqxcnn import forward, zoo
 from eqxcnn.errors import InputError
-from eqxcnn.evaluate import class_numbers, report
+from eqxcnn.evaluate import format_report, match_classes
 from eqxcnn.optim.losses import cross_entropy
 from eqxcnn.training import Evaluator, Scores
 from eqxcnn.types import Classifier
@@ -60,7 +60,7 @@ def test_evaluation_is_in_eval_mode():
 
 
 def test_the_table_by_class_by_hand():
-    text = report(Scores(0.5, np.array([[3, 1], [2, 4]])), ("cat", "dog"))
+    text = format_report(Scores(0.5, np.array([[3, 1], [2, 4]])), ("cat", "dog"))
     head, _, _, cat, dog = text.splitlines()
     assert head == "accuracy 70.00%  loss 0.5000  images 10"
     assert cat.split() == ["cat", "60.0", "75.0", "66.7", "4"]
@@ -68,14 +68,14 @@ def test_the_table_by_class_by_hand():
 
 
 def test_a_class_that_never_occurs_has_a_dash():
-    text = report(Scores(0.5, np.array([[3, 0], [0, 0]])), ("cat", "dog"))
+    text = format_report(Scores(0.5, np.array([[3, 0], [0, 0]])), ("cat", "dog"))
     assert text.splitlines()[-1].split() == ["dog", "-", "-", "-", "0"]
 
 
 def test_classes_are_matched_by_name():
-    np.testing.assert_array_equal(class_numbers(("cat", "ant"), ("ant", "bee", "cat")), [2, 0])
+    np.testing.assert_array_equal(match_classes(("cat", "ant"), ("ant", "bee", "cat")), [2, 0])
     with pytest.raises(InputError, match=r"classes the classifier was not trained on \(dog\): it knows ant, bee"):
-        class_numbers(("dog", "ant"), ("ant", "bee"))
+        match_classes(("dog", "ant"), ("ant", "bee"))
 
 
 def test_views_are_those_of_view_logits_whatever_the_batch_size(lenet):

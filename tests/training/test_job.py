@@ -10,7 +10,7 @@ from PIL import Image
 from eqxcnn import evaluate, zoo
 from eqxcnn.errors import InputError
 from eqxcnn.training import Recipe, fit, prepare, resume
-from eqxcnn.training.normalization import pixel_statistics
+from eqxcnn.training.start import pixel_statistics
 from eqxcnn.weights import load_safetensors
 
 ONE_EPOCH = Recipe(model="mlp", epochs=1, batch_size=16)
@@ -192,7 +192,7 @@ def test_what_does_not_fit_the_data_is_refused(change, message):
 def test_seeds_differ_in_weights_and_hold_out():
     first, second = (prepare(dataclasses.replace(ONE_EPOCH, seed=seed)) for seed in (0, 1))
     assert not np.array_equal(first.validation_rows, second.validation_rows)
-    leaves = [jax.tree.leaves(job.start.model)[0] for job in (first, second)]
+    leaves = [jax.tree.leaves(job.make_start().model)[0] for job in (first, second)]
     assert not np.array_equal(*leaves)
 
 

@@ -24,7 +24,7 @@ from eqxcnn.training import (
 from eqxcnn.training import (
     vmapped_seeds as together,
 )
-from eqxcnn.training.epochs import EpochRunner
+from eqxcnn.training.runner import EpochRunner
 from eqxcnn.weights import load_safetensors
 
 #: Seven steps an epoch, the last of which is a part of one.

@@ -44,12 +44,12 @@ def test_a_job_sets_weights_from_the_first_training_images_as_the_model_takes_th
     recipe = Recipe(model="airbench94", data="digits", batch_size=16, epochs=1, init_images=50)
     job = prepare(recipe)
     images = job.train.images[job.train_rows[:50]]
-    expected = job.start.model.initialized_from((images / np.float32(255) - job.setup.mean) / job.setup.std)
-    weight, other = job.start.model.whiten.weight, expected.whiten.weight
+    expected = job.make_start().model.initialized_from((images / np.float32(255) - job.setup.mean) / job.setup.std)
+    weight, other = job.make_start().model.whiten.weight, expected.whiten.weight
     np.testing.assert_allclose(jnp.abs(weight[..., 0, 0]), jnp.abs(other[..., 0, 0]), rtol=1e-3)
     random = prepare(Recipe(model="airbench94", data="digits", batch_size=16, epochs=1)).start.model.whiten.weight
     assert not np.allclose(weight, random)
-    assert eqx.tree_equal(job.start.model.head.weight.shape, (10, 256))
+    assert eqx.tree_equal(job.make_start().model.head.weight.shape, (10, 256))
 
 
 def test_dirac_filters_hand_their_channel_on_unless_the_recipe_says_no():
@@ -74,7 +74,7 @@ NARROW = Recipe(
 def trained(recipe, steps):
     """The tensors before and after some steps."""
     job = prepare(recipe)
-    train = job.start
+    train = job.make_start()
     before = to_tensors(train.model, train.state)
     step = eqx.filter_jit(train_step)
     for rows in list(job.batches(0, 0))[:steps]:
@@ -117,7 +117,7 @@ def test_weights_that_cannot_be_set_or_kept_are_refused(change, message):
 
 def test_statistics_of_averaged_weights_are_those_of_one_more_pass():
     job = prepare(replace(NARROW, average="swa", average_start=0.0, epochs=2))
-    train, step = job.start, eqx.filter_jit(train_step)
+    train, step = job.make_start(), eqx.filter_jit(train_step)
     rows = [each[0] for epoch in range(2) for each in job.batches(epoch, 0)]
     for each in rows[:2]:
         train = step(job.setup, train, jnp.asarray(each))

@@ -8,10 +8,11 @@ import pytest
 from eqxcnn import zoo
 from eqxcnn.augment import Mix, build, compose
 from eqxcnn.layers import BatchNorm, Conv, global_avg_pool
-from eqxcnn.optim.average import Average
-from eqxcnn.optim.lookahead import Lookahead
+from eqxcnn.optim.averages import Lookahead, WeightAverage
 from eqxcnn.runtime.compile import async_jit
-from eqxcnn.training.step import Setup, TrainState, autodiff, train_step, train_steps
+from eqxcnn.training.setup import Setup
+from eqxcnn.training.state import TrainState
+from eqxcnn.training.step import autodiff, train_step, train_steps
 from eqxcnn.types import Classifier
 
 RNG = np.random.default_rng(0)
@@ -154,7 +155,7 @@ def test_lookahead_calls_model_and_state_back_and_the_optimizer_goes_on():
     optimizer, rows = optax.sgd(0.1, 0.9), jnp.arange(6)
     fixed = setup(optimizer, lookahead=Lookahead(every=2, decay=0.5, steps=3))
     plain = start(optimizer)
-    train = TrainState.start(plain.model, plain.state, optimizer, has_lookahead=True)
+    train = TrainState.start(plain.model, plain.state, optimizer, use_lookahead=True)
     first, last = train_step(fixed, train, rows), train_step(setup(optimizer), plain, rows)
     assert_equal((first.model, first.state, first.opt_state), (last.model, last.state, last.opt_state))
     second = train_step(fixed, first, rows)
@@ -192,7 +193,7 @@ def averaged(average, steps):
     """The weights after each step, and the average after the last."""
     optimizer = optax.sgd(0.1, 0.9)
     plain = start(optimizer)
-    train = TrainState.start(plain.model, plain.state, optimizer, has_average=True)
+    train = TrainState.start(plain.model, plain.state, optimizer, use_average=True)
     seen, fixed = [], setup(optimizer, average=average)
     for step in range(steps):
         train = train_step(fixed, train, jnp.arange(6) + 6 * (step % 2))
@@ -201,27 +202,27 @@ def averaged(average, steps):
 
 
 def test_a_moving_average_follows_weights_and_statistics_and_changes_nothing():
-    plain, seen, train = averaged(Average("ema", decay=0.3, start=0, every=2), 4)
+    plain, seen, train = averaged(WeightAverage("ema", decay=0.3, start=0, every=2), 4)
     expected = leaves(eqx.filter((plain.model, plain.state), eqx.is_inexact_array))
     for step, now in enumerate(seen, 1):
         kept = min(0.3, (1 + step) / (10 + step))  # 2/11, 1/4, 0.3, 0.3
         expected = [kept * old + (1 - kept) * new for old, new in zip(expected, now, strict=True)]
     for one, other in zip(leaves(eqx.filter(train.averaged, eqx.is_inexact_array)), expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
-    _, without, _ = averaged(Average("swa", decay=0.3, start=0, every=2), 4)
+    _, without, _ = averaged(WeightAverage("swa", decay=0.3, start=0, every=2), 4)
     for one, other in zip(seen[-1], without[-1], strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def test_the_plain_average_is_of_the_ends_of_epochs_from_its_start_on():
-    _, seen, train = averaged(Average("swa", decay=0.0, start=3, every=2), 7)
+    _, seen, train = averaged(WeightAverage("swa", decay=0.0, start=3, every=2), 7)
     # EpochRunner end after 2, 4 and 6 steps.
     for one, fourth, sixth in zip(leaves(train.average), seen[3], seen[5], strict=True):
         np.testing.assert_allclose(one, (fourth + sixth) / 2, rtol=1e-5, atol=1e-6)
-    _, seen, train = averaged(Average("swa", decay=0.0, start=3, every=2), 3)
+    _, seen, train = averaged(WeightAverage("swa", decay=0.0, start=3, every=2), 3)
     assert_equal(train.average, tuple(seen[-1]))
     # From the start: the random weights before the first step are no epoch's end.
-    _, seen, train = averaged(Average("swa", decay=0.0, start=0, every=2), 4)
+    _, seen, train = averaged(WeightAverage("swa", decay=0.0, start=0, every=2), 4)
     for one, second, fourth in zip(leaves(train.average), seen[1], seen[3], strict=True):
         np.testing.assert_allclose(one, (second + fourth) / 2, rtol=1e-5, atol=1e-6)
 

@@ -11,7 +11,7 @@ from PIL import Image
 from eqxcnn import load, zoo
 from eqxcnn.errors import InputError
 from eqxcnn.training import Recipe, fit, prepare, resume, warm_start
-from eqxcnn.training.epochs import EpochRunner
+from eqxcnn.training.runner import EpochRunner
 from eqxcnn.weights import save_safetensors, to_tensors, to_torch
 from eqxcnn.weights.fit import fitted
 
@@ -28,7 +28,7 @@ def earlier(tmp_path_factory):
 
 def start(recipe):
     job = prepare(recipe)
-    return job, to_tensors(job.start.model, job.start.state)
+    return job, to_tensors(job.make_start().model, job.make_start().state)
 
 
 @pytest.mark.parametrize("inside", ["", "model", "model/model.safetensors"])
@@ -62,7 +62,7 @@ def test_a_head_of_other_classes_starts_random_and_copies_start_from_what_was_gi
     assert found["head.weight"].shape == (3, 96)
     for name in tensors.keys() - {"head.weight"}:
         np.testing.assert_array_equal(found[name], tensors[name])
-    np.testing.assert_array_equal(job.start.slow[0].blocks[0].conv1.weight, tensors["blocks.0.conv1.weight"])
+    np.testing.assert_array_equal(job.make_start().slow[0].blocks[0].conv1.weight, tensors["blocks.0.conv1.weight"])
 
 
 def test_kernels_of_the_stem_are_fitted_to_other_channels():

@@ -152,7 +152,7 @@ def test_a_run_starts_from_published_weights_by_its_recipe(published, tmp_path):
         (tmp_path / "data" / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
         picture.save(tmp_path / "data" / "ab"[number % 2] / f"{number}.png")
     job = prepare(Recipe(model="cifar_cnn", data=str(tmp_path / "data"), batch_size=4, epochs=1, pretrained=True))
-    found, expected = to_tensors(job.start.model, job.start.state), to_tensors(model, state)
+    found, expected = to_tensors(job.make_start().model, job.make_start().state), to_tensors(model, state)
     assert found["head.weight"].shape[0] == 2
     for name in expected.keys() - {"head.weight", "head.bias"}:
         np.testing.assert_array_equal(found[name], expected[name])

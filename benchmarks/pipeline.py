@@ -18,7 +18,7 @@ from eqxcnn.errors import InputError
 from eqxcnn.optim.losses import Targets
 from eqxcnn.runtime.compile import async_jit
 from eqxcnn.training import Job, Setup, load_recipe, prepare
-from eqxcnn.training.inputs import Batch, make_input
+from eqxcnn.training.inputs import Batch, make_input, step_keys
 from eqxcnn.types import Images
 
 from .mlp_epoch import Training
@@ -105,7 +105,7 @@ class Input:
 
 def _model_input(setup: Setup, step: Int[Array, ""], batches: Batch) -> tuple[Images, Targets]:
     """The input of a call's only step."""
-    return make_input(setup, jax.tree.map(lambda leaf: leaf[0], batches), step, jax.random.fold_in(setup.key, step))
+    return make_input(setup, jax.tree.map(lambda leaf: leaf[0], batches), step, step_keys(setup.key, step))
 
 
 def _loader(options: Options, job: Job, from_folder: bool) -> Callable[[], int]:

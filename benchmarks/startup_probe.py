@@ -3,11 +3,12 @@
 import json
 import resource
 import sys
+from collections.abc import Callable
 from time import monotonic
 
 from eqxcnn import train as command
 from eqxcnn.runs.progress import TrainingProgress
-from eqxcnn.training import Job, Recipe, TrainState
+from eqxcnn.training import Job, Recipe
 from eqxcnn.training import trainer as loop
 
 #: Kibibytes on Linux, bytes on macOS.
@@ -24,11 +25,11 @@ def main() -> None:
         moments["prepared"] = monotonic()
         return job
 
-    def stepped(self: TrainingProgress, step: int, train: TrainState) -> None:
+    def stepped(self: TrainingProgress, step: int, read_metrics: Callable[[], tuple[float, float]]) -> None:
         if "stepped" not in moments:
-            int(train.step)  # waits until the device is there
+            read_metrics()  # waits for the device
             moments["stepped"] = monotonic()
-        show(self, step, train)
+        show(self, step, read_metrics)
 
     loop.prepare, TrainingProgress.step = prepared, stepped
     command.main(sys.argv[1:])

@@ -23,12 +23,12 @@ class Range:
     - `excludes_low`, `excludes_high`: whether these themselves are excluded.
     """
 
-    low: float
-    high: float = math.inf
+    low: float | int
+    high: float | int = math.inf
     excludes_low: bool = False
     excludes_high: bool = False
 
-    def __contains__(self, value: float) -> bool:
+    def __contains__(self, value: float | int) -> bool:
         is_above = value > self.low if self.excludes_low else value >= self.low
         is_below = value < self.high if self.excludes_high else value <= self.high
         return is_above and is_below and math.isfinite(value)
@@ -57,7 +57,7 @@ def check_settings(settings: Any) -> None:
     for name, hint in get_type_hints(type(settings), include_extras=True).items():
         value = coerce(name, getattr(settings, name), hint)
         object.__setattr__(settings, name, value)
-        for allowed in _ranges(hint):
+        for allowed in declared_ranges(hint):
             if isinstance(value, int | float) and value not in allowed:
                 raise InputError(f"`{name}` (={value}) must be {allowed}")
 
@@ -195,10 +195,10 @@ def _plain(hint: Any) -> Any:
     return union
 
 
-def _ranges(hint: Any) -> Iterator[Range]:
+def declared_ranges(hint: Any) -> Iterator[Range]:
     """Yields the ranges declared in a type, also for a member of a union."""
     if get_origin(hint) is Annotated:
         yield from (each for each in get_args(hint)[1:] if isinstance(each, Range))
     elif get_origin(hint) not in (None, Literal, tuple):
         for option in get_args(hint):
-            yield from _ranges(option)
+            yield from declared_ranges(option)

@@ -5,7 +5,7 @@ import dataclasses
 import inspect
 from typing import Any, get_type_hints
 
-from .checks import describe_type
+from .checks import declared_ranges, describe_type
 from .command_line import RunOptions
 from .recipe import GROUPS
 
@@ -41,7 +41,9 @@ def format_row(group: type, field: dataclasses.Field[Any], is_flag: bool = False
     default = {(): "none", None: "none", True: "on", False: "off"}.get(field.default, f"`{field.default}`")
     if isinstance(field.default, int | float) and not isinstance(field.default, bool):
         default = f"{field.default:g}"
-    cells = (f"`{name}`", describe_type(get_type_hints(group)[field.name]), default, docstrings(group)[field.name])
+    hint = get_type_hints(group, include_extras=True)[field.name]
+    values = ", ".join([describe_type(hint), *map(str, declared_ranges(hint))])
+    cells = (f"`{name}`", values, default, docstrings(group)[field.name])
     return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
 
 

@@ -19,7 +19,7 @@ from ..layers import Conv
 from ..recipe import Recipe, load_recipe
 from ..runs.folder import read_metrics
 from ..training import Evaluator
-from ..training.prepare import resolve_image_size
+from ..training.preparation import resolve_image_size
 from ..types import Classifier
 
 #: Keys that every epoch's row must have.

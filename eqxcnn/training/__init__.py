@@ -5,7 +5,7 @@ from ..runtime.interrupts import Interrupted
 from .dryrun import DryRun, dry_run
 from .evaluate import Evaluator, Scores
 from .job import Job
-from .prepare import prepare
+from .preparation import prepare
 from .runner import Result
 from .seeds import SeedSweepResult, fit_seeds, is_seed_sweep, resume_seeds
 from .setup import Setup

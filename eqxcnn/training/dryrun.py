@@ -15,7 +15,7 @@ from ..runtime.memory import keep_freed_memory
 from .epochs import compile_steps
 from .evaluate import Evaluator
 from .job import Job, count_steps
-from .prepare import prepare
+from .preparation import prepare
 from .state import TrainState
 
 

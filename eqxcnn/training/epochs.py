@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from .state import TrainState
 from .step import train_steps
 
 
+@runtime_checkable
 class Program(Protocol):
     """The steps of one run, or of several runs whose train states are stacked.
 

@@ -18,7 +18,7 @@ from ..runtime.interrupts import Interrupted
 from ..runtime.memory import keep_freed_memory
 from ..weights import write_text_atomically
 from .job import Job
-from .prepare import prepare
+from .preparation import prepare
 from .trainer import fit, resume
 from .vmapped_seeds import can_vmap_seeds, train_vmapped
 

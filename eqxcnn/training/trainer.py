@@ -13,7 +13,7 @@ from ..runtime.memory import keep_freed_memory
 from ..runtime.profile import Profiler
 from .epochs import EpochLoop, SingleRun
 from .job import Job
-from .prepare import prepare
+from .preparation import prepare
 from .runner import EpochRunner, Result
 from .state import TrainState
 

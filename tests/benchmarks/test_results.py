@@ -181,7 +181,7 @@ def test_pictures_are_copied_line_art_as_svg(tmp_path, monkeypatch):
         (["add", "mlp"], "nothing to add"),
         (["add", "mlp", "one", "two", "--pictures"], "`--pictures` draws one run, not 2"),
         (["add", "mlpp", "one"], "no shipped recipe named `mlpp`; did you mean `mlp`"),
-        (["add", "mlp", "nowhere"], "`nowhere` is no run folder"),
+        (["add", "mlp", "nowhere"], "`nowhere` is not a run folder"),
     ],
 )
 def test_a_wrong_call_is_one_sentence(arguments, sentence):

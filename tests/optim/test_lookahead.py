@@ -6,13 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from eqxcnn.layers import BatchNorm
-from eqxcnn.optim.averages import Lookahead
+from eqxcnn.optim.averages import Lookahead, copy_weights
 
 
 def test_weights_and_statistics_follow_the_definition():
     norm, state = eqx.nn.make_with_state(BatchNorm)(2)
     lookahead = Lookahead(every=5, decay=0.95, steps=12)
-    slow = lookahead.start((norm, state))
+    slow = copy_weights((norm, state))
     move = np.random.default_rng(0).normal(size=(12, 3, 2))
     fast64, slow64 = (np.stack([np.zeros(2), np.zeros(2), np.ones(2)]) for _ in range(2))  # bias, mean, variance
     step = jax.jit(lambda slow, weights, number: lookahead(slow, weights, number))

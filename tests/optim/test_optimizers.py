@@ -6,6 +6,7 @@ import pytest
 
 from eqxcnn.errors import InputError
 from eqxcnn.optim.optimizers import is_decayed
+from eqxcnn.optim.schedules import ScheduleShape
 from eqxcnn.training import Recipe
 from eqxcnn.training.builders import build_optimizer, build_schedule, resolve_schedule_shape
 
@@ -33,13 +34,9 @@ def test_warm_up_and_fall_by_hand():
     np.testing.assert_allclose([rising(step) for step in (0, 1, 5, 9)], [0, 0.4, 2, 2], rtol=1e-6)
 
 
-def test_what_a_recipe_leaves_open_follows_the_schedule():
-    assert resolve_schedule_shape(Recipe(schedule="linear", final_lr_factor=0.1)) == {
-        "warmup_fraction": 0.0,
-        "initial_lr_factor": 0.0,
-        "final_lr_factor": 0.1,
-    }
-    assert resolve_schedule_shape(Recipe(schedule="one_cycle"))["warmup_fraction"] == 0.25
+def test_unset_shape_settings_follow_the_schedule():
+    assert resolve_schedule_shape(Recipe(schedule="linear", final_lr_factor=0.1)) == ScheduleShape(0.0, 0.0, 0.1)
+    assert resolve_schedule_shape(Recipe(schedule="one_cycle")).warmup_fraction == 0.25
 
 
 def test_biases_and_scales_are_not_decayed():
@@ -143,7 +140,7 @@ def test_a_factor_that_cannot_be_read_is_refused(entry, message):
 def test_a_pattern_that_fits_no_parameter_is_refused_with_the_nearest_name():
     optimizer = build_optimizer(Recipe(learning_rate_factors=("*=2", "conv1.wieght=0")), 10, 5)
     with pytest.raises(
-        InputError, match=r"`conv1.wieght`|'conv1.wieght'.* fits no parameter; did you mean `conv1.weight`"
+        InputError, match=r"`conv1.wieght`|'conv1.wieght'.* matches no parameter; did you mean `conv1.weight`"
     ):
         optimizer.init({"conv1": {"weight": jnp.ones(2)}, "head": {"bias": jnp.ones(2)}})
 

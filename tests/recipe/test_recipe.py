@@ -1,13 +1,12 @@
-import ast
 import dataclasses
-import inspect
-from itertools import pairwise
 
 import pytest
 
 from eqxcnn import zoo
 from eqxcnn.errors import InputError
 from eqxcnn.recipe.files import to_yaml
+from eqxcnn.recipe.recipe import GROUPS
+from eqxcnn.recipe.settings_page import docstrings
 from eqxcnn.registry import variant
 from eqxcnn.training import Recipe, list_recipes, load_recipe
 
@@ -46,7 +45,7 @@ def test_yaml_numbers_in_every_spelling(tmp_path):
     ("text", "message"),
     [
         ("validation: tset", "`validation` .='tset'. must be a number or one of 'test'"),
-        ("learnign_rate: 1", "`learnign_rate` in the recipe .* is no setting; did you mean `learning_rate`"),
+        ("learnign_rate: 1", "`learnign_rate` in the recipe .* is not a setting; did you mean `learning_rate`"),
         ("model: lenett", "no model named `lenett`; did you mean `lenet`"),
         ("epochs: many", "`epochs` .='many'. must be a number or nothing"),
         ("optimizer: adm", "`optimizer` .='adm'. must be one of 'adam', 'adamw', 'lamb'"),
@@ -59,7 +58,8 @@ def test_yaml_numbers_in_every_spelling(tmp_path):
         ("architecture: [hidden=1, hidden=2]", "`architecture` .='hidden=2'. .* each argument once"),
         ("architecture: [hiden=1]", "`hiden` is no argument of `lenet`"),
         ("- 1", "must hold lines such as"),
-        ("a: [", "is no YAML"),
+        ("a: [", "is not valid YAML"),
+        ("learning_rate: 1" + "0" * 400, "`learning_rate` must be a number that fits a float, and has 401 digits"),
     ],
 )
 def test_bad_yaml_is_refused_in_one_sentence(tmp_path, text, message):
@@ -93,8 +93,11 @@ def test_a_recipe_that_is_not_there_is_named_with_the_nearest():
         ({"image_size": (8, 8)}, "`image_size` .=8x8. is too small for `lenet`.*12x12"),
         ({"warmup_fraction": 1.0}, "`warmup_fraction` .=1.0. must be 0 or more and below 1"),
         ({"lookahead_every": -1}, "`lookahead_every` .=-1. must be 0 or more"),
-        ({"schedule": "constant", "final_lr_factor": 0.5}, "`final_lr_factor` .=0.5. is where a fall ends"),
-        ({"schedule": "step", "final_lr_factor": 0.5}, "the `schedule` step has none"),
+        (
+            {"schedule": "constant", "final_lr_factor": 0.5},
+            "`final_lr_factor` .=0.5. needs a schedule that falls",
+        ),
+        ({"schedule": "step", "final_lr_factor": 0.5}, "`schedule` .='step'. does not"),
         ({"schedule": "multistep"}, r"`decay_milestones` .=\[\]. must be epochs above 0"),
         ({"layer_decay": 1.5}, "`layer_decay` .=1.5. must be above 0 and at most 1"),
         ({"clip_norm": -1.0}, "`clip_norm` .=-1.0. must be 0 or more"),
@@ -106,12 +109,26 @@ def test_impossible_values_are_refused_in_one_sentence(values, message):
         Recipe(**values)
 
 
-def test_every_setting_says_what_it_is():
-    (body,) = (each.body for each in ast.parse(inspect.getsource(Recipe)).body if isinstance(each, ast.ClassDef))
-    told = {
-        setting.target.id: text.value.value
-        for setting, text in pairwise(body)
-        if isinstance(setting, ast.AnnAssign) and isinstance(text, ast.Expr)
-    }
-    assert list(told) == [field.name for field in dataclasses.fields(Recipe)]
-    assert all(isinstance(text, str) and text.endswith(".") for text in told.values())
+def test_every_setting_has_a_docstring():
+    texts = {name: text for group in GROUPS.values() for name, text in docstrings(group).items()}
+    assert list(texts) == [field.name for field in dataclasses.fields(Recipe)]
+    assert all(text.endswith(".") for text in texts.values())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "value"),
+    [
+        ("warmup_share", "warmup_fraction", 0.2),
+        ("first_factor", "initial_lr_factor", 0.5),
+        ("last_factor", "final_lr_factor", 0.1),
+        ("mix_switch", "mix_switch_probability", 0.3),
+    ],
+)
+def test_old_names_of_settings_still_load_with_a_warning(tmp_path, old, new, value):
+    path = tmp_path / "r.yaml"
+    path.write_text(f"schedule: linear\n{old}: {value}\n")
+    with pytest.warns(FutureWarning, match=f"`{old}` .* is now called `{new}`"):
+        assert load_recipe(path) == Recipe(schedule="linear", **{new: value})
+    path.write_text(f"{old}: {value}\n{new}: {value}\n")
+    with pytest.raises(InputError, match=f"sets `{new}` twice"), pytest.warns(FutureWarning):
+        load_recipe(path)

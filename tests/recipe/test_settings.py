@@ -1,26 +1,30 @@
-"""Every switch does something: what a few steps of training come to changes with it, or a test of its own says what."""
+"""Every setting has an effect: it changes the result of a few training steps, or has a test of its own."""
 
 import dataclasses
 import re
+from functools import cache
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from eqxcnn.recipe.command_line import RunOptions, parse_flags
 from eqxcnn.recipe.files import to_yaml
+from eqxcnn.recipe.recipe import GROUPS
+from eqxcnn.recipe.settings_page import format_page
 from eqxcnn.training import Recipe, load_recipe, prepare
 from eqxcnn.training.step import train_steps
 from eqxcnn.weights import to_tensors
 
 TESTS = Path(__file__).parents[1]
-#: Nine steps an epoch.
+#: Nine steps per epoch.
 BASE = Recipe(model="mlp", data="digits", train_images=320, batch_size=32, epochs=1, steps_per_call=1)
 SGD = {"optimizer": "sgd"}
 SOME = (0.5, 1.0, 1.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
 
-#: A value to try of each switch, and what else has to be set for it to matter.
-TRIED = {
+#: For each setting, another value, and the settings that it needs to have an effect.
+VALUES = {
     "model": ("scratch", {}),
     "architecture": (("init_scale=0.1",), {}),
     "epochs": (2.0, {}),
@@ -70,7 +74,7 @@ TRIED = {
     "seed": (1, {}),
     "shuffle": (False, {}),
 }
-#: Where the others are tried: a test's file and the beginning of its name.
+#: The tests of the other settings: a file and the start of a function's name.
 ELSEWHERE = {
     "data": "training/test_train.py::test_evaluate_prints_what_training_found",
     "gradients": "training/test_job.py::test_gradients_by_hand",
@@ -90,6 +94,7 @@ ELSEWHERE = {
     "steps_per_call": "training/test_job.py::test_scanned_training_reaches_what_single_steps_reach",
     "checkpoint_seconds": "training/test_job.py::everything",
     "keep_checkpoints": "training/test_job.py::everything",
+    "eval_batch_size": "training/test_evaluate.py::test_the_recipes_batch_size",
     "device_budget": "training/test_job.py::test_a_set_beyond_the_devices_budget_is_streamed_to_the_same_result",
     "log": "runs/test_logs.py::test_",
     "profile": "training/test_dry_run.py::test_a_trace_of_some_steps_is_written",
@@ -103,8 +108,8 @@ ELSEWHERE = {
 }
 
 
-def weights_after(recipe):
-    """What training comes to, step by step without compiling any."""
+def train_uncompiled(recipe):
+    """The weights after training step by step, without compilation."""
     job = prepare(recipe)
     train = job.make_start()
     for epoch in range(job.epochs):
@@ -114,30 +119,24 @@ def weights_after(recipe):
 
 
 @pytest.fixture(scope="module")
-def base():
-    """`weights_after`, once for what several switches start from."""
-    found = {}
-
-    def weights(recipe):
-        if recipe not in found:
-            found[recipe] = weights_after(recipe)
-        return found[recipe]
-
-    return weights
+def train_base():
+    """`train_uncompiled`, once per recipe."""
+    return cache(train_uncompiled)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TRIED)
-def test_a_switch_changes_what_training_comes_to(name, base):
-    value, others = TRIED[name]
-    before = dataclasses.replace(BASE, **others)
-    assert getattr(before, name) != value
-    one, other = base(before), weights_after(dataclasses.replace(before, **{name: value}))
-    assert one.keys() != other.keys() or any(not np.array_equal(one[each], other[each]) for each in one)
+@pytest.mark.parametrize("name", VALUES)
+def test_a_setting_changes_the_result_of_training(name, train_base):
+    value, others = VALUES[name]
+    base = dataclasses.replace(BASE, **others)
+    assert getattr(base, name) != value
+    one, other = train_base(base), train_uncompiled(dataclasses.replace(base, **{name: value}))
+    assert one.keys() != other.keys() or any(not np.array_equal(one[key], other[key]) for key in one)
 
 
-def test_each_switch_is_tried():
-    assert sorted([*TRIED, *ELSEWHERE]) == sorted(field.name for field in dataclasses.fields(Options))
+def test_each_setting_has_a_test():
+    names = [field.name for owner in (Recipe, RunOptions) for field in dataclasses.fields(owner)]
+    assert sorted([*VALUES, *ELSEWHERE]) == sorted(names)
     for name, place in ELSEWHERE.items():
         file, function = place.split("::")
         text = (TESTS / file).read_text(encoding="utf-8")
@@ -145,22 +144,36 @@ def test_each_switch_is_tried():
         assert re.search(rf"\b{name}\b|--{name.replace('_', '-')}", text), place
 
 
-@pytest.mark.parametrize("name", TRIED)
-def test_a_switch_is_a_flag_and_a_setting_of_a_file(name, tmp_path):
-    value, others = TRIED[name]
+@pytest.mark.parametrize("name", VALUES)
+def test_a_setting_is_a_flag_and_a_key_of_a_file(name, tmp_path):
+    value, others = VALUES[name]
     flag = f"--{name.replace('_', '-')}"
     if isinstance(value, bool):
         arguments = [flag if value else f"--no-{flag[2:]}"]
     else:
         arguments = [flag, *map(str, value if isinstance(value, tuple) else (value,))]
-    assert getattr(parse(arguments), name) == value
+    flags = parse_flags(arguments)
+    settings = {key: setting for group in GROUPS for key, setting in vars(getattr(flags, group)).items()}
+    assert settings[name] == value
     recipe = dataclasses.replace(BASE, **{**others, name: value})
     (tmp_path / "r.yaml").write_text(to_yaml(recipe))
     assert load_recipe(tmp_path / "r.yaml") == recipe
 
 
-def test_the_page_of_switches_is_as_the_settings_are():
-    shown = (TESTS.parent / "docs" / "settings.md").read_text(encoding="utf-8")
-    assert shown == page(), "run `python -m eqxcnn.recipe.settings_page > docs/settings.md`"
-    told = explained(Recipe) | explained(Options)
-    assert sorted(told) == sorted(field.name for field in dataclasses.fields(Options))
+def test_an_old_flag_is_accepted_with_a_warning():
+    with pytest.warns(FutureWarning, match="`--warmup-share` is now called `--warmup-fraction`"):
+        assert parse_flags(["--warmup-share", "0.2"]).schedule.warmup_fraction == 0.2
+    with pytest.warns(FutureWarning, match="`--last-factor` is now called `--final-lr-factor`"):
+        assert parse_flags(["--last-factor=0.5"]).schedule.final_lr_factor == 0.5
+
+
+def test_the_help_is_grouped_with_the_most_used_settings_first(capsys):
+    with pytest.raises(SystemExit):
+        parse_flags(["--help"])
+    titles = re.findall(r"─ (\w+) options? ─", capsys.readouterr().out)
+    assert titles == list(GROUPS)
+
+
+def test_the_settings_page_is_up_to_date():
+    page = (TESTS.parent / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert page == format_page(), "run `python -m eqxcnn.recipe.settings_page > docs/settings.md`"

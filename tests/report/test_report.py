@@ -19,11 +19,11 @@ from PIL import Image
 from eqxcnn import zoo
 from eqxcnn.errors import InputError
 from eqxcnn.inference import ImageClassifier, save
-from eqxcnn.plots import figures, gather, write, write_report
-from eqxcnn.plots import learning_curves as course
+from eqxcnn.plots import figures, learning_curves
 from eqxcnn.recipe.files import to_yaml
+from eqxcnn.report import gather, write, write_report
 from eqxcnn.report.__main__ import main
-from eqxcnn.report.gather import TestPredictions, augmented_examples, first_weights, judge_test_split, read_run
+from eqxcnn.report.gather import TestPredictions, augmented_examples, first_weights, predict_test_split, read_run
 from eqxcnn.training import Evaluator, Recipe
 
 #: What the page shows of the course; `training` has them in one.
@@ -109,7 +109,9 @@ def axes_of(figure):
 
 
 def test_curves_show_both_series_against_the_epochs():
-    axes = axes_of(course.curves([1, 2, 3], [10.0, 60.0, 99.0], [20.0, 50.0, 70.0], "Accuracy (%)", most=100.0))
+    axes = axes_of(
+        learning_curves.curves([1, 2, 3], [10.0, 60.0, 99.0], [20.0, 50.0, 70.0], "Accuracy (%)", most=100.0)
+    )
     train, validation = axes.get_lines()
     np.testing.assert_array_equal(train.get_xydata(), [[1, 10], [2, 60], [3, 99]])
     np.testing.assert_array_equal(validation.get_xydata(), [[1, 20], [2, 50], [3, 70]])
@@ -119,7 +121,7 @@ def test_curves_show_both_series_against_the_epochs():
 
 
 def test_curves_differ_in_more_than_color():
-    train, validation = axes_of(course.curves([1, 2], [1.0, 2.0], [1.0, 2.0], "Loss")).get_lines()
+    train, validation = axes_of(learning_curves.curves([1, 2], [1.0, 2.0], [1.0, 2.0], "Loss")).get_lines()
     looks = [(line.get_linestyle(), line.get_marker(), to_hex(line.get_color())) for line in (train, validation)]
     assert looks == [("-", "o", "#0072b2"), ("--", "s", "#d55e00")]
 
@@ -127,7 +129,7 @@ def test_curves_differ_in_more_than_color():
 @pytest.mark.parametrize("epochs", [1, 2, 7, 100, 1000])
 def test_curves_of_any_length_have_whole_epochs_on_their_axis_and_few_markers(epochs):
     numbers = range(1, epochs + 1)
-    axes = axes_of(course.curves(numbers, np.linspace(2, 0, epochs).tolist(), None, "Loss (nats)"))
+    axes = axes_of(learning_curves.curves(numbers, np.linspace(2, 0, epochs).tolist(), None, "Loss (nats)"))
     low, high = axes.get_xlim()
     ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
     assert ticks == [round(tick) for tick in ticks]
@@ -140,7 +142,7 @@ def test_curves_of_any_length_have_whole_epochs_on_their_axis_and_few_markers(ep
 
 def test_a_loss_that_is_no_number_is_left_out_of_the_curve():
     nan = float("nan")
-    figure = course.curves([1, 2], [2.0, nan], [nan, nan], "Loss (nats)")
+    figure = learning_curves.curves([1, 2], [2.0, nan], [nan, nan], "Loss (nats)")
     figure.draw_without_rendering()
     assert 0 <= axes_of(figure).get_ylim()[0] < 2 < axes_of(figure).get_ylim()[1]
 
@@ -150,13 +152,13 @@ def test_a_loss_that_is_no_number_is_left_out_of_the_curve():
     [([2.0, 0.5], [2.0, 0.5], "Time per epoch (s)"), ([900.0, 300.0], [15.0, 5.0], "Time per epoch (min)")],
 )
 def test_epoch_times_are_bars_in_the_fitting_unit(seconds, heights, label):
-    axes = axes_of(course.epoch_times([1, 2], seconds))
+    axes = axes_of(learning_curves.epoch_times([1, 2], seconds))
     assert [bar.get_height() for bar in axes.patches] == heights
     assert axes.get_ylabel() == label
 
 
 def test_one_picture_has_every_curve_and_the_times():
-    figure = course.training(
+    figure = learning_curves.training(
         [1, 2], [([2.0, 1.0], [2.5, 1.5], "Loss (nats)", 9.0), ([50.0, 60.0], None, "Accuracy (%)", 100.0)], [3.0, 2.0]
     )
     loss, accuracy, times = figure.axes
@@ -242,9 +244,9 @@ def test_mistakes_say_what_was_taken_for_what_and_how_surely():
 
 def every_figure():
     noise = np.random.default_rng(0)
-    yield course.curves([1, 2], [1.0, 2.0], [1.0, 2.0], "Loss")
-    yield course.epoch_times([1, 2], [1.0, 2.0])
-    yield course.training([1, 2], [([1.0, 2.0], None, "Loss", 3.0)], [1.0, 2.0])
+    yield learning_curves.curves([1, 2], [1.0, 2.0], [1.0, 2.0], "Loss")
+    yield learning_curves.epoch_times([1, 2], [1.0, 2.0])
+    yield learning_curves.training([1, 2], [([1.0, 2.0], None, "Loss", 3.0)], [1.0, 2.0])
     for classes in (2, 10, 30, 100):
         yield figures.confusion_matrix(np.ones((classes, classes), int), ["class"] * classes)
     yield figures.kernels(noise.normal(size=(3, 3, 1, 6)).astype(np.float32))
@@ -287,7 +289,7 @@ def test_a_verdict_counts_by_class():
 def test_the_report_finds_what_evaluation_finds(monkeypatch):
     monkeypatch.setattr(gather, "_BATCH", 200)  # of 359, so that the last batch is not full
     classifier = classifier_of("lenet", "0123456789")
-    found = judge_test_split(classifier, DIGITS)
+    found = predict_test_split(classifier, DIGITS)
     evaluator = Evaluator(classifier.mean, classifier.std, 10, batch_size=359)
     scores = evaluator(classifier.model, classifier.state, found.images, found.labels)
     np.testing.assert_array_equal(found.confusion, scores.confusion)
@@ -344,7 +346,7 @@ def test_the_page_tells_recipe_environment_and_classes(reported):
     classes = page.rows[head + 1 : head + 11]
     assert [row[0] for row in classes] == list("0123456789")
     assert sum(int(row[4]) for row in classes) == 359
-    found = judge_test_split(classifier_of("lenet", "0123456789"), DIGITS)
+    found = predict_test_split(classifier_of("lenet", "0123456789"), DIGITS)
     assert [row[2] for row in classes] == [f"{100 * recall:.1f}" for _, recall, _, _ in found.per_class()]
     assert ["Test accuracy", f"{found.accuracy:.2%} of 359 images"] in page.rows
 
@@ -403,7 +405,7 @@ def test_data_that_have_moved_give_the_same_files(tmp_path, reported):
 def test_no_mistake_is_a_sentence(reported, tmp_path, monkeypatch):
     folder = make_run(tmp_path / "run", DIGITS, [epoch(1)], classifier_of("lenet", "0123456789"))
     right = verdict(range(10), np.eye(10) * 0.9 + 0.01)
-    monkeypatch.setattr(write, "judge_test_split", lambda *_: right)
+    monkeypatch.setattr(write, "predict_test_split", lambda *_: right)
     write_report(folder)
     page = Page(folder)
     assert set(page.pictures) == ALL - {"wrong"}
@@ -433,7 +435,7 @@ def test_show_augment_draws_any_recipe_and_source(tmp_path, monkeypatch, capsys)
     ("arguments", "sentence"),
     [
         ([], "give a run's folder, or --show-augment"),
-        (["nowhere"], "`nowhere` is no run folder"),
+        (["nowhere"], "`nowhere` is not a run folder"),
         (["--show-augment"], "no augmentation to show"),
         (["--show-augment", "--augment", "flip"], "no `flip`"),
         (["--show-augment", "--recipe", "nosuch"], "no recipe named `nosuch`"),
@@ -488,7 +490,7 @@ def test_exit_codes(tmp_path):
     command = [sys.executable, "-m", "eqxcnn.report", "nowhere"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: `nowhere` is no run folder")
+    assert done.stderr.startswith("error: `nowhere` is not a run folder")
     assert done.stdout == ""
     with pytest.raises(SystemExit, match="2"):
         main(["--show-augmnet"])

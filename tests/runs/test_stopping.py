@@ -49,12 +49,12 @@ def accuracies(monkeypatch):
     """Makes the validation accuracies of a run what the test says."""
 
     def are(*values):
-        row = EpochRunner._row
+        row = EpochRunner._evaluate_epoch
 
         def told(self, epoch, *rest):
             return row(self, epoch, *rest) | {"validation_accuracy": values[epoch]}
 
-        monkeypatch.setattr(EpochRunner, "_row", told)
+        monkeypatch.setattr(EpochRunner, "_evaluate_epoch", told)
 
     return are
 
@@ -68,7 +68,7 @@ def test_a_run_stops_and_keeps_the_weights_of_its_best_epoch(tmp_path, accuracie
     result = fit(replace(RUN, early_stop_epochs=2, keep="best"), runs=tmp_path)
     assert [row["epoch"] for row in result.metrics[:-1]] == [1, 2, 3, 4]
     said = " ".join(capsys.readouterr().err.split())
-    assert "validation_accuracy has not become better for 2 epochs: stopping" in said
+    assert "validation_accuracy has not improved for 2 epochs: stopping" in said
     assert "epoch 2 had the best validation_accuracy: its weights are kept" in said
     job = prepare(load_recipe(result.folder / "recipe.yaml"))
     train, step = job.make_start(), eqx.filter_jit(train_step)
@@ -111,7 +111,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_loses_nothing(tmp_path, monk
     failing(monkeypatch, 12)
     with pytest.raises(InputError) as stopped:
         fit(replace(RUN, checkpoint_seconds=0.0), runs=tmp_path)
-    assert "not a number at step 12, in epoch 2 (the checkpoint of step 11 is from before it)" in str(stopped.value)
+    assert "not finite at step 12, in epoch 2 (the checkpoint of step 11 is from before)" in str(stopped.value)
     assert "`learning_rate` below 0.001" in str(stopped.value)
     (folder,) = tmp_path.iterdir()
     assert [json.loads(line)["epoch"] for line in (folder / "metrics.jsonl").read_text().splitlines()] == [1]
@@ -138,7 +138,7 @@ def test_such_steps_are_skipped_and_counted(tmp_path, monkeypatch):
 
 def test_an_epoch_of_nothing_but_such_steps_stops_even_so(tmp_path, monkeypatch):
     failing(monkeypatch, *range(8, 15))
-    with pytest.raises(InputError, match=r"at step 8, in epoch 2 .no checkpoint is from before it.*wrong images$"):
+    with pytest.raises(InputError, match=r"at step 8, in epoch 2 .no checkpoint is from before.*wrong images$"):
         fit(replace(RUN, on_nan="skip"), runs=tmp_path)
 
 

@@ -23,6 +23,8 @@ def test_a_dry_run_knows_the_run_and_its_memory():
     # Weights and Adam's two moments, given back in the same place, beside all images of the training split.
     least = 3 * 4 * 101_770 + 1438 * 28 * 28
     assert least < found.memory < 4 * least
+    # Weights and half a thousand images, but no moments.
+    assert 4 * 101_770 + 359 * 28 * 28 < found.eval_memory < found.memory
     assert found.compile_seconds > 0 < found.step_seconds < 5
     assert str(found).startswith("101,770 parameters; compiled in ")
 
@@ -33,7 +35,7 @@ def test_an_epoch_of_one_call_will_do():
 
 
 def test_a_dry_run_compiles():
-    with pytest.raises(InputError, match="looks at compiled steps"):
+    with pytest.raises(InputError, match="measures compiled steps"):
         dry_run(Recipe(model="mlp", jit=False))
 
 

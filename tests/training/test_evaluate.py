@@ -8,7 +8,7 @@ from eqxcnn import forward, zoo
 from eqxcnn.errors import InputError
 from eqxcnn.evaluate import format_report, match_classes
 from eqxcnn.optim.losses import cross_entropy
-from eqxcnn.training import Evaluator, Scores
+from eqxcnn.training import Evaluator, Recipe, Scores, fit
 from eqxcnn.types import Classifier
 from eqxcnn.views import view_logits
 
@@ -36,7 +36,29 @@ def test_every_image_counts_once_whatever_the_batch_size(lenet, batch_size):
     assert scores.accuracy == (logits.argmax(1) == LABELS).mean()
 
 
-def test_only_the_given_rows_are_looked_at(lenet):
+def test_the_recipes_batch_size_is_that_of_validation_and_test(tmp_path, monkeypatch):
+    sizes = []
+
+    class Recorder(Evaluator):
+        def __init__(self, *arguments, **keywords):
+            super().__init__(*arguments, **keywords)
+            sizes.append(self._batch_size)
+
+    monkeypatch.setattr("eqxcnn.training.runner.Evaluator", Recorder)
+    fit(Recipe(model="mlp", epochs=1, eval_batch_size=70, test_views="mirror"), runs=tmp_path)
+    assert sizes == [70, 35]  # each view counts as one image
+
+
+def test_log_probabilities_are_those_of_the_scores(lenet):
+    evaluator = Evaluator(MEAN, STD, 10, 10)
+    found = evaluator.log_probabilities(*lenet, IMAGES)
+    assert found.shape == (23, 10)
+    np.testing.assert_allclose(np.exp(found).sum(1), 1, rtol=1e-5)
+    loss = -found[np.arange(23), LABELS].mean()
+    np.testing.assert_allclose(loss, evaluator(*lenet, IMAGES, LABELS).loss, rtol=1e-5)
+
+
+def test_only_the_given_rows_are_evaluated(lenet):
     evaluator = Evaluator(MEAN, STD, 10, 4)
     rows = np.array([3, 3, 17, 5, 20])
     picked = evaluator(*lenet, IMAGES, LABELS, rows)

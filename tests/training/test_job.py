@@ -2,6 +2,7 @@ import dataclasses
 import shutil
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 from eqxcnn import evaluate, zoo
 from eqxcnn.errors import InputError
 from eqxcnn.training import Recipe, fit, prepare, resume
+from eqxcnn.training.epochs import compile_steps
 from eqxcnn.training.start import pixel_statistics
 from eqxcnn.weights import load_safetensors
 
@@ -67,14 +69,14 @@ def test_the_resolved_recipe_repeats_the_job(squares):
 def test_normalization_is_measured_on_the_training_rows_only():
     images = np.zeros((3, 2, 2, 2), np.uint8)
     images[0, ..., 0], images[1, ..., 0], images[2] = 0, 255, 77
-    mean, std = pixel_statistics(images, np.array([0, 1]), at_once=1)
+    mean, std = pixel_statistics(images, np.array([0, 1]), chunk_size=1)
     np.testing.assert_allclose(mean, [0.5, 0])
     np.testing.assert_allclose(std, [0.5, 1])  # a channel of one color is left as it is
 
 
 def test_statistics_agree_with_numpys_own():
     images = np.random.default_rng(0).integers(0, 256, (50, 6, 5, 3), np.uint8)
-    mean, std = pixel_statistics(images, np.arange(50), at_once=7)
+    mean, std = pixel_statistics(images, np.arange(50), chunk_size=7)
     np.testing.assert_allclose(mean, (images / 255).mean((0, 1, 2)), rtol=1e-12)
     np.testing.assert_allclose(std, (images / 255).std((0, 1, 2)), rtol=1e-9)
 
@@ -129,7 +131,7 @@ def test_steps_run_without_being_compiled_to_the_same_result(tmp_path, monkeypat
     plain = dataclasses.replace(recipe, jit=False, steps_per_call=5)  # a call of several steps would compile them
     assert prepare(plain).steps_per_call == 1
     jitted = fit(recipe, runs=tmp_path)
-    monkeypatch.setattr("eqxcnn.training.epochs.compiled", None)
+    monkeypatch.setattr("eqxcnn.training.epochs.async_jit", None)
     eager = fit(plain, runs=tmp_path)
     assert eager.metrics[0]["train_loss"] == pytest.approx(jitted.metrics[0]["train_loss"], abs=1e-5)
 
@@ -179,8 +181,8 @@ def test_scanned_training_reaches_what_single_steps_reach(tmp_path):
     ("change", "message"),
     [
         ({"batch_size": 2000}, r"`batch_size` .=2000. is more than the 1,295 training images"),
-        ({"train_images": 1500}, r"`train_images` .=1500. is more than the 1,438 that there are"),
-        ({"mean": (0.1, 0.2), "std": (1.0, 1.0)}, r"`mean` .*one number a channel, and the images have 1"),
+        ({"train_images": 1500}, r"`train_images` .=1500. is more than the 1,438 there are"),
+        ({"mean": (0.1, 0.2), "std": (1.0, 1.0)}, r"`mean` .*one number per channel, and the images have 1"),
         ({"augment": ("flip_horizontl",)}, r"`flip_horizontl`.*`flip_horizontal`"),
     ],
 )
@@ -270,5 +272,29 @@ def test_evaluation_of_a_run_looks_at_the_views_of_its_recipe(everything, capsys
 
 def test_factors_that_fit_no_parameter_are_refused_before_training():
     recipe = dataclasses.replace(ONE_EPOCH, learning_rate_factors=("hiden*=2",))
-    with pytest.raises(InputError, match=r"'hiden\*'. fits no parameter; did you mean `hidden.0"):
+    with pytest.raises(InputError, match=r"'hiden\*'. matches no parameter; did you mean `hidden.0"):
         prepare(recipe)
+
+
+def test_a_job_can_start_again_after_steps_have_reused_the_memory_of_its_start():
+    job = prepare(dataclasses.replace(ONE_EPOCH, train_images=160))
+    steps = compile_steps(job.recipe)
+    first, second = (steps(job.setup, job.make_start(), next(job.batches(0, 0))) for _ in range(2))
+    for one, other in zip(*(jax.tree.leaves(eqx.filter(each, eqx.is_array)) for each in (first, second)), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not any(map(eqx.is_array, jax.tree.leaves(job.template)))
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"), jax.disable_jit()],
+    ids=["strict dtypes", "strict ranks", "no jit"],
+)
+def test_training_runs_in_jaxs_strict_modes(tmp_path, mode):
+    recipe = Recipe(
+        model="lenet", train_images=40, validation=0.2, batch_size=16, epochs=1, mixup=0.2, cutmix=1.0, average="ema",
+        lookahead_every=1, weight_decay=1e-3, clip_norm=1.0, augment=("random_crop(padding=1)", "flip_horizontal"),
+        learning_rate_factors=("*.bias=2 for 0.5 epochs",), accumulate_steps=2, on_nan="skip",
+    )  # fmt: skip
+    with mode:
+        assert fit(recipe, runs=tmp_path).test.count == 360

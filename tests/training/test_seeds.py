@@ -20,9 +20,7 @@ from eqxcnn.training import (
     prepare,
     resume_seeds,
     seeds,
-)
-from eqxcnn.training import (
-    vmapped_seeds as together,
+    vmapped_seeds,
 )
 from eqxcnn.training.runner import EpochRunner
 from eqxcnn.weights import load_safetensors
@@ -60,14 +58,14 @@ def test_seeds_in_one_program_are_what_they_are_alone(tmp_path, monkeypatch, rec
 
 
 def test_seeds_are_one_program_where_that_pays(monkeypatch):
-    assert together.can_vmap_seeds(prepare(RUN))
+    assert vmapped_seeds.can_vmap_seeds(prepare(RUN))
     small = Recipe(model="lenet", data="digits", epochs=1)
-    assert not together.can_vmap_seeds(prepare(small))
+    assert not vmapped_seeds.can_vmap_seeds(prepare(small))
     monkeypatch.setattr("jax.default_backend", lambda: "gpu")
     job = prepare(replace(small, steps_per_call=1))
-    assert together.can_vmap_seeds(job)
-    assert not together.can_vmap_seeds(replace(job, recipe=replace(job.recipe, early_stop_epochs=2)))
-    assert not together.can_vmap_seeds(replace(job, setup=replace(job.setup, data=None)))
+    assert vmapped_seeds.can_vmap_seeds(job)
+    assert not vmapped_seeds.can_vmap_seeds(replace(job, recipe=replace(job.recipe, early_stop_epochs=2)))
+    assert not vmapped_seeds.can_vmap_seeds(replace(job, setup=replace(job.setup, data=None)))
 
 
 @pytest.mark.parametrize("is_one_program", [True, False])
@@ -85,7 +83,7 @@ def test_mean_and_deviation_are_written_down_with_every_run(tmp_path, monkeypatc
     ]
     assert is_seed_sweep(found.folder)
     assert not is_seed_sweep(found.folder / "seed-3")
-    with pytest.raises(InputError, match="are finished"):
+    with pytest.raises(InputError, match="is finished"):
         resume_seeds(found.folder)
 
 
@@ -93,7 +91,7 @@ def test_mean_and_deviation_are_written_down_with_every_run(tmp_path, monkeypatc
 def test_seeds_that_were_stopped_go_on_to_what_they_would_have_been(tmp_path, monkeypatch, is_one_program):
     monkeypatch.setattr(seeds, "can_vmap_seeds", lambda job: is_one_program)
     undisturbed = fit_seeds(RUN, 2, runs=tmp_path)
-    end, ends = EpochRunner.end, []
+    end, ends = EpochRunner.end_epoch, []
 
     def interrupted(self, *arguments):
         ends.append(self)
@@ -102,7 +100,7 @@ def test_seeds_that_were_stopped_go_on_to_what_they_would_have_been(tmp_path, mo
             os.kill(os.getpid(), signal.SIGINT)
         return end(self, *arguments)
 
-    monkeypatch.setattr(EpochRunner, "end", interrupted)
+    monkeypatch.setattr(EpochRunner, "end_epoch", interrupted)
     with pytest.raises(Interrupted) as stopped:
         fit_seeds(RUN, 2, runs=tmp_path)
     assert is_seed_sweep(stopped.value.folder)
@@ -118,7 +116,7 @@ def test_seeds_that_were_stopped_go_on_to_what_they_would_have_been(tmp_path, mo
 
 def test_a_damaged_plan_is_refused(tmp_path):
     (tmp_path / "seeds.json").write_text('{"seeds": [0, 1]')
-    with pytest.raises(InputError, match=r"does not tell which seeds were to be trained"):
+    with pytest.raises(InputError, match=r"does not list the seeds to train"):
         resume_seeds(tmp_path)
 
 

@@ -47,17 +47,19 @@ def test_a_job_sets_weights_from_the_first_training_images_as_the_model_takes_th
     expected = job.make_start().model.initialized_from((images / np.float32(255) - job.setup.mean) / job.setup.std)
     weight, other = job.make_start().model.whiten.weight, expected.whiten.weight
     np.testing.assert_allclose(jnp.abs(weight[..., 0, 0]), jnp.abs(other[..., 0, 0]), rtol=1e-3)
-    random = prepare(Recipe(model="airbench94", data="digits", batch_size=16, epochs=1)).start.model.whiten.weight
+    random = (
+        prepare(Recipe(model="airbench94", data="digits", batch_size=16, epochs=1)).make_start().model.whiten.weight
+    )
     assert not np.allclose(weight, random)
     assert eqx.tree_equal(job.make_start().model.head.weight.shape, (10, 256))
 
 
 def test_dirac_filters_hand_their_channel_on_unless_the_recipe_says_no():
     recipe = Recipe(model="airbench94", data="digits", batch_size=16, epochs=1)
-    conv = prepare(recipe).start.model.blocks[1].conv1  # 64 channels to 256
+    conv = prepare(recipe).make_start().model.blocks[1].conv1  # 64 channels to 256
     image = jax.random.normal(jax.random.key(0), (5, 6, 64))
     np.testing.assert_allclose(conv(image)[..., :64], image, rtol=1e-6)
-    random = prepare(replace(recipe, architecture=("dirac=False",))).start.model.blocks[1].conv1
+    random = prepare(replace(recipe, architecture=("dirac=False",))).make_start().model.blocks[1].conv1
     # Torch's own: uniform up to 1 / sqrt(fan_in), no filter otherwise than the rest.
     bound = 1 / np.sqrt(9 * 64)
     for filters in (random.weight[..., :64], random.weight[..., 64:], conv.weight[..., 64:]):
@@ -106,7 +108,7 @@ def test_a_step_tells_the_loss_to_a_plateau_and_accumulates():
     ("change", "message"),
     [
         ({"model": "lenet", "init_images": 5}, r"`init_images` .=5. .* `lenet` has none .* give 0"),
-        ({"freeze": ("conv1,stem",)}, r"`freeze` .='stem'. fits no parameter; known: `conv1`, `conv1.bias`"),
+        ({"freeze": ("conv1,stem",)}, r"`freeze` .='stem'. matches no parameter; known: `conv1`, `conv1.bias`"),
         ({"model": "airbench94", "init_images": 5000}, r"`init_images` .=5000. is more than the 1,295 training images"),
     ],
 )

@@ -10,8 +10,9 @@ from PIL import Image
 
 from eqxcnn import load, zoo
 from eqxcnn.errors import InputError
-from eqxcnn.training import Recipe, fit, prepare, resume, warm_start
+from eqxcnn.training import Recipe, fit, prepare, resume
 from eqxcnn.training.runner import EpochRunner
+from eqxcnn.training.start import load_warm_start
 from eqxcnn.weights import save_safetensors, to_tensors, to_torch
 from eqxcnn.weights.fit import fitted
 
@@ -86,7 +87,7 @@ def test_a_file_of_torchs_gives_all_but_another_head(tmp_path, classes):
     info = prepare(Recipe(model="mlp", data="digits")).info
     # The file's stem takes color.
     info = replace(info, channels=3)
-    warm = warm_start.warm_start(replace(recipe, init_from=str(tmp_path / "resnet18.safetensors")), info, (32, 32))
+    warm = load_warm_start(replace(recipe, init_from=str(tmp_path / "resnet18.safetensors")), info, (32, 32))
     tensors = to_tensors(model, state)
     head = {"head.weight", "head.bias"}
     assert tensors.keys() - warm.tensors.keys() == (set() if classes == 10 else head)
@@ -122,7 +123,7 @@ def test_only_the_head_learns_on_a_backbone_that_is_frozen(earlier, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"init_from": "nowhere"}, "`init_from` .='nowhere'. is not there: give a finished run"),
+        ({"init_from": "nowhere"}, "`init_from` .='nowhere'. does not exist: give a finished run"),
         (
             {"model": "mlp", "init_from": "RUN"},
             "is a `airbench94_narrow`, and the recipe trains `mlp`: set `model` to it",

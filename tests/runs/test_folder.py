@@ -1,0 +1,38 @@
+from importlib.metadata import PackageNotFoundError, version
+
+import pytest
+
+from eqxcnn.errors import InputError
+from eqxcnn.runs import folder
+from eqxcnn.runs.folder import Run, create_folder, environment
+from eqxcnn.training import Recipe
+
+
+def test_an_environment_without_package_metadata_has_no_version(monkeypatch):
+    def missing(name):
+        if name == "eqxcnn":
+            raise PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(folder, "version", missing)
+    found = environment()
+    assert found["eqxcnn"] is None
+    assert found["jax"] == version("jax")
+
+
+def test_a_run_is_not_resumed_on_changed_data(tmp_path):
+    with Run.create(tmp_path, Recipe(), "digits", "run", fingerprint="one") as run:
+        run.check_data("one")
+        with pytest.raises(InputError, match=r"the images of `data` .='digits'. have changed since the run"):
+            run.check_data("two")
+
+
+def test_a_run_without_a_fingerprint_resumes(tmp_path):
+    with Run.create(tmp_path, Recipe(), "digits", "run") as run:
+        run.check_data(None)
+        (run.folder / "data.json").unlink()  # as in runs before version 0.2
+        run.check_data("any")
+
+
+def test_folders_of_one_name_are_numbered(tmp_path):
+    assert [create_folder(tmp_path, "run").name for _ in range(3)] == ["run", "run-2", "run-3"]

@@ -14,8 +14,8 @@ from jaxtyping import Array, Float, UInt8
 from . import zoo
 from .data import decode_image
 from .errors import InputError
-from .forward_pass import forward, normalize
 from .types import BatchLogits, Classifier, Logits
+from .views import eval_logits
 from .weights import from_tensors, load_safetensors, save_safetensors, to_tensors, write_text_atomically
 
 _FORMAT = 1
@@ -110,8 +110,7 @@ class ImageClassifier(eqx.Module):
 
 @eqx.filter_jit
 def _logits(classifier: ImageClassifier, images: Array) -> BatchLogits:
-    inputs = normalize(images, classifier.mean, classifier.std)
-    return forward(eqx.nn.inference_mode(classifier.model), classifier.state, inputs, key=None)[0]
+    return eval_logits(classifier.model, classifier.state, images, classifier.mean, classifier.std)
 
 
 def save(folder: Path | str, classifier: ImageClassifier) -> None:

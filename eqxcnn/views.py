@@ -1,36 +1,68 @@
-"""Scores of an image from several views of it, which are right more often than those of the image alone."""
+"""A classifier's scores in eval mode, on each image alone or averaged over several views of it."""
 
 from typing import Literal, TypeAlias
 
 import equinox as eqx
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
-from .forward_pass import forward
-from .types import BatchLogits, Classifier, Images
+from .forward_pass import forward, normalize
+from .types import BatchLogits, Classifier, Images, Pixels
 
-#: The image alone; with its mirror image; with the two, shifted by a pixel both ways, as well.
+#: The image alone; the image and its mirror image; the image, two shifted crops and the mirror image of each.
 Views: TypeAlias = Literal["one", "mirror", "mirror_and_shifts"]
-#: How many views of an image each is.
+#: Number of views per image.
 NUM_VIEWS: dict[Views, int] = {"one": 1, "mirror": 2, "mirror_and_shifts": 6}
 
 
-def view_logits(model: Classifier, state: eqx.nn.State, images: Images, views: Views = "one") -> BatchLogits:
-    """Scores `[b classes]`, averaged over views of each image `[b h w c]`; the model is in eval mode.
+def eval_logits(
+    model: Classifier,
+    state: eqx.nn.State,
+    images: Pixels | Images,
+    mean: Float[Array, " c"],
+    std: Float[Array, " c"],
+    views: Views = "one",
+) -> BatchLogits:
+    """Normalizes images and returns the model's scores in eval mode.
 
-    With `mirror_and_shifts` half of the weight is on the image where it is, and half on two crops of the image padded
-    by one reflected pixel, those at the padded image's top left and bottom right; each is averaged with its mirror
-    image (Jordan 2024, section 3.5).
+    Everything that evaluates a classifier calls this function, inside its own jit.
+
+    **Arguments:**
+
+    - `model`, `state`: in training or eval mode.
+    - `images`: `[b h w c]`, `uint8` or floating point in [0, 1].
+    - `mean`, `std`: the normalization per channel; see `normalize`.
+    - `views`: the views of each image over which the scores are averaged; see `view_logits`.
+
+    **Returns:** scores `[b classes]`, before softmax.
     """
-    seen, weights = [images], [1.0]
+    return view_logits(eqx.nn.inference_mode(model), state, normalize(images, mean, std), views)
+
+
+def view_logits(model: Classifier, state: eqx.nn.State, images: Images, views: Views = "one") -> BatchLogits:
+    """Returns scores averaged over views of each image.
+
+    `mirror_and_shifts` gives half of the weight to the unshifted image and a quarter to each of two crops of the image
+    padded by one reflected pixel, at the padded image's top left and bottom right corners. Each of the three is
+    averaged with its mirror image (Jordan 2024, section 3.5).
+
+    **Arguments:**
+
+    - `model`, `state`: in eval mode.
+    - `images`: `[b h w c]`, normalized.
+
+    **Returns:** scores `[b classes]`, before softmax.
+    """
+    crops, weights = [images], [1.0]
     if views == "mirror_and_shifts":
         height, width = images.shape[1:3]
         padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), "reflect")
-        seen += [padded[:, edge : edge + height, edge : edge + width] for edge in (0, 2)]
+        crops += [padded[:, offset : offset + height, offset : offset + width] for offset in (0, 2)]
         weights = [0.5, 0.25, 0.25]
     if views != "one":
-        seen = [each for view in seen for each in (view, view[:, :, ::-1])]
+        crops = [view for crop in crops for view in (crop, crop[:, :, ::-1])]
         weights = [weight / 2 for weight in weights for _ in range(2)]
-    # One call, so that the network is compiled once: in eval mode images do not look at their neighbors.
-    logits = forward(model, state, jnp.concatenate(seen), key=None)[0]
-    each = logits.reshape(len(seen), len(images), -1)
-    return (jnp.asarray(weights, logits.dtype)[:, None, None] * each).sum(0)
+    # One call compiles the network once; in eval mode the images of a batch do not affect each other.
+    logits = forward(model, state, jnp.concatenate(crops), key=None)[0]
+    per_view = logits.reshape(len(crops), len(images), -1)
+    return (jnp.asarray(weights, logits.dtype)[:, None, None] * per_view).sum(0)

@@ -10,11 +10,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from ..data import eval_batches
-from ..forward_pass import normalize
 from ..optim.losses import cross_entropy
 from ..runtime.compile import async_jit
 from ..types import Classifier, Labels, Pixels
-from ..views import NUM_VIEWS, Views, view_logits
+from ..views import NUM_VIEWS, Views, eval_logits
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Evaluator:
     - `mean`, `std`: the normalization, a channel.
     - `num_classes`: the confusion matrix's side.
     - `batch_size`: images a call, each view counted as one.
-    - `views`: which views of an image its scores are averaged over; see `view_logits`.
+    - `views`: which views of an image its scores are averaged over; see `eqxcnn.views.view_logits`.
     """
 
     def __init__(
@@ -71,7 +70,6 @@ class Evaluator:
         rows: Int[np.ndarray, " m"] | None = None,
     ) -> Scores:
         """Scores of `model` in eval mode on `uint8` images `[n h w c]` (a memory map will do), or on `rows` of them."""
-        model = eqx.nn.inference_mode(model)
         rows = np.arange(len(labels)) if rows is None else rows
         loss, confusion = jnp.zeros(()), jnp.zeros((self._num_classes, self._num_classes), jnp.int32)
         for batch, mask in zip(*eval_batches(len(rows), min(self._batch_size, len(rows))), strict=True):
@@ -98,7 +96,7 @@ def _sums(
     mask: Bool[Array, " b"],
 ) -> tuple[Float[Array, ""], Int[Array, "..."]]:
     """A batch's summed loss and confusion counts, the images outside the mask left out."""
-    logits = view_logits(model, state, normalize(images, mean, std), views)
+    logits = eval_logits(model, state, images, mean, std, views)
     loss = jnp.where(mask, cross_entropy(logits, labels), 0).sum()
     num_classes = logits.shape[-1]
     confusion = jnp.zeros((num_classes, num_classes), jnp.int32)

@@ -19,5 +19,5 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = get_close_matches(name, names, n=3, cutoff=0.5)
     if close:
         return f"did you mean {' or '.join(f'`{match}`' for match in close)}?"
-    more = ", ..." if len(names) > _MAX_NAMES else ""
-    return f"known: {', '.join(f'`{known_name}`' for known_name in names[:_MAX_NAMES])}{more}."
+    end = ", ..." if len(names) > _MAX_NAMES else "."
+    return f"known: {', '.join(f'`{known_name}`' for known_name in names[:_MAX_NAMES])}{end}"

@@ -48,4 +48,5 @@ def normalize(images: Pixels | Images, mean: Float[Array, " c"], std: Float[Arra
     """
     if images.dtype == jnp.uint8:
         images = images.astype(mean.dtype) / 255
-    return (images - mean) / std
+    # Explicit axes, because `jax_numpy_rank_promotion="raise"` forbids implicit ones.
+    return (images - mean[None, None, None]) / std[None, None, None]

@@ -13,7 +13,7 @@ from eqxcnn import registry, zoo
 from eqxcnn.errors import InputError
 from eqxcnn.inference import ImageClassifier, save
 from eqxcnn.types import Classifier, Variant
-from eqxcnn.weights.tensors import from_tensors, shapes
+from eqxcnn.weights.tensors import from_tensors, tensor_shapes
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 1), np.uint8)
 
@@ -50,7 +50,7 @@ def classifier():
     # Weights from NumPy: JAX would compile a program for each shape of random numbers.
     empty = eqx.filter_eval_shape(zoo.create_model, "mlp", num_classes=3, widths=(8,), key=jax.random.key(0))
     rng = np.random.default_rng(0)
-    weights = {name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes(*empty).items()}
+    weights = {name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape in tensor_shapes(*empty).items()}
     model, state = from_tensors(*empty, weights)
     mean, std = jnp.array([0.25]), jnp.array([0.5])
     classes = ("ant", "bee", "cat")

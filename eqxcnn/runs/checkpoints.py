@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from ..errors import InputError
-from ..weights.tensors import fill, named_slots, on_host
+from ..weights.tensors import fetch_to_host, fill, named_slots
 
 _CHECKSUMS = "SHA256SUMS"  # as `sha256sum -c` reads it
 _SCRATCH = ".scratch"
@@ -53,7 +53,7 @@ class Checkpoints:
         **Raises:** `InputError` when they cannot be written; the earlier checkpoints are then still there.
         """
         # Orbax takes no array without elements; `restore_latest` makes them from their shape.
-        tensors = on_host({name: slot for name, slot in named_slots(tree).items() if slot.size})
+        tensors = fetch_to_host({name: slot for name, slot in named_slots(tree).items() if slot.size})
         scratch = self._folder / _SCRATCH
         shutil.rmtree(scratch, ignore_errors=True)
         try:

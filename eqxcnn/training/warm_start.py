@@ -14,9 +14,9 @@ from ..errors import InputError
 from ..recipe.recipe import Recipe
 from ..recipe.settings import parse_arguments
 from ..weights import to_tensors
-from ..weights.fit import fitted
-from ..weights.published import PUBLISHED, published_tensors
-from ..weights.tensors import shapes
+from ..weights.fit import fit_tensors
+from ..weights.published import PUBLISHED, load_published_tensors
+from ..weights.tensors import tensor_shapes
 from ..weights.torch import convert_from_torch_except_head, read_torch
 
 
@@ -41,11 +41,11 @@ def warm_start(recipe: Recipe, info: DataInfo, image_size: tuple[int, int]) -> W
         return None
     arguments: dict[str, Any] = {"image_size": image_size, **parse_arguments("architecture", recipe.architecture)}
     made_for = {"num_classes": len(info.class_names), "in_channels": info.channels, **arguments}
-    places = shapes(*eqx.filter_eval_shape(registry.build, recipe.model, **made_for, key=jax.random.key(0)))
+    places = tensor_shapes(*eqx.filter_eval_shape(registry.build, recipe.model, **made_for, key=jax.random.key(0)))
     if recipe.pretrained:
-        published, origin = published_tensors(recipe.model, **arguments), f"what is published of `{recipe.model}`"
+        published, origin = load_published_tensors(recipe.model, **arguments), f"the published file of `{recipe.model}`"
         row = PUBLISHED[recipe.model]
-        return WarmStart(fitted(published, places, origin), (row.mean, row.std))
+        return WarmStart(fit_tensors(published, places, origin), (row.mean, row.std))
     return _of_path(recipe, Path(str(recipe.init_from)), places)
 
 
@@ -59,8 +59,8 @@ def _of_path(recipe: Recipe, path: Path, places: dict[str, tuple[int, ...]]) -> 
         if there.name != recipe.model:
             raise InputError(f"{origin} is a `{there.name}`, and the recipe trains `{recipe.model}`: set `model` to it")
         mean, std = (tuple(np.asarray(each, np.float64).round(6).tolist()) for each in (there.mean, there.std))
-        return WarmStart(fitted(to_tensors(there.model, there.state), places, origin), (mean, std))
+        return WarmStart(fit_tensors(to_tensors(there.model, there.state), places, origin), (mean, std))
     tensors = read_torch(path)
     if set(tensors) != set(places):
         return WarmStart(convert_from_torch_except_head(recipe.model, places, tensors))
-    return WarmStart(fitted(tensors, places, origin))
+    return WarmStart(fit_tensors(tensors, places, origin))

@@ -113,9 +113,7 @@ def test_gradients_in_training_are_the_twins(name):
     facts = FACTS[name]["gradients"]
     size = facts["size"]
     model, state = seeded_model(name, size)
-    model = jax.tree.map(
-        lambda leaf: eqx.nn.inference_mode(leaf) if is_dropout(leaf) else leaf, model, is_leaf=is_dropout
-    )
+    model = disable_dropout(model)
     images = jnp.asarray(seeded.images(2, size, size))
 
     # Compiled with JAX's defaults: with other convolutions one ReLU input of RegNet rounds to the other side of zero.
@@ -136,8 +134,13 @@ def test_gradients_in_training_are_the_twins(name):
     assert errors.max() <= max(1e-3, 4 * facts["lost"]), sorted(ours)[errors.argmax()]
 
 
-def is_dropout(leaf):
-    return isinstance(leaf, Dropout | DropPath)
+def disable_dropout(model):
+    def is_dropout(leaf):
+        return isinstance(leaf, Dropout | DropPath)
+
+    return jax.tree.map(
+        lambda leaf: eqx.nn.inference_mode(leaf) if is_dropout(leaf) else leaf, model, is_leaf=is_dropout
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What every command line does around its work: one sentence for a user's mistake, the right exit code for each end."""
+"""Error messages and exit codes shared by all command lines."""
 
 import errno
 import sys
@@ -8,23 +8,23 @@ from .errors import InputError
 
 
 def run_command(main: Callable[[Sequence[str]], None]) -> None:
-    """Runs `main(arguments)` and exits: 0 when done, 1 after a user's mistake, 128 + n after signal n."""
+    """Runs `main(arguments)` and sets the exit code: 0 on success, 1 after an `InputError`, 128 + n after signal n."""
     try:
         main(sys.argv[1:])
     except InputError as error:
-        _stop(f"error: {error}", 1)
+        _exit(f"error: {error}", 1)
     except KeyboardInterrupt:
-        _stop("stopped before anything was there to save", 130)
+        _exit("interrupted before there was anything to save", 130)
     except BrokenPipeError:
-        # The reader of our output, `head` say, has had enough.
+        # The program that reads the output, such as `head`, has closed it.
         sys.stderr.close()
         sys.exit(141)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        _stop(f"error: the disk is full{f', writing {error.filename}' if error.filename else ''}", 1)
+        _exit(f"error: the disk is full{f', writing {error.filename}' if error.filename else ''}", 1)
 
 
-def _stop(sentence: str, code: int) -> None:
-    print(sentence, file=sys.stderr)
+def _exit(message: str, code: int) -> None:
+    print(message, file=sys.stderr)
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""What happens to a batch on its way into a classifier: pixels are normalized, then vmapped image by image."""
+"""Normalization of pixels, and the forward pass of a batch: the only vmap over images."""
 
 import equinox as eqx
 import jax
@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, jaxtyped
 
 from .types import BatchLogits, Classifier, Images, Key, Pixels
 
-#: The name under which BatchNorm finds the other images of its batch.
+#: The name of the vmapped axis over which BatchNorm computes its batch statistics.
 BATCH_AXIS = "batch"
 
 
@@ -16,15 +16,16 @@ BATCH_AXIS = "batch"
 def forward(
     model: Classifier, state: eqx.nn.State, images: Images, *, key: Key | None
 ) -> tuple[BatchLogits, eqx.nn.State]:
-    """Runs a classifier on a batch.
+    """Runs a classifier on a batch of images.
 
     **Arguments:**
 
-    - `model`, `state`: as `zoo.create_model` or a previous call gave them.
+    - `model`, `state`: as returned by `zoo.create_model` or a previous call.
     - `images`: `[b h w c]`, floating point, channels last, normalized as the model expects.
-    - `key`: the batch's randomness, split into one key an image; `None` for a network without any, or in eval mode.
+    - `key`: the PRNG key of the batch, split into one key per image; `None` in eval mode or for a network that uses
+      no randomness.
 
-    **Returns:** scores `[b classes]` and the new state.
+    **Returns:** scores `[b classes]`, before softmax, and the new state.
     """
     keys = None if key is None else jax.random.split(key, images.shape[0])
     run = jax.vmap(
@@ -38,13 +39,14 @@ def forward(
 
 @jaxtyped(typechecker=beartype)
 def normalize(images: Pixels | Images, mean: Float[Array, " c"], std: Float[Array, " c"]) -> Images:
-    """Images as a classifier takes them: `(image - mean) / std`, where `uint8` pixels are first divided by 255.
+    """Returns `(image - mean) / std`, the input that a classifier expects; divides `uint8` pixels by 255 first.
 
     **Arguments:**
 
-    - `images`: `uint8` `[b h w c]`, or floating point in [0, 1].
-    - `mean`, `std`: of the training images, a channel, on the scale [0, 1].
+    - `images`: `[b h w c]`, `uint8` or floating point in [0, 1].
+    - `mean`, `std`: mean and standard deviation of the training images per channel, on the scale [0, 1].
     """
     if images.dtype == jnp.uint8:
         images = images.astype(mean.dtype) / 255
-    return (images - mean) / std
+    # Explicit axes, because `jax_numpy_rank_promotion="raise"` forbids implicit ones.
+    return (images - mean[None, None, None]) / std[None, None, None]

@@ -1,4 +1,4 @@
-"""Whether the Hugging Face Hub answers, asked before its libraries wait for it half a minute."""
+"""A quick check of whether the Hugging Face Hub can be reached; its own client retries for half a minute."""
 
 import ssl
 import threading
@@ -6,27 +6,31 @@ import urllib.error
 import urllib.request
 from http.client import HTTPException
 
-_PATIENCE = 4.0
+_TIMEOUT_SECONDS = 4.0
 
 
 def why_unreachable() -> OSError | None:
-    """What stands between this machine and the Hub, or `None`, after `_PATIENCE` seconds at most."""
+    """Returns the error that keeps this machine from reaching the Hub, or `None` if the Hub responds.
+
+    Returns a `TimeoutError` after `_TIMEOUT_SECONDS`.
+    """
     from huggingface_hub import constants
 
-    answers: list[OSError | None] = []
+    results: list[OSError | None] = []
 
-    def ask() -> None:
+    def request() -> None:
         try:
-            urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=_PATIENCE).close()
-            answers.append(None)
+            head = urllib.request.Request(constants.ENDPOINT, method="HEAD")
+            urllib.request.urlopen(head, timeout=_TIMEOUT_SECONDS).close()
+            results.append(None)
         except (urllib.error.HTTPError, HTTPException):
-            answers.append(None)  # It answered, whatever it said: its client library knows better what to do.
+            results.append(None)  # The server responded; the client library reports its errors better.
         except OSError as error:
-            # Which certificates count is the client library's business too.
-            answers.append(None if isinstance(getattr(error, "reason", None), ssl.SSLError) else error)
+            # The client library may trust other certificates, so it decides about them.
+            results.append(None if isinstance(getattr(error, "reason", None), ssl.SSLError) else error)
 
-    # In a thread, because the look-up of a name obeys no timeout; a daemon, because the program may end before it.
-    thread = threading.Thread(target=ask, daemon=True)
+    # A thread, because the DNS lookup ignores the timeout; a daemon, so that it does not keep the program alive.
+    thread = threading.Thread(target=request, daemon=True)
     thread.start()
-    thread.join(_PATIENCE)
-    return answers[0] if answers else TimeoutError(f"no answer within {_PATIENCE:.0f} s")
+    thread.join(_TIMEOUT_SECONDS)
+    return results[0] if results else TimeoutError(f"no answer within {_TIMEOUT_SECONDS:.0f} s")

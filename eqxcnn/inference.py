@@ -1,4 +1,4 @@
-"""A trained classifier as one object that needs no other code: images in, scores or class names out."""
+"""A trained classifier as one object: images in, scores or class names out. Saved and loaded as a folder."""
 
 import json
 from pathlib import Path
@@ -14,12 +14,12 @@ from jaxtyping import Array, Float, UInt8
 from . import zoo
 from .data import decode_image
 from .errors import InputError
-from .forward_pass import forward, normalize
 from .types import BatchLogits, Classifier, Logits
+from .views import eval_logits
 from .weights import from_tensors, load_safetensors, save_safetensors, to_tensors, write_text_atomically
 
 _FORMAT = 1
-#: What `config.json` holds, by type; nothing in it is imported or evaluated.
+#: The required entries of `config.json` and their types. No value is imported or evaluated.
 _CONFIG = {
     "format": int,
     "model": str,
@@ -29,19 +29,19 @@ _CONFIG = {
     "mean": list[float],
     "std": list[float],
 }
-#: What it holds only where there is something to say.
+#: The optional entries of `config.json`.
 _OPTIONAL = {"architecture": dict[str, Any]}
 
 
 class ImageClassifier(eqx.Module):
-    """A model with all it needs to look at pictures.
+    """A model with everything that is needed to classify images.
 
     - `name`: the model's name in the zoo.
-    - `model`, `state`: in eval mode.
-    - `mean`, `std`: the normalization, a channel, on the scale [0, 1].
+    - `model`, `state`: in training or eval mode; evaluation always uses eval mode.
+    - `mean`, `std`: the normalization per channel, on the scale [0, 1].
     - `image_size`: `(height, width)` in pixels.
-    - `class_names`: what each score stands for.
-    - `architecture`: names and values of what the model's constructor was given besides.
+    - `class_names`: the name of each class, in the order of the scores.
+    - `architecture`: the additional keyword arguments of the model's constructor, as `(name, value)` pairs.
     """
 
     model: Classifier
@@ -55,67 +55,80 @@ class ImageClassifier(eqx.Module):
 
     def __check_init__(self) -> None:
         if len(self.mean) != len(self.std):
-            raise InputError(f"`mean` ({len(self.mean)} numbers) and `std` ({len(self.std)}) must be of one length")
+            raise InputError(f"`mean` ({len(self.mean)} numbers) and `std` ({len(self.std)}) must have the same length")
 
     @property
     def in_channels(self) -> int:
-        """1 for gray images, 3 for color."""
+        """The number of image channels: 1 for gray, 3 for RGB."""
         return len(self.mean)
 
     def __call__(self, images: Any) -> BatchLogits | Logits:
-        """Scores of images, before softmax.
+        """Returns the scores of images, before softmax.
 
         **Arguments:**
 
-        - `images`: `[b h w c]`, or one image `[h w c]`, at the classifier's own size and channels: `uint8`, or floating
-          point in [0, 1]. `prepare` makes such an array of a file or a picture of any size.
+        - `images`: `[b h w c]`, or one image `[h w c]`, with the classifier's image size and channels, `uint8` or
+          floating point in [0, 1]. `prepare` makes such an array from an image file of any size.
 
-        **Returns:** `[b classes]`, or `[classes]` of one image.
+        **Returns:** `[b classes]`, or `[classes]` for one image.
 
-        **Raises:** `InputError` naming what was expected.
+        **Raises:** `InputError` that names the expected shape or dtype.
         """
         images = jnp.asarray(images)
         expected = (*self.image_size, self.in_channels)
         if images.shape[-3:] != expected or images.ndim not in (3, 4):
             raise InputError(
                 f"`images` of shape {images.shape} must be (batch, {', '.join(map(str, expected))}) or {expected}, "
-                "channels last; `prepare` brings any picture to that size"
+                "channels last; `prepare` resizes any image to that shape"
             )
         if images.dtype != jnp.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
-            raise InputError(f"`images` of {images.dtype} must be uint8, or floating point in [0, 1]")
+            raise InputError(f"`images` of dtype {images.dtype} must be uint8, or floating point in [0, 1]")
         logits = _logits(self, images.reshape(-1, *expected))
         return logits if images.ndim == 4 else logits[0]
 
     def top_k(self, images: Any, k: int = 5) -> list[list[tuple[str, float]]]:
-        """The `k` likeliest classes of each image with their probabilities, likeliest first.
+        """Returns the names and probabilities of the `k` most probable classes of each image, most probable first.
 
         **Arguments:**
 
-        - `images`: as `__call__` takes them.
-        - `k`: how many classes; all of them when there are fewer.
+        - `images`: as for `__call__`.
+        - `k`: the number of classes; if there are fewer classes, all are returned.
+
+        **Raises:** `InputError` if `k` is less than 1, or as `__call__`.
         """
         if k < 1:
             raise InputError(f"`k` (={k}) must be 1 or more")
         logits = jnp.atleast_2d(self(images))
         values, classes = jax.lax.top_k(jax.nn.softmax(logits), min(k, len(self.class_names)))
         return [
-            [(self.class_names[each], float(value)) for each, value in zip(*row, strict=True)]
+            [(self.class_names[index], float(value)) for index, value in zip(*row, strict=True)]
             for row in zip(np.asarray(classes), np.asarray(values), strict=True)
         ]
 
     def prepare(self, image: Any) -> UInt8[np.ndarray, "h w c"]:
-        """A picture (path, file's bytes or `PIL.Image`) as the training images were made: decoded, resized, `uint8`."""
+        """Decodes and resizes one image in the same way as the training images.
+
+        **Arguments:**
+
+        - `image`: a path, the bytes of an image file, or a `PIL.Image`.
+
+        **Raises:** `InputError` if the image cannot be read.
+        """
         return decode_image(image, self.image_size, self.in_channels)
 
 
 @eqx.filter_jit
 def _logits(classifier: ImageClassifier, images: Array) -> BatchLogits:
-    inputs = normalize(images, classifier.mean, classifier.std)
-    return forward(eqx.nn.inference_mode(classifier.model), classifier.state, inputs, key=None)[0]
+    return eval_logits(classifier.model, classifier.state, images, classifier.mean, classifier.std)
 
 
 def save(folder: Path | str, classifier: ImageClassifier) -> None:
-    """Writes `model.safetensors` and `config.json`, each whole or not at all."""
+    """Saves a classifier to a folder as `model.safetensors` and `config.json`.
+
+    Each file is replaced atomically, so an interrupted call leaves no partial file.
+
+    **Raises:** `InputError` if a file cannot be written.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = {
@@ -124,30 +137,30 @@ def save(folder: Path | str, classifier: ImageClassifier) -> None:
         "in_channels": classifier.in_channels,
         "image_size": list(classifier.image_size),
         "class_names": list(classifier.class_names),
-        "mean": [float(each) for each in np.asarray(classifier.mean, np.float64).round(7)],
-        "std": [float(each) for each in np.asarray(classifier.std, np.float64).round(7)],
+        "mean": np.asarray(classifier.mean, np.float64).round(7).tolist(),
+        "std": np.asarray(classifier.std, np.float64).round(7).tolist(),
         **({"architecture": dict(classifier.architecture)} if classifier.architecture else {}),
     }
     save_safetensors(
         folder / "model.safetensors", to_tensors(classifier.model, classifier.state), {"model": classifier.name}
     )
-    # Last, because a reader takes a folder with a config for a complete one.
+    # Written last, because a folder with a config.json counts as complete.
     write_text_atomically(folder / "config.json", json.dumps(config, indent=2) + "\n")
 
 
 def load(folder: Path | str) -> ImageClassifier:
-    """A trained classifier from a run's folder, or from the `model/` folder inside it.
+    """Loads a trained classifier from a run folder, or from the `model/` folder inside it.
 
-    **Raises:** `InputError` when the folder holds no trained model, or files that do not fit together.
+    **Raises:** `InputError` if the folder contains no trained model, or if its files are invalid.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(f"there is no folder `{folder}`: give a run's, or the model folder inside it")
+        raise InputError(f"there is no folder `{folder}`: give a run folder, or the model folder inside it")
     inner = folder / "model"
     folder = inner if (inner / "config.json").exists() else folder
     if not (folder / "config.json").exists():
         unfinished = "its training has not finished" if (folder / "recipe.yaml").exists() else "it has no config.json"
-        raise InputError(f"`{folder}` holds no trained model: {unfinished}")
+        raise InputError(f"`{folder}` contains no trained model: {unfinished}")
     config = _read_config(folder / "config.json")
     arguments = {
         "num_classes": len(config["class_names"]),
@@ -155,12 +168,12 @@ def load(folder: Path | str) -> ImageClassifier:
         "image_size": tuple(config["image_size"]),
         "key": jax.random.key(0),
     }
-    # JSON has no tuples, and a constructor takes no lists.
+    # JSON stores tuples as lists, and the constructors expect tuples.
     architecture = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in config.get("architecture", {}).items()
     }
-    # Shapes only: the weights come from the file, so none are drawn.
+    # Only shapes: the weights come from the file, so random ones would be wasted work.
     model, state = eqx.filter_eval_shape(zoo.create_model, config["model"], **arguments, **architecture)
     model, state = from_tensors(model, state, load_safetensors(folder / "model.safetensors"))
     return ImageClassifier(
@@ -176,19 +189,23 @@ def load(folder: Path | str) -> ImageClassifier:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """`config.json` with every entry there and of its type."""
+    """Reads `config.json` and checks the entries and their types."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"`{path}` cannot be read as JSON: {error}") from error
     for name, hint in _CONFIG.items():
         if not isinstance(config, dict) or not is_bearable(config.get(name), hint):
-            raise InputError(f"`{path}` must hold `{name}` as {getattr(hint, '__name__', hint)}")
+            raise InputError(f"`{path}` must contain `{name}` of type {getattr(hint, '__name__', hint)}")
     for name, hint in _OPTIONAL.items():
         if not is_bearable(config.get(name, {}), hint):
-            raise InputError(f"`{path}` must hold `{name}`, if at all, as {hint}")
+            raise InputError(f"`{name}` in `{path}` must be of type {hint}")
     if config["format"] != _FORMAT:
-        raise InputError(f"`{path}` is of format {config['format']}, and this eqxcnn reads {_FORMAT}: update eqxcnn")
+        raise InputError(
+            f"`{path}` has format {config['format']}, but this version of eqxcnn reads format {_FORMAT}: update eqxcnn"
+        )
     if len(config["image_size"]) != 2 or not len(config["mean"]) == len(config["std"]) == config["in_channels"]:
-        raise InputError(f"`{path}` must hold two sides of `image_size`, and `mean` and `std` for each channel")
+        raise InputError(
+            f"`{path}` must contain two numbers in `image_size`, and one number per channel in `mean` and `std`"
+        )
     return config

@@ -1,4 +1,4 @@
-"""Names for the arrays that travel between rooms, and the contract every classifier keeps."""
+"""Array types shared by several rooms, and the interface of every classifier."""
 
 import abc
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import equinox as eqx
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 Image: TypeAlias = Float[Array, "h w c"]
-#: Feature maps, first stage to last; each has its own height, width and channels.
+#: Feature maps, first stage to last, each with its own height, width and channels.
 Maps: TypeAlias = tuple[Float[Array, "_ _ _"], ...]
 Images: TypeAlias = Float[Array, "b h w c"]
 Pixels: TypeAlias = UInt8[Array, "b h w c"]
@@ -17,15 +17,15 @@ Labels: TypeAlias = Int[Array, " b"]
 Logits: TypeAlias = Float[Array, " classes"]
 BatchLogits: TypeAlias = Float[Array, "b classes"]
 Key: TypeAlias = PRNGKeyArray
-#: One image `[h w c]` in [0, 1] and a key to a changed image of the same shape.
+#: Maps one image `[h w c]` in [0, 1] and a key to an augmented image of the same shape.
 Augment: TypeAlias = Callable[[Image, Key], Image]
 
 
 class AugmentContext(NamedTuple):
-    """Which look of a run at an image this is.
+    """Which image is augmented, and in which epoch.
 
-    - `image_key`: the image's own randomness, the same in every epoch.
-    - `epoch`: how many epochs are over.
+    - `image_key`: a PRNG key that belongs to the image and stays the same in every epoch.
+    - `epoch`: the number of finished epochs.
     """
 
     image_key: Key
@@ -33,46 +33,46 @@ class AugmentContext(NamedTuple):
 
 
 class Classifier(eqx.Module):
-    """One image in, class scores out; the caller vmaps (see `eqxcnn.forward`).
+    """Maps one image to class scores; the caller vmaps (see `eqxcnn.forward`).
 
-    The signature is the same whether or not the network is stateful or random: a network without BatchNorm hands
-    `state` back as it came, one without dropout does not look at `key`. Train or eval is a property of the module
-    (`eqx.nn.inference_mode`), never an argument.
+    Every network has this signature. A network without BatchNorm returns `state` unchanged, and a network without
+    dropout ignores `key`. Training or eval mode is a property of the module (`eqx.nn.inference_mode`), never an
+    argument.
     """
 
     @abc.abstractmethod
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
-        """Scores `[classes]` of one image `[h w c]`; the pooled features instead when built with `num_classes=0`."""
+        """Returns the scores `[classes]` of one image `[h w c]`, or its pooled features if `num_classes` is 0."""
 
     @abc.abstractmethod
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """The map `[h/s w/s c]` that ends each stage, first to last; empty for a network without maps."""
+        """Returns the last map `[h/s w/s c]` of each stage, first to last; empty for a network without maps."""
 
 
 class DataInitialized(Classifier):
-    """A classifier some of whose weights are first set from the images that it is to learn."""
+    """A classifier with some weights that are initialized from training images."""
 
     @abc.abstractmethod
     def initialized_from(self, images: Images) -> "DataInitialized":
-        """The classifier with those weights set from training images `[b h w c]`, normalized as for `forward`."""
+        """Returns the classifier with those weights computed from images `[b h w c]`, normalized as for `forward`."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of an architecture's `variants` table: how to build a published network and what is known of it.
+    """One row of an architecture's `variants` table: how to build a published network, and the facts about it.
 
     **Arguments:**
 
-    - `make`: `make(num_classes=, in_channels=, image_size=(h, w), key=, **architecture's own) -> Classifier`.
-    - `input`: the `(height, width, channels)` it was published with, and is built with unless told otherwise.
-    - `num_classes`: how many classes it was published with.
+    - `make`: `make(num_classes=, in_channels=, image_size=(h, w), key=, **architecture_settings) -> Classifier`.
+    - `input`: the published `(height, width, channels)`, which is also the default.
+    - `num_classes`: the published number of classes.
     - `params`: the published parameter count at `input` and `num_classes` (tested).
-    - `source`: where the architecture and the count come from (a URL).
-    - `task`: what it was published on: `mnist`, `cifar`, `catsdogs` or `imagenet`.
-    - `smallest`: the smallest height and width it can take, in pixels.
-    - `strides`: how many input pixels one step of each map of `features` spans.
+    - `source`: URL of the architecture and its parameter count.
+    - `task`: the data it was published for: `mnist`, `cifar`, `catsdogs` or `imagenet`.
+    - `smallest`: the smallest height and width it accepts, in pixels.
+    - `strides`: stride of each map of `features`, in input pixels.
     - `recipe`: the shipped recipe that trains it, if there is one.
-    - `torch_twin`: the same network's name in torchvision, or `timm/NAME`.
+    - `torch_twin`: the name of the same network in torchvision, or `timm/NAME`.
     """
 
     make: Callable[..., Classifier]

@@ -1,13 +1,18 @@
 """The rules of the house that no linter holds: sizes, forbidden calls, and commands and pages that must not drift."""
 
 import ast
+import importlib
+import pkgutil
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import yaml
+
+import eqxcnn
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = {
@@ -87,6 +92,22 @@ def test_files_and_functions_are_small():
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (node.end_lineno or 0) - node.lineno + 1 > 70
     ]
     assert (long_files, long_functions) == ([], [])
+
+
+def test_no_object_hides_a_submodule_of_its_package():
+    names = [module.name for module in pkgutil.walk_packages(eqxcnn.__path__, "eqxcnn.") if module.ispkg]
+    packages = [importlib.import_module(name) for name in ("eqxcnn", *names)]
+    assert len(packages) > 10
+    assert [hidden for package in packages for hidden in _hidden_submodules(package)] == []
+
+
+def _hidden_submodules(package: ModuleType) -> list[str]:
+    """The submodules whose name in their package's namespace means something else, such as a function."""
+    return [
+        f"{package.__name__}.{module.name}"
+        for module in pkgutil.iter_modules(package.__path__)
+        if not isinstance(vars(package).get(module.name, package), ModuleType)
+    ]
 
 
 def test_nothing_is_pickled_or_evaluated():

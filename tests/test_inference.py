@@ -1,6 +1,7 @@
 import json
 import pickletools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,21 +9,56 @@ import pytest
 from PIL import Image
 
 import eqxcnn
-from eqxcnn import zoo
+from eqxcnn import registry, zoo
 from eqxcnn.errors import InputError
 from eqxcnn.inference import ImageClassifier, save
+from eqxcnn.types import Classifier, Variant
+from eqxcnn.weights.tensors import from_tensors, tensor_shapes
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 1), np.uint8)
 
 
-@pytest.fixture
+class Tiny(Classifier):
+    """The image's mean plus an offset per class, times a scale: settings that no tensor's shape or value shows."""
+
+    weight: jax.Array
+    offsets: tuple[int, ...] = eqx.field(static=True)
+    scale: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        num_classes=3,
+        in_channels=1,
+        image_size=(2, 2),
+        offsets: tuple[int, ...] = (0, 0, 0),
+        scale: float = 1.0,
+        *,
+        key,
+    ):
+        self.weight, self.offsets, self.scale = jnp.full(4, 0.25), offsets, scale
+
+    def features(self, image, state, *, key):
+        return (), state
+
+    def __call__(self, image, state, *, key):
+        return (image.ravel() @ self.weight + jnp.array(self.offsets, jnp.float32)) * self.scale, state
+
+
+@pytest.fixture(scope="module")
 def classifier():
-    model, state = zoo.create_model("lenet", num_classes=3, key=jax.random.key(0))
+    """A small network in eval mode with three classes."""
+    # Weights from NumPy: JAX would compile a program for each shape of random numbers.
+    empty = eqx.filter_eval_shape(zoo.create_model, "mlp", num_classes=3, widths=(8,), key=jax.random.key(0))
+    rng = np.random.default_rng(0)
+    weights = {name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape in tensor_shapes(*empty).items()}
+    model, state = from_tensors(*empty, weights)
     mean, std = jnp.array([0.25]), jnp.array([0.5])
-    return ImageClassifier(model, state, mean, std, "lenet", (28, 28), ("ant", "bee", "cat"))
+    classes = ("ant", "bee", "cat")
+    model = eqx.nn.inference_mode(model)
+    return ImageClassifier(model, state, mean, std, "mlp", (28, 28), classes, (("widths", (8,)),))
 
 
-def test_loading_gives_the_saved_classifier_to_the_bit(tmp_path, classifier):
+def test_a_loaded_classifier_gives_the_same_bits(tmp_path, classifier):
     save(tmp_path / "model", classifier)
     for folder in (tmp_path, tmp_path / "model", str(tmp_path)):
         loaded = eqxcnn.load(folder)
@@ -30,7 +66,21 @@ def test_loading_gives_the_saved_classifier_to_the_bit(tmp_path, classifier):
         assert loaded.class_names == ("ant", "bee", "cat")
 
 
-def test_scores_are_forward_of_the_normalized_images(classifier):
+def test_config_file_in_full(tmp_path, classifier):
+    save(tmp_path, classifier)
+    assert json.loads((tmp_path / "config.json").read_text()) == {
+        "format": 1,
+        "model": "mlp",
+        "in_channels": 1,
+        "image_size": [28, 28],
+        "class_names": ["ant", "bee", "cat"],
+        "mean": [0.25],
+        "std": [0.5],
+        "architecture": {"widths": [8]},
+    }
+
+
+def test_scores_are_those_of_forward_on_normalized_images(classifier):
     images = eqxcnn.normalize(jnp.asarray(PIXELS), classifier.mean, classifier.std)
     expected, _ = eqxcnn.forward(classifier.model, classifier.state, images, key=None)
     np.testing.assert_allclose(classifier(PIXELS), expected, rtol=1e-4, atol=1e-5)
@@ -38,18 +88,48 @@ def test_scores_are_forward_of_the_normalized_images(classifier):
     np.testing.assert_allclose(classifier(PIXELS[1]), expected[1], rtol=1e-4, atol=1e-5)
 
 
-def test_top_k_names_the_likeliest_first(classifier):
+def test_top_k_names_the_most_probable_classes_first(classifier):
     (row,) = classifier.top_k(PIXELS[0], k=3)
-    probabilities = jax.nn.softmax(classifier(PIXELS[0]))
-    assert [name for name, _ in row] == [("ant", "bee", "cat")[i] for i in np.argsort(-np.asarray(probabilities))]
-    np.testing.assert_allclose(sum(value for _, value in row), 1, rtol=1e-5)
+    probabilities = np.asarray(jax.nn.softmax(classifier(PIXELS[0])))
+    order = np.argsort(-probabilities)
+    assert [name for name, _ in row] == [("ant", "bee", "cat")[i] for i in order]
+    np.testing.assert_allclose([value for _, value in row], probabilities[order], rtol=1e-5)
+    assert classifier.top_k(PIXELS[0], k=1) == [row[:1]]
     assert len(classifier.top_k(PIXELS, k=99)[2]) == 3
+    with pytest.raises(InputError, match=r"`k` \(=0\) must be 1 or more"):
+        classifier.top_k(PIXELS, k=0)
 
 
-def test_prepare_brings_a_picture_of_any_size_to_the_models(classifier):
+def test_prepare_resizes_any_image(classifier):
     array = classifier.prepare(Image.new("RGB", (50, 40), (255, 0, 0)))
     assert (array.shape, array.dtype) == ((28, 28, 1), np.uint8)
     assert classifier(array).shape == (3,)
+
+
+def test_arrays_are_contiguous(classifier):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8).T)
+    for array in (classifier.prepare(picture), np.asarray(classifier(PIXELS)), np.asarray(classifier(PIXELS[0]))):
+        assert array.flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        lambda: jax.numpy_dtype_promotion("strict"),
+        lambda: jax.numpy_rank_promotion("raise"),
+        lambda: jax.disable_jit(),
+    ],
+    ids=["strict dtypes", "no rank promotion", "no jit"],
+)
+def test_jaxs_strict_settings_change_nothing(tmp_path, config):
+    model, state = eqx.nn.make_with_state(Tiny)(offsets=(1, 2, 0), key=jax.random.key(0))
+    classifier = ImageClassifier(model, state, jnp.zeros(1), jnp.ones(1), "tiny", (2, 2), ("ant", "bee", "cat"))
+    image = np.array([[[0], [0]], [[0], [255]]], np.uint8)
+    with config():
+        np.testing.assert_allclose(classifier(image), [1.25, 2.25, 0.25], rtol=1e-6)
+        np.testing.assert_allclose(classifier((image / 255).astype(np.float32)), [1.25, 2.25, 0.25], rtol=1e-6)
+        assert [name for name, _ in classifier.top_k(image)[0]] == ["bee", "ant", "cat"]
+        save(tmp_path, classifier)
 
 
 @pytest.mark.parametrize(
@@ -57,24 +137,27 @@ def test_prepare_brings_a_picture_of_any_size_to_the_models(classifier):
     [
         (np.zeros((1, 28, 28), np.uint8), r"`images` of shape \(1, 28, 28\) must be .*channels last"),
         (np.zeros((2, 32, 32, 1), np.uint8), r"\(2, 32, 32, 1\) must be \(batch, 28, 28, 1\)"),
-        (np.zeros((28, 28, 1), np.int32), "int32 must be uint8, or floating point"),
+        (np.zeros((28, 28, 1), np.int32), "dtype int32 must be uint8, or floating point"),
     ],
 )
-def test_images_of_another_form_are_refused(classifier, images, message):
+def test_images_of_the_wrong_shape_or_dtype_are_refused(classifier, images, message):
     with pytest.raises(InputError, match=message):
         classifier(images)
 
 
-def test_a_model_of_another_architecture_than_published_is_loaded(tmp_path):
-    given = {"widths": (8, 8, 8), "score_scale": 0.5}
-    model, state = zoo.create_model("airbench94", num_classes=2, key=jax.random.key(0), **given)
-    rgb = jnp.full(3, 0.5)
-    saved = ImageClassifier(model, state, rgb, rgb, "airbench94", (32, 32), ("a", "b"), tuple(given.items()))
+def test_architecture_settings_are_saved_and_loaded(tmp_path, monkeypatch):
+    row = Variant(Tiny, (2, 2, 1), num_classes=3, params=4, source="https://example.org", task="mnist")
+    monkeypatch.setattr(registry, "families", lambda: {"tiny": ("lenet", row)})
+    settings = {"offsets": (1, 2, 3), "scale": 0.5}
+    model, state = zoo.create_model("tiny", key=jax.random.key(0), **settings)
+    half = jnp.full(1, 0.5)
+    saved = ImageClassifier(model, state, half, half, "tiny", (2, 2), ("a", "b", "c"), tuple(settings.items()))
     save(tmp_path, saved)
-    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
     loaded = eqxcnn.load(tmp_path)
-    assert loaded.architecture == tuple(given.items())
+    assert loaded.architecture == tuple(settings.items())
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 2, 2, 1), np.uint8)
     np.testing.assert_array_equal(loaded(pixels), saved(pixels))
+    np.testing.assert_allclose(loaded(np.zeros((2, 2, 1), np.uint8)), [0, 0.5, 1], atol=1e-6)
 
 
 def test_no_file_is_a_pickle_and_the_model_is_looked_up_by_name(tmp_path, classifier):
@@ -91,14 +174,16 @@ def test_no_file_is_a_pickle_and_the_model_is_looked_up_by_name(tmp_path, classi
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"class_names": "ant"}, "must hold `class_names`"),
-        ({"mean": None}, "must hold `mean`"),
-        ({"format": 2}, "is of format 2, and this eqxcnn reads 1"),
-        ({"std": [1.0, 1.0]}, "`mean` and `std` for each channel"),
+        ({"class_names": "ant"}, "must contain `class_names` of type"),
+        ({"mean": None}, "must contain `mean` of type"),
+        ({"format": 2}, "has format 2, but this version of eqxcnn reads format 1"),
+        ({"std": [1.0, 1.0]}, "one number per channel in `mean` and `std`"),
+        ({"image_size": [28]}, "two numbers in `image_size`"),
+        ({"architecture": [8]}, r"`architecture` in `.*config\.json` must be of type dict"),
         ({"class_names": ["ant", "bee"]}, r"head\.weight.*expected"),
     ],
 )
-def test_a_config_that_does_not_fit_is_refused(tmp_path, classifier, change, message):
+def test_an_invalid_config_is_refused(tmp_path, classifier, change, message):
     save(tmp_path, classifier)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | change))
@@ -107,7 +192,7 @@ def test_a_config_that_does_not_fit_is_refused(tmp_path, classifier, change, mes
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"holds no trained model: it has no config"):
+    with pytest.raises(InputError, match=r"contains no trained model: it has no config"):
         eqxcnn.load(tmp_path)
     with pytest.raises(InputError, match=r"there is no folder"):
         eqxcnn.load(tmp_path / "nowhere")

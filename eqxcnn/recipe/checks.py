@@ -162,7 +162,7 @@ def check_together(recipe: Any) -> None:
     if recipe.std is not None and min(recipe.std, default=0) <= 0:
         raise InputError(f"`std` (={list(recipe.std)}) must be above 0 in every channel")
     if recipe.image_size is not None:
-        registry.checked_size(recipe.model, recipe.image_size)
+        registry.resolve_image_size(recipe.model, recipe.image_size)
 
 
 def _check_by_hand(recipe: Any) -> None:

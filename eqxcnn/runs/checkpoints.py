@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from ..errors import InputError
-from ..weights.tensors import fill, named_slots, on_host
+from ..weights.tensors import fetch_to_host, fill, named_slots
 
 _CHECKSUMS = "SHA256SUMS"  # as `sha256sum -c` reads it
 _SCRATCH = ".scratch"
@@ -58,7 +58,7 @@ class Checkpoints:
         **Raises:** `InputError` if the checkpoint cannot be written; the earlier ones are then left as they were.
         """
         # Orbax refuses arrays without elements; `restore_latest` makes them from their shape.
-        tensors = on_host({name: slot for name, slot in named_slots(tree).items() if slot.size})
+        tensors = fetch_to_host({name: slot for name, slot in named_slots(tree).items() if slot.size})
         scratch = self._folder / _SCRATCH
         shutil.rmtree(scratch, ignore_errors=True)
         try:

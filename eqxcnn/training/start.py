@@ -19,9 +19,9 @@ from ..optim.optimizers import Optimizer
 from ..recipe import Recipe
 from ..types import Classifier, DataInitialized, Images, Key, Pixels
 from ..weights import to_tensors
-from ..weights.fit import fitted
-from ..weights.published import PUBLISHED, published_tensors
-from ..weights.tensors import from_tensors, shapes, tensor_slots
+from ..weights.fit import fit_tensors
+from ..weights.published import PUBLISHED, load_published_tensors
+from ..weights.tensors import from_tensors, tensor_shapes, tensor_slots
 from ..weights.torch import convert_from_torch_except_head, read_torch
 from .state import TrainState
 
@@ -47,11 +47,11 @@ def load_warm_start(recipe: Recipe, info: DataInfo, image_size: tuple[int, int])
         return None
     arguments: dict[str, Any] = {"image_size": image_size, **recipe.architecture_arguments}
     sizes = {"num_classes": len(info.class_names), "in_channels": info.channels, **arguments}
-    places = shapes(*eqx.filter_eval_shape(registry.build, recipe.model, **sizes, key=jax.random.key(0)))
+    places = tensor_shapes(*eqx.filter_eval_shape(registry.build, recipe.model, **sizes, key=jax.random.key(0)))
     if recipe.pretrained:
-        published, origin = published_tensors(recipe.model, **arguments), f"the published weights of `{recipe.model}`"
+        published, origin = load_published_tensors(recipe.model, **arguments), f"the published weights of `{recipe.model}`"
         row = PUBLISHED[recipe.model]
-        return WarmStart(fitted(published, places, origin), (row.mean, row.std))
+        return WarmStart(fit_tensors(published, places, origin), (row.mean, row.std))
     return _load_from_path(recipe, Path(str(recipe.init_from)), places)
 
 
@@ -67,11 +67,11 @@ def _load_from_path(recipe: Recipe, path: Path, places: dict[str, tuple[int, ...
                 f"{origin} is a `{trained.name}`, and the recipe trains `{recipe.model}`: set `model` to it"
             )
         mean, std = (tuple(np.asarray(each, np.float64).round(6).tolist()) for each in (trained.mean, trained.std))
-        return WarmStart(fitted(to_tensors(trained.model, trained.state), places, origin), (mean, std))
+        return WarmStart(fit_tensors(to_tensors(trained.model, trained.state), places, origin), (mean, std))
     tensors = read_torch(path)
     if set(tensors) != set(places):
         return WarmStart(convert_from_torch_except_head(recipe.model, places, tensors))
-    return WarmStart(fitted(tensors, places, origin))
+    return WarmStart(fit_tensors(tensors, places, origin))
 
 
 def check_normalization(recipe: Recipe, info: DataInfo) -> None:

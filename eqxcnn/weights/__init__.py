@@ -1,4 +1,4 @@
-"""Models to and from named tensors, safetensors files and PyTorch's weights."""
+"""Conversion of models to and from named tensors, safetensors files and PyTorch weights."""
 
 from .files import load_safetensors, save_safetensors, write_text_atomically
 from .tensors import from_tensors, to_tensors

@@ -1,4 +1,4 @@
-"""Weights fitted to a model of another head, or of images with other channels."""
+"""Adapts weights to a model with a different head or different image channels."""
 
 import math
 from collections.abc import Mapping
@@ -8,41 +8,42 @@ import numpy as np
 from ..errors import InputError
 
 
-def fitted(
-    tensors: Mapping[str, np.ndarray], places: Mapping[str, tuple[int, ...]], origin: str
+def fit_tensors(
+    tensors: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], origin: str
 ) -> dict[str, np.ndarray]:
-    """The tensors for a model's places, but for the head's where that is of other classes.
+    """Returns the tensors in the shapes of a model, without the head if the number of classes differs.
 
-    With other channels the stem's kernels are summed over the channels (for one), or repeated and scaled: what they
-    answer to a gray image stays.
+    For a different number of image channels, the stem's kernels are summed over the channels (one channel) or repeated
+    and scaled (several), which keeps their response to a gray image.
 
     **Arguments:**
 
     - `tensors`: by the names that `to_tensors` gives.
-    - `places`: the model's shapes, by the same names.
-    - `origin`: what the tensors are called in errors.
+    - `shapes`: the shapes of the model's tensors, by the same names.
+    - `origin`: the subject of error messages, such as a file name.
 
-    **Raises:** `InputError` naming a tensor which is missing, left over or of a shape that nothing can be made of.
+    **Raises:** `InputError` that names a tensor which is missing, unexpected or has a shape that cannot be adapted.
     """
-    heads = [{name: x.shape for name, x in tensors.items() if name.startswith("head.")}]
-    heads += [{name: shape for name, shape in places.items() if name.startswith("head.")}]
-    strange = (set(tensors) ^ set(places)) - set(heads[0]) - set(heads[1])
-    if strange:
-        raise InputError(f"{origin} does not fit: `{min(strange)}` is in one of them and not in the other")
-    if heads[0] != heads[1]:
-        places = {name: shape for name, shape in places.items() if name not in heads[1]}
-    return {name: _on_channels(name, tensors[name], shape, origin) for name, shape in places.items()}
+    given_head = {name: tensor.shape for name, tensor in tensors.items() if name.startswith("head.")}
+    head = {name: shape for name, shape in shapes.items() if name.startswith("head.")}
+    unmatched = (set(tensors) ^ set(shapes)) - set(given_head) - set(head)
+    if unmatched:
+        name = min(unmatched)
+        raise InputError(f"{origin} does not fit: `{name}` is {'unexpected' if name in tensors else 'missing'}")
+    if given_head != head:
+        shapes = {name: shape for name, shape in shapes.items() if name not in head}
+    return {name: _fit_channels(name, tensors[name], shape, origin) for name, shape in shapes.items()}
 
 
-def _on_channels(name: str, given: np.ndarray, shape: tuple[int, ...], origin: str) -> np.ndarray:
-    """A tensor, or the stem's kernel `[kh kw i o]` on as many channels as `shape` has."""
-    if given.shape == shape:
-        return given
-    as_stem = len(shape) == given.ndim == 4 and (*given.shape[:2], given.shape[3]) == (*shape[:2], shape[3])
-    if not as_stem:
-        raise InputError(f"{origin} does not fit: `{name}` is {list(given.shape)}, expected {list(shape)}")
-    channels, there = shape[2], given.shape[2]
+def _fit_channels(name: str, tensor: np.ndarray, shape: tuple[int, ...], origin: str) -> np.ndarray:
+    """Returns the tensor; if it is a kernel `[kh kw i o]`, with the input channels of `shape`."""
+    if tensor.shape == shape:
+        return tensor
+    is_kernel = len(shape) == tensor.ndim == 4 and (*tensor.shape[:2], tensor.shape[3]) == (*shape[:2], shape[3])
+    if not is_kernel:
+        raise InputError(f"{origin} does not fit: `{name}` is {list(tensor.shape)}, expected {list(shape)}")
+    channels, given_channels = shape[2], tensor.shape[2]
     if channels == 1:
-        return given.sum(axis=2, keepdims=True)
-    repeated = np.concatenate([given] * math.ceil(channels / there), axis=2)[:, :, :channels]
-    return repeated * np.float32(there / channels)
+        return tensor.sum(axis=2, keepdims=True)
+    repeated = np.concatenate([tensor] * math.ceil(channels / given_channels), axis=2)[:, :, :channels]
+    return repeated * np.float32(given_channels / channels)

@@ -1,4 +1,4 @@
-"""Published weights on the Hugging Face Hub: which file, and how it is fitted to a model of another head or stem."""
+"""Published weights on the Hugging Face Hub, and how they are adapted to another head or stem."""
 
 import hashlib
 from collections.abc import Mapping
@@ -15,9 +15,9 @@ from ..errors import InputError
 from ..registry import build, family, variant
 from ..types import Classifier, Key
 from .files import load_safetensors
-from .fit import fitted
+from .fit import fit_tensors
 from .names import names_of
-from .tensors import from_tensors, shapes, to_tensors
+from .tensors import from_tensors, tensor_shapes, to_tensors
 from .torch import convert_from_torch
 
 _FILE = "model.safetensors"
@@ -25,11 +25,11 @@ _FILE = "model.safetensors"
 
 @dataclass(frozen=True)
 class Published:
-    """One file of trained weights.
+    """A file of trained weights on the Hub.
 
-    - `repository`, `revision`: where on the Hub, and which commit of it.
-    - `sha256`: of the file.
-    - `mean`, `std`: what it expects of its images, a channel, on the scale [0, 1].
+    - `repository`, `revision`: the repository on the Hub, and its commit.
+    - `sha256`: the hash of the file.
+    - `mean`, `std`: the normalization that the weights expect per channel, on the scale [0, 1].
     """
 
     repository: str
@@ -39,7 +39,7 @@ class Published:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
 
-#: By the model's name. `tv_in1k` are torchvision's own first weights (`IMAGENET1K_V1`), copied by timm.
+#: By model name. `tv_in1k` are torchvision's `IMAGENET1K_V1` weights, copied by timm.
 PUBLISHED: Mapping[str, Published] = {
     "convnext_tiny": Published(
         "timm/convnext_tiny.fb_in1k",
@@ -114,70 +114,73 @@ PUBLISHED: Mapping[str, Published] = {
 def build_published(
     name: str, *, num_classes: int | None = None, in_channels: int | None = None, key: Key, **arguments: Any
 ) -> tuple[Classifier, eqx.nn.State]:
-    """A model with published weights; arguments and errors are those of `zoo.create_model` with `pretrained=True`.
+    """Builds a model with published weights; arguments and errors are those of `zoo.create_model(pretrained=True)`.
 
-    With another `num_classes` than published the head keeps its random weights. With other `in_channels` the stem's
-    kernels are summed over the channels (for one), or repeated and scaled: what they answer to a gray image stays.
+    If `num_classes` differs from the published number, the head keeps its random weights. If `in_channels` differs,
+    `fit_tensors` adapts the stem.
     """
-    there = published_tensors(name, **arguments)
+    published = load_published_tensors(name, **arguments)
     model, state = build(name, num_classes=num_classes, in_channels=in_channels, **arguments, key=key)
-    kept = to_tensors(model, state)
-    return from_tensors(model, state, kept | fitted(there, shapes(model, state), f"what is published of `{name}`"))
+    initial = to_tensors(model, state)
+    fitted = fit_tensors(published, tensor_shapes(model, state), f"the published file of `{name}`")
+    return from_tensors(model, state, initial | fitted)
 
 
-def published_tensors(name: str, **arguments: Any) -> dict[str, np.ndarray]:
-    """The published weights of a model by our names, with the head and the stem they were trained with.
+def load_published_tensors(name: str, **arguments: Any) -> dict[str, np.ndarray]:
+    """Returns the published weights of a model by our names, with the original head and stem.
 
-    **Raises:** `InputError` where none are recorded, or the file cannot be had or is another than recorded.
+    **Raises:** `InputError` if there are none, or the file cannot be downloaded or has another hash.
     """
-    published = _published(name)
+    published = _find_published(name)
     model, state = eqx.filter_eval_shape(build, name, **arguments, key=jax.random.key(0))
-    tensors = load_safetensors(_checked(_fetch(name, published), published))
-    return convert_from_torch(name, names_of(family(name)).as_timm(), shapes(model, state), tensors)
+    path = _fetch(name, published)
+    _verify_hash(path, published)
+    names = names_of(family(name)).for_timm()
+    return convert_from_torch(name, names, tensor_shapes(model, state), load_safetensors(path))
 
 
-def _published(name: str) -> Published:
+def _find_published(name: str) -> Published:
     variant(name)
     if name not in PUBLISHED:
         raise InputError(
-            f"`pretrained` (=True): no published weights are recorded for `{name}`, only for {', '.join(PUBLISHED)}: "
-            "leave it out, or give a file of your own to `eqxcnn.weights.from_torch`"
+            f"`pretrained` (=True): there are no published weights for `{name}`, only for {', '.join(PUBLISHED)}: "
+            "leave it out, or load your own file with `eqxcnn.weights.from_torch`"
         )
     return PUBLISHED[name]
 
 
 def _fetch(name: str, published: Published) -> Path:
-    """The file, from the Hub's cache on this machine or from the Hub.
+    """Returns the path of the file, from the local cache of the Hub or downloaded from the Hub.
 
-    **Raises:** `InputError` in one sentence when neither has it.
+    **Raises:** `InputError` if the file is in neither.
     """
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-    what = (published.repository, _FILE)
-    cached = huggingface_hub.try_to_load_from_cache(*what, revision=published.revision)
+    file = (published.repository, _FILE)
+    cached = huggingface_hub.try_to_load_from_cache(*file, revision=published.revision)
     if isinstance(cached, str):
         return Path(cached)
-    # Its own client tries again for half a minute before it gives up.
+    # The Hub's client would retry for half a minute.
     unreachable: Exception | None = hub.why_unreachable()
     try:
         if unreachable is None:
-            return Path(huggingface_hub.hf_hub_download(*what, revision=published.revision))
+            return Path(huggingface_hub.hf_hub_download(*file, revision=published.revision))
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
         unreachable = error
-    why = str(getattr(unreachable, "reason", unreachable)).strip().splitlines()[0].rstrip(".")
+    reason = str(getattr(unreachable, "reason", unreachable)).strip().splitlines()[0].rstrip(".")
     raise InputError(
-        f"the weights of `{name}` cannot be had from the Hugging Face Hub ({published.repository}: {why}) and this "
-        "machine has no copy: run once online, or give a file of your own to `eqxcnn.weights.from_torch`"
+        f"the weights of `{name}` cannot be downloaded from the Hugging Face Hub ({published.repository}: {reason}) "
+        "and this machine has no copy: run once online, or load your own file with `eqxcnn.weights.from_torch`"
     ) from unreachable
 
 
-def _checked(path: Path, published: Published) -> Path:
+def _verify_hash(path: Path, published: Published) -> None:
+    """Raises `InputError` if the file is not the recorded one."""
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != published.sha256:
         raise InputError(
-            f"`{path}` is not the file recorded for {published.repository} (its sha256 is {found[:12]}..., expected "
+            f"`{path}` is not the recorded file of {published.repository} (its sha256 is {found[:12]}..., expected "
             f"{published.sha256[:12]}...): delete it and try again"
         )
-    return path

@@ -1,7 +1,7 @@
-"""Models as named arrays, and back: the same names in every process, whatever the file format."""
+"""Converts models to named arrays and back. The names are the same in every process and file format."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import equinox as eqx
@@ -13,85 +13,87 @@ from jaxtyping import Array, PyTree
 
 from ..errors import InputError
 
-#: A place for an array: the array now in it, or what `eqx.filter_eval_shape` says of it.
+#: An array leaf of a model, or its shape and dtype as returned by `eqx.filter_eval_shape`.
 Slot: TypeAlias = Array | np.ndarray | np.generic | jax.ShapeDtypeStruct
 
-_SHOWN = 5
-_UNFIT = "the tensors are not those of this model (build it as it was when they were saved)"
+_MAX_NAMES = 5
+_MISMATCH = "the tensors do not fit this model (build it with the settings it was saved with)"
 
 
 def to_tensors(model: PyTree, state: eqx.nn.State) -> dict[str, np.ndarray]:
-    """Every array of a model and its state, by its dotted path: `conv1.weight`, `blocks.0.bn1.running_mean`.
+    """Returns every array of a model and its state by dotted path: `conv1.weight`, `blocks.0.bn1.running_mean`.
 
-    A state value goes by the path of the `eqx.nn.StateIndex` that looks it up; one made of several arrays gets a name
-    for each below that path. Functions, `None` and Python numbers are no arrays and are left out.
+    The name of a state value is the path of its `eqx.nn.StateIndex`; a state value with several arrays has one name
+    per array below that path. Functions, `None` and Python numbers are not included. The arrays are contiguous.
     """
-    return on_host(tensor_slots(model, state))
+    return fetch_to_host(tensor_slots(model, state))
 
 
 def tensor_slots(model: PyTree, state: eqx.nn.State) -> dict[str, Slot]:
-    """The arrays of `to_tensors` where they are, on a device or abstract."""
+    """Returns the leaves that `to_tensors` copies to the host: arrays on their device, or abstract ones."""
     return named_slots(_merge(model, state))
 
 
-def shapes(model: PyTree, state: eqx.nn.State) -> dict[str, tuple[int, ...]]:
-    """The shape of every array that `to_tensors` would give, by its name; the model may be an abstract one."""
+def tensor_shapes(model: PyTree, state: eqx.nn.State) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of every array of `to_tensors` by its name; the model may be abstract."""
     return {name: slot.shape for name, slot in tensor_slots(model, state).items()}
 
 
 def from_tensors(
     model: PyTree, state: eqx.nn.State, tensors: Mapping[str, np.ndarray | Array]
 ) -> tuple[PyTree, eqx.nn.State]:
-    """Puts the arrays of `to_tensors` into a model and its state.
+    """Returns a model and its state with the arrays of `to_tensors`.
 
     **Arguments:**
 
-    - `model`, `state`: what to fill; as good when made by `eqx.filter_eval_shape`, which computes no initial values.
-    - `tensors`: one array for each name, of exactly its shape and dtype.
+    - `model`, `state`: the model to fill. It may be abstract (`eqx.filter_eval_shape`), which saves computing initial
+      values.
+    - `tensors`: one array per name, with exactly the expected shape and dtype.
 
-    **Returns:** the filled model and state.
-
-    **Raises:** `InputError` that names the tensors which are missing, left over, or of another shape or dtype.
+    **Raises:** `InputError` that names the tensors which are missing, unexpected, or have another shape or dtype.
     """
-    merged = fill(_merge(model, state), tensors, _UNFIT)
+    merged = fill(_merge(model, state), tensors, _MISMATCH)
     leaves, structure = jax.tree.flatten(model, is_leaf=_is_index)
     parts = structure.flatten_up_to(merged)
     values = {leaf.marker: part for leaf, part in zip(leaves, parts, strict=True) if _is_index(leaf)}
     filled = [leaf if _is_index(leaf) else part for leaf, part in zip(leaves, parts, strict=True)]
-    # Not `state.set`: that compares with the old value as an array, which an abstract one is not.
+    # `state.set` cannot be used, because it fails where the old value is abstract.
     old, markers = state.tree_flatten()
     new = [values.get(marker, value) for marker, value in zip(markers, old, strict=True)]
     return jax.tree.unflatten(structure, filled), eqx.nn.State.tree_unflatten(markers, new)
 
 
 def named_slots(tree: PyTree) -> dict[str, Slot]:
-    """The array leaves of any pytree, arrays or `jax.ShapeDtypeStruct`, by their dotted paths."""
+    """Returns the array leaves of any pytree, arrays or `jax.ShapeDtypeStruct`, by dotted path.
+
+    **Raises:** `InputError` if two leaves have the same path, which happens if a dictionary key contains a dot.
+    """
     named = [
         (jax.tree_util.keystr(path, simple=True, separator="."), leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
         if _is_slot(leaf)
     ]
-    twice = [name for name, count in Counter(name for name, _ in named).items() if count > 1]
-    if twice:
-        raise InputError(f"two arrays have the name {_listing(twice)}: rename the dictionary key that holds a dot")
+    duplicates = [name for name, count in Counter(name for name, _ in named).items() if count > 1]
+    if duplicates:
+        raise InputError(f"two arrays have the name {_join(duplicates)}: rename the dictionary key that contains a dot")
     return dict(named)
 
 
-def on_host(slots: dict[str, Slot]) -> dict[str, np.ndarray]:
-    """The arrays in the computer's own memory, fetched from their devices all at once."""
-    return {name: np.asarray(array) for name, array in zip(slots, jax.device_get(list(slots.values())), strict=True)}
+def fetch_to_host(slots: dict[str, Slot]) -> dict[str, np.ndarray]:
+    """Returns the arrays as contiguous NumPy arrays, fetched from their devices in one call."""
+    arrays = jax.device_get(list(slots.values()))
+    return {name: np.asarray(array, order="C") for name, array in zip(slots, arrays, strict=True)}
 
 
-def fill(tree: PyTree, tensors: Mapping[str, np.ndarray | Array], complaint: str) -> PyTree:
-    """Replaces each array leaf of `tree` by the tensor of its name, on the device where the leaf was.
+def fill(tree: PyTree, tensors: Mapping[str, np.ndarray | Array], message: str) -> PyTree:
+    """Replaces each array leaf of `tree` by the tensor of the same name, on the leaf's device.
 
-    **Raises:** `InputError`, opening with `complaint`, unless names, shapes and dtypes are exactly those of `tree`.
+    **Raises:** `InputError` that starts with `message`, unless names, shapes and dtypes match those of `tree` exactly.
     """
     slots = named_slots(tree)
-    misfits = _misfits(slots, tensors)
-    if misfits:
-        raise InputError(f"{complaint}: {'; '.join(misfits)}")
-    # `named_slots` walks the leaves in the order of `tree.map`.
+    if mismatches := _describe_mismatches(slots, tensors):
+        raise InputError(f"{message}: {mismatches}")
+    # `named_slots` and `jax.tree.map` visit the leaves in the same order.
     names = iter(slots)
     return jax.tree.map(lambda leaf: _put(tensors[next(names)], leaf) if _is_slot(leaf) else leaf, tree)
 
@@ -105,40 +107,41 @@ def _is_slot(leaf: object) -> bool:
 
 
 def _merge(model: PyTree, state: eqx.nn.State) -> PyTree:
-    """The model with each state value in the place of the index that looks it up."""
+    """Returns the model with each state index replaced by its value."""
     return jax.tree.map(lambda leaf: state.get(leaf) if _is_index(leaf) else leaf, model, is_leaf=_is_index)
 
 
-def _misfits(slots: dict[str, Slot], tensors: Mapping[str, np.ndarray | Array]) -> list[str]:
-    """What keeps the tensors from the slots, one clause for each kind."""
+def describe_problems(problems: Mapping[str, Sequence[str]]) -> str:
+    """Returns the count and the first names of each kind of problem, or an empty text if there is none."""
+    return "; ".join(f"{len(names)} {kind} ({_join(names)})" for kind, names in problems.items() if names)
+
+
+def _describe_mismatches(slots: dict[str, Slot], tensors: Mapping[str, np.ndarray | Array]) -> str:
+    """Returns the differences between the tensors and the slots in words; empty if there are none."""
     both = [(name, slots[name], tensors[name]) for name in slots if name in tensors]
-    clauses = (
-        ("missing", [f"`{name}`" for name in slots if name not in tensors]),
-        ("left over", [f"`{name}`" for name in tensors if name not in slots]),
-        (
-            "of another shape",
-            [f"`{n}` is {list(t.shape)}, expected {list(s.shape)}" for n, s, t in both if s.shape != t.shape],
-        ),
-        (
-            "of another dtype",
-            [f"`{n}` is {t.dtype}, expected {s.dtype}" for n, s, t in both if s.dtype != t.dtype],
-        ),
+    return describe_problems(
+        {
+            "missing": [f"`{name}`" for name in slots if name not in tensors],
+            "unexpected": [f"`{name}`" for name in tensors if name not in slots],
+            "with another shape": [
+                f"`{n}` is {list(t.shape)}, expected {list(s.shape)}" for n, s, t in both if s.shape != t.shape
+            ],
+            "with another dtype": [f"`{n}` is {t.dtype}, expected {s.dtype}" for n, s, t in both if s.dtype != t.dtype],
+        }
     )
-    return [f"{len(found)} {kind} ({_listing(found)})" for kind, found in clauses if found]
 
 
-def _listing(found: Iterable[str]) -> str:
-    words = list(found)
-    return ", ".join(words[:_SHOWN]) + (", ..." if len(words) > _SHOWN else "")
+def _join(names: Sequence[str]) -> str:
+    return ", ".join(names[:_MAX_NAMES]) + (", ..." if len(names) > _MAX_NAMES else "")
 
 
 def _put(tensor: np.ndarray | Array, slot: Slot) -> Slot:
     if isinstance(slot, np.ndarray | np.generic):
         return np.array(tensor)
     array = jnp.array(tensor)
-    # An array made of a Python number promotes weakly; without that, later arithmetic could end in another dtype.
+    # A weakly typed array must stay weakly typed, or later arithmetic could give another dtype.
     if getattr(slot, "weak_type", False) and tensor.ndim == 0 and jnp.result_type(tensor.item()) == tensor.dtype:
         array = jnp.asarray(tensor.item())
-    # While tracing, nothing has a device yet.
+    # Tracers have no device.
     committed = isinstance(slot, jax.Array) and not isinstance(slot, Tracer) and slot.committed
     return jax.device_put(array, slot.sharding) if committed else array

@@ -1,4 +1,4 @@
-"""The models that there are: found by scanning `eqxcnn/models`, built by name, described on a card."""
+"""The model zoo: lists the models of `eqxcnn/models`, builds them by name and describes them."""
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -24,12 +24,13 @@ __all__ = ["Card", "LayerRow", "card", "count_parameters", "create_model", "list
 
 @dataclass(frozen=True)
 class Card:
-    """What is known of a model without building it.
+    """The facts about a model.
 
-    - `name`, `family`: the model's name and the file of `eqxcnn/models` that holds it.
-    - `input`: `(height, width, channels)`.
-    - `params`: parameter count at that input and `num_classes`.
-    - `multiply_adds`: of one forward pass of one image, convolutions and matrix products counted.
+    - `name`, `family`: the model's name, and the name of its file in `eqxcnn/models`.
+    - `input`: the published `(height, width, channels)`.
+    - `num_classes`: the published number of classes.
+    - `params`: the parameter count at that input and number of classes.
+    - `multiply_adds`: multiply-adds of the convolutions and matrix products in a forward pass of one image.
     - `source`, `task`, `recipe`, `torch_twin`, `smallest`, `strides`: see `eqxcnn.types.Variant`.
     """
 
@@ -49,16 +50,18 @@ class Card:
 
 @jaxtyped(typechecker=beartype)
 def list_models(pattern: str = "*", *, task: str | None = None) -> list[str]:
-    """Names of the models, sorted.
+    """Returns the names of the models, sorted.
 
     **Arguments:**
 
-    - `pattern`: shell wildcards, such as `"resnet*"`.
-    - `task`: only those published on `"mnist"`, `"cifar"`, `"catsdogs"` or `"imagenet"`.
+    - `pattern`: a name with shell wildcards, such as `"resnet*"`.
+    - `task`: only models published for `"mnist"`, `"cifar"`, `"catsdogs"` or `"imagenet"`.
+
+    **Raises:** `InputError` for an unknown task.
     """
     tasks = {row.task for _, row in families().values()}
     if task is not None and task not in tasks:
-        raise InputError(f"`task` (={task!r}) is none that a model was published on; {nearest(task, tasks)}")
+        raise InputError(f"`task` (={task!r}) is unknown; {nearest(task, tasks)}")
     return [name for name, (_, row) in families().items() if fnmatchcase(name, pattern) and task in (None, row.task)]
 
 
@@ -73,21 +76,21 @@ def create_model(
     key: Key,
     **architecture: Any,
 ) -> tuple[Classifier, eqx.nn.State]:
-    """Builds a model.
+    """Builds a model by name.
 
     **Arguments:**
 
     - `name`: one of `list_models()`.
-    - `num_classes`, `in_channels`, `image_size`: as published unless given; `num_classes=0` gives pooled features.
-      `image_size` is a side or `(height, width)`, in pixels.
-    - `pretrained`: with published weights, fetched from the Hugging Face Hub once. Another `num_classes` than published
-      gets a random head; for other `in_channels` the stem's kernels are summed or repeated.
-    - `key`: for the random initial weights.
-    - further keywords go to the architecture's constructor.
+    - `num_classes`, `in_channels`, `image_size`: the published values by default. `num_classes=0` builds the model
+      without its head, so that it returns pooled features. `image_size` is a side or `(height, width)` in pixels.
+    - `pretrained`: whether to load published weights, downloaded once from the Hugging Face Hub. If `num_classes` is
+      not the published number, the head is random; for other `in_channels` the stem's kernels are summed or repeated.
+    - `key`: the PRNG key of the random initial weights.
+    - `**architecture`: keyword arguments of the model's constructor.
 
     **Returns:** the model and its initial state (see `eqxcnn.forward`).
 
-    **Raises:** `InputError` for a name, size or keyword that cannot be.
+    **Raises:** `InputError` for an unknown name or keyword, an invalid value, or missing published weights.
     """
     make = build_published if pretrained else build
     return make(name, num_classes=num_classes, in_channels=in_channels, image_size=image_size, key=key, **architecture)
@@ -95,17 +98,17 @@ def create_model(
 
 @cache
 def card(name: str) -> Card:
-    """What is known of a model: its published input, parameters, cost, paper, recipe and torch twin.
+    """Returns the facts about a model: its published input, parameters, cost, paper, recipe and torch twin.
 
-    **Raises:** `InputError` with the nearest names when there is no such model.
+    **Raises:** `InputError` with the nearest names if there is no such model.
     """
     row = variant(name)
-    shown = {field: getattr(row, field) for field in Card.__dataclass_fields__ if hasattr(row, field)}
-    return Card(name=name, family=family(name), multiply_adds=_cost(name, row), **shown)
+    facts = {field: getattr(row, field) for field in Card.__dataclass_fields__ if hasattr(row, field)}
+    return Card(name=name, family=family(name), multiply_adds=_count_multiply_adds(name, row), **facts)
 
 
-def _cost(name: str, row: Variant) -> int:
-    """Multiply-adds of one image in eval mode, counted without computing anything."""
+def _count_multiply_adds(name: str, row: Variant) -> int:
+    """Counts the multiply-adds of one image in eval mode from an abstract trace."""
 
     def logits(key: Key, images: jax.Array) -> jax.Array:
         model, state = create_model(name, key=key)

@@ -1,4 +1,4 @@
-"""`python -m eqxcnn.zoo`: what models there are, what is known of one, what its layers cost."""
+"""`python -m eqxcnn.zoo`: lists the models, and shows the facts and the layers of one model."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -14,22 +14,22 @@ from ..cli import run_command
 from ..errors import InputError
 from ..registry import families, variant
 from . import card, list_models, summary
-from .page import page
+from .page import format_page
 
 
 @dataclass(frozen=True)
 class List:
-    """List models with their input, parameters and smallest side."""
+    """List models with their input, parameters and smallest size."""
 
     pattern: Annotated[str, tyro.conf.Positional] = "*"
-    """Shell wildcards in quotes, such as "resnet*"."""
+    """A name with shell wildcards, in quotes, such as "resnet*"."""
     task: str | None = None
-    """Only models published on mnist, cifar, catsdogs or imagenet."""
+    """Only models published for mnist, cifar, catsdogs or imagenet."""
 
 
 @dataclass(frozen=True)
 class ShowCard:
-    """Tell all that is known of a model: paper, input, parameters, cost."""
+    """Show the facts about a model: paper, input, parameters, cost."""
 
     name: Annotated[str, tyro.conf.Positional]
     """The model's name."""
@@ -37,21 +37,21 @@ class ShowCard:
 
 @dataclass(frozen=True)
 class Summary:
-    """Show a model's layers in the order of their calls: output shape, parameters and multiply-adds of each."""
+    """Show a model's layers in call order, with output shape, parameters and multiply-adds."""
 
     name: Annotated[str, tyro.conf.Positional]
     """The model's name."""
     image_size: str | None = None
-    """A side, such as 64, or HEIGHTxWIDTH, such as 64x48; by default the published one."""
+    """A side such as 64, or HEIGHTxWIDTH such as 64x48; the published size by default."""
     num_classes: int | None = None
-    """How many classes; 0 for the network without its head."""
+    """The number of classes; 0 for the network without its head."""
     in_channels: int | None = None
-    """How many channels the images have."""
+    """The number of image channels."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """Print docs/zoo.md, the table of all models; it counts multiply-adds of each, which takes minutes."""
+    """Print docs/zoo.md, the table of all models. Counting their multiply-adds takes minutes."""
 
 
 _Command = (
@@ -63,8 +63,8 @@ _Command = (
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parses, looks up, prints."""
-    description = "Look up the models that there are."
+    """Parses the arguments and runs the command."""
+    description = "Look up the models of the zoo."
     match tyro.cli(_Command, prog="python -m eqxcnn.zoo", description=description, args=arguments):
         case List(pattern, task):
             _print_list(pattern, task)
@@ -73,33 +73,33 @@ def main(arguments: Sequence[str]) -> None:
         case Summary() as options:
             _print_summary(options)
         case Page():
-            sys.stdout.write(page({name: card(name).multiply_adds for name in families()}))
+            sys.stdout.write(format_page({name: card(name).multiply_adds for name in families()}))
 
 
 def _print_list(pattern: str, task: str | None) -> None:
     names = list_models(pattern, task=task)
     if not names:
-        raise InputError(f"no model's name fits `{pattern}`{f' on {task}' if task else ''}: see all by leaving it out")
+        raise InputError(f"no model matches `{pattern}`{f' for {task}' if task else ''}: omit it to list all models")
     rows = [(name, variant(name)) for name in names]
-    table = [(name, row.task, by(row.input), f"{row.params:,}", f"{row.smallest}") for name, row in rows]
-    _print_table(("model", "task", "input", ">parameters", ">smallest side"), table)
+    table = [(name, row.task, format_shape(row.input), f"{row.params:,}", f"{row.smallest}") for name, row in rows]
+    _print_table(("model", "task", "input", ">parameters", ">smallest size"), table)
 
 
 def _print_card(name: str) -> None:
-    told = card(name)
+    model_card = card(name)
     facts = {
-        "model": told.name,
-        "family": f"eqxcnn/models/{told.family}.py",
-        "published on": told.task,
-        "input": by(told.input),
-        "classes": f"{told.num_classes:,}",
-        "parameters": f"{told.params:,}",
-        "multiply-adds": f"{told.multiply_adds:,}",
-        "smallest input": by((told.smallest, told.smallest)),
-        "strides of its maps": ", ".join(map(str, told.strides)) or "it has no maps",
-        "source": told.source,
-        "recipe": told.recipe or "none",
-        "torch twin": told.torch_twin or "none",
+        "model": model_card.name,
+        "family": f"eqxcnn/models/{model_card.family}.py",
+        "published for": model_card.task,
+        "input": format_shape(model_card.input),
+        "classes": f"{model_card.num_classes:,}",
+        "parameters": f"{model_card.params:,}",
+        "multiply-adds": f"{model_card.multiply_adds:,}",
+        "smallest size": format_shape((model_card.smallest, model_card.smallest)),
+        "strides of feature maps": ", ".join(map(str, model_card.strides)) or "none",
+        "source": model_card.source,
+        "recipe": model_card.recipe or "none",
+        "torch twin": model_card.torch_twin or "none",
     }
     width = max(map(len, facts))
     print("\n".join(f"{fact:<{width}}  {value}" for fact, value in facts.items()))
@@ -110,44 +110,44 @@ def _print_summary(options: Summary) -> None:
         options.name,
         num_classes=options.num_classes,
         in_channels=options.in_channels,
-        image_size=None if options.image_size is None else sides(options.image_size),
+        image_size=None if options.image_size is None else parse_image_size(options.image_size),
     )
     body = [
         (
             row.path or "(model)",
             row.kind,
-            "-" if row.output is None else by(row.output),
+            "-" if row.output is None else format_shape(row.output),
             f"{row.calls}",
             f"{row.params:,}",
             f"{row.multiply_adds:,}",
         )
         for row in rows
     ]
-    total = [f"{sum(getattr(row, of) for row in rows):,}" for of in ("params", "multiply_adds")]
+    total = [f"{sum(getattr(row, field) for row in rows):,}" for field in ("params", "multiply_adds")]
     heads = ("layer", "class", "output", ">calls", ">parameters", ">multiply-adds")
     _print_table(heads, body, total=("total", "", "", "", *total))
 
 
-def sides(text: str) -> int | tuple[int, int]:
-    """`"64"` as 64 and `"64x48"` as `(64, 48)`, height first.
+def parse_image_size(text: str) -> int | tuple[int, int]:
+    """Parses `"64"` to 64 and `"64x48"` to `(64, 48)`, height first.
 
-    **Raises:** `InputError` for anything else.
+    **Raises:** `InputError` for any other text.
     """
     match text.split("x"):
         case [str(side)] if side.isdecimal():
             return int(side)
         case [str(height), str(width)] if height.isdecimal() and width.isdecimal():
             return int(height), int(width)
-    raise InputError(f"`--image-size` (={text!r}) must be a side, such as 64, or HEIGHTxWIDTH, such as 64x48")
+    raise InputError(f"`--image-size` (={text!r}) must be a side such as 64, or HEIGHTxWIDTH such as 64x48")
 
 
-def by(shape: Iterable[int]) -> str:
-    """A shape as it is spoken: `28x28x6`."""
+def format_shape(shape: Iterable[int]) -> str:
+    """Formats a shape as in `28x28x6`."""
     return "x".join(map(str, shape))
 
 
 def _print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], total: Sequence[str] | None = None) -> None:
-    """Prints columns; those whose head starts with `>` hold numbers."""
+    """Prints a table; columns whose head starts with `>` are right-aligned."""
     table = Table(box=SIMPLE_HEAD, show_footer=total is not None, pad_edge=False)
     for head, footer in zip(heads, total or heads, strict=True):
         justify: Any = "right" if head.startswith(">") else "left"
@@ -155,7 +155,7 @@ def _print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], total: Seq
     for row in rows:
         table.add_row(*row)
     console = Console(highlight=False, markup=False)
-    # A line stays a line: cut paths are of no use, and what wraps in a narrow terminal can be piped.
+    # Rows are never wrapped or cut, so that paths stay whole and the output can be piped.
     wide = console.options.update(width=1_000)
     console.width = max(console.width, console.measure(table, options=wide).maximum)
     console.print(table)

@@ -436,13 +436,13 @@ class Refusing(http.server.BaseHTTPRequestHandler):
 
 def test_whether_the_hub_answers(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(hub, "_PATIENCE", 0.5)
+    monkeypatch.setattr(hub, "_TIMEOUT_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         assert isinstance(hub.why_unreachable(), OSError)  # It takes the call and says nothing.
     assert isinstance(hub.why_unreachable(), OSError)  # Nobody is there any more.
     with http.server.HTTPServer(("127.0.0.1", 0), Refusing) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
-        monkeypatch.setattr(hub, "_PATIENCE", 20.0)
+        monkeypatch.setattr(hub, "_TIMEOUT_SECONDS", 20.0)
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
         assert hub.why_unreachable() is None

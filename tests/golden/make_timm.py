@@ -1,7 +1,7 @@
 """Writes timm.json: what timm calls the tensors of each network whose published file we use. Needs torch and timm.
 
 `python tests/golden/make_timm.py --tools FOLDER`, where FOLDER has `reference_models.py`. Kept is how many tensors
-there are and a digest of their names and of how many values each has, as shapes may differ from ours (`RESHAPED`).
+there are and a digest of their names and of how many values each has, as shapes may differ from ours (`allow_reshape`).
 """
 
 import argparse
@@ -34,7 +34,7 @@ def main() -> None:
         with torch.device("meta"):
             twin = timm.create_model(row.repository.removeprefix("timm/"), pretrained=False)
         names = names_of(family(name))
-        sizes = {key: prod(value.shape) for key, value in twin.state_dict().items() if not names.is_left_out(key)}
+        sizes = {key: prod(value.shape) for key, value in twin.state_dict().items() if not names.is_ignored(key)}
         facts[name] = {"tensors": len(sizes), "digest": digest(sizes)}
     FILE.write_text(json.dumps(facts, indent=1) + "\n")
 

@@ -169,7 +169,7 @@ def images(size: int) -> torch.Tensor:
 def kept(name: str, tensors: dict) -> dict:
     """Those of torch's tensors that our network has a place for."""
     names = names_of(families()[name][0])
-    return {key: tensor for key, tensor in tensors.items() if not names.is_left_out(key)}
+    return {key: tensor for key, tensor in tensors.items() if not names.is_ignored(key)}
 
 
 def digest(shapes: dict[str, tuple[int, ...]]) -> str:

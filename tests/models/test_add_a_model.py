@@ -12,7 +12,7 @@ import pytest
 from eqxcnn import forward, models, registry, zoo
 from eqxcnn.training import load_recipe
 from eqxcnn.weights import names
-from eqxcnn.weights.tensors import shapes
+from eqxcnn.weights.tensors import tensor_shapes
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "add_a_model.md").read_text(encoding="utf-8")
 
@@ -71,7 +71,7 @@ def test_the_example_takes_any_size_from_the_smallest_on():
 @pytest.mark.usefixtures("added")
 def test_the_examples_rules_give_timms_names():
     built = eqx.filter_eval_shape(zoo.create_model, "mobilenet_v1", key=jax.random.key(0))
-    theirs = {names.names_of("mobilenet_v1").torch_name(ours) for ours in shapes(*built)}
+    theirs = {names.names_of("mobilenet_v1").torch_name(ours) for ours in tensor_shapes(*built)}
     places = [f"blocks.{stage}.{at}" for stage, depth in enumerate((1, 2, 2, 6, 2)) for at in range(depth)]
     convs = {f"{place}.conv_{kind}.weight" for place in places for kind in ("dw", "pw")}
     norms = {f"{place}.bn{at}" for place in places for at in (1, 2)} | {"bn1"}

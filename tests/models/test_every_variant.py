@@ -18,7 +18,7 @@ from eqxcnn.layers import Dropout, DropPath
 from eqxcnn.registry import build, variant
 from eqxcnn.runtime.compile import jit_once
 from eqxcnn.weights import from_tensors, load_safetensors, save_safetensors, to_tensors
-from eqxcnn.weights.tensors import shapes
+from eqxcnn.weights.tensors import tensor_shapes
 
 CLASSES = 7
 NORMAL = np.random.default_rng(0).standard_normal(2**22, np.float32)
@@ -55,7 +55,7 @@ def test_a_variant_in_numbers(name, tmp_path):
     empty = eqx.filter_eval_shape(build, name, key=jax.random.key(0), **arguments, **rates)
     # A thousand layers on one shortcut, in eval mode: their sum would grow beyond all measure.
     gain = 0.3 if name == "preact_resnet1001" else 1.5
-    tensors = {each: tensor(each, shape, gain) for each, shape in shapes(*empty).items()}
+    tensors = {each: tensor(each, shape, gain) for each, shape in tensor_shapes(*empty).items()}
     model, state = from_tensors(*empty, tensors)
 
     path = tmp_path / "model.safetensors"

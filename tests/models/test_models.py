@@ -24,7 +24,7 @@ from eqxcnn.registry import build, families, family, variant
 from eqxcnn.runtime.compile import jit_once
 from eqxcnn.weights import from_tensors, load_safetensors, save_safetensors, to_tensors
 from eqxcnn.weights.names import names_of
-from eqxcnn.weights.tensors import shapes
+from eqxcnn.weights.tensors import tensor_shapes
 
 
 def fewest_parameters(kind):
@@ -144,7 +144,7 @@ def test_zero_classes_give_what_the_head_would_have_seen_of_any_images(name):
     assert isinstance(model.head, eqx.nn.Identity)
     assert features.shape == (BATCH, head.in_features if isinstance(head, eqx.nn.Linear) else head.in_channels)
     assert features.dtype == jnp.float32
-    whole = shapes(*abstract(name))
+    whole = tensor_shapes(*abstract(name))
     assert set(whole) - set(shapes(model, state)) == {tensor for tensor in whole if tensor.startswith("head.")}
 
 
@@ -175,14 +175,14 @@ def test_features_have_the_documented_strides(name):
 
 @every_model
 def test_every_array_has_a_name_of_its_own_here_and_in_torch(name):
-    ours = shapes(*abstract(name))
+    ours = tensor_shapes(*abstract(name))
     assert len({names_of(family(name)).torch_name(tensor) for tensor in ours}) == len(ours)
 
 
 #: With more tensors than these a network takes long to compile; `test_torch.py` has scores and gradients of most such.
 MOST_TENSORS = 130
 SMALLEST = [
-    pytest.param(name, marks=[pytest.mark.exhaustive] if len(shapes(*abstract(name))) > MOST_TENSORS else [])
+    pytest.param(name, marks=[pytest.mark.exhaustive] if len(tensor_shapes(*abstract(name))) > MOST_TENSORS else [])
     for name in fewest_parameters(lambda its, _: its)
 ]
 

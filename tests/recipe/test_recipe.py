@@ -56,7 +56,7 @@ def test_yaml_numbers_in_every_spelling(tmp_path):
         ("architecture: [widths]", "`architecture` .='widths'. cannot be read: write `argument=value`"),
         ("architecture: [use_bias=os.name]", "`architecture` .='use_bias=os.name'. cannot be read"),
         ("architecture: [hidden=1, hidden=2]", "`architecture` .='hidden=2'. .* each argument once"),
-        ("architecture: [hiden=1]", "`hiden` is no argument of `lenet`"),
+        ("architecture: [hiden=1]", "`lenet` has no argument `hiden`"),
         ("- 1", "must hold lines such as"),
         ("a: [", "is not valid YAML"),
         ("learning_rate: 1" + "0" * 400, "`learning_rate` must be a number that fits a float, and has 401 digits"),

@@ -135,10 +135,10 @@ def test_a_step_saved_twice_is_replaced(folder):
 
 def test_other_recipes_are_refused_by_name(folder):
     with pytest.raises(
-        InputError, match=r"/10` does not fit .* of another shape .*`model.weight` is \[5, 3\], expected \[5, 4\]"
+        InputError, match=r"/10` does not fit .* with another shape .*`model.weight` is \[5, 3\], expected \[5, 4\]"
     ):
         Checkpoints(folder).restore_latest(start(4))
-    with pytest.raises(InputError, match=r"missing \(`extra`\).* left over .*`model.weight`"):
+    with pytest.raises(InputError, match=r"missing \(`extra`\).* unexpected .*`model.weight`"):
         Checkpoints(folder).restore_latest({"extra": jnp.ones(1)})
 
 

@@ -139,7 +139,7 @@ def test_a_truncated_newest_checkpoint_is_named_and_the_one_before_used(tmp_path
         (["--learning-rate", "-1"], "`learning_rate` (=-1.0) must be above 0"),
         (["--batch-size", "0"], "`batch_size` (=0) must be above 0"),
         (["--batch-size", "5000"], "`batch_size` (=5000) is more than the 1,295 training images"),
-        (["--image-size", "8", "8"], "too small for `lenet`: the smallest it takes is 12x12"),
+        (["--image-size", "8", "8"], "too small for `lenet`: the smallest size is 12x12"),
         (["--data", "nosuch"], "nosuch"),
         (["--recipe", "lenett"], "no recipe named `lenett`; did you mean `lenet`"),
         (["--augment", "flip_horizontl"], "flip_horizontl"),

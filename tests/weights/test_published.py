@@ -20,16 +20,16 @@ from eqxcnn.training import Recipe, prepare
 from eqxcnn.weights import save_safetensors, to_tensors, to_torch
 from eqxcnn.weights.names import names_of
 from eqxcnn.weights.published import PUBLISHED, Published
-from eqxcnn.weights.tensors import shapes
+from eqxcnn.weights.tensors import tensor_shapes
 
 KEY = jax.random.key(7)
-#: Made by golden/make_timm.py.
+#: Written by golden/make_timm.py.
 TIMM = json.loads((Path(__file__).parents[1] / "golden" / "timm.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture
 def published(tmp_path, monkeypatch):
-    """`cifar_cnn` and its state, whose weights the Hub's cache now holds as a published file."""
+    """`cifar_cnn`, its state and a published file of its weights in the Hub's cache."""
     model, state = zoo.create_model("cifar_cnn", key=jax.random.key(0))
     path = tmp_path / "model.safetensors"
     save_safetensors(path, to_torch("cifar_cnn", model, state), {})
@@ -41,11 +41,11 @@ def published(tmp_path, monkeypatch):
         return str(path)
 
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", from_cache)
-    monkeypatch.setattr(hub, "why_unreachable", lambda: pytest.fail("the network was asked"))
+    monkeypatch.setattr(hub, "why_unreachable", lambda: pytest.fail("the network was used"))
     return model, state, path
 
 
-def test_each_entry_is_pinned_and_of_the_zoo():
+def test_each_entry_is_pinned_and_in_the_zoo():
     for name, row in PUBLISHED.items():
         assert zoo.list_models(name) == [name]
         assert re.fullmatch(r"timm/[a-z0-9_.]+", row.repository)
@@ -57,13 +57,13 @@ def test_each_entry_is_pinned_and_of_the_zoo():
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_our_tensors_have_timms_names_and_sizes(name):
     abstract = eqx.filter_eval_shape(build, name, key=KEY)
-    names = names_of(family(name)).as_timm()
-    sizes = {names.torch_name(ours): prod(shape) for ours, shape in shapes(*abstract).items()}
+    names = names_of(family(name)).for_timm()
+    sizes = {names.torch_name(ours): prod(shape) for ours, shape in tensor_shapes(*abstract).items()}
     digest = hashlib.sha256("\n".join(f"{name} {sizes[name]}" for name in sorted(sizes)).encode()).hexdigest()
     assert {"tensors": len(sizes), "digest": digest} == TIMM[name]
 
 
-def test_published_weights_come_exactly(published):
+def test_published_weights_are_loaded_exactly(published):
     model, state, _ = published
     loaded, loaded_state = zoo.create_model("cifar_cnn", pretrained=True, key=KEY)
     want, got = to_tensors(model, state), to_tensors(loaded, loaded_state)
@@ -82,7 +82,7 @@ def test_another_number_of_classes_gets_a_random_head(published):
     np.testing.assert_array_equal(bare.fc1.weight, model.fc1.weight)
 
 
-def test_a_stem_of_one_channel_answers_a_gray_image_as_the_published_one_a_colorless(published):
+def test_a_one_channel_stem_responds_to_gray_images_as_the_published_one(published):
     model, state, _ = published
     loaded, loaded_state = zoo.create_model("cifar_cnn", pretrained=True, in_channels=1, key=KEY)
     gray = jax.random.normal(KEY, (2, 32, 32, 1))
@@ -92,7 +92,7 @@ def test_a_stem_of_one_channel_answers_a_gray_image_as_the_published_one_a_color
 
 
 @pytest.mark.parametrize("channels", [2, 4, 7])
-def test_a_stem_of_more_channels_repeats_the_published_kernels_in_turn(published, channels):
+def test_a_stem_with_more_channels_repeats_the_published_kernels(published, channels):
     model, _, _ = published
     loaded, _ = zoo.create_model("cifar_cnn", pretrained=True, in_channels=channels, key=KEY)
     for channel in range(channels):
@@ -103,34 +103,34 @@ def test_a_stem_of_more_channels_repeats_the_published_kernels_in_turn(published
 def test_a_file_with_another_hash_is_refused(published):
     _, _, path = published
     path.write_bytes(path.read_bytes()[:-1] + b"\xff")
-    with pytest.raises(InputError, match=r"is not the file recorded for someone/weights .*: delete it"):
+    with pytest.raises(InputError, match=r"is not the recorded file of someone/weights .*: delete it"):
         zoo.create_model("cifar_cnn", pretrained=True, key=KEY)
 
 
-def test_arguments_that_change_other_tensors_are_refused(published):
+def test_settings_that_change_other_tensors_are_refused(published):
     with pytest.raises(
-        InputError, match=r"not those of `cifar_cnn` .*`fc1.weight` is \[256, 4096\], expected \[32, 4096\]"
+        InputError, match=r"do not fit `cifar_cnn` .*`fc1.weight` is \[256, 4096\], expected \[32, 4096\]"
     ):
         zoo.create_model("cifar_cnn", pretrained=True, hidden=32, key=KEY)
 
 
 def test_a_model_without_published_weights_says_so():
-    with pytest.raises(InputError, match=r"no published weights are recorded for `lenet`, only for .*resnet18"):
+    with pytest.raises(InputError, match=r"there are no published weights for `lenet`, only for .*resnet18"):
         zoo.create_model("lenet", pretrained=True, key=KEY)
     with pytest.raises(InputError, match="no model named `lenett`"):
         zoo.create_model("lenett", pretrained=True, key=KEY)
 
 
-def test_without_a_network_it_takes_one_sentence(monkeypatch):
+def test_without_a_network_the_error_is_one_sentence(monkeypatch):
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *a, **k: None)
     monkeypatch.setattr(hub, "why_unreachable", lambda: OSError("Name or service not known"))
     with pytest.raises(InputError) as caught:
         zoo.create_model("resnet18", pretrained=True, key=KEY)
     assert "\n" not in str(caught.value)
-    assert "`resnet18` cannot be had from the Hugging Face Hub (timm/resnet18.tv_in1k: Name or" in str(caught.value)
+    assert "`resnet18` cannot be downloaded from the Hugging Face Hub (timm/resnet18.tv_in1k: Name" in str(caught.value)
 
 
-def test_what_the_hub_answers_is_passed_on_in_one_sentence(monkeypatch):
+def test_errors_of_the_hub_are_reported_in_one_sentence(monkeypatch):
     import httpx2 as httpx
 
     def gone(*args, **keywords):
@@ -144,7 +144,7 @@ def test_what_the_hub_answers_is_passed_on_in_one_sentence(monkeypatch):
         zoo.create_model("resnet18", pretrained=True, key=KEY)
 
 
-def test_a_run_starts_from_published_weights_by_its_recipe(published, tmp_path):
+def test_a_recipe_can_start_from_published_weights(published, tmp_path):
     model, state, _ = published
     rng = np.random.default_rng(0)
     for number in range(24):
@@ -156,5 +156,5 @@ def test_a_run_starts_from_published_weights_by_its_recipe(published, tmp_path):
     assert found["head.weight"].shape[0] == 2
     for name in expected.keys() - {"head.weight", "head.bias"}:
         np.testing.assert_array_equal(found[name], expected[name])
-    # As they were trained.
+    # The published normalization is used.
     assert job.recipe.mean == (0.485, 0.456, 0.406)

@@ -64,14 +64,14 @@ def make(seed=0):
     return eqx.nn.make_with_state(Net)(jax.random.key(seed))
 
 
-def trained():
-    """A net with a different value in every array."""
+def make_trained():
+    """Returns a net with different values in every array."""
     leaves, structure = jax.tree.flatten(make())
     numbers = [leaf + (i + 1) if eqx.is_array(leaf) else leaf for i, leaf in enumerate(leaves)]
     return jax.tree.unflatten(structure, numbers)
 
 
-def same(one, other):
+def assert_identical(one, other):
     assert one.keys() == other.keys()
     for name in one:
         assert one[name].dtype == other[name].dtype, name
@@ -83,7 +83,7 @@ def test_names_are_the_paths_of_arrays_and_state_values():
     assert list(to_tensors(*make())) == NAMES
 
 
-def test_values_come_from_the_state_and_not_from_initial_values():
+def test_values_come_from_the_state_and_not_from_the_initial_values():
     model, state = make()
     state = state.set(model.blocks[1].running_mean, jnp.array([3.0, 4.0]))
     assert to_tensors(model, state)["blocks.1.running_mean"].tolist() == [3.0, 4.0]
@@ -96,14 +96,22 @@ def test_tensors_stay_when_the_device_buffer_is_donated():
     assert (tensors["a"] == 2).all()
 
 
+def test_tensors_are_contiguous():
+    columns = np.arange(6.0).reshape(2, 3).T
+    tensors = to_tensors({"columns": columns, "scalar": np.float32(3)}, eqx.nn.State({}))
+    assert tensors["columns"].flags.c_contiguous
+    assert tensors["columns"].tolist() == columns.tolist()
+    assert tensors["scalar"].shape == ()
+
+
 @pytest.mark.parametrize("abstract", [False, True])
 def test_round_trip(abstract):
-    model, state = trained()
+    model, state = make_trained()
     tensors = to_tensors(model, state)
-    # A weak type may only be kept, never made: it decides the dtype of later arithmetic.
+    # Weak types must be kept and never introduced, because they decide the dtype of later arithmetic.
     empty = eqx.filter_eval_shape(eqx.nn.make_with_state(Net), jax.random.key(1)) if abstract else make(1)
     new_model, new_state = from_tensors(*empty, tensors)
-    same(to_tensors(new_model, new_state), tensors)
+    assert_identical(to_tensors(new_model, new_state), tensors)
     assert new_model.activation is jax.nn.relu
     assert new_model.rate == 0.5
     assert jax.tree.structure((new_model, new_state)) == jax.tree.structure((model, state))
@@ -114,7 +122,7 @@ def test_round_trip(abstract):
 
 
 def aligned(size):
-    """Zeros at an address that JAX on a CPU would take over without copying."""
+    """Returns zeros at an address that JAX on a CPU would use without copying."""
     memory = np.zeros(4 * size + 64, np.uint8)
     first = -memory.ctypes.data % 64
     return memory[first : first + 4 * size].view(np.float32)
@@ -149,30 +157,30 @@ def test_model_without_arrays():
     ("change", "words"),
     [
         (lambda t: t.pop("blocks.1.scale"), r"1 missing \(`blocks.1.scale`\)$"),
-        (lambda t: t.update(extra=np.zeros(1)), r"1 left over \(`extra`\)$"),
+        (lambda t: t.update(extra=np.zeros(1)), r"1 unexpected \(`extra`\)$"),
         (
             lambda t: t.update({"weight": np.zeros((2, 1), np.float32)}),
-            r"1 of another shape \(`weight` is \[2, 1\], expected \[2, 3\]\)$",
+            r"1 with another shape \(`weight` is \[2, 1\], expected \[2, 3\]\)$",
         ),
         (
             lambda t: t.update({"blocks.0.scale": np.zeros(3, np.float32)}),
-            r"1 of another dtype \(`blocks.0.scale` is float32, expected bfloat16\)$",
+            r"1 with another dtype \(`blocks.0.scale` is float32, expected bfloat16\)$",
         ),
         (lambda t: t.clear(), r"11 missing \((`[\w.]+`, ){5}\.\.\.\)$"),
         (
             lambda t: (t.pop("temperature"), t.update(extra=np.zeros(1))),
-            r"1 missing \(`temperature`\); 1 left over \(`extra`\)$",
+            r"1 missing \(`temperature`\); 1 unexpected \(`extra`\)$",
         ),
     ],
 )
-def test_tensors_that_do_not_fit_are_named(change, words):
+def test_mismatched_tensors_are_named(change, words):
     tensors = to_tensors(*make())
     change(tensors)
     with pytest.raises(InputError, match=words):
         from_tensors(*make(), tensors)
 
 
-def test_two_arrays_of_one_name_are_refused():
+def test_duplicate_names_are_refused():
     with pytest.raises(InputError, match=r"two arrays have the name a\.b"):
         to_tensors({"a.b": jnp.ones(1), "a": {"b": jnp.zeros(1)}}, eqx.nn.State({}))
 
@@ -190,7 +198,7 @@ TENSORS = {
 def test_safetensors_round_trip(tmp_path):
     path = tmp_path / "model.safetensors"
     save_safetensors(path, TENSORS, {"model": "lenet5"})
-    same(load_safetensors(path), TENSORS)
+    assert_identical(load_safetensors(path), TENSORS)
     with safetensors.safe_open(path, framework="np") as file:
         assert file.metadata() == {"model": "lenet5"}
 
@@ -203,14 +211,14 @@ def test_equal_contents_give_equal_bytes(tmp_path):
         save_safetensors(tmp_path / f"{i}", mixed, dict(sorted(metadata.items(), reverse=i % 2 == 1)))
         files.add((tmp_path / f"{i}").read_bytes())
     assert len(files) == 1
-    same(load_safetensors(tmp_path / "0"), TENSORS)
+    assert_identical(load_safetensors(tmp_path / "0"), TENSORS)
 
 
 @pytest.mark.parametrize("length", range(8))
 def test_data_starts_at_a_multiple_of_eight_bytes(tmp_path, length):
     save_safetensors(tmp_path / "a", TENSORS, {"note": "x" * length})
     assert int.from_bytes((tmp_path / "a").read_bytes()[:8], "little") % 8 == 0
-    same(load_safetensors(tmp_path / "a"), TENSORS)
+    assert_identical(load_safetensors(tmp_path / "a"), TENSORS)
 
 
 def test_no_tensors(tmp_path):
@@ -218,16 +226,16 @@ def test_no_tensors(tmp_path):
     assert load_safetensors(tmp_path / "a") == {}
 
 
-def test_unreadable_files_are_refused_in_a_sentence(tmp_path):
+def test_unreadable_files_are_refused_in_one_sentence(tmp_path):
     path = tmp_path / "model.safetensors"
     save_safetensors(path, TENSORS, {})
     whole = path.read_bytes()
     for cut in (0, 4, 8, 50, len(whole) - 1):
         path.write_bytes(whole[:cut])
-        with pytest.raises(InputError, match=r"model\.safetensors` is no safetensors file"):
+        with pytest.raises(InputError, match=r"model\.safetensors` is not a complete safetensors file"):
             load_safetensors(path)
     path.write_text("torch, as a pickle " * 9)
-    with pytest.raises(InputError, match=r"model\.safetensors` is no safetensors file"):
+    with pytest.raises(InputError, match=r"model\.safetensors` is not a complete safetensors file"):
         load_safetensors(path)
     with pytest.raises(InputError, match=r"nothing` cannot be read: No such file or directory$"):
         load_safetensors(tmp_path / "nothing")
@@ -237,7 +245,7 @@ def test_unreadable_files_are_refused_in_a_sentence(tmp_path):
 
 @contextlib.contextmanager
 def largest_file(size):
-    """Makes writing fail after `size` bytes of a file, as on a disk that fills up."""
+    """Makes writing fail after `size` bytes of a file, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -254,7 +262,7 @@ def write(path: Path, big: bool):
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
-def test_a_failed_write_leaves_the_old_file_alone(tmp_path, name):
+def test_a_failed_write_keeps_the_old_file(tmp_path, name):
     path = tmp_path / name
     write(path, big=False)
     old = path.read_bytes()
@@ -266,12 +274,12 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path, name):
     assert path.stat().st_size > 100_000
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path):
+def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(InputError, match=r"no/config\.json` cannot be written: No such file or directory$"):
         write_text_atomically(tmp_path / "no" / "config.json", "{}")
 
 
-def test_written_files_are_as_readable_as_others(tmp_path):
+def test_written_files_have_the_usual_permissions(tmp_path):
     (tmp_path / "plain").write_text("")
     write_text_atomically(tmp_path / "text", "größer\n")
     assert (tmp_path / "text").read_text(encoding="utf-8") == "größer\n"

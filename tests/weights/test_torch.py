@@ -1,4 +1,4 @@
-"""The zoo against torchvision and timm, through what they answered once (`golden/make_zoo.py`), and weights by name."""
+"""The zoo compared with recorded results of torchvision and timm (`golden/make_zoo.py`), and weights by name."""
 
 import hashlib
 import json
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from eqxcnn import forward, zoo
 from eqxcnn.errors import InputError
@@ -22,35 +23,30 @@ from eqxcnn.layers import Dropout, DropPath
 from eqxcnn.registry import build, family, variant
 from eqxcnn.runtime.compile import jit_once
 from eqxcnn.weights import from_torch, save_safetensors, to_torch
-from eqxcnn.weights.names import Names
-from eqxcnn.weights.torch import convert_from_torch
+from eqxcnn.weights.names import Names, names_of
+from eqxcnn.weights.tensors import tensor_shapes
+from eqxcnn.weights.torch import convert_from_torch, torch_shape
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FACTS = json.loads((GOLDEN / "zoo.json").read_text(encoding="utf-8"))
 seeded = SimpleNamespace(**runpy.run_path(str(GOLDEN / "seeded.py")))
 
 every_twin = pytest.mark.parametrize("name", [name for name in zoo.list_models() if variant(name).torch_twin])
-#: Those that take a minute or a gigabyte even for small images.
+#: Models that take a minute or a gigabyte even for small images.
 SLOW = frozenset({"vgg11", "vgg11_bn", "vit_b_16", "vit_b_32"})
-
-
-def zeros(name, **arguments):
-    """A model of zeros that take no memory, and its state."""
-    abstract = eqx.filter_eval_shape(build, name, key=jax.random.key(0), **arguments)
-    return jax.tree.map(
-        lambda leaf: np.broadcast_to(np.float32(0), leaf.shape) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf,
-        abstract,
-    )
 
 
 @cache
 def torch_shapes(name, **arguments):
-    """The shape of each tensor by torch's name."""
-    return {theirs: tensor.shape for theirs, tensor in to_torch(name, *zeros(name, **arguments)).items()}
+    """The shape of each tensor in torch, by torch's name."""
+    abstract = eqx.filter_eval_shape(build, name, key=jax.random.key(0), **arguments)
+    names = names_of(family(name))
+    ours = tensor_shapes(*abstract)
+    return {names.torch_name(path): torch_shape(path, shape, names) for path, shape in ours.items()}
 
 
 def seeded_model(name, size):
-    """The model with the same weights as the twin that was asked."""
+    """Returns the model with the weights that the recorded twin had."""
     arguments = {} if (size, size) == variant(name).input[:2] else {"image_size": size}
     shapes = torch_shapes(name, **arguments)
     return from_torch(name, seeded.weights(shapes, tame=FACTS[name]["tame"]), **arguments)
@@ -60,8 +56,8 @@ LENET = seeded.weights(torch_shapes("lenet"))
 
 
 @pytest.fixture
-def forgotten():
-    """A program that was compiled stays in memory otherwise, those of all families several gigabytes."""
+def clear_compiled_programs():
+    """Frees the compiled programs after each test; those of all families would take several gigabytes."""
     yield
     jax.clear_caches()
 
@@ -71,7 +67,7 @@ def digest(shapes):
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def test_every_twin_was_asked():
+def test_every_twin_is_recorded():
     assert sorted(FACTS) == [name for name in zoo.list_models() if variant(name).torch_twin]
     families = {family(name) for name in FACTS}
     assert {family(name) for name in FACTS if "logits" in FACTS[name]} == families
@@ -86,20 +82,20 @@ def test_names_and_shapes_are_those_of_the_twin(name):
 
 
 @every_twin
-def test_the_published_count_is_the_twins(name):
+def test_the_published_parameter_count_is_the_twins(name):
     assert FACTS[name]["params"] == variant(name).params
 
 
-def asked():
-    """Each model and size whose scores are known: the smaller one, and the larger where there is time."""
+def recorded_scores():
+    """Each model and image size with recorded scores; all but the smallest size are exhaustive."""
     for name, facts in FACTS.items():
         for index, size in enumerate(sorted(map(int, facts.get("logits", ())))):
-            rare = [pytest.mark.exhaustive] if index else [pytest.mark.slow] if name in SLOW else []
-            yield pytest.param(name, size, marks=rare)
+            marks = [pytest.mark.exhaustive] if index else [pytest.mark.slow] if name in SLOW else []
+            yield pytest.param(name, size, marks=marks)
 
 
-@pytest.mark.usefixtures("forgotten")
-@pytest.mark.parametrize(("name", "size"), list(asked()))
+@pytest.mark.usefixtures("clear_compiled_programs")
+@pytest.mark.parametrize(("name", "size"), list(recorded_scores()))
 def test_scores_are_the_twins(name, size):
     model, state = seeded_model(name, size)
     images = seeded.images(2, size, size)
@@ -111,16 +107,16 @@ def test_scores_are_the_twins(name, size):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("forgotten")
+@pytest.mark.usefixtures("clear_compiled_programs")
 @pytest.mark.parametrize("name", [name for name, facts in FACTS.items() if "gradients" in facts])
 def test_gradients_in_training_are_the_twins(name):
     facts = FACTS[name]["gradients"]
     size = facts["size"]
     model, state = seeded_model(name, size)
-    model = jax.tree.map(lambda leaf: eqx.nn.inference_mode(leaf) if drops(leaf) else leaf, model, is_leaf=drops)
+    model = disable_dropout(model)
     images = jnp.asarray(seeded.images(2, size, size))
 
-    # As JAX compiles by itself: with other convolutions, one value of RegNet's rounds to the other side of zero.
+    # Compiled with JAX's defaults: with other convolutions one ReLU input of RegNet rounds to the other side of zero.
     @eqx.filter_jit
     @eqx.filter_grad
     def gradients(model):
@@ -128,18 +124,23 @@ def test_gradients_in_training_are_the_twins(name):
         return (logits * seeded.loss_factors(*logits.shape)).sum(1).mean()
 
     gradient = gradients(model)
-    # In the state's place nothing: running statistics have no gradient.
+    # Running statistics have no gradient.
     ours = to_torch(name, gradient, state)
     ours = {theirs: tensor for theirs, tensor in ours.items() if "running_" not in theirs}
     norms = np.array([np.linalg.norm(ours[theirs].astype(np.float64)) for theirs in sorted(ours)])
     exact = np.array(facts["norms"])
-    # Some are nothing but rounding: those of a shift that a norm behind it takes away.
+    # Some gradients are only rounding errors: those of a bias whose effect the next norm cancels.
     errors = np.abs(norms - exact) / (exact + 0.01 * exact.max())
     assert errors.max() <= max(1e-3, 4 * facts["lost"]), sorted(ours)[errors.argmax()]
 
 
-def drops(leaf):
-    return isinstance(leaf, Dropout | DropPath)
+def disable_dropout(model):
+    def is_dropout(leaf):
+        return isinstance(leaf, Dropout | DropPath)
+
+    return jax.tree.map(
+        lambda leaf: eqx.nn.inference_mode(leaf) if is_dropout(leaf) else leaf, model, is_leaf=is_dropout
+    )
 
 
 @pytest.mark.parametrize(
@@ -153,14 +154,23 @@ def test_round_trip_is_exact(name):
         np.testing.assert_array_equal(back[theirs], tensor, strict=True)
 
 
+def test_the_state_dict_survives_a_safetensors_file(tmp_path):
+    # The library writes the memory of an array in order, whatever its strides: a transposed view would be corrupted.
+    safetensors.numpy.save_file(to_torch("lenet", *from_torch("lenet", LENET)), tmp_path / "lenet.safetensors")
+    back = safetensors.numpy.load_file(tmp_path / "lenet.safetensors")
+    assert back.keys() == LENET.keys()
+    for theirs, tensor in LENET.items():
+        np.testing.assert_array_equal(back[theirs], tensor, strict=True)
+
+
 def test_kernels_are_transposed_and_matrices_are_not():
     model, _ = from_torch("lenet", LENET)
     assert model.conv2.weight[1, 2, 3, 4] == LENET["conv2.weight"][4, 3, 1, 2]
     np.testing.assert_array_equal(model.fc2.weight, LENET["fc2.weight"])
 
 
-def test_a_matrix_behind_maps_reads_them_in_our_order():
-    # Two channels of 2x3 pixels: torch counts through the first channel, then the second.
+def test_a_dense_layer_on_flattened_maps_is_reordered():
+    # Two channels of 2x3 pixels: torch flattens the first channel, then the second.
     names = Names(FLATTENED={"fc.weight": (2, 3)})
     matrix = np.arange(12, dtype=np.float32)[None] + [[0], [20]]
     (ours,) = convert_from_torch("net", names, {"fc.weight": (2, 12)}, {"fc.weight": matrix}).values()
@@ -168,36 +178,36 @@ def test_a_matrix_behind_maps_reads_them_in_our_order():
     np.testing.assert_array_equal(ours, [row, row + 20])
 
 
-def test_axes_of_length_one_come_and_go():
+def test_axes_of_length_one_are_removed():
     names = Names(AXES={"token$": (2, 0), "scale$": (0, 2)})
     tensors = {"token": np.ones((1, 1, 3)), "a.scale": np.ones((4, 1, 1))}
     ours = convert_from_torch("net", names, {"token": (3,), "a.scale": (4,)}, tensors)
     assert {name: array.shape for name, array in ours.items()} == {"token": (3,), "a.scale": (4,)}
-    with pytest.raises(InputError, match=r"1 of another shape \(`token` is \[3\], expected \[1, 1, 3\]\)$"):
+    with pytest.raises(InputError, match=r"1 with another shape \(`token` is \[3\], expected \[1, 1, 3\]\)$"):
         convert_from_torch("net", names, {"token": (3,), "a.scale": (4,)}, tensors | {"token": np.ones(3)})
 
 
-def test_another_number_of_classes_is_that_of_the_file():
+def test_the_number_of_classes_must_be_the_files():
     model, _ = from_torch("lenet", seeded.weights(torch_shapes("lenet", num_classes=3)), num_classes=3)
     assert model.head.weight.shape == (3, 84)
-    message = r"2 of another shape \(`head.weight` is \[10, 84\], expected \[3, 84\], `head.bias` is \[10\]"
+    message = r"2 with another shape \(`head.weight` is \[10, 84\], expected \[3, 84\], `head.bias` is \[10\]"
     with pytest.raises(InputError, match=message):
         from_torch("lenet", LENET, num_classes=3)
 
 
-def test_densenets_former_names_are_understood():
+def test_densenets_legacy_names_are_accepted():
     weights = seeded.weights(torch_shapes("densenet121", num_classes=2))
-    former = {re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", name): tensor for name, tensor in weights.items()}
-    assert "features.denseblock4.denselayer16.norm.2.running_mean" in former
-    back = to_torch("densenet121", *from_torch("densenet121", former, num_classes=2))
+    legacy = {re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", name): tensor for name, tensor in weights.items()}
+    assert "features.denseblock4.denselayer16.norm.2.running_mean" in legacy
+    back = to_torch("densenet121", *from_torch("densenet121", legacy, num_classes=2))
     assert all(np.array_equal(back[name], weights[name]) for name in weights)
 
 
-def test_auxiliary_heads_and_counters_are_left_out():
+def test_auxiliary_heads_and_counters_are_ignored():
     weights = seeded.weights(torch_shapes("googlenet", num_classes=2))
     more = {"aux1.fc1.weight": np.ones(3), "conv1.bn.num_batches_tracked": np.array(7)}
     from_torch("googlenet", weights | more, num_classes=2)
-    with pytest.raises(InputError, match=r"1 left over \(`aux3.fc1.weight`\)$"):
+    with pytest.raises(InputError, match=r"1 unexpected \(`aux3.fc1.weight`\)$"):
         from_torch("googlenet", weights | {"aux3.fc1.weight": np.ones(3)}, num_classes=2)
 
 
@@ -207,8 +217,8 @@ def test_tensors_that_do_not_fit_are_named():
     with pytest.raises(InputError) as caught:
         from_torch("lenet", tensors)
     assert str(caught.value) == (
-        "the tensors are not those of `lenet` as it is built here: 1 missing (`fc1.bias`); 1 left over (`extra`); "
-        "1 of another shape (`conv1.weight` is [6, 1, 5, 4], expected [6, 1, 5, 5])"
+        "the tensors do not fit `lenet` with these settings: 1 missing (`fc1.bias`); 1 unexpected (`extra`); "
+        "1 with another shape (`conv1.weight` is [6, 1, 5, 4], expected [6, 1, 5, 5])"
     )
     with pytest.raises(InputError, match=r"10 missing \((`[\w.]+`, ){5}\.\.\.\)$"):
         from_torch("lenet", {})
@@ -216,14 +226,14 @@ def test_tensors_that_do_not_fit_are_named():
 
 @pytest.mark.parametrize("wrap", ["state_dict", "model_state_dict", "model", None])
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", ""])
-def test_wrappers_and_prefixes_are_taken_off(wrap, prefix):
+def test_wrappers_and_prefixes_are_removed(wrap, prefix):
     tensors = {prefix + name: tensor for name, tensor in LENET.items()}
     assert_lenet(*from_torch("lenet", {wrap: tensors, "epoch": 3} if wrap else tensors))
 
 
-def test_a_prefix_of_some_names_only_is_kept():
+def test_a_prefix_of_only_some_names_is_kept():
     some = {("module." if name == "fc2.bias" else "") + name: tensor for name, tensor in LENET.items()}
-    with pytest.raises(InputError, match=r"1 missing \(`fc2.bias`\); 1 left over \(`module.fc2.bias`\)$"):
+    with pytest.raises(InputError, match=r"1 missing \(`fc2.bias`\); 1 unexpected \(`module.fc2.bias`\)$"):
         from_torch("lenet", some)
 
 
@@ -236,7 +246,7 @@ def test_a_safetensors_file_is_read(tmp_path):
 
 
 class Tensor:
-    """What is used of a torch tensor."""
+    """The part of a torch tensor's interface that is used."""
 
     def __init__(self, array):
         self.array = array
@@ -258,19 +268,19 @@ class Tensor:
         return self.array
 
 
-def test_torch_tensors_are_taken_in_any_precision():
+def test_torch_tensors_of_any_precision_are_accepted():
     tensors = {name: Tensor(tensor.astype(ml_dtypes.bfloat16)) for name, tensor in LENET.items()}
     model, _ = from_torch("lenet", tensors | {"norm.num_batches_tracked": Tensor(np.array(3))})
     assert model.fc2.weight.dtype == jnp.float32
     np.testing.assert_array_equal(model.fc2.weight, LENET["fc2.weight"].astype(ml_dtypes.bfloat16).astype(np.float32))
 
 
-def test_what_is_no_tensor_is_refused_by_name():
-    with pytest.raises(InputError, match=r"`epoch` is a int, not a tensor"):
+def test_values_that_are_not_tensors_are_refused_by_name():
+    with pytest.raises(InputError, match=r"`epoch` has type int, not a tensor"):
         from_torch("lenet", LENET | {"epoch": 3})
 
 
-def test_a_pth_file_is_read_by_torch_as_weights_only(tmp_path, monkeypatch):
+def test_a_pth_file_is_read_with_weights_only(tmp_path, monkeypatch):
     def load(path, map_location, weights_only):
         assert (path, map_location, weights_only) == (tmp_path / "lenet.pth", "cpu", True)
         return {name: Tensor(tensor) for name, tensor in LENET.items()}
@@ -279,7 +289,7 @@ def test_a_pth_file_is_read_by_torch_as_weights_only(tmp_path, monkeypatch):
     assert_lenet(*from_torch("lenet", tmp_path / "lenet.pth"))
 
 
-def raises(error):
+def raise_on_load(error):
     def load(*_, **__):
         raise error
 
@@ -290,23 +300,26 @@ def raises(error):
     ("load", "message"),
     [
         (
-            raises(FileNotFoundError(2, "No such file or directory")),
+            raise_on_load(FileNotFoundError(2, "No such file or directory")),
             r"a.pt` cannot be read: No such file or directory$",
         ),
-        (raises(ValueError("Weights only load failed.\nMore.")), r"weights only: Weights only load failed\.$"),
-        (raises(RuntimeError()), r"weights only: RuntimeError$"),
-        (lambda *_, **__: [1, 2], r"a.pt` holds a list, not named tensors: save `model.state_dict\(\)`$"),
+        (
+            raise_on_load(ValueError("Weights only load failed.\nMore.")),
+            r"weights_only=True: Weights only load failed\.$",
+        ),
+        (raise_on_load(RuntimeError()), r"weights_only=True: RuntimeError$"),
+        (lambda *_, **__: [1, 2], r"a.pt` contains a list, not named tensors: save `model.state_dict\(\)`$"),
     ],
 )
-def test_files_that_are_no_weights_are_refused_in_a_sentence(monkeypatch, load, message):
+def test_files_without_weights_are_refused_in_one_sentence(monkeypatch, load, message):
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(load=load))
     with pytest.raises(InputError, match=message):
         from_torch("lenet", "a.pt")
 
 
-def test_a_pth_file_without_torch_is_refused_in_a_sentence(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)  # the way to make an import fail
-    with pytest.raises(InputError, match=r"`a.pth` is read by torch, which is not installed"):
+def test_a_pth_file_needs_torch(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)  # makes the import fail
+    with pytest.raises(InputError, match=r"reading `a.pth` needs torch, which is not installed"):
         from_torch("lenet", "a.pth")
 
 

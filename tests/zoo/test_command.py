@@ -1,4 +1,4 @@
-"""`python -m eqxcnn.zoo`: what it prints, and what it refuses."""
+"""The output and the errors of `python -m eqxcnn.zoo`."""
 
 import sys
 
@@ -7,73 +7,73 @@ import pytest
 from eqxcnn import zoo
 from eqxcnn.cli import run_command
 from eqxcnn.errors import InputError
-from eqxcnn.zoo.__main__ import main, sides
+from eqxcnn.zoo.__main__ import main, parse_image_size
 
 
-def printed(capsys, *arguments):
-    """The words of each line that has any."""
+def run_zoo(capsys, *arguments):
+    """Returns the words of each nonempty line."""
     main(arguments)
     return [line.split() for line in capsys.readouterr().out.splitlines() if line.split()]
 
 
-def test_list_tells_names_and_sizes(capsys):
-    head, rule, *rows = printed(capsys, "list", "*_cnn", "--task", "cifar")
-    assert head == ["model", "task", "input", "parameters", "smallest", "side"]
+def test_list_shows_names_and_sizes(capsys):
+    head, rule, *rows = run_zoo(capsys, "list", "*_cnn", "--task", "cifar")
+    assert head == ["model", "task", "input", "parameters", "smallest", "size"]
     assert set("".join(rule)) <= {"─", "-"}
     assert rows == [["cifar_cnn", "cifar", "32x32x3", "1,070,794", "4"]]
-    assert [row[0] for row in printed(capsys, "list")[2:]] == zoo.list_models()
+    assert [row[0] for row in run_zoo(capsys, "list")[2:]] == zoo.list_models()
 
 
 def test_list_traces_nothing(capsys, monkeypatch):
     monkeypatch.setattr("jax.make_jaxpr", lambda *_: pytest.fail("listing must be fast"))
-    assert len(printed(capsys, "list", "*")) > 2
+    assert len(run_zoo(capsys, "list", "*")) > 2
 
 
-def test_card_tells_all_of_the_card(capsys):
+def test_card_shows_all_facts(capsys):
     main(["card", "lenet"])
     facts = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
     assert {fact: value.strip() for fact, value in facts.items()} == {
         "model": "lenet",
         "family": "eqxcnn/models/lenet.py",
-        "published on": "mnist",
+        "published for": "mnist",
         "input": "28x28x1",
         "classes": "10",
         "parameters": "61,706",
         "multiply-adds": "416,520",
-        "smallest input": "12x12",
-        "strides of its maps": "2, 4",
+        "smallest size": "12x12",
+        "strides of feature maps": "2, 4",
         "source": "http://yann.lecun.com/exdb/publis/pdf/lecun-98.pdf",
         "recipe": "lenet",
         "torch twin": "none",
     }
 
 
-def test_summary_has_a_line_a_layer_and_the_sums(capsys):
+def test_summary_has_one_line_per_layer_and_the_totals(capsys):
     arguments = ("--image-size", "64x48", "--in-channels", "3", "--num-classes", "2")
-    lines = printed(capsys, "summary", "lenet", *arguments)
+    lines = run_zoo(capsys, "summary", "lenet", *arguments)
     head, *rows, total = (line for line in lines if set(line[0]) != {"─"})
     assert head == ["layer", "class", "output", "calls", "parameters", "multiply-adds"]
     assert rows[0] == ["conv1", "Conv", "64x48x6", "1", "456", "1,382,400"]
     assert [row[0] for row in rows] == ["conv1", "pool", "conv2", "fc1", "fc2", "head"]
     sums = [sum(int(row[column].replace(",", "")) for row in rows) for column in (-2, -1)]
-    assert total == ["total", *(f"{each:,}" for each in sums)]
+    assert total == ["total", *(f"{value:,}" for value in sums)]
 
 
-def test_lines_are_not_broken_where_the_output_is_narrow(capsys, monkeypatch):
+def test_rows_are_not_wrapped_in_a_narrow_terminal(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "30")
-    assert ["cifar_cnn", "cifar", "32x32x3", "1,070,794", "4"] in printed(capsys, "list", "cifar_cnn")
+    assert ["cifar_cnn", "cifar", "32x32x3", "1,070,794", "4"] in run_zoo(capsys, "list", "cifar_cnn")
 
 
 @pytest.mark.parametrize(("text", "size"), [("64", 64), ("64x48", (64, 48))])
-def test_sizes_are_a_side_or_height_by_width(text, size):
-    assert sides(text) == size
+def test_image_sizes_are_parsed(text, size):
+    assert parse_image_size(text) == size
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("list", "zz*"), "no model's name fits `zz*`"),
-        (("list", "lenet", "--task", "cifar"), "no model's name fits `lenet` on cifar"),
+        (("list", "zz*"), "no model matches `zz*`"),
+        (("list", "lenet", "--task", "cifar"), "no model matches `lenet` for cifar"),
         (("list", "--task", "cifr"), "`task` (='cifr')"),
         (("card", "lenett"), "no model named `lenett`; did you mean `lenet`"),
         (("summary", "lenett"), "no model named `lenett`; did you mean `lenet`"),
@@ -84,7 +84,7 @@ def test_sizes_are_a_side_or_height_by_width(text, size):
         ),
     ],
 )
-def test_mistakes_are_told_in_one_sentence(arguments, message, capsys, monkeypatch):
+def test_errors_are_one_sentence(arguments, message, capsys, monkeypatch):
     with pytest.raises(InputError):
         main(arguments)
     monkeypatch.setattr(sys, "argv", ["zoo", *arguments])

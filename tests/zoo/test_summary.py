@@ -1,4 +1,4 @@
-"""A model's layers and their costs, told without running it."""
+"""The layers of a model and their costs."""
 
 import equinox as eqx
 import jax
@@ -28,24 +28,24 @@ def test_lenet_by_hand():
     ]
 
 
-def test_sizes_channels_and_classes_are_those_asked_for():
+def test_image_size_channels_and_classes_can_be_given():
     rows = {row.path: row for row in zoo.summary("lenet", image_size=(64, 48), in_channels=3, num_classes=0)}
     assert rows["conv1"] == LayerRow("conv1", "Conv", (64, 48, 6), 1, 6 * (75 + 1), 64 * 48 * 6 * 75)
     assert rows["fc1"].params == 14 * 10 * 16 * 120 + 120
     assert rows["head"] == LayerRow("head", "Identity", (84,), 1, 0, 0)
 
 
-def test_what_cannot_be_is_refused_in_one_sentence():
+def test_invalid_arguments_are_refused_in_one_sentence():
     with pytest.raises(InputError, match=r"no model named `lenett`; did you mean `lenet`"):
         zoo.summary("lenett")
-    with pytest.raises(InputError, match=r"too small for `lenet`: the smallest it takes is 12x12"):
+    with pytest.raises(InputError, match=r"too small for `lenet`: the smallest size is 12x12"):
         zoo.summary("lenet", image_size=11)
-    with pytest.raises(InputError, match=r"`hiden` is no argument of `mnist_cnn`"):
+    with pytest.raises(InputError, match=r"`mnist_cnn` has no argument `hiden`"):
         zoo.summary("mnist_cnn", hiden=3)
 
 
 class Mixer(eqx.Module):
-    """A block with an array and a matrix product of its own, and a layer that each row of the image goes through."""
+    """A block with its own array and matrix product, and a layer that is vmapped over the pixels."""
 
     scale: jax.Array
     dense: eqx.nn.Linear
@@ -56,7 +56,7 @@ class Mixer(eqx.Module):
 
 
 class Odd(Classifier):
-    """All that can go wrong in counting: layers shared, unused, vmapped, and inside what is compiled on its own."""
+    """A model with everything that is hard to count: layers that are shared, unused, vmapped, or inside jit."""
 
     table: jax.Array
     conv: Conv
@@ -96,12 +96,12 @@ def test_every_array_and_product_belongs_to_one_row():
     rows = zoo.summary("odd")
     assert rows == [
         LayerRow("", "Odd", (2,), 1, 21, 21),
-        # Twice called and once owned: inside `jax.jit` and a checkpoint as well.
+        # Called twice, inside `jax.jit` and inside a checkpoint, but its parameters count once.
         LayerRow("conv", "Conv", (6, 4, 3), 2, 84, 2 * 6 * 4 * 3 * 27),
         LayerRow("norm", "BatchNorm", (6, 4, 3), 1, 6, 0),
         LayerRow("mixers.first", "Mixer", (4, 4), 1, 5, 6 * 4 * 4 * 5),
         LayerRow("mixers.first.dense", "Linear", (6, 4, 5), 1, 20, 6 * 4 * 15),
-        # Rows first, then columns.
+        # Pooled along the rows first, then along the columns.
         LayerRow("pool", "AdaptiveAvgPool", (2, 2, 1), 1, 0, rows[5].multiply_adds),
         LayerRow("head", "Linear", (2,), 1, 10, 8),
         LayerRow("unused", "Linear", None, 0, 9, 0),
@@ -115,9 +115,9 @@ def test_every_array_and_product_belongs_to_one_row():
     assert totals(rows) == (zoo.count_parameters(model), cost)
 
 
-_BY_SIZE = sorted(registry.families().items(), key=lambda entry: -entry[1][1].params)
+_LARGEST_FIRST = sorted(registry.families().items(), key=lambda entry: -entry[1][1].params)
 #: The smallest variant of each family.
-SMALLEST = {family: name for name, (family, _) in _BY_SIZE}
+SMALLEST = {family: name for name, (family, _) in _LARGEST_FIRST}
 
 
 @pytest.mark.parametrize("name", ["lenet", "scratch", "mlp", "resnet18_cifar", "vit_tiny_patch4_32"])
@@ -131,7 +131,7 @@ def test_the_rows_of_every_family_add_up_to_the_card(name):
     assert totals(zoo.summary(name)) == (zoo.card(name).params, zoo.card(name).multiply_adds)
 
 
-#: `_ops` of the weights' metadata in torchvision 0.28 (`torchvision/models/*.py`): billions of multiply-adds.
+#: Billions of multiply-adds, from `_ops` in the weights' metadata of torchvision 0.28 (`torchvision/models/*.py`).
 PUBLISHED = {
     "alexnet": 0.714,
     "inception_v3": 5.713,
@@ -144,7 +144,7 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize(("name", "billions"), PUBLISHED.items())
-def test_multiply_adds_are_torchvisions(name, billions):
+def test_multiply_adds_agree_with_torchvision(name, billions):
     assert abs(zoo.card(name).multiply_adds / 1e9 - billions) < 0.001
 
 

@@ -8,7 +8,7 @@ from eqxcnn import models, registry, zoo
 from eqxcnn.errors import InputError
 
 
-def test_list_models_takes_wildcards_and_tasks():
+def test_list_models_filters_by_wildcards_and_task():
     assert {"lenet", "mlp", "mnist_cnn", "cifar_cnn"} <= set(zoo.list_models())
     assert zoo.list_models("*_cnn") == sorted(zoo.list_models("*_cnn"))
     assert set(zoo.list_models("mnist*")) == {"mnist_cnn"}
@@ -39,17 +39,17 @@ def test_card_of_lenet():
         ({"widths": 3}, r"`widths` \(=3\) of `airbench94` must be of type `tuple\[int, ...\]`"),
     ],
 )
-def test_a_keyword_of_another_type_is_refused(given, message):
+def test_a_keyword_of_the_wrong_type_is_refused(given, message):
     with pytest.raises(InputError, match=message):
         zoo.create_model("airbench94", key=jax.random.key(0), **given)
 
 
-def test_a_wrong_keyword_is_refused_by_name():
-    with pytest.raises(InputError, match=r"`hiden` is no argument of `mnist_cnn`; did you mean `hidden`"):
+def test_an_unknown_keyword_is_refused_by_name():
+    with pytest.raises(InputError, match=r"`mnist_cnn` has no argument `hiden`; did you mean `hidden`"):
         zoo.create_model("mnist_cnn", hiden=3, key=jax.random.key(0))
 
 
-def test_further_keywords_reach_the_architecture():
+def test_keywords_reach_the_architecture():
     model, _ = zoo.create_model("mnist_cnn", hidden=32, key=jax.random.key(0))
     assert model.fc1.out_features == 32
 
@@ -59,16 +59,16 @@ def test_further_keywords_reach_the_architecture():
     [
         ({"num_classes": -1}, "`num_classes` .=-1"),
         ({"in_channels": 0}, "`in_channels` .=0"),
-        ({"image_size": 11}, "`image_size` .=11x11. is too small for `lenet`: the smallest it takes is 12x12"),
+        ({"image_size": 11}, "`image_size` .=11x11. is too small for `lenet`: the smallest size is 12x12"),
         ({"pretrained": True}, "`pretrained`.*`lenet`"),
     ],
 )
-def test_impossible_arguments_are_refused(arguments, message):
+def test_invalid_arguments_are_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         zoo.create_model("lenet", key=jax.random.key(0), **arguments)
 
 
-def test_a_new_file_in_models_appears_by_itself(tmp_path, monkeypatch):
+def test_a_new_file_in_models_is_found(tmp_path, monkeypatch):
     (tmp_path / "newnet.py").write_text(
         textwrap.dedent("""
         import dataclasses

@@ -1,4 +1,4 @@
-"""AlexNet in torchvision: layers go by their place among convolutions, ReLUs, poolings and dropouts."""
+"""Torchvision's names for AlexNet: each is an index into all layers, ReLU, pooling and dropout included."""
 
 RULES = (
     (r"^conv1\.", "features.0."),

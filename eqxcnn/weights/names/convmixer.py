@@ -1,4 +1,4 @@
-"""Timm's ConvMixer: rows of layers, where `fn` is the residual part."""
+"""Timm's names for ConvMixer: indices into sequences of layers, where `fn` is the residual branch."""
 
 RULES = (
     (r"^stem\.", "stem.0."),

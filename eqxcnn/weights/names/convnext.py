@@ -1,4 +1,4 @@
-"""Torchvision's ConvNeXt, whose `features` are the stem and then stages and downsamplings in turn."""
+"""Torchvision's and timm's names for ConvNeXt; torchvision's `features` alternate stages and downsampling layers."""
 
 RULES = (
     (r"^stem\.", "features.0.0."),

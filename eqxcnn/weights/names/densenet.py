@@ -1,4 +1,4 @@
-"""What torchvision calls DenseNet's tensors: it counts blocks, layers and their parts from one."""
+"""Torchvision's names for DenseNet, which number blocks, layers and their parts from one."""
 
 import re
 
@@ -15,5 +15,5 @@ RULES = (
     (r"^transitions\.(\d+)\.", lambda match: f"features.transition{int(match[1]) + 1}."),
 )
 
-#: Torchvision's own weight files were written when a name could still hold a dot.
-FORMER = ((r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2."),)
+#: Torchvision's weight files have the names of an older version.
+LEGACY = ((r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2."),)

@@ -1,4 +1,4 @@
-"""What torchvision calls the tensors of `efficientnet`, and timm those of its first version."""
+"""Torchvision's names for EfficientNet, and timm's for version 1."""
 
 import re
 
@@ -10,8 +10,8 @@ RULES = (
     (r"^head\.", "classifier.1."),
 )
 
-#: What timm calls the parts of a block that widens, and of the first stage's, which does not.
-_WIDENING = {
+#: Timm's names for the parts of a block with an expansion, and of the first stage's blocks, which have none.
+_EXPANDED = {
     "0.conv": "conv_pw",
     "0.norm": "bn1",
     "1.conv": "conv_dw",
@@ -33,10 +33,10 @@ _FIRST = {
 
 def _timm_block(match: re.Match[str]) -> str:
     stage = int(match["stage"]) - 1
-    return f"blocks.{stage}.{match['block']}.{(_WIDENING if stage else _FIRST)[match['part']]}."
+    return f"blocks.{stage}.{match['block']}.{(_EXPANDED if stage else _FIRST)[match['part']]}."
 
 
-#: Of the first version.
+#: Version 1 only.
 TIMM = (
     (r"^trunk\.(?P<stage>\d+)\.(?P<block>\d+)\.layers\.(?P<part>\d\.\w+)\.", _timm_block),
     (r"^trunk\.0\.conv\.", "conv_stem."),

@@ -1,4 +1,4 @@
-"""What torchvision calls GoogLeNet's tensors: its modules have the paper's letters."""
+"""Torchvision's names for GoogLeNet, whose modules have the letters of the paper."""
 
 RULES = (
     (r"^head\.", "fc."),
@@ -6,5 +6,5 @@ RULES = (
     (r"^(inception\d)\.(\d)\.", lambda match: f"{match[1]}{'abcde'[int(match[2])]}."),
 )
 
-#: The auxiliary classifiers, which serve in training only.
-LEFT_OUT = (r"^aux[12]\.",)
+#: The auxiliary classifiers, which are only used in training.
+IGNORED = (r"^aux[12]\.",)

@@ -1,10 +1,10 @@
-"""What torchvision calls Inception v3's tensors: each branch has a name of its own."""
+"""Torchvision's names for Inception v3: each branch has its own name."""
 
 import re
 
 _STEM = ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "Conv2d_3b_1x1", "Conv2d_4a_3x3")
 _LETTERS = {"5": "bcd", "6": "abcde", "7": "abc"}
-#: The branches of each kind of module, and the convolutions of each by their endings.
+#: The branches of each kind of module, with the suffixes of their convolutions.
 _A = ("branch1x1", ("",)), ("branch5x5", ("_1", "_2")), ("branch3x3dbl", ("_1", "_2", "_3"))
 _B = ("branch3x3", ("",)), ("branch3x3dbl", ("_1", "_2", "_3"))
 _C = ("branch1x1", ("",)), ("branch7x7", ("_1", "_2", "_3")), ("branch7x7dbl", ("_1", "_2", "_3", "_4", "_5"))
@@ -14,9 +14,9 @@ _KINDS = {"5b": _A, "5c": _A, "5d": _A, "6a": _B, "6b": _C, "6c": _C, "6d": _C, 
 
 
 def _convolution(match: re.Match[str]) -> str:
-    name, endings = _KINDS[match[1]][int(match[2])]
-    # Convolutions side by side end the branch, so that their places add up.
-    return f"Mixed_{match[1]}.{name}{endings[int(match[3]) + int(match[4])]}."
+    branch, suffixes = _KINDS[match[1]][int(match[2])]
+    # Parallel convolutions come last in a branch, so their index is the sum of the two.
+    return f"Mixed_{match[1]}.{branch}{suffixes[int(match[3]) + int(match[4])]}."
 
 
 RULES = (
@@ -27,5 +27,5 @@ RULES = (
     (r"^Mixed_(\d\w)\.branches\.(\d)\.(\d)\.(\d)\.", _convolution),
 )
 
-#: The auxiliary classifier, which serves in training only.
-LEFT_OUT = (r"^AuxLogits\.",)
+#: The auxiliary classifier, which is only used in training.
+IGNORED = (r"^AuxLogits\.",)

@@ -1,21 +1,22 @@
-"""What torchvision calls the tensors of `mnasnet`: it counts convolutions, norms and activations in one row."""
+"""Torchvision's names for MnasNet: indices into sequences of convolutions, norms and activations."""
 
 import re
 
 
-def _in_a_row(found: re.Match[str]) -> str:
-    """The place of the convolution or norm of the n-th `ConvNorm`, each of which takes three."""
-    return f"layers.{3 * int(found[1]) + (found[2] == 'norm')}."
+def _layer(match: re.Match[str]) -> str:
+    """Returns the index of the convolution or norm of the n-th `ConvNorm`, which is three layers in torchvision."""
+    return f"layers.{3 * int(match[1]) + (match[2] == 'norm')}."
 
 
-def _behind_the_stem(found: re.Match[str]) -> str:
-    return f"layers.{8 + int(found[1])}."
+def _stage(match: re.Match[str]) -> str:
+    """Returns the index of a stage; the stem takes the first eight layers."""
+    return f"layers.{8 + int(match[1])}."
 
 
 RULES = (
     (r"^last\.conv\.", "layers.14."),
     (r"^last\.norm\.", "layers.15."),
-    (r"(?:^stem|layers)\.(\d)\.(conv|norm)\.", _in_a_row),
-    (r"^stages\.(\d)\.", _behind_the_stem),
+    (r"(?:^stem|layers)\.(\d)\.(conv|norm)\.", _layer),
+    (r"^stages\.(\d)\.", _stage),
     (r"^head\.", "classifier.1."),
 )

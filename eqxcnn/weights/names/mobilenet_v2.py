@@ -1,13 +1,13 @@
-"""What torchvision calls the tensors of `mobilenet_v2`; the form for small images has names of its own."""
+"""Torchvision's and timm's names for MobileNetV2 (the variant for small images has no twin)."""
 
 import re
 from bisect import bisect_right
 
 RULES = (
-    # Stem and last convolution, before the blocks' own `conv` takes the same place in the name.
+    # The stem and the last convolution; the later rules would match their `conv` too.
     (r"^trunk\.(\d+)\.conv\.weight$", r"features.\1.0.weight"),
     (r"^trunk\.(\d+)\.norm\.", r"features.\1.1."),
-    # The convolution that narrows is not wrapped with its norm: the second of the first block, else the third.
+    # The projection and its norm are separate entries: the second layer of the first block, the third of the others.
     (r"^trunk\.1\.layers\.1\.conv\.", "features.1.conv.1."),
     (r"^trunk\.1\.layers\.1\.norm\.", "features.1.conv.2."),
     (r"\.layers\.2\.conv\.", ".conv.2."),
@@ -18,8 +18,8 @@ RULES = (
     (r"^head\.", "classifier.1."),
 )
 
-#: What timm calls the parts of a block that widens, and of the first one, which does not.
-_WIDENING = {
+#: Timm's names for the parts of a block with an expansion, and of the first block, which has none.
+_EXPANDED = {
     "0.conv": "conv_pw",
     "0.norm": "bn1",
     "1.conv": "conv_dw",
@@ -28,14 +28,14 @@ _WIDENING = {
     "2.norm": "bn3",
 }
 _FIRST = {"0.conv": "conv_dw", "0.norm": "bn1", "1.conv": "conv_pw", "1.norm": "bn2"}
-#: The number, in one row, of the block that opens each stage.
-_OPENING = (1, 2, 4, 7, 11, 14, 17)
+#: The index in `trunk` of each stage's first block.
+_STAGE_STARTS = (1, 2, 4, 7, 11, 14, 17)
 
 
 def _timm_block(match: re.Match[str]) -> str:
-    at = int(match["block"])
-    stage = bisect_right(_OPENING, at) - 1
-    return f"blocks.{stage}.{at - _OPENING[stage]}.{(_WIDENING if stage else _FIRST)[match['part']]}."
+    index = int(match["block"])
+    stage = bisect_right(_STAGE_STARTS, index) - 1
+    return f"blocks.{stage}.{index - _STAGE_STARTS[stage]}.{(_EXPANDED if stage else _FIRST)[match['part']]}."
 
 
 TIMM = (

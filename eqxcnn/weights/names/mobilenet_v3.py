@@ -1,4 +1,4 @@
-"""What torchvision calls the tensors of `mobilenet_v3`."""
+"""Torchvision's names for MobileNetV3."""
 
 RULES = (
     (r"^trunk\.", "features."),

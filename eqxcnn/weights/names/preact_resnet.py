@@ -1,4 +1,4 @@
-"""Names of the pre-activated networks' tensors in github.com/kuangliu/pytorch-cifar, which lacks the last `bn`."""
+"""The names for pre-activation ResNets in github.com/kuangliu/pytorch-cifar, which has no final `bn`."""
 
 RULES = (
     (r"^layers\.(\d+)\.", lambda match: f"layer{int(match[1]) + 1}."),

@@ -1,4 +1,4 @@
-"""Torchvision's RegNets."""
+"""Torchvision's names for RegNet."""
 
 RULES = (
     (r"^stages\.(\d+)\.", lambda match: f"trunk_output.block{int(match[1]) + 1}.block{int(match[1]) + 1}-"),

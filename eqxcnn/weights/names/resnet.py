@@ -1,3 +1,3 @@
-"""Names of the residual networks' tensors in torchvision."""
+"""Torchvision's names for ResNet."""
 
 RULES = ((r"\.downsample\.conv\.", ".downsample.0."), (r"\.downsample\.norm\.", ".downsample.1."), (r"^head\.", "fc."))

@@ -1,4 +1,4 @@
-"""Names of the small residual networks' tensors: torchvision's for the large ones."""
+"""The names for the CIFAR ResNets: the same as for torchvision's ResNet."""
 
 from .resnet import RULES
 

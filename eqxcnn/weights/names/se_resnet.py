@@ -1,4 +1,4 @@
-"""Names of the gated residual networks' tensors in timm's `legacy_seresnet`."""
+"""The names for SE-ResNet in timm's `legacy_seresnet`."""
 
 from .resnet import RULES as _RESNET
 

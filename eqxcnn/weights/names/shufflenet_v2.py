@@ -1,10 +1,10 @@
-"""Torchvision's ShuffleNet V2."""
+"""Torchvision's names for ShuffleNet V2."""
 
 RULES = (
     (r"\.conv\.", ".0."),
     (r"\.norm\.", ".1."),
     (r"^stages\.(\d+)", lambda match: f"stage{int(match[1]) + 2}"),
-    # A branch is one row of layers there: convolutions and norms follow one another, with ReLUs between some.
+    # A branch is one sequence there: convolution, norm and, for some of them, ReLU.
     (r"branch1\.(\d)\.(\d)", lambda match: f"branch1.{(0, 2)[int(match[1])] + int(match[2])}"),
     (r"branch2\.(\d)\.(\d)", lambda match: f"branch2.{(0, 3, 5)[int(match[1])] + int(match[2])}"),
     (r"^head\.", "fc."),

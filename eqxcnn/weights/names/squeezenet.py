@@ -1,3 +1,3 @@
-"""SqueezeNet in torchvision: the head is one of a list with dropout, ReLU and pooling."""
+"""Torchvision's names for SqueezeNet, whose head is in a sequence with dropout, ReLU and pooling."""
 
 RULES = ((r"^layers\.", "features."), (r"^head\.", "classifier.1."))

@@ -1,9 +1,9 @@
-"""Torch's names for Swin transformers."""
+"""Torchvision's and timm's names for Swin transformers."""
 
 RULES = (
     (r"^patches\.", "features.0.0."),
     (r"^patch_norm\.", "features.0.2."),
-    # Torch counts stages and the merges between them in one row.
+    # Torchvision's `features` alternate stages and patch merging.
     (r"^stages\.(\d+)\.", lambda match: f"features.{2 * int(match[1]) + 1}."),
     (r"^merges\.(\d+)\.", lambda match: f"features.{2 * int(match[1]) + 2}."),
     (r"\.attn\.attention\.", ".attn."),
@@ -11,13 +11,13 @@ RULES = (
     (r"\.fc1\.", ".mlp.0."),
     (r"\.fc2\.", ".mlp.3."),
 )
-#: Computed from the window's size here.
-LEFT_OUT = (r"\.relative_position_index$", r"\.attn_mask$")
+#: Computed from the window size here.
+IGNORED = (r"\.relative_position_index$", r"\.attn_mask$")
 TIMM = (
     (r"^patches\.", "patch_embed.proj."),
     (r"^patch_norm\.", "patch_embed.norm."),
     (r"^stages\.(\d+)\.", r"layers.\1.blocks."),
-    # Each merge opens the stage behind it.
+    # In timm, patch merging is the first layer of the stage after it.
     (r"^merges\.(\d+)\.", lambda match: f"layers.{int(match[1]) + 1}.downsample."),
     (r"\.attn\.attention\.", ".attn."),
     (r"\.offset_bias$", ".relative_position_bias_table"),

@@ -1,4 +1,4 @@
-"""VGG in torchvision: one list of layers for the convolutions, one for the dense ones."""
+"""Torchvision's and timm's names for VGG: torchvision has one sequence of convolutions and one of dense layers."""
 
 RULES = (
     (r"^layers\.", "features."),
@@ -7,7 +7,7 @@ RULES = (
     (r"^head\.", "classifier.6."),
 )
 FLATTENED = {"hidden.0.weight": (7, 7)}
-#: Timm has 7x7 and 1x1 convolutions in place of the hidden dense layers.
+#: Timm has a 7x7 and a 1x1 convolution instead of the hidden dense layers.
 TIMM = (
     (r"^layers\.", "features."),
     (r"^hidden\.0\.", "pre_logits.fc1."),

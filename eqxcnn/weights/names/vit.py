@@ -1,4 +1,4 @@
-"""Torch's names for vision transformers."""
+"""Torchvision's and timm's names for vision transformers."""
 
 RULES = (
     (r"^patches\.", "conv_proj."),
@@ -12,10 +12,10 @@ RULES = (
     (r"\.fc1\.", ".mlp.0."),
     (r"\.fc2\.", ".mlp.3."),
 )
-#: Torch keeps an axis for the batch.
+#: Torch's tensors have a batch axis.
 AXES = {r"^class_token$": (2, 0), r"^positions$": (1, 0)}
-#: What torchvision called the hidden layer's two matrices until 0.13.
-FORMER = ((r"\.mlp\.linear_1\.", ".mlp.0."), (r"\.mlp\.linear_2\.", ".mlp.3."))
+#: The names of the MLP's weights before torchvision 0.13.
+LEGACY = ((r"\.mlp\.linear_1\.", ".mlp.0."), (r"\.mlp\.linear_2\.", ".mlp.3."))
 TIMM = (
     (r"^patches\.", "patch_embed.proj."),
     (r"^positions$", "pos_embed"),

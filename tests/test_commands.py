@@ -1,0 +1,112 @@
+"""`python -m eqxcnn`, and the exit codes of all commands."""
+
+import errno
+import io
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+import eqxcnn
+from eqxcnn.__main__ import COMMANDS
+from eqxcnn.cli import run_command
+from eqxcnn.errors import InputError, nearest
+
+
+def run(monkeypatch, *arguments):
+    """Runs `python -m eqxcnn` in this process; returns the exit code."""
+    monkeypatch.setattr(sys, "argv", ["eqxcnn", *arguments])
+    monkeypatch.delitem(sys.modules, "eqxcnn.__main__")  # runpy warns otherwise
+    try:
+        runpy.run_module("eqxcnn", run_name="__main__")
+    except SystemExit as exit_:
+        return exit_.code
+    return 0
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
+def test_commands_are_listed(monkeypatch, capsys, arguments):
+    assert run(monkeypatch, *arguments) == 0
+    heading, blank, *lines = capsys.readouterr().out.splitlines()
+    assert (heading, blank) == ("Commands (add --help for their settings):", "")
+    assert [line.split()[2] for line in lines] == [f"eqxcnn.{name}" for name in COMMANDS]
+    assert lines[0] == (
+        "  python -m eqxcnn.train     Trains a model by a recipe, by flags, or by both; resumes interrupted runs."
+    )
+    assert max(map(len, lines)) <= 120
+
+
+def test_every_command_is_in_the_list():
+    package = Path(eqxcnn.__file__).parent
+    runnable = {
+        path.relative_to(package).as_posix().removesuffix(".py").removesuffix("/__main__")
+        for path in package.rglob("*.py")
+        if "run_command(main)" in path.read_text(encoding="utf-8") and path.name != "cli.py"
+    }
+    assert runnable - {"__main__"} == set(COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--model", "lenet"], "error: `python -m eqxcnn` runs no commands: use `python -m eqxcnn.train`\n"),
+        (["trian"], "error: there is no command `trian`; did you mean `train`?\n"),
+    ],
+)
+def test_other_arguments_are_refused_in_one_sentence(monkeypatch, capsys, arguments, message):
+    assert run(monkeypatch, *arguments) == 1
+    assert capsys.readouterr() == ("", message)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (InputError("`k` (=0) must be at least 1"), 1, "error: `k` (=0) must be at least 1\n"),
+        (KeyboardInterrupt(), 130, "interrupted before there was anything to save\n"),
+        (OSError(errno.ENOSPC, "No space left on device", "a.log"), 1, "error: the disk is full, writing a.log\n"),
+        (OSError(errno.ENOSPC, "No space left on device"), 1, "error: the disk is full\n"),
+    ],
+)
+def test_exit_codes(monkeypatch, capsys, error, code, message):
+    def fail(arguments):
+        assert arguments == ["--flag"]
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["command", "--flag"])
+    with pytest.raises(SystemExit) as exit_:
+        run_command(fail)
+    assert exit_.value.code == code
+    assert capsys.readouterr() == ("", message)
+
+
+def test_a_closed_output_ends_the_command_quietly(monkeypatch):
+    def fail(_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with pytest.raises(SystemExit) as exit_:
+        run_command(fail)
+    assert exit_.value.code == 141
+    assert sys.stderr.closed
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EACCES, "Permission denied"), ValueError("a bug")])
+def test_other_errors_keep_their_traceback(error):
+    def fail(_):
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        run_command(fail)
+    assert caught.value is error
+
+
+def test_unknown_names_get_the_nearest_or_the_first_known_ones():
+    assert nearest("lenett", ["mlp", "lenet"]) == "did you mean `lenet`?"
+    assert nearest("abcd", ["abce", "abcf", "xyz"]) in (
+        "did you mean `abcf` or `abce`?",
+        "did you mean `abce` or `abcf`?",
+    )
+    assert nearest("zzz", ["b", "a"]) == "known: `a`, `b`."
+    names = [f"{number:02}" for number in range(21)]
+    assert nearest("zzz", names) == f"known: {', '.join(f'`{name}`' for name in names[:20])}, ..."

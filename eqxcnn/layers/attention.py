@@ -5,15 +5,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from beartype import beartype
-from jax.nn.initializers import Initializer, truncated_normal
+from jax.nn.initializers import Initializer
 from jaxtyping import Array, Float, jaxtyped
 
 from ..errors import InputError
 from ..types import Key
+from .initializers import transformer_normal
 from .linear import make_linear
 from .positions import each_position
-
-_SMALL = truncated_normal(0.02)
 
 
 class Attention(eqx.Module):
@@ -37,7 +36,7 @@ class Attention(eqx.Module):
     proj: eqx.nn.Linear
     heads: int = eqx.field(static=True)
 
-    def __init__(self, dim: int, heads: int, weight_init: Initializer = _SMALL, *, key: Key):
+    def __init__(self, dim: int, heads: int, weight_init: Initializer = transformer_normal, *, key: Key):
         if heads < 1 or dim < 1 or dim % heads:
             raise InputError(f"`dim` (={dim}) must be a positive multiple of `heads` (={heads}).")
         qkv_key, proj_key = jax.random.split(key)

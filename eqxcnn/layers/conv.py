@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from beartype import beartype
 from jax import lax
-from jax.nn.initializers import Initializer, he_normal
+from jax.nn.initializers import Initializer
 from jaxtyping import Array, Float, jaxtyped
 
 from ..errors import InputError
@@ -18,11 +18,10 @@ from .cpu.depthwise import depthwise
 from .cpu.onednn_biased import convolve_biased
 from .cpu.onednn_conv import convolve
 from .cpu.onednn_product import product
+from .initializers import he_normal
 from .sizes import Size, pair
 
 Edges: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
-
-_HE_NORMAL = he_normal()
 
 
 class Conv(eqx.Module):
@@ -67,7 +66,7 @@ class Conv(eqx.Module):
         dilation: Size = 1,
         groups: int = 1,
         use_bias: bool = True,
-        weight_init: Initializer = _HE_NORMAL,
+        weight_init: Initializer = he_normal,
         *,
         key: Key,
     ):

@@ -6,15 +6,14 @@ from functools import partial
 import equinox as eqx
 import jax
 from beartype import beartype
-from jax.nn.initializers import Initializer, variance_scaling
+from jax.nn.initializers import Initializer
 from jaxtyping import Array, Float, jaxtyped
 
 from ...types import Image, Key
 from ..drop_path import DropPath
+from ..initializers import he_normal_fan_out
 from .conv_norm import ConvNorm
 from .squeeze_excite import SqueezeExcite
-
-_HE_FAN_OUT = variance_scaling(2.0, "fan_out", "normal")
 
 
 class InvertedResidual(eqx.Module):
@@ -53,7 +52,7 @@ class InvertedResidual(eqx.Module):
         activation: Callable[[Array], Array] = jax.nn.relu,
         eps: float = 1e-5,
         momentum: float = 0.1,
-        weight_init: Initializer = _HE_FAN_OUT,
+        weight_init: Initializer = he_normal_fan_out,
         key: Key,
     ):
         keys = jax.random.split(key, 3)
@@ -104,7 +103,7 @@ class FusedResidual(eqx.Module):
         activation: Callable[[Array], Array] = jax.nn.relu,
         eps: float = 1e-5,
         momentum: float = 0.1,
-        weight_init: Initializer = _HE_FAN_OUT,
+        weight_init: Initializer = he_normal_fan_out,
         key: Key,
     ):
         first, second = jax.random.split(key)

@@ -5,29 +5,30 @@ from typing import TypeAlias
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import variance_scaling
 from jaxtyping import Array, Float
 
 from ...types import Image, Key
 from ..conv import Conv
 from ..drop_path import DropPath
+from ..initializers import he_normal_fan_out
 from ..norm import BatchNorm
 from .conv_norm import ConvNorm
 
 Resized: TypeAlias = Float[Array, "h2 w2 o"]
-FAN_OUT = variance_scaling(2.0, "fan_out", "normal")
 
 
 def plain_conv(n_in: int, n_out: int, size: int, stride: int = 1, groups: int = 1, *, key: Key) -> Conv:
     """A convolution that pads symmetrically and leaves the bias to the BatchNorm behind it."""
-    return Conv(n_in, n_out, size, stride, size // 2, groups=groups, use_bias=False, weight_init=FAN_OUT, key=key)
+    return Conv(
+        n_in, n_out, size, stride, size // 2, groups=groups, use_bias=False, weight_init=he_normal_fan_out, key=key
+    )
 
 
 def projection(n_in: int, n_out: int, stride: int, *, key: Key) -> ConvNorm | None:
     """The shortcut where the shape changes: a 1x1 convolution and BatchNorm (He et al. 2015, section 3.3, B)."""
     if stride == 1 and n_in == n_out:
         return None
-    return ConvNorm(n_in, n_out, 1, stride, activation=None, weight_init=FAN_OUT, key=key)
+    return ConvNorm(n_in, n_out, 1, stride, activation=None, weight_init=he_normal_fan_out, key=key)
 
 
 def last_norm(channels: int, zero: bool) -> BatchNorm:

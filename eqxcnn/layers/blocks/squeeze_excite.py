@@ -5,15 +5,12 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 from beartype import beartype
-from jax.nn.initializers import variance_scaling
 from jaxtyping import Array, jaxtyped
 
 from ...types import Image, Key
 from ..conv import Conv
+from ..initializers import he_normal_fan_out
 from ..pool import global_avg_pool
-
-#: As torchvision and timm start gates.
-_HE_FAN_OUT = variance_scaling(2.0, "fan_out", "normal")
 
 
 class SqueezeExcite(eqx.Module):
@@ -43,8 +40,8 @@ class SqueezeExcite(eqx.Module):
         key: Key,
     ):
         first, second = jax.random.split(key)
-        self.fc1 = Conv(channels, squeezed, 1, weight_init=_HE_FAN_OUT, key=first)
-        self.fc2 = Conv(squeezed, channels, 1, weight_init=_HE_FAN_OUT, key=second)
+        self.fc1 = Conv(channels, squeezed, 1, weight_init=he_normal_fan_out, key=first)
+        self.fc2 = Conv(squeezed, channels, 1, weight_init=he_normal_fan_out, key=second)
         self.activation = activation
         self.gate = gate
 

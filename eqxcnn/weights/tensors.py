@@ -8,7 +8,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, PyTree
 
 from ..errors import InputError
@@ -139,6 +138,12 @@ def _put(tensor: np.ndarray | Array, slot: Slot) -> Slot:
     # An array made of a Python number promotes weakly; without that, later arithmetic could end in another dtype.
     if getattr(slot, "weak_type", False) and tensor.ndim == 0 and jnp.result_type(tensor.item()) == tensor.dtype:
         array = jnp.asarray(tensor.item())
-    # While tracing, nothing has a device yet.
-    committed = isinstance(slot, jax.Array) and not isinstance(slot, Tracer) and slot.committed
-    return jax.device_put(array, slot.sharding) if committed else array
+    return jax.device_put(array, slot.sharding) if _is_committed(slot) else array
+
+
+def _is_committed(slot: Slot) -> bool:
+    """Returns whether an array is bound to its device."""
+    try:
+        return isinstance(slot, jax.Array) and slot.committed
+    except (AttributeError, jax.errors.ConcretizationTypeError):  # a traced array has no device
+        return False

@@ -12,10 +12,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from beartype import beartype
-from jax.custom_batching import custom_vmap
 from jaxtyping import Array, PyTree, jaxtyped
 
-from ..cost import multiply_adds_by_scope
+from ..cost import count_multiply_adds_by_scope
 from ..registry import build, checked_size, variant
 from ..types import Key, Logits
 
@@ -72,7 +71,7 @@ def summary(
 
     size = checked_size(name, image_size)
     image = jax.ShapeDtypeStruct((*size, in_channels or variant(name).input[2]), jnp.float32)
-    costs = multiply_adds_by_scope(scores, jax.random.key(0), image)
+    costs = count_multiply_adds_by_scope(scores, jax.random.key(0), image)
     by_path = {layer.path: layer for layer in layers}
     for scope, cost in costs.items():
         # The innermost of the layers that it happens in.
@@ -119,6 +118,11 @@ class _Layer:
 
 def _noted(x: Array, layer: _Layer) -> Array:
     """`x`, whose shape the layer notes: with every axis that it was vmapped over, first to last."""
+    try:
+        from jax.custom_batching import custom_vmap
+    except ImportError:  # JAX gives no compatibility guarantee for it; without it, mapped axes are missing
+        layer.output = x.shape
+        return x
 
     @custom_vmap
     def same(x: Array) -> Array:

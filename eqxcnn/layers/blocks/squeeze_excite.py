@@ -1,4 +1,4 @@
-"""Attention over channels."""
+"""Squeeze-and-excitation: attention over channels."""
 
 from collections.abc import Callable
 
@@ -14,15 +14,15 @@ from ..pool import global_avg_pool
 
 
 class SqueezeExcite(eqx.Module):
-    """Scales each channel by a gate between 0 and 1 that sees the means of all channels (Hu et al. 2018, section 3).
+    """Scales each channel by a factor computed from the means of all channels (Hu et al. 2018, section 3).
 
     **Arguments:**
 
-    - `channels`: of the maps.
+    - `channels`: the number of channels of the maps.
     - `squeezed`: the width of the hidden layer.
-    - `activation`: of the hidden layer.
-    - `gate`: gives the factor; the paper's is the logistic function.
-    - `key`: the randomness of the initialization.
+    - `activation`: the activation of the hidden layer.
+    - `gate`: the activation of the output layer, which gives the factors; the paper uses the logistic function.
+    - `key`: the PRNG key of the initialization.
     """
 
     fc1: Conv
@@ -47,6 +47,6 @@ class SqueezeExcite(eqx.Module):
 
     @jaxtyped(typechecker=beartype)
     def __call__(self, image: Image) -> Image:
-        """The maps `[h w c]`, each channel scaled."""
+        """Returns the scaled maps `[h w c]`."""
         means = global_avg_pool(image)[None, None]
         return image * self.gate(self.fc2(self.activation(self.fc1(means))))

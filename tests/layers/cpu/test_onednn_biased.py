@@ -70,6 +70,6 @@ def test_vmap_over_any_subset_of_the_operands():
 
 
 def test_layers_with_a_bias_use_it():
-    conv = Conv(3, 6, 3, key=jax.random.key(0))
+    conv = Conv(3, 6, 3, weight_init=lambda key, shape: draw(*shape), key=jax.random.key(0))
     assert "onednn_biased_convolution" in str(jax.make_jaxpr(jax.vmap(conv))(draw(4, 9, 9, 3)))
     assert count_multiply_adds(jax.vmap(conv), draw(4, 9, 9, 3)) == 4 * 9 * 9 * 6 * 3 * 3 * 3

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Float32, jaxtyped
 
 from ..errors import InputError
 from ..forward_pass import BATCH_AXIS
-from .normalize_batch import align_channels, normalize_batch, scale_and_shift
+from .batch_moments import align_channels, normalize_batch, scale_and_shift
 
 
 class BatchNorm(eqx.Module):

@@ -16,7 +16,7 @@ _HUGE_PAGE, _MADV_HUGEPAGE = 2**21, 14
 def keep_freed_memory() -> bool:
     """Makes the process keep the memory that a training step frees for the next step, in huge pages on Linux.
 
-    XLA's CPU client allocates the arrays of every step anew. By default glibc returns such large blocks to the system,
+    XLA's CPU client allocates new arrays in every step. By default glibc returns such large blocks to the system,
     which fills hundreds of megabytes with zeros for each step. Pages of 2 MiB instead of 4 KiB save address lookups.
 
     Call it before JAX computes anything, since threads that exist already have their own heaps. It holds until the

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import eqxcnn
-from eqxcnn.layers import Conv, normalize_batch
+from eqxcnn.layers import Conv, batch_moments
 from eqxcnn.layers.cpu import onednn
 from eqxcnn.layers.cpu.depthwise import depthwise_conv
 from eqxcnn.layers.norm import BatchNorm
@@ -35,7 +35,7 @@ USES = {
         "jax.interpreters.mlir",
     },
     "layers/cpu/onednn_product.py": {"jax.interpreters.ad"},
-    "layers/normalize_batch.py": {"jax.custom_batching.custom_vmap"},
+    "layers/batch_moments.py": {"jax.custom_batching.custom_vmap"},
     "zoo/by_layer.py": {"jax.custom_batching.custom_vmap"},
 }
 
@@ -150,14 +150,14 @@ def test_batch_norm_without_custom_vmap_is_the_same(monkeypatch):
 
     def results(x, weight):
         def total(x, scale, bias):
-            run = lambda x: normalize_batch.normalize_batch(x, scale, bias, 1e-5, "batch")  # noqa: E731
+            run = lambda x: batch_moments.normalize_batch(x, scale, bias, 1e-5, "batch")  # noqa: E731
             out, mean, var = jax.vmap(run, axis_name="batch", out_axes=(0, None, None))(x)
             return (out * weight).sum() + mean.sum() + var.sum(), (out, mean, var)
 
         return jax.grad(total, argnums=(0, 1, 2), has_aux=True)(x, norm.weight, norm.bias)
 
     expected = jit_once(results)(x, weight)
-    monkeypatch.setattr(normalize_batch, "custom_vmap", None)
+    monkeypatch.setattr(batch_moments, "custom_vmap", None)
     found = jit_once(lambda *values: results(*values))(x, weight)
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)

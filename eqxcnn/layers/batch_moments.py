@@ -51,7 +51,7 @@ def scale_and_shift(centered: Array, scale: Array, weight: Array | None, bias: A
 
 
 def align_channels(values: Float[Array, " c"], ndim: int) -> Float[Array, "*ones c"]:
-    """Adds axes of size 1 in front, for users who set `jax_numpy_rank_promotion` to `raise`."""
+    """Adds axes of size 1 in front, since `jax_numpy_rank_promotion="raise"` forbids implicit ones."""
     return lax.expand_dims(values, range(ndim - 1))
 
 

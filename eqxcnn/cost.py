@@ -1,82 +1,96 @@
-"""What a network costs: its parameters, and its multiply-adds, read from its jaxpr without running it."""
+"""Counts parameters and multiply-adds; multiply-adds are read from a jaxpr, so nothing runs."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
 from math import prod
-from typing import Any
+from typing import Any, TypeAlias
 
 import equinox as eqx
 import jax
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 from jaxtyping import PyTree
 
-#: The `jax.named_scope` of a convolution written as a sum over its kernel's pixels: each product there counts as one.
-TAPS = "taps"
+# `jax.extend.core`, which has the types of jaxprs and their equations, comes without a compatibility guarantee.
+Jaxpr: TypeAlias = Any
+Equation: TypeAlias = Any
+
+#: Multiply-adds of one equation, by the name of its primitive.
+_COUNTERS: dict[str, Callable[[Equation], int]] = {}
+_PRODUCT_SCOPES: set[str] = set()
+
+
+def register_multiply_adds(primitive_name: str, count: Callable[[Equation], int]) -> None:
+    """Registers `count(equation)`, the multiply-adds of one jaxpr equation of the primitive with this name."""
+    _COUNTERS[primitive_name] = count
+
+
+def register_product_scope(name: str) -> None:
+    """Makes each element of a product (`mul`) inside `jax.named_scope(name)` count as one multiply-add.
+
+    For kernels that write a convolution as a sum of elementwise products. Other operations in the scope count nothing.
+    """
+    _PRODUCT_SCOPES.add(name)
 
 
 def count_parameters(model: PyTree) -> int:
-    """How many numbers a model's arrays hold; the model may be an abstract one, of `eqx.filter_eval_shape`."""
+    """Returns the number of elements in a model's arrays; `eqx.filter_eval_shape` models count too."""
     leaves = jax.tree.leaves(model)
     return sum(leaf.size for leaf in leaves if eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct))
 
 
-def multiply_adds(function: Callable[..., Any], *arguments: Any) -> int:
-    """Multiply-adds of the convolutions and matrix products in `function(*arguments)`: what papers count.
+def count_multiply_adds(function: Callable[..., Any], *arguments: Any) -> int:
+    """Returns the multiply-adds of all convolutions and matrix products in `function(*arguments)`, as papers count.
 
     **Arguments:**
 
-    - `function`, `arguments`: as for `jax.make_jaxpr`; `jax.ShapeDtypeStruct`s will do.
+    - `function`, `arguments`: as for `jax.make_jaxpr`; the arguments may be `jax.ShapeDtypeStruct`s.
     """
-    return multiply_adds_by_scope(function, *arguments).total()
+    return count_multiply_adds_by_scope(function, *arguments).total()
 
 
-def multiply_adds_by_scope(function: Callable[..., Any], *arguments: Any) -> Counter[str]:
-    """The same, shared out to the `jax.named_scope`s that the products are in, outermost first: `"block/conv"`.
+def count_multiply_adds_by_scope(function: Callable[..., Any], *arguments: Any) -> Counter[str]:
+    """Returns `count_multiply_adds` per `jax.named_scope`, outermost scope first: `"block/conv"`.
 
-    JAX writes the transformations in between: `"block/vmap(conv)"`.
+    JAX includes transformations in the names: `"block/vmap(conv)"`.
     """
-    costs: Counter[str] = Counter()
-    for scope, equation in _equations(jax.make_jaxpr(function)(*arguments).jaxpr, ""):
-        *around, last = scope.split("/")
-        if TAPS in last:
-            costs["/".join(around)] += prod(_shape(equation.outvars[0])) if equation.primitive.name == "mul" else 0
+    counts: Counter[str] = Counter()
+    for scope, equation in _iterate_equations(jax.make_jaxpr(function)(*arguments).jaxpr, ""):
+        *outer, innermost = scope.split("/")
+        if any(name in innermost for name in _PRODUCT_SCOPES):
+            counts["/".join(outer)] += prod(shape_of(equation.outvars[0])) if equation.primitive.name == "mul" else 0
         else:
-            costs[scope] += _cost_of(equation)
-    return costs
+            counts[scope] += _COUNTERS.get(equation.primitive.name, lambda _: 0)(equation)
+    return counts
 
 
-def _equations(jaxpr: Jaxpr, around: str) -> Iterator[tuple[str, JaxprEqn]]:
-    """Every equation with its scopes, those of nested jaxprs (jit, custom derivatives) too."""
+def shape_of(operand: Any) -> tuple[int, ...]:
+    """Returns the shape of an input or output of a jaxpr equation."""
+    return operand.aval.shape
+
+
+def _iterate_equations(jaxpr: Jaxpr, outer_scope: str) -> Iterator[tuple[str, Equation]]:
+    """Yields every equation with its scope, nested jaxprs (jit, custom derivatives) included."""
     for equation in jaxpr.eqns:
-        # A nested jaxpr knows only the scopes that were opened inside it.
-        scope = f"{around}/{equation.source_info.name_stack}".strip("/")
+        # A nested jaxpr only knows the scopes that were opened inside it.
+        scope = f"{outer_scope}/{equation.source_info.name_stack}".strip("/")
         yield scope, equation
         for value in equation.params.values():
             for inner in value if isinstance(value, tuple | list) else (value,):
-                if isinstance(inner, ClosedJaxpr):
-                    yield from _equations(inner.jaxpr, scope)
-                elif isinstance(inner, Jaxpr):
-                    yield from _equations(inner, scope)
+                inner_jaxpr = getattr(inner, "jaxpr", inner)  # of a `ClosedJaxpr`
+                if hasattr(inner_jaxpr, "eqns"):
+                    yield from _iterate_equations(inner_jaxpr, scope)
 
 
-def _cost_of(equation: JaxprEqn) -> int:
-    """Multiply-adds of one equation: outputs times the products summed into each."""
-    if equation.primitive.name == "conv_general_dilated":
-        kernel = _shape(equation.invars[1])
-        numbers = equation.params["dimension_numbers"]
-        return prod(_shape(equation.outvars[0])) * prod(kernel) // kernel[numbers.rhs_spec[0]]
-    if equation.primitive.name in ("onednn_convolution", "onednn_biased_convolution"):
-        kernel = _shape(equation.invars[1])
-        return prod(_shape(equation.outvars[0])) * prod(kernel) // kernel[-1]
-    if equation.primitive.name == "onednn_product":
-        left = _shape(equation.invars[0])
-        return prod(_shape(equation.outvars[0])) * left[0 if equation.params["left_turned"] else 1]
-    if equation.primitive.name == "dot_general":
-        (contracted, _), _ = equation.params["dimension_numbers"]
-        left = _shape(equation.invars[0])
-        return prod(_shape(equation.outvars[0])) * prod(left[axis] for axis in contracted)
-    return 0
+def _count_convolution(equation: Equation) -> int:
+    kernel = shape_of(equation.invars[1])
+    out_channel_axis = equation.params["dimension_numbers"].rhs_spec[0]
+    return prod(shape_of(equation.outvars[0])) * prod(kernel) // kernel[out_channel_axis]
 
 
-def _shape(operand: Any) -> tuple[int, ...]:
-    return operand.aval.shape
+def _count_matrix_product(equation: Equation) -> int:
+    (contracted, _), _ = equation.params["dimension_numbers"]
+    left = shape_of(equation.invars[0])
+    return prod(shape_of(equation.outvars[0])) * prod(left[axis] for axis in contracted)
+
+
+register_multiply_adds("conv_general_dilated", _count_convolution)
+register_multiply_adds("dot_general", _count_matrix_product)

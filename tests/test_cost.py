@@ -1,12 +1,20 @@
 import jax
 import jax.numpy as jnp
+import pytest
 from jax import lax
 
-from eqxcnn.cost import multiply_adds
+from eqxcnn import cost
+from eqxcnn.cost import (
+    count_multiply_adds,
+    count_multiply_adds_by_scope,
+    register_multiply_adds,
+    register_product_scope,
+    shape_of,
+)
 
 
 def test_matrix_product_and_grouped_convolution():
-    assert multiply_adds(lambda a, b: a @ b, jnp.ones((2, 3)), jnp.ones((3, 5))) == 2 * 3 * 5
+    assert count_multiply_adds(lambda a, b: a @ b, jnp.ones((2, 3)), jnp.ones((3, 5))) == 2 * 3 * 5
 
     def grouped(x, kernel):
         return lax.conv_general_dilated(
@@ -14,9 +22,34 @@ def test_matrix_product_and_grouped_convolution():
         )
 
     # 3x4x4x8 outputs, each a sum of 3x3 products over the 2 channels of its group.
-    assert multiply_adds(grouped, jnp.ones((3, 8, 8, 8)), jnp.ones((3, 3, 2, 8))) == 3 * 4 * 4 * 8 * 3 * 3 * 2
+    assert count_multiply_adds(grouped, jnp.ones((3, 8, 8, 8)), jnp.ones((3, 3, 2, 8))) == 3 * 4 * 4 * 8 * 3 * 3 * 2
 
 
-def test_what_is_inside_jit_and_vmap_counts():
-    matrix = jnp.ones((3, 5))
-    assert multiply_adds(jax.jit(jax.vmap(lambda v: v @ matrix)), jax.ShapeDtypeStruct((7, 3), jnp.float32)) == 7 * 15
+def test_jit_and_vmap_are_counted():
+    matrix, vectors = jnp.ones((3, 5)), jax.ShapeDtypeStruct((7, 3), jnp.float32)
+    assert count_multiply_adds(jax.jit(jax.vmap(lambda v: v @ matrix)), vectors) == 7 * 15
+
+
+@pytest.fixture
+def clean_registry(monkeypatch):
+    monkeypatch.setattr(cost, "_COUNTERS", dict(cost._COUNTERS))
+    monkeypatch.setattr(cost, "_PRODUCT_SCOPES", set(cost._PRODUCT_SCOPES))
+
+
+def test_a_primitive_can_be_registered(clean_registry):
+    assert count_multiply_adds(jnp.sin, jnp.ones((2, 3))) == 0
+    register_multiply_adds("sin", lambda equation: 10 * shape_of(equation.outvars[0])[1])
+    assert count_multiply_adds(jnp.sin, jnp.ones((2, 3))) == 30
+
+
+def test_products_in_a_registered_scope_count_once_per_element(clean_registry):
+    def function(x, weight):
+        with jax.named_scope("layer"), jax.named_scope("my_products"):
+            x = x * weight + x * weight
+        return x * weight
+
+    operands = jnp.ones((4, 5)), jnp.ones((4, 5))
+    assert count_multiply_adds(function, *operands) == 0
+    register_product_scope("my_products")
+    counts = count_multiply_adds_by_scope(function, *operands)
+    assert {scope: count for scope, count in counts.items() if count} == {"layer": 2 * 4 * 5}

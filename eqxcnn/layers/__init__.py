@@ -1,4 +1,4 @@
-"""What the architectures are made of, channels last, for one image. `Dropout` and `LayerNorm` are Equinox's own."""
+"""Layers for one channels-last image; callers `vmap` over the batch. `Dropout` and `LayerNorm` come from Equinox."""
 
 from equinox.nn import Dropout, LayerNorm
 

@@ -1,4 +1,4 @@
-"""Stochastic depth, and what networks that drop things share."""
+"""Stochastic depth, and helpers for networks with random layers."""
 
 from collections.abc import Sequence
 
@@ -15,13 +15,13 @@ from ..types import Key
 class DropPath(eqx.Module):
     """Drops one example's whole residual branch at random in training (Huang et al. 2016, stochastic depth).
 
-    The branch is kept with probability `1 - rate` and then divided by it, so its expectation does not change and eval
+    The branch is kept with probability `1 - rate` and then divided by `1 - rate`, so its expectation is unchanged. Eval
     mode (`eqx.nn.inference_mode`) is the identity.
 
     **Arguments:**
 
     - `rate`: the probability of dropping, at least 0 and below 1.
-    - `inference`: whether to be in eval mode.
+    - `inference`: whether to start in eval mode.
 
     **Raises:** `InputError` for a `rate` out of range.
     """
@@ -37,7 +37,7 @@ class DropPath(eqx.Module):
 
     @jaxtyped(typechecker=beartype)
     def __call__(self, x: Float[Array, "*shape"], *, key: Key | None) -> Float[Array, "*shape"]:
-        """`x / (1 - rate)` or zeros; `x` itself in eval mode or at rate 0, where `key` may be `None`.
+        """Returns `x / (1 - rate)` or zeros; `x` itself in eval mode or at rate 0, where `key` may be `None`.
 
         **Raises:** `InputError` if a key is needed and `key` is `None`.
         """
@@ -53,13 +53,13 @@ class DropPath(eqx.Module):
 
 
 def drop_path_rates(rate: float | int, depth: int) -> list[float]:
-    """The rate of each of `depth` blocks, from 0 up to `rate` in the last (Huang et al. 2016, section 3)."""
+    """Returns the rate of each of `depth` blocks, rising linearly from 0 to `rate` (Huang et al. 2016, section 3)."""
     return [rate * index / max(depth - 1, 1) for index in range(depth)]
 
 
 def keys_for(key: Key | None, count: int, *, used: bool = True) -> Sequence[Key | None]:
-    """A key for each of `count` parts; `None` for each where there is no key, or it is not `used`.
+    """Splits `key` into `count` keys; returns `count` times `None` if `key` is `None` or not `used`.
 
-    Splitting costs compile time, so a network without any randomness at work must not do it.
+    Splitting costs compile time, so a network whose random layers are all inactive passes `used=False`.
     """
     return [None] * count if key is None or not used else list(jax.random.split(key, count))

@@ -1,4 +1,4 @@
-"""From maps to the vector that a dense layer takes."""
+"""Flattening of feature maps for a dense layer."""
 
 import equinox as eqx
 import jax
@@ -8,21 +8,23 @@ from jaxtyping import Array, Float
 from ..errors import InputError
 from ..types import Image
 
-#: Channels of an image as it came, which takes little to compute.
-_FEW = 4
+#: Maps with at most this many channels are taken for the input image, which is cheap to recompute.
+_MAX_IMAGE_CHANNELS = 4
 
 
 def flatten_for(layer: eqx.nn.Linear, maps: Image) -> Float[Array, " n"]:
-    """The values of `maps` `[h w c]` in a row, as `layer` takes them.
+    """Flattens `maps` `[h w c]` into the input vector of `layer`.
 
-    **Raises:** `InputError` when there are more or fewer: the image is not of the size that the model was built for.
+    **Raises:** `InputError` if the number of values is not `layer.in_features`: the image does not have the size that
+    the model was built for.
     """
     if maps.size != layer.in_features:
         raise InputError(
-            f"`image` is not of the size that the model was built for: its maps of shape {maps.shape} have {maps.size} "
-            f"values and the dense layer takes {layer.in_features}; resize it, or build the model with its `image_size`"
+            f"`image` does not have the size that the model was built for: its feature maps of shape {maps.shape} have "
+            f"{maps.size} values and the dense layer takes {layer.in_features}; resize the image, or build the model "
+            "with its `image_size`"
         )
-    if jax.default_backend() == "cpu" and maps.shape[-1] > _FEW:
-        # XLA would make the vector in the same loop as the maps, and reckon the place of each value on its own.
+    if jax.default_backend() == "cpu" and maps.shape[-1] > _MAX_IMAGE_CHANNELS:
+        # Otherwise XLA computes the maps inside the loop that flattens them, with index arithmetic for each value.
         maps = lax.optimization_barrier(maps)
     return maps.ravel()

@@ -1,4 +1,4 @@
-"""Pooling of one image, channels last. Sizes, padding and `ceil_mode` mean what they mean in torch."""
+"""Pooling of one image, channels last. Sizes, padding and `ceil_mode` have the same meaning as in torch."""
 
 from collections.abc import Callable
 from functools import reduce
@@ -14,32 +14,32 @@ from jaxtyping import Array, Float, jaxtyped
 
 from ..errors import InputError
 from ..types import Image
-from .cpu.nonoverlapping_pool import tile_maxima, tile_sums
-from .sizes import Size, pair
+from .cpu.nonoverlapping_pool import max_windows, sum_windows
+from .sizes import Pair, Size, parse_pair
 
-#: Pixels of a window, of those that do not overlap, up to which all of them are combined at once.
-_SMALL = 9
+#: Windows that do not overlap and have at most this many pixels are pooled by `nonoverlapping_pool`.
+_MAX_PIXELS_AT_ONCE = 9
 
 
 class MaxPool(eqx.Module):
-    """The largest value of each window of an image `[h w c]`, a channel on its own.
+    """Takes the largest value of each window of an image `[h w c]`, per channel.
 
-    The output is `[h' w' c]` with `h' = (h + 2 * padding - kernel) // stride + 1`, rounded up in `ceil_mode`. Where
-    several values tie for the largest, the first of them by row and column has the gradient, as in torch.
+    The output is `[h' w' c]` with `h' = (h + 2 * padding - kernel) // stride + 1`, rounded up in `ceil_mode`. If values
+    tie for the largest, the first by row and column gets the gradient, as in torch.
 
     **Arguments:**
 
     - `kernel_size`: the window, an integer or a `(height, width)` pair.
-    - `stride`: from one window to the next, likewise; the kernel's size unless told otherwise.
-    - `padding`: pixels added on either side that never win, at most half a kernel.
-    - `ceil_mode`: whether a last window may reach past the padding, as long as it starts before it.
+    - `stride`: the step from one window to the next, an integer or a pair; `kernel_size` by default.
+    - `padding`: pixels of minus infinity added on each side, at most half of `kernel_size`.
+    - `ceil_mode`: whether the last window may extend beyond the padding, provided that it starts before it.
 
-    **Raises:** `InputError` for sizes that cannot be.
+    **Raises:** `InputError` for invalid sizes.
     """
 
-    kernel_size: tuple[int, int] = eqx.field(static=True)
-    stride: tuple[int, int] = eqx.field(static=True)
-    padding: tuple[int, int] = eqx.field(static=True)
+    kernel_size: Pair = eqx.field(static=True)
+    stride: Pair = eqx.field(static=True)
+    padding: Pair = eqx.field(static=True)
     ceil_mode: bool = eqx.field(static=True)
 
     def __init__(self, kernel_size: Size, stride: Size | None = None, padding: Size = 0, *, ceil_mode: bool = False):
@@ -48,27 +48,27 @@ class MaxPool(eqx.Module):
 
     @jaxtyped(typechecker=beartype)
     def __call__(self, image: Image) -> Float[Array, "h2 w2 c"]:
-        """The pooled image.
+        """Returns the pooled image.
 
         **Raises:** `InputError` if the window is larger than the padded image.
         """
-        return _pool(image, self, -jnp.inf, tile_maxima, _larger)
+        return _pool(image, self, -jnp.inf, max_windows, _maximum)
 
 
 class AvgPool(eqx.Module):
-    """The mean of each window of an image `[h w c]`, a channel on its own.
+    """Takes the mean of each window of an image `[h w c]`, per channel.
 
     **Arguments:**
 
-    - `kernel_size`, `stride`, `padding`, `ceil_mode`: as for `MaxPool`; padding adds zeros.
-    - `count_include_pad`: whether the zeros of the padding count as values of their window.
+    - `kernel_size`, `stride`, `padding`, `ceil_mode`: as for `MaxPool`, but padding adds zeros.
+    - `count_include_pad`: whether zeros of the padding count as values of their window.
 
-    **Raises:** `InputError` for sizes that cannot be.
+    **Raises:** `InputError` for invalid sizes.
     """
 
-    kernel_size: tuple[int, int] = eqx.field(static=True)
-    stride: tuple[int, int] = eqx.field(static=True)
-    padding: tuple[int, int] = eqx.field(static=True)
+    kernel_size: Pair = eqx.field(static=True)
+    stride: Pair = eqx.field(static=True)
+    padding: Pair = eqx.field(static=True)
     ceil_mode: bool = eqx.field(static=True)
     count_include_pad: bool = eqx.field(static=True)
 
@@ -87,38 +87,41 @@ class AvgPool(eqx.Module):
 
     @jaxtyped(typechecker=beartype)
     def __call__(self, image: Image) -> Float[Array, "h2 w2 c"]:
-        """The pooled image, summed in at least float32.
+        """Returns the pooled image; sums are computed in at least float32.
 
         **Raises:** `InputError` if the window is larger than the padded image.
         """
         wide = image.astype(np.promote_types(image.dtype, np.float32))
-        total = _pool(wide, self, 0.0, tile_sums, jnp.add)
-        rows, columns = (_counts(self, axis, image.shape[axis], total.shape[axis]) for axis in (0, 1))
+        total = _pool(wide, self, 0.0, sum_windows, jnp.add)
+        rows, columns = (_count_values(self, axis, image.shape[axis], total.shape[axis]) for axis in (0, 1))
         counts = jnp.asarray(np.outer(rows, columns)[:, :, None], wide.dtype)
         return (total / counts).astype(image.dtype)
 
 
 class AdaptiveAvgPool(eqx.Module):
-    """Means over a grid of windows that share an image `[h w c]` out evenly, as `torch.nn.AdaptiveAvgPool2d` does.
+    """Averages an image `[h w c]` over a grid of `output_size` windows, as `torch.nn.AdaptiveAvgPool2d` does.
 
-    Output pixel `i` of `n` is the mean of the rows from `floor(i h / n)` up to, not including, `ceil((i + 1) h / n)`.
+    Output row `i` of `n` is the mean of the input rows from `floor(i h / n)` to `ceil((i + 1) h / n)`, exclusive.
+    Columns are averaged the same way.
 
     **Arguments:**
 
-    - `output_size`: height and width of the output, an integer or a pair.
+    - `output_size`: the height and width of the output, an integer or a pair.
+
+    **Raises:** `InputError` for an invalid size.
     """
 
-    output_size: tuple[int, int] = eqx.field(static=True)
+    output_size: Pair = eqx.field(static=True)
 
     def __init__(self, output_size: Size):
-        self.output_size = pair("output_size", output_size, least=1)
+        self.output_size = parse_pair("output_size", output_size, least=1)
 
     @jaxtyped(typechecker=beartype)
     def __call__(self, image: Image) -> Float[Array, "h2 w2 c"]:
-        """The pooled image, of `output_size`."""
-        # A matrix of means for each axis: windows may overlap, and an image may be smaller than its output.
+        """Returns the pooled image."""
+        # One averaging matrix per axis: windows may overlap, and the image may be smaller than the output.
         rows, columns = (
-            jnp.asarray(_shares(size, count), image.dtype)
+            jnp.asarray(_averaging_matrix(size, count), image.dtype)
             for size, count in zip(image.shape, self.output_size, strict=False)
         )
         exact = lax.Precision.HIGHEST
@@ -127,54 +130,61 @@ class AdaptiveAvgPool(eqx.Module):
 
 @jaxtyped(typechecker=beartype)
 def global_avg_pool(x: Image) -> Float[Array, " c"]:
-    """Each channel's mean over all positions of one image."""
+    """Returns the mean of each channel over all positions of one image."""
     return jnp.mean(x, axis=(0, 1))
 
 
 @jaxtyped(typechecker=beartype)
 def global_max_pool(x: Image) -> Float[Array, " c"]:
-    """Each channel's largest value over all positions of one image."""
+    """Returns the largest value of each channel over all positions of one image."""
     height, width, channels = x.shape
     return MaxPool((height, width))(x).reshape(channels)
 
 
 @jax.custom_jvp
-def _larger(x: Array, y: Array) -> Array:
+def _maximum(x: Array, y: Array) -> Array:
     return jnp.maximum(x, y)
 
 
-@_larger.defjvp
-def _(values: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
-    # JAX's own rules ask which of both equals the larger one. XLA may work `x` out anew to answer that, and round it
-    # otherwise than before: then neither does, and the gradient is lost or no number.
-    return _larger(*values), jnp.where(values[0] >= values[1], *tangents)
+@_maximum.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    # JAX's rule compares both values with the maximum. If XLA recomputes `x` for that with another rounding, neither is
+    # equal, and the gradient is lost.
+    return _maximum(*primals), jnp.where(primals[0] >= primals[1], *tangents)
 
 
-def _check_window(kernel_size: Size, stride: Size | None, padding: Size) -> tuple[tuple[int, int], ...]:
-    kernel = pair("kernel_size", kernel_size, least=1)
-    edge = pair("padding", padding, least=0)
-    if any(2 * each > size for each, size in zip(edge, kernel, strict=True)):
+def _check_window(kernel_size: Size, stride: Size | None, padding: Size) -> tuple[Pair, Pair, Pair]:
+    kernel = parse_pair("kernel_size", kernel_size, least=1)
+    edge = parse_pair("padding", padding, least=0)
+    if any(2 * pixels > size for pixels, size in zip(edge, kernel, strict=True)):
         raise InputError(f"`padding` (={padding}) must be at most half of `kernel_size` (={kernel_size}).")
-    return kernel, kernel if stride is None else pair("stride", stride, least=1), edge
+    return kernel, kernel if stride is None else parse_pair("stride", stride, least=1), edge
 
 
 def _pool(
     image: Image,
     pool: MaxPool | AvgPool,
     fill: float,
-    of_tiles: Callable[[Image, tuple[int, int]], Array],
+    combine_windows: Callable[[Image, Pair], Array],
     combine: Callable[[Array, Array], Array],
 ) -> Float[Array, "h2 w2 c"]:
-    """Combines each window's values, two arrays of them at a time, along its rows first."""
-    x = _padded(image, pool, fill)
-    if pool.kernel_size == pool.stride and prod(pool.kernel_size) <= _SMALL:
-        return of_tiles(x, pool.kernel_size)
-    # Slices along one axis and then the other, as the backward pass of `lax.reduce_window` is slow on a CPU, and that
-    # of a slice for each of the kernel's pixels slower still.
+    """Combines the values of each window: its columns first, then its rows.
+
+    **Arguments:**
+
+    - `fill`: the value of padded pixels.
+    - `combine_windows`: pools windows that do not overlap and cover the image.
+    - `combine`: combines two arrays elementwise.
+    """
+    x = _pad_to_windows(image, pool, fill)
+    if pool.kernel_size == pool.stride and prod(pool.kernel_size) <= _MAX_PIXELS_AT_ONCE:
+        return combine_windows(x, pool.kernel_size)
+    # One axis at a time, because on a CPU the gradient of `lax.reduce_window` is slow, and that of one slice per pixel
+    # of the window is slower still.
     for axis in (1, 0):
         size, stride, span = pool.kernel_size[axis], pool.stride[axis], x.shape[axis]
         if size == stride:
-            # The same by shape alone, which is quicker still.
+            # A reshape is faster than the slices below.
             parts = jnp.split(x.reshape(*x.shape[:axis], -1, size, *x.shape[axis + 1 :]), size, axis + 1)
             x = reduce(combine, (part.squeeze(axis + 1) for part in parts))
         else:
@@ -182,19 +192,18 @@ def _pool(
     return x
 
 
-def _padded(image: Image, pool: MaxPool | AvgPool, fill: float) -> Float[Array, "h2 w2 c"]:
-    """The image with its padding, from where its first window starts to where its last one ends."""
+def _pad_to_windows(image: Image, pool: MaxPool | AvgPool, fill: float) -> Float[Array, "h2 w2 c"]:
+    """Pads the image, or crops its end, so that it runs from the start of the first window to the end of the last."""
     edges = []
     for axis in (0, 1):
         size, edge = image.shape[axis], pool.padding[axis]
-        span = (_windows(pool, axis, size) - 1) * pool.stride[axis] + pool.kernel_size[axis]
-        # Negative where pixels are left over.
-        edges.append((edge, span - size - edge, 0))
+        span = (_count_windows(pool, axis, size) - 1) * pool.stride[axis] + pool.kernel_size[axis]
+        edges.append((edge, span - size - edge, 0))  # negative where pixels are left over
     return lax.pad(image, jnp.asarray(fill, image.dtype), [*edges, (0, 0, 0)])
 
 
-def _windows(pool: MaxPool | AvgPool, axis: int, size: int) -> int:
-    """How many windows fit along an axis of `size` pixels."""
+def _count_windows(pool: MaxPool | AvgPool, axis: int, size: int) -> int:
+    """Returns the number of windows along an axis of `size` pixels."""
     kernel, stride, edge = pool.kernel_size[axis], pool.stride[axis], pool.padding[axis]
     room = size + 2 * edge - kernel
     count = (-(-room // stride) if pool.ceil_mode else room // stride) + 1
@@ -208,21 +217,21 @@ def _windows(pool: MaxPool | AvgPool, axis: int, size: int) -> int:
     return count
 
 
-def _counts(pool: AvgPool, axis: int, size: int, windows: int) -> np.ndarray:
-    """What the sum of each window along an axis of `size` pixels is divided by."""
+def _count_values(pool: AvgPool, axis: int, size: int, windows: int) -> np.ndarray:
+    """Returns the divisor of each window's sum along an axis of `size` pixels."""
     edge = pool.padding[axis]
     starts = np.arange(windows) * pool.stride[axis] - edge
-    # Pixels that `ceil_mode` reaches beyond the padding are never counted.
+    # Pixels beyond the padding, which `ceil_mode` may reach, are never counted.
     ends = np.minimum(starts + pool.kernel_size[axis], size + edge)
     if not pool.count_include_pad:
         starts, ends = np.maximum(starts, 0), np.minimum(ends, size)
     return ends - starts
 
 
-def _shares(size: int, count: int) -> np.ndarray:
-    """`[count size]`: what each of `size` pixels weighs in each of `count` means."""
+def _averaging_matrix(size: int, count: int) -> np.ndarray:
+    """Returns the matrix `[count size]` that averages `size` pixels into `count` means."""
     index = np.arange(count)[:, None]
     pixels = np.arange(size)
     starts, ends = index * size // count, -(-(index + 1) * size // count)
-    inside = (starts <= pixels) & (pixels < ends)
-    return inside / inside.sum(axis=1, keepdims=True)
+    is_inside = (starts <= pixels) & (pixels < ends)
+    return is_inside / is_inside.sum(axis=1, keepdims=True)

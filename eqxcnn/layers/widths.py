@@ -1,10 +1,11 @@
-"""Channel counts that hardware likes."""
+"""Rounding of channel counts."""
 
 
 def round_channels(channels: float | int, divisor: int = 8) -> int:
-    """`channels` to the nearest multiple of `divisor`, at least one and never below nine tenths of `channels`.
+    """Rounds `channels` to the nearest multiple of `divisor`, at least `divisor` and at least 0.9 times `channels`.
 
-    The rule of the MobileNets' published code (Sandler et al. 2018), which their parameter counts depend on.
+    This is `_make_divisible` of the MobileNets' published code (Sandler et al. 2018), on which their published
+    parameter counts depend.
     """
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded if rounded >= 0.9 * channels else rounded + divisor

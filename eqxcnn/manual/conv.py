@@ -4,8 +4,8 @@ from typing import TypeAlias
 
 from jaxtyping import Array, Float
 
-from ..layers.sizes import Size
-from .sliding_windows import Padding, Windows, windows
+from ..layers.sizes import Padding, Size
+from .sliding_windows import Windows, windows
 
 #: The patches that the kernel met, the kernel, and where the patches were cut from.
 ConvCache: TypeAlias = tuple[Float[Array, "b h2 w2 kc"], Float[Array, "kh kw i o"], Windows]

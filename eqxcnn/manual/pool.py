@@ -6,9 +6,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ..errors import InputError
-from ..layers.sizes import Size
+from ..layers.sizes import Padding, Size
 from ..types import Images
-from .sliding_windows import Padding, Windows, windows
+from .sliding_windows import Windows, windows
 
 #: Which pixels of each window are its largest, and where the windows lie.
 MaxPoolCache: TypeAlias = tuple[Bool[Array, "..."], Windows]

@@ -5,19 +5,14 @@ the pixels, so the transpose carries gradients back: what a window received is a
 """
 
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
 from ..errors import InputError
-from ..layers.sizes import Size, pair
+from ..layers.sizes import Edges, Padding, Pair, Size, parse_padding, parse_pair, resolve_padding
 from ..types import Images
-
-Pair: TypeAlias = tuple[int, int]
-#: `"SAME"`, `"VALID"`, a number of pixels, a `(height, width)` pair, or `((top, bottom), (left, right))`.
-Padding: TypeAlias = str | Size | tuple[Pair, Pair]
 
 
 @dataclass(frozen=True)
@@ -33,7 +28,7 @@ class Windows:
     size: Pair
     kernel: Pair
     stride: Pair
-    edges: tuple[Pair, Pair]
+    edges: Edges
     count: Pair
 
     @property
@@ -101,8 +96,8 @@ def windows(size: Pair, kernel_size: Size, stride: Size, padding: Padding) -> Wi
 
     **Raises:** `InputError` for sizes that cannot be, or when not one window fits.
     """
-    kernel, steps = pair("kernel_size", kernel_size, least=1), pair("stride", stride, least=1)
-    edges = _edges(padding, size, kernel, steps)
+    kernel, steps = parse_pair("kernel_size", kernel_size, least=1), parse_pair("stride", stride, least=1)
+    edges = resolve_padding(parse_padding(padding), size, kernel, steps)
     count = [(n + sum(edge) - k) // s + 1 for n, edge, k, s in zip(size, edges, kernel, steps, strict=True)]
     if min(count) < 1:
         raise InputError(
@@ -110,23 +105,3 @@ def windows(size: Pair, kernel_size: Size, stride: Size, padding: Padding) -> Wi
             f"(={padding!r}): give a larger image or a smaller kernel."
         )
     return Windows(size, kernel, steps, edges, (count[0], count[1]))
-
-
-def _edges(padding: Padding, size: Pair, kernel: Pair, stride: Pair) -> tuple[Pair, Pair]:
-    """`padding` as `((top, bottom), (left, right))`."""
-    match padding:
-        case "VALID":
-            return (0, 0), (0, 0)
-        case "SAME":
-            # The last of ceil(n / s) windows starts at (ceil(n / s) - 1) * s and must end inside.
-            rows, columns = (max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in zip(size, kernel, stride, strict=True))
-            return (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)
-        case ((int(), int()) as rows, (int(), int()) as columns) if min(*rows, *columns) >= 0:
-            return rows, columns
-        case int() | (int(), int()):
-            rows, columns = pair("padding", padding, least=0)
-            return (rows, rows), (columns, columns)
-    raise InputError(
-        f'`padding` (={padding!r}) must be "SAME", "VALID", or integers of at least 0: one, a (height, width) pair, or '
-        "a ((top, bottom), (left, right)) pair of pairs."
-    )

@@ -6,14 +6,14 @@ from itertools import pairwise
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import variance_scaling
 from jaxtyping import Array, Float
 
 from ..layers import BatchNorm, Conv, Linear, MaxPool, global_max_pool
+from ..layers.initializers import torch_uniform
 from ..types import DataInitialized, Image, Images, Key, Logits, Maps, Variant
 
 #: Torch's own for a convolution: uniform up to 1 / sqrt(fan_in).
-_INIT = variance_scaling(1 / 3, "fan_in", "uniform")
+_INIT = torch_uniform
 #: Added to the variances that whitening divides by, so that it does not blow up what patches hardly ever show.
 _WHITENING_EPS = 5e-4
 

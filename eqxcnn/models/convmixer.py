@@ -5,14 +5,14 @@ from functools import partial
 
 import equinox as eqx
 import jax
-from jax.nn.initializers import variance_scaling
 from jaxtyping import Array
 
 from ..layers import BatchNorm, Conv, Dropout, Linear, global_avg_pool
+from ..layers.initializers import torch_uniform
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
 #: Torch's own, uniform within `1 / sqrt(fan_in)`.
-_INIT = variance_scaling(1 / 3, "fan_in", "uniform")
+_INIT = torch_uniform
 _gelu = partial(jax.nn.gelu, approximate=False)
 
 

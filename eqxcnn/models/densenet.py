@@ -9,16 +9,16 @@ from typing import TypeAlias
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import variance_scaling
 from jaxtyping import Array, Float
 
 from ..errors import InputError
 from ..layers import AvgPool, BatchNorm, Conv, Dropout, MaxPool, global_avg_pool, keys_for, make_linear
+from ..layers.initializers import he_normal_fan_in, torch_uniform
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
-_HE_NORMAL = variance_scaling(2.0, "fan_in", "normal")
+_HE_NORMAL = he_normal_fan_in
 #: Torch's own for dense layers.
-_UNIFORM = variance_scaling(1 / 3, "fan_in", "uniform")
+_UNIFORM = torch_uniform
 
 
 class NormConv(eqx.Module):

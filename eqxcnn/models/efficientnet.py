@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import equinox as eqx
 import jax
-from jax.nn.initializers import variance_scaling
 
 from ..layers import (
     ConvNorm,
@@ -20,9 +19,10 @@ from ..layers import (
     round_channels,
 )
 from ..layers.blocks.inverted_residual import FusedResidual, InvertedResidual, stage_ends
+from ..layers.initializers import he_normal_fan_out, uniform_fan_out
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
-_HE_FAN_OUT = variance_scaling(2.0, "fan_out", "normal")
+_HE_FAN_OUT = he_normal_fan_out
 
 
 class Stage(NamedTuple):
@@ -98,7 +98,7 @@ class EfficientNet(Classifier):
             make(stages[-1].channels, last_channels, 1, key=last_key),
         )
         self.dropout = Dropout(dropout_rate)
-        init = variance_scaling(1 / 3, "fan_out", "uniform")
+        init = uniform_fan_out
         self.head = make_linear(last_channels, num_classes, init, key=head_key) if num_classes else eqx.nn.Identity()
         self.ends = stage_ends([2, *(stage.stride for stage in stages), 1])
 

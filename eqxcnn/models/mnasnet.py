@@ -5,15 +5,15 @@ from itertools import pairwise
 
 import equinox as eqx
 import jax
-from jax.nn.initializers import variance_scaling
 
 from ..layers import ConvNorm, Dropout, global_avg_pool, make_linear, round_channels
 from ..layers.blocks.inverted_residual import InvertedResidual, stage_ends
+from ..layers.initializers import he_normal_fan_out, kaiming_uniform_fan_out
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
 #: The weight of a new batch; the reference keeps .9997 of the old.
 _MOMENTUM = 1 - 0.9997
-_HE_FAN_OUT = variance_scaling(2.0, "fan_out", "normal")
+_HE_FAN_OUT = he_normal_fan_out
 #: Expansion, kernel size, channels, blocks, stride of the first of them.
 _STAGES = ((3, 3, 24, 3, 2), (3, 5, 40, 3, 2), (6, 5, 80, 3, 2), (6, 3, 96, 2, 1), (6, 5, 192, 4, 2), (6, 3, 320, 1, 1))
 _LAST_CHANNELS = 1280
@@ -64,7 +64,7 @@ class MNASNet(Classifier):
         )
         self.last = make(widths[-1], _LAST_CHANNELS, 1, key=last_key)
         self.dropout = Dropout(dropout_rate)
-        init = variance_scaling(1.0, "fan_out", "uniform")
+        init = kaiming_uniform_fan_out
         self.head = make_linear(_LAST_CHANNELS, num_classes, init, key=head_key) if num_classes else eqx.nn.Identity()
         self.ends = stage_ends([2, *(stride for *_, stride in _STAGES)])
 

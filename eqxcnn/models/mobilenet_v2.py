@@ -5,14 +5,15 @@ from functools import partial
 
 import equinox as eqx
 import jax
-from jax.nn.initializers import normal, variance_scaling
+from jax.nn.initializers import normal
 from jaxtyping import Array, Float
 
 from ..layers import ConvNorm, Dropout, global_avg_pool, make_linear, round_channels
 from ..layers.blocks.inverted_residual import InvertedResidual, stage_ends
+from ..layers.initializers import he_normal_fan_out
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
-_HE_FAN_OUT = variance_scaling(2.0, "fan_out", "normal")
+_HE_FAN_OUT = he_normal_fan_out
 #: Table 2 of the paper: expansion, channels, blocks, stride of the first of them.
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 

@@ -5,13 +5,14 @@ from typing import NamedTuple
 
 import equinox as eqx
 import jax
-from jax.nn.initializers import normal, variance_scaling
+from jax.nn.initializers import normal
 
 from ..layers import ConvNorm, Dropout, SqueezeExcite, global_avg_pool, make_linear, round_channels
 from ..layers.blocks.inverted_residual import InvertedResidual, stage_ends
+from ..layers.initializers import he_normal_fan_out
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
-_HE_FAN_OUT = variance_scaling(2.0, "fan_out", "normal")
+_HE_FAN_OUT = he_normal_fan_out
 #: Of the reference's BatchNorm (section 6.1.1 of the paper has the momentum).
 _EPS, _MOMENTUM = 0.001, 0.01
 _STEM_CHANNELS = 16

@@ -6,14 +6,15 @@ from functools import partial
 import equinox as eqx
 import jax
 import numpy as np
-from jax.nn.initializers import normal, variance_scaling
+from jax.nn.initializers import normal
 from jaxtyping import Array, Float
 
 from ..errors import InputError
 from ..layers import ConvNorm, Dropout, SqueezeExcite, global_avg_pool, make_linear, round_channels
+from ..layers.initializers import he_normal_fan_out
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
-_INIT = variance_scaling(2.0, "fan_out", "normal")
+_INIT = he_normal_fan_out
 
 
 class XBlock(eqx.Module):

@@ -2,13 +2,13 @@
 
 import equinox as eqx
 import jax
-from jax.nn.initializers import variance_scaling
 
 from ..layers import ConvNorm, Linear, MaxPool, global_max_pool
+from ..layers.initializers import torch_uniform
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
 #: Torch's own for a convolution: uniform up to 1 / sqrt(fan_in).
-_INIT = variance_scaling(1 / 3, "fan_in", "uniform")
+_INIT = torch_uniform
 
 
 class Residual(eqx.Module):

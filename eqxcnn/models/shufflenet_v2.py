@@ -7,15 +7,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from einops import rearrange
-from jax.nn.initializers import variance_scaling
 from jaxtyping import Array, Float
 
 from ..errors import InputError
 from ..layers import ConvNorm, Dropout, Linear, MaxPool, global_avg_pool
+from ..layers.initializers import torch_uniform
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
 #: Torch's own, uniform within `1 / sqrt(fan_in)`, for convolutions and the dense layer.
-_INIT = variance_scaling(1 / 3, "fan_in", "uniform")
+_INIT = torch_uniform
 
 
 class ShuffleUnit(eqx.Module):

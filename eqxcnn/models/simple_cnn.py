@@ -5,14 +5,14 @@ from itertools import pairwise
 
 import equinox as eqx
 import jax
-from jax.nn.initializers import lecun_normal
 
 from ..errors import InputError
 from ..layers import AvgPool, Conv, MaxPool, flatten_for, make_linear
+from ..layers.initializers import lecun_normal
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
 #: Flax's own for convolutions and dense layers.
-_INIT = lecun_normal()
+_INIT = lecun_normal
 
 
 class SimpleCNN(Classifier):

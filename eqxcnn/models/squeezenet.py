@@ -5,13 +5,14 @@ from functools import partial
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import he_uniform, normal
+from jax.nn.initializers import normal
 from jaxtyping import Array, Float
 
 from ..layers import Conv, Dropout, MaxPool, global_avg_pool
+from ..layers.initializers import he_uniform
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
-_INIT = he_uniform()
+_INIT = he_uniform
 
 
 class Fire(eqx.Module):

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
-from jax.nn.initializers import lecun_normal, truncated_normal
 from jaxtyping import Array, Float
 
 from ..layers import (
@@ -25,9 +24,10 @@ from ..layers import (
     keys_for,
     make_linear,
 )
+from ..layers.initializers import lecun_normal, transformer_normal
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
-_INIT = truncated_normal(0.02)
+_INIT = transformer_normal
 _PATCH = 4
 #: Added between tokens that only the shift brought into one window, as in the published code.
 _APART = -100.0
@@ -175,7 +175,7 @@ class Swin(Classifier):
         widths = [dim * 2**stage for stage in range(len(depths))]
         block_keys, merge_keys = iter(keys[: sum(depths)]), keys[sum(depths) :]
         rates = iter(drop_path_rates(drop_path_rate, sum(depths)))
-        self.patches = Conv(in_channels, dim, _PATCH, _PATCH, "VALID", weight_init=lecun_normal(), key=patch_key)
+        self.patches = Conv(in_channels, dim, _PATCH, _PATCH, "VALID", weight_init=lecun_normal, key=patch_key)
         self.patch_norm = LayerNorm(dim)
         self.stages = tuple(
             tuple(

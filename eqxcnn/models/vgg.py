@@ -5,12 +5,13 @@ from itertools import pairwise
 
 import equinox as eqx
 import jax
-from jax.nn.initializers import normal, variance_scaling
+from jax.nn.initializers import normal
 
 from ..layers import AdaptiveAvgPool, BatchNorm, Conv, Dropout, MaxPool, keys_for, make_linear
+from ..layers.initializers import he_normal_fan_out
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
-_CONV_INIT = variance_scaling(2.0, "fan_out", "normal")
+_CONV_INIT = he_normal_fan_out
 _INIT = normal(0.01)
 _WIDTHS = (64, 128, 256, 512, 512)
 

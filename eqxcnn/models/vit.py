@@ -5,7 +5,6 @@ from functools import partial
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import lecun_normal, truncated_normal
 from jaxtyping import Array, Float
 
 from ..errors import InputError
@@ -20,9 +19,10 @@ from ..layers import (
     keys_for,
     make_linear,
 )
+from ..layers.initializers import lecun_normal, transformer_normal
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
-_INIT = truncated_normal(0.02)
+_INIT = transformer_normal
 _EPS = 1e-6
 
 
@@ -111,7 +111,7 @@ class ViT(Classifier):
             )
         patch_key, class_key, position_key, head_key, *keys = jax.random.split(key, 4 + depth)
         count = (height // patch) * (width // patch)
-        self.patches = Conv(in_channels, dim, patch, patch, "VALID", weight_init=lecun_normal(), key=patch_key)
+        self.patches = Conv(in_channels, dim, patch, patch, "VALID", weight_init=lecun_normal, key=patch_key)
         self.class_token = _INIT(class_key, (dim,))
         self.positions = _INIT(position_key, (1 + count, dim))
         rates = drop_path_rates(drop_path_rate, depth)

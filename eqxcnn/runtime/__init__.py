@@ -1,1 +1,1 @@
-"""How programs run on this machine: compilation, memory, traces, signals."""
+"""How programs run on this machine: compilation, memory, profiles and signals."""

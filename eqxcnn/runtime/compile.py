@@ -1,140 +1,152 @@
-"""How functions are compiled: `eqx.filter_jit` with what this machine's compiler needs to be quick."""
+"""Compilation: `eqx.filter_jit` with the compiler options that training needs, and without its wait for the result."""
 
+import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jaxlib.version
+import jaxlib
 
-#: jaxlib 0.10 hands work on a CPU to YNNPACK, a library which does sums and matrix products faster than XLA. It is slow
-#: at convolutions and at chains of elementwise operations, such as those of `layers/depthwise.py`: they stay XLA's.
-_LIBRARY = ("REDUCE", "INDIVIDUAL_DOT")
-_THREADED = ("xla_cpu_experimental_ynn_fusion_type", ",".join(f"LIBRARY_FUSION_TYPE_{each}" for each in _LIBRARY))
-#: XLA's CPU compiler drops barriers before it fuses, unless this pass is left out: `layers/conv.py` needs its own kept.
-_KEPT_BARRIERS = ("xla_disable_hlo_passes", "cse_barrier_expander")
-#: Sums in one order, and no choice of algorithms by how long they took this time. CPUs do so anyway.
-DETERMINISTIC = ("xla_gpu_deterministic_ops", True)
-#: A function that runs once is not worth the seconds that the highest level, 3, and the newer way to emit loops take.
-_LITTLE_OPTIMIZATION = (("xla_backend_optimization_level", 0), ("xla_cpu_use_fusion_emitters", False))
+Option: TypeAlias = tuple[str, str | int | bool]
 
-#: Seconds that a call computes which is waited for at once.
-_LONG = 0.1
+#: Makes jaxlib 0.10 give sums and matrix products on a CPU to YNNPACK, which is faster at them than XLA. It is slower
+#: at convolutions and at chains of elementwise operations such as `layers/cpu/depthwise.py`, so those stay with XLA.
+_USE_YNNPACK: Option = (
+    "xla_cpu_experimental_ynn_fusion_type",
+    "LIBRARY_FUSION_TYPE_REDUCE,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
+)
+#: Leaves out the pass in which XLA's CPU compiler removes optimization barriers; `layers/conv.py` depends on its own.
+_KEEP_BARRIERS: Option = ("xla_disable_hlo_passes", "cse_barrier_expander")
+#: Makes a GPU add in a fixed order and choose algorithms without timing them. CPUs always do.
+DETERMINISTIC: Option = ("xla_gpu_deterministic_ops", True)
+#: Optimization level 0 of 3 and the older code generator for loops, which compile faster on a CPU.
+_COMPILE_FAST: tuple[Option, ...] = (("xla_backend_optimization_level", 0), ("xla_cpu_use_fusion_emitters", False))
+
+#: A call that takes longer than this is waited for at once.
+_LONG_CALL_SECONDS = 0.1
 
 
-def async_jit(function: Callable[..., Any], *, donate: bool = False, deterministic: bool = False) -> Callable[..., Any]:
-    """`function` compiled to run many times.
+def async_jit(function: Callable[..., Any], *, donate: bool = False, deterministic: bool = False) -> "AsyncJit":
+    """Compiles `function` to run many times; see `AsyncJit`.
 
     **Arguments:**
 
-    - `donate`: whether the memory of all arguments but the first is used again.
-    - `deterministic`: whether a GPU may only choose what gives the same bits each time.
+    - `donate`: whether the memory of all arguments but the first may be reused for the result.
+    - `deterministic`: whether a GPU may only use operations that give the same bits each time.
     """
-    options = _known(*DETERMINISTIC) if deterministic else {}
+    options = [DETERMINISTIC] if deterministic else []
     if jax.default_backend() == "cpu":
-        options |= _known(*_KEPT_BARRIERS)
-        if jaxlib.version.__version__.startswith("0.10."):
-            options |= _known(*_THREADED)
-    return AsyncJit(function, donate=donate, compiler_options=options)
+        options.append(_KEEP_BARRIERS)
+        if getattr(jaxlib, "__version__", "").startswith("0.10."):
+            options.append(_USE_YNNPACK)
+    return AsyncJit(function, donate=donate, compiler_options=_select_supported(options))
 
 
 def jit_once(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` compiled to run a single time."""
-    options = {}
-    if jax.default_backend() == "cpu":
-        for name, value in _LITTLE_OPTIMIZATION:
-            options |= _known(name, value)
-    # Equinox hands further keywords on to `jax.jit`, which its types do not tell.
+    """Compiles `function` to run a single time: with little optimization, so that compilation is short."""
+    options = _select_supported(_COMPILE_FAST) if jax.default_backend() == "cpu" else {}
+    # Equinox passes further keywords on to `jax.jit`, but its type annotations do not show that.
     jit: Any = eqx.filter_jit
     return jit(function, compiler_options=options)
 
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
-class _Fixed:
-    """What is no array of a function's arguments or results: part of what is compiled."""
+class _Static:
+    """The structure of a pytree and its leaves that are not arrays; a new value compiles a new program."""
 
     structure: Any
-    others: tuple[Any, ...]
+    leaves: tuple[Any, ...]
 
 
-class _Parts(NamedTuple):
-    """A tree, and what it was split into."""
+class _Partition(NamedTuple):
+    """A pytree, with its arrays (`None` in the place of other leaves) and everything else."""
 
     tree: Any
     arrays: list[Any]
-    fixed: _Fixed
-
-    @classmethod
-    def of(cls, tree: Any) -> "_Parts":
-        return cls(tree, *_split(tree))
+    static: _Static
 
 
 class AsyncJit:
-    """`eqx.filter_jit`, but for the wait: that one returns when all is computed, and the device is idle until the next
-    call. This one waits for the call before, so that one computes while Python prepares the next, and no more than one.
-    Two take the memory of two: where one takes so long that Python's time is nothing beside it, each is waited for.
-    What was given first and what the last call gave are not taken apart again: nobody changes a pytree in place.
+    """Like `eqx.filter_jit`, but returns before the result is computed.
+
+    `eqx.filter_jit` waits for its result, so the device idles while Python prepares the next call. Here each call waits
+    for the previous one instead: the device computes one call while Python prepares the next. Two calls in flight need
+    the memory of both, so a function that takes long, next to which Python's time does not matter, is waited for.
+
+    The first argument and the previous result are not flattened again when they are passed in unchanged, since pytrees
+    are immutable. Threads may call one `AsyncJit` at the same time; each has its own previous call.
     """
 
     def __init__(self, function: Callable[..., Any], *, donate: bool, compiler_options: dict[str, Any]) -> None:
         jit: Any = eqx.filter_jit
-        kind = "all-except-first" if donate else "none"
-        #: For a look at what is compiled.
-        self.lower = jit(function, donate=kind, compiler_options=compiler_options).lower
+        donated = "all-except-first" if donate else "none"
+        #: `lower(*arguments).compile()` shows the compiled program.
+        self.lower = jit(function, donate=donated, compiler_options=compiler_options).lower
 
-        def called(first: list[Any], rest: list[list[Any]], fixed: tuple[_Fixed, ...]) -> Any:
-            out = function(*(_joined(*each) for each in zip((first, *rest), fixed, strict=True)))
-            return _split(out), jnp.zeros(())
+        def call(first: list[Any], rest: list[list[Any]], static: tuple[_Static, ...]) -> Any:
+            out = function(*(_combine(*parts) for parts in zip((first, *rest), static, strict=True)))
+            return _partition(out), jnp.zeros(())
 
-        called.__name__ = getattr(function, "__name__", called.__name__)  # in traces and messages
-        given = (1,) if donate else ()
-        self._call = jax.jit(called, static_argnums=2, donate_argnums=given, compiler_options=compiler_options)
-        self._begun, self._is_long = jnp.zeros(()), True
-        self._first, self._last = _Parts.of(None), _Parts.of(None)
+        call.__name__ = getattr(function, "__name__", call.__name__)  # shown in traces and messages
+        donate_argnums = (1,) if donate else ()
+        self._call = jax.jit(call, static_argnums=2, donate_argnums=donate_argnums, compiler_options=compiler_options)
+        self._thread = _PreviousCall()
 
     def __call__(self, first: Any, *rest: Any) -> Any:
-        """Calls the compiled function; returns before the device has finished."""
-        if first is not self._first.tree:
-            self._first = _Parts.of(first)
-        parts = [self._last if each is self._last.tree else _Parts.of(each) for each in rest]
+        """Starts the compiled function and returns its result, which may still be being computed."""
+        previous = self._thread
+        if first is not previous.first.tree:
+            previous.first = _Partition(first, *_partition(first))
+        head, last = previous.first, previous.result
+        parts = [last if argument is last.tree else _Partition(argument, *_partition(argument)) for argument in rest]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Some donated buffers were not usable*")
-            fixed = (self._first.fixed, *(each.fixed for each in parts))
-            (arrays, same), end = self._call(self._first.arrays, [each.arrays for each in parts], fixed)
+            static = (head.static, *(part.static for part in parts))
+            (arrays, result_static), end = self._call(head.arrays, [part.arrays for part in parts], static)
         began = monotonic()
-        (end if self._is_long else self._begun).block_until_ready()
-        self._begun, self._is_long = end, monotonic() - began > _LONG
-        self._last = _Parts(_joined(arrays, same), arrays, same)
-        return self._last.tree
+        (end if previous.is_long else previous.end).block_until_ready()
+        previous.end, previous.is_long = end, monotonic() - began > _LONG_CALL_SECONDS
+        previous.result = _Partition(_combine(arrays, result_static), arrays, result_static)
+        return previous.result.tree
 
 
-def _split(tree: Any) -> tuple[list[Any], _Fixed]:
-    """The arrays of a tree, with nothing in the places of its other leaves, and all the rest."""
+class _PreviousCall(threading.local):
+    """The latest call of an `AsyncJit` in one thread: its first argument, its result, and whether it took long."""
+
+    def __init__(self) -> None:
+        self.first = self.result = _Partition(None, *_partition(None))
+        self.end, self.is_long = jnp.zeros(()), True
+
+
+def _partition(tree: Any) -> tuple[list[Any], _Static]:
     leaves, structure = jax.tree.flatten(tree)
-    are = [eqx.is_array(leaf) for leaf in leaves]
-    arrays = [leaf if is_array else None for leaf, is_array in zip(leaves, are, strict=True)]
-    others = tuple(None if is_array else leaf for leaf, is_array in zip(leaves, are, strict=True))
-    return arrays, _Fixed(structure, others)
+    arrays = [leaf if eqx.is_array(leaf) else None for leaf in leaves]
+    others = tuple(None if eqx.is_array(leaf) else leaf for leaf in leaves)
+    return arrays, _Static(structure, others)
 
 
-def _joined(arrays: list[Any], fixed: _Fixed) -> Any:
-    """The tree that was split."""
-    leaves = [other if array is None else array for array, other in zip(arrays, fixed.others, strict=True)]
-    return jax.tree.unflatten(fixed.structure, leaves)
+def _combine(arrays: list[Any], static: _Static) -> Any:
+    """Inverts `_partition`."""
+    leaves = [other if array is None else array for array, other in zip(arrays, static.leaves, strict=True)]
+    return jax.tree.unflatten(static.structure, leaves)
+
+
+def _select_supported(options: Any) -> dict[str, str | int | bool]:
+    """Returns a new dictionary of the options that the default device's compiler knows."""
+    return {name: value for name, value in options if _is_supported(name, value)}
 
 
 @cache
-def _known(name: str, value: str | int) -> dict[str, str | int]:
-    """An option of XLA's for the default device, or none where its compiler does not know it."""
-    options = {name: value}
+def _is_supported(name: str, value: str | int | bool) -> bool:
     try:
-        jax.jit(lambda x: x, compiler_options=options).lower(0.0).compile()
+        jax.jit(lambda x: x, compiler_options={name: value}).lower(0.0).compile()
     except jax.errors.JaxRuntimeError:
-        return {}
-    return options
+        return False
+    return True

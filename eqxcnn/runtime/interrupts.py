@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request that the loop reads between two steps."""
+"""Ctrl-C and SIGTERM as a request to stop, which the training loop reads between two steps."""
 
 import signal
 import threading
@@ -8,42 +8,42 @@ from typing import Any
 
 
 class Interrupted(Exception):
-    """Training was asked to stop, and has saved.
+    """Training was interrupted by a signal and has saved its state.
 
-    - `signal`: the signal's number; a command line exits with 128 more.
-    - `folder`: the run that `--resume` goes on with.
+    - `signal`: the number of the signal; command lines exit with 128 plus this number.
+    - `folder`: the run folder to pass to `--resume`.
     """
 
     def __init__(self, signal: int, folder: Path):
-        super().__init__(f"stopped by {_name(signal)} and saved; go on with --resume {folder}")
+        super().__init__(f"stopped by {_signal_name(signal)} and saved; continue with --resume {folder}")
         self.signal, self.folder = signal, folder
 
 
 class Interrupts:
-    """While entered, the first SIGINT or SIGTERM is noted in `received`; a second one acts as it always did."""
+    """A context manager that stores the first SIGINT or SIGTERM in `received`; a second one acts as usual."""
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self._before: dict[int, Any] = {}
+        self._old_handlers: dict[int, Any] = {}
 
     def __enter__(self) -> "Interrupts":
-        # Python delivers signals to the main thread only; elsewhere (a notebook's worker, a test) nothing is changed.
+        # Only the main thread may set signal handlers; other threads (a notebook's worker, a test) change nothing.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
+                self._old_handlers[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._restore()
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = number
         self._restore()
 
     def _restore(self) -> None:
-        while self._before:
-            signal.signal(*self._before.popitem())
+        while self._old_handlers:
+            signal.signal(*self._old_handlers.popitem())
 
 
-def _name(number: int) -> str:
+def _signal_name(number: int) -> str:
     return signal.Signals(number).name

@@ -49,7 +49,10 @@ def load_warm_start(recipe: Recipe, info: DataInfo, image_size: tuple[int, int])
     sizes = {"num_classes": len(info.class_names), "in_channels": info.channels, **arguments}
     places = tensor_shapes(*eqx.filter_eval_shape(registry.build, recipe.model, **sizes, key=jax.random.key(0)))
     if recipe.pretrained:
-        published, origin = load_published_tensors(recipe.model, **arguments), f"the published weights of `{recipe.model}`"
+        published, origin = (
+            load_published_tensors(recipe.model, **arguments),
+            f"the published weights of `{recipe.model}`",
+        )
         row = PUBLISHED[recipe.model]
         return WarmStart(fit_tensors(published, places, origin), (row.mean, row.std))
     return _load_from_path(recipe, Path(str(recipe.init_from)), places)

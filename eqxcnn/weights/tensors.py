@@ -8,7 +8,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, PyTree
 
 from ..errors import InputError
@@ -142,6 +141,12 @@ def _put(tensor: np.ndarray | Array, slot: Slot) -> Slot:
     # A weakly typed array must stay weakly typed, or later arithmetic could give another dtype.
     if getattr(slot, "weak_type", False) and tensor.ndim == 0 and jnp.result_type(tensor.item()) == tensor.dtype:
         array = jnp.asarray(tensor.item())
-    # Tracers have no device.
-    committed = isinstance(slot, jax.Array) and not isinstance(slot, Tracer) and slot.committed
-    return jax.device_put(array, slot.sharding) if committed else array
+    return jax.device_put(array, slot.sharding) if _is_committed(slot) else array
+
+
+def _is_committed(slot: Slot) -> bool:
+    """Returns whether an array is bound to its device."""
+    try:
+        return isinstance(slot, jax.Array) and slot.committed
+    except (AttributeError, jax.errors.ConcretizationTypeError):  # a traced array has no device
+        return False

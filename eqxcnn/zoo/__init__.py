@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from beartype import beartype
 from jaxtyping import jaxtyped
 
-from ..cost import count_parameters, multiply_adds
+from ..cost import count_multiply_adds, count_parameters
 from ..errors import InputError, nearest
 from ..forward_pass import forward
 from ..registry import build, families, family, variant
@@ -114,4 +114,4 @@ def _count_multiply_adds(name: str, row: Variant) -> int:
         model, state = create_model(name, key=key)
         return forward(eqx.nn.inference_mode(model), state, images, key=None)[0]
 
-    return multiply_adds(logits, jax.random.key(0), jax.ShapeDtypeStruct((1, *row.input), jnp.float32))
+    return count_multiply_adds(logits, jax.random.key(0), jax.ShapeDtypeStruct((1, *row.input), jnp.float32))

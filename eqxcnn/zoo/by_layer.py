@@ -12,10 +12,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from beartype import beartype
-from jax.custom_batching import custom_vmap
 from jaxtyping import Array, PyTree, jaxtyped
 
-from ..cost import multiply_adds_by_scope
+from ..cost import count_multiply_adds_by_scope
 from ..registry import build, resolve_image_size, variant
 from ..types import Key, Logits
 
@@ -72,7 +71,7 @@ def summary(
 
     size = resolve_image_size(name, image_size)
     image = jax.ShapeDtypeStruct((*size, in_channels or variant(name).input[2]), jnp.float32)
-    costs = multiply_adds_by_scope(scores, jax.random.key(0), image)
+    costs = count_multiply_adds_by_scope(scores, jax.random.key(0), image)
     by_path = {layer.path: layer for layer in layers}
     for scope, cost in costs.items():
         # The cost belongs to the innermost layer.
@@ -119,6 +118,11 @@ class _Layer:
 
 def _record_shape(x: Array, layer: _Layer) -> Array:
     """Returns `x` and records its shape in `layer`, including vmapped axes, outermost first."""
+    try:
+        from jax.custom_batching import custom_vmap
+    except ImportError:  # JAX gives no compatibility guarantee for it; without it, mapped axes are missing
+        layer.output = x.shape
+        return x
 
     @custom_vmap
     def identity(x: Array) -> Array:

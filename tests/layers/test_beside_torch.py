@@ -1,4 +1,4 @@
-"""What the benchmarks compare with in PyTorch, which only the extra `bench` brings."""
+"""The PyTorch side of the benchmarks; PyTorch comes with the extra `bench`."""
 
 import json
 from math import prod
@@ -15,14 +15,14 @@ from eqxcnn import zoo
 torch = pytest.importorskip("torch", reason="compares with PyTorch: `pip install -e '.[bench]'`")
 
 
-def test_the_peers_in_torch_are_the_same_networks():
+def test_torch_networks_have_the_same_parameter_counts():
     from benchmarks.peers.pytorch import NETS
 
     for name, make in NETS.items():
         assert sum(prod(tensor.shape) for tensor in make().parameters()) == zoo.card(name).params, name
 
 
-def test_throughput_is_compared_with_the_best_of_torch(tmp_path):
+def test_throughput_is_compared_with_the_fastest_torch_variant(tmp_path):
     out = tmp_path / "throughput.json"
     options = ["--only", "lenet_64", "--peers", "torch", "--rounds", "2", "--seconds", "0.01"]
     throughput.main([*options, "--out", str(out)])
@@ -32,7 +32,7 @@ def test_throughput_is_compared_with_the_best_of_torch(tmp_path):
     assert list(written["ratios"]) == ["lenet_64, the best torch / lenet_64, eqxcnn"]
 
 
-def test_large_networks_in_bfloat16_beside_torch(tmp_path):
+def test_the_gpu_suite_lists_both_libraries(tmp_path):
     out = tmp_path / "gpu.json"
     options = ["--suite", "gpu", "--only", "resnet18_256", "--batch", "2", "--image-size", "32", "--peers", "torch"]
     throughput.main([*options, "--rounds", "2", "--seconds", "0.01", "--out", str(out)])
@@ -44,7 +44,7 @@ def test_large_networks_in_bfloat16_beside_torch(tmp_path):
         assert share == "-"
 
 
-def test_a_layer_of_torch_is_the_same_layer(tmp_path, monkeypatch):
+def test_torch_layers_compute_the_same_values(tmp_path, monkeypatch):
     monkeypatch.setattr(layer_cases, "BATCH", 2)
     name = next(name for name in LAYERS if name.startswith("max pool 3x3"))
     theirs = torch_case(LAYERS[name], False, "channels_last")().numpy().transpose(0, 2, 3, 1)
@@ -54,12 +54,12 @@ def test_a_layer_of_torch_is_the_same_layer(tmp_path, monkeypatch):
     assert forward["head"] == ["forward (ms)", "ours", "plain JAX", "torch", "ours / plain JAX"]
 
 
-def test_the_loader_of_torch_gives_normalized_batches():
+def test_the_torch_loader_yields_normalized_batches():
     pixels = np.full((6, 8, 8, 3), 51, np.uint8)
     rows = Pictures(pixels, None, np.arange(6), (4, 4), [0.1, 0.2, 0.3], [0.1, 0.1, 0.1])
     batches = list(make_loader(rows, 4, 1))
     assert len(batches) == 1
     images, labels = batches[0]
-    # 51 of 255 is 0.2, wherever the crop lies.
+    # 51 / 255 = 0.2, whatever the crop.
     np.testing.assert_allclose(images.numpy()[:, :, 0, 0], [[1, 0, -1]] * 4, atol=1e-4)
     assert len(set(labels.tolist())) == 4

@@ -18,7 +18,7 @@ GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "batchnorm.json").re
 
 
 def draw(step):
-    """The batch and output gradient of golden/make_batchnorm.py."""
+    """The batch and the gradient of the output in golden/make_batchnorm.py."""
     rng = np.random.RandomState(step)
     x, gradient = rng.normal(size=(2, 4, 3, 5, 2))
     return jnp.float32(x * (1 + 0.2 * step) + 0.3 * step), jnp.float32(gradient)
@@ -30,7 +30,7 @@ def run(norm, state, x, axis_name="batch"):
 
 @eqx.filter_jit
 def train(norm, state, x, gradient):
-    """One step as in the golden script: its facts, the layer after SGD, the new state."""
+    """Runs one step of the golden script; returns the values to compare, the layer after SGD, and the new state."""
 
     def loss(weight, bias, x):
         y, new = run(eqx.tree_at(lambda n: (n.weight, n.bias), norm, (weight, bias)), state, x)
@@ -39,51 +39,51 @@ def train(norm, state, x, gradient):
     (_, (y, new)), grads = jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)(norm.weight, norm.bias, x)
     dweight, dbias, dx = grads
     norm = eqx.tree_at(lambda n: (n.weight, n.bias), norm, (norm.weight - 0.1 * dweight, norm.bias - 0.1 * dbias))
-    facts = {"y": y, "dx": dx, "dweight": dweight, "dbias": dbias}
-    facts |= {"running_mean": new.get(norm.running_mean), "running_var": new.get(norm.running_var)}
-    return facts, norm, new
+    values = {"y": y, "dx": dx, "dweight": dweight, "dbias": dbias}
+    values |= {"running_mean": new.get(norm.running_mean), "running_var": new.get(norm.running_var)}
+    return values, norm, new
 
 
-def assert_facts(facts, expected, tolerance):
-    for name, value in facts.items():
+def assert_values(values, expected, tolerance):
+    for name, value in values.items():
         np.testing.assert_allclose(value.ravel(), expected[name], rtol=tolerance, atol=tolerance, err_msg=name)
 
 
-def test_twenty_training_steps_are_torchs():
+def test_twenty_training_steps_agree_with_torch():
     norm, state = eqx.nn.make_with_state(BatchNorm)(2)
     for step, expected in enumerate(GOLDEN["steps"]):
-        facts, norm, state = train(norm, state, *draw(step))
-        assert_facts(facts, expected, 1e-5)
+        values, norm, state = train(norm, state, *draw(step))
+        assert_values(values, expected, 1e-5)
         if str(step) in GOLDEN["eval"]:  # after the first step, and after the last
             y, _ = run(eqx.nn.inference_mode(norm), state, draw(100)[0])
             np.testing.assert_allclose(y.ravel(), GOLDEN["eval"][str(step)], rtol=1e-5, atol=1e-5)
     assert step == 19
 
 
-def test_a_mean_far_larger_than_the_deviation_costs_no_digits():
+def test_a_mean_much_larger_than_the_deviation_loses_no_precision():
     norm, state = eqx.nn.make_with_state(BatchNorm)(2)
     x, gradient = draw(0)
-    facts, _, _ = train(norm, state, x + 100, gradient)
-    # A float32 near 100 is known to 4e-6, by torch as by us, which is the floor of any agreement here.
-    assert_facts(facts, GOLDEN["mean_100"], 2e-5)
+    values, _, _ = train(norm, state, x + 100, gradient)
+    # float32 has a resolution of 4e-6 near 100, so torch and this layer cannot agree better.
+    assert_values(values, GOLDEN["mean_100"], 2e-5)
     exact = np.float64(x + 100)
     exact = (exact - exact.mean((0, 1, 2))) / np.sqrt(exact.var((0, 1, 2)) + 1e-5)
-    np.testing.assert_allclose(facts["y"], exact, atol=2e-5)
+    np.testing.assert_allclose(values["y"], exact, atol=2e-5)
 
 
 def test_gradients_flow_through_the_batch_statistics():
     norm, state = eqx.nn.make_with_state(BatchNorm)(2)
-    x, gradient = (each[:, :1, :1] for each in draw(0))  # so few that each value moves the statistics
+    x, gradient = (each[:, :1, :1] for each in draw(0))  # few values, so that each one changes the statistics
     loss = jax.jit(lambda x: jnp.sum(run(norm, state, x)[0] * gradient))
     check_grads(loss, (x,), order=2, modes=["rev"], atol=0.02, rtol=0.02)
 
 
-def test_networks_that_train_side_by_side_keep_their_own_statistics():
+def test_vmapped_networks_keep_separate_statistics():
     norm, state = eqx.nn.make_with_state(BatchNorm)(2)
     x, gradient = zip(*map(draw, range(3)), strict=True)
     together, _, _ = jax.vmap(train, in_axes=(None, None, 0, 0))(norm, state, jnp.stack(x), jnp.stack(gradient))
     for index, batch in enumerate(zip(x, gradient, strict=True)):
-        alone, _, _ = train(norm, state, *batch)
+        alone, _, _ = train(norm, state, *batch)  # compiled once for this file
         for name, value in alone.items():
             np.testing.assert_allclose(together[name][index], value, rtol=1e-5, atol=1e-5, err_msg=name)
 
@@ -98,7 +98,7 @@ def test_no_gradient_flows_into_the_running_statistics():
     assert not jax.grad(running)(draw(0)[0]).any()
 
 
-def test_vectors_of_channels_are_normalized_over_the_batch():
+def test_vectors_are_normalized_over_the_batch():
     norm, state = eqx.nn.make_with_state(BatchNorm)(1, eps=0.0, momentum=0.5)
     y, state = run(norm, state, jnp.array([[1.0], [3.0]]))
     np.testing.assert_allclose(y, [[-1.0], [1.0]])
@@ -106,7 +106,7 @@ def test_vectors_of_channels_are_normalized_over_the_batch():
     np.testing.assert_allclose(state.get(norm.running_var), [1.5])  # (1 + 2) / 2: unbiased
 
 
-def test_state_has_no_batch_axis_and_eval_leaves_it_alone():
+def test_state_has_no_batch_axis_and_eval_mode_keeps_it():
     norm, state = eqx.nn.make_with_state(BatchNorm)(2)
     _, state = run(norm, state, draw(3)[0])
     assert [leaf.shape for leaf in jax.tree.leaves(state)] == [(2,), (2,)]
@@ -133,9 +133,9 @@ def test_scale_and_bias_can_be_left_out(use_scale, use_bias, arrays):
     norm, state = eqx.nn.make_with_state(BatchNorm)(2, use_scale=use_scale, use_bias=use_bias)
     assert len(jax.tree.leaves(eqx.filter(norm, eqx.is_array))) == arrays
     x, gradient = draw(0)
-    y, of_x = jax.vjp(lambda x: run(norm, state, x)[0], x)
+    y, backward = jax.vjp(lambda x: run(norm, state, x)[0], x)
     np.testing.assert_allclose(y.ravel(), GOLDEN["steps"][0]["y"], rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(of_x(gradient)[0].ravel(), GOLDEN["steps"][0]["dx"], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(backward(gradient)[0].ravel(), GOLDEN["steps"][0]["dx"], rtol=1e-5, atol=1e-5)
 
 
 class Tiny(Classifier):
@@ -156,7 +156,7 @@ def test_forward_binds_the_axis():
     np.testing.assert_allclose(state.get(tiny.norm.running_mean), GOLDEN["steps"][0]["running_mean"], rtol=1e-5)
 
 
-def test_training_outside_a_batch_is_one_sentence():
+def test_training_outside_a_batch_is_rejected():
     norm, state = eqx.nn.make_with_state(BatchNorm)(2)
     with pytest.raises(InputError, match=r"`axis_name` \(='batch'\).*`eqxcnn\.forward`.*`eqx\.nn\.inference_mode`"):
         norm(draw(0)[0][0], state)
@@ -164,15 +164,15 @@ def test_training_outside_a_batch_is_one_sentence():
         run(norm, state, draw(0)[0], axis_name="other")
 
 
-def test_the_axis_can_have_another_name():
+def test_the_batch_axis_can_have_another_name():
     norm, state = eqx.nn.make_with_state(BatchNorm)(2, axis_name="other")
     y, _ = run(norm, state, draw(0)[0], axis_name="other")
     np.testing.assert_allclose(y.ravel(), GOLDEN["steps"][0]["y"], rtol=1e-5, atol=1e-5)
 
 
-def test_one_value_a_channel_has_no_variance():
+def test_one_value_per_channel_is_rejected():
     norm, state = eqx.nn.make_with_state(BatchNorm)(2)
-    with pytest.raises(InputError, match=r"more than one value a channel, got `x` of shape \(1, 1, 2\)"):
+    with pytest.raises(InputError, match=r"more than one value per channel, got `x` of shape \(1, 1, 2\)"):
         run(norm, state, jnp.ones((1, 1, 1, 2)))
     y, _ = run(norm, state, jnp.ones((1, 1, 2, 2)))
     np.testing.assert_array_equal(y, 0)
@@ -186,12 +186,12 @@ def test_one_value_a_channel_has_no_variance():
         ({"num_features": 2, "momentum": 1.5}, r"`momentum` \(=1\.5\) is the weight of the new batch"),
     ],
 )
-def test_impossible_arguments_are_refused(arguments, message):
+def test_arguments_out_of_range_are_rejected(arguments, message):
     with pytest.raises(InputError, match=message):
         BatchNorm(**arguments)
 
 
-def test_channels_first_is_refused_by_name():
+def test_channels_first_is_rejected():
     norm, state = eqx.nn.make_with_state(BatchNorm)(2)
     with pytest.raises(TypeCheckError, match=r"(?s)parameter 'x'.*\*spatial \{self\.num_features\}"):
         eqx.filter_jit(run)(norm, state, jnp.ones((4, 2, 3, 5)))

@@ -8,15 +8,16 @@ import pytest
 
 from eqxcnn.errors import InputError
 from eqxcnn.layers import AdaptiveAvgPool, ConvNorm, SqueezeExcite, drop_path_rates, keys_for, round_channels
+from eqxcnn.runtime.compile import jit_once
 
 
 def slow_adaptive_pool(image, output_size):
-    """Torch's definition, pixel by pixel: window `i` of `n` holds every pixel that part `i` of the axis touches."""
+    """Torch's definition: window `i` of `n` holds every pixel that the `i`-th part of the axis overlaps."""
     size, channels = image.shape[:2], image.shape[2]
     out = np.zeros((*output_size, channels))
     for place in itertools.product(*(range(count) for count in output_size)):
         pixels = [
-            # Pixel p covers [p, p + 1), part i covers [i size/n, (i + 1) size/n); in whole numbers.
+            # Pixel p covers [p, p + 1), part i covers [i size/n, (i + 1) size/n).
             [p for p in range(size[a]) if p * output_size[a] < (place[a] + 1) * size[a]
              and (p + 1) * output_size[a] > place[a] * size[a]]
             for a in (0, 1)
@@ -28,7 +29,7 @@ def slow_adaptive_pool(image, output_size):
 @pytest.mark.parametrize(
     ("size", "output_size"),
     [
-        ((5, 9), (7, 7)),  # fewer rows than outputs, and windows that overlap
+        ((5, 9), (7, 7)),  # fewer rows than outputs, overlapping windows
         ((9, 13), (6, 6)),
         ((8, 4), (4, 2)),
         ((7, 7), (7, 7)),
@@ -36,16 +37,20 @@ def slow_adaptive_pool(image, output_size):
         ((6, 11), (1, 3)),
     ],
 )
-def test_adaptive_pool_is_its_definition(size, output_size):
+def test_adaptive_pool_values_are_those_of_the_definition(size, output_size):
     image = np.random.RandomState(0).normal(size=(*size, 3)).astype(np.float32)
-    pool = AdaptiveAvgPool(output_size)
-    np.testing.assert_allclose(jax.jit(pool)(image), slow_adaptive_pool(image, output_size), rtol=1e-5, atol=1e-6)
     direction = np.random.RandomState(1).normal(size=(*output_size, 3)).astype(np.float32)
-    gradient = jax.grad(lambda image: jnp.sum(pool(image) * direction))(jnp.asarray(image))
-    # The pool is linear, so the gradient against any image is what the pooled image is against the direction.
-    np.testing.assert_allclose(
-        np.sum(gradient * image), np.sum(slow_adaptive_pool(image, output_size) * direction), rtol=1e-4, atol=1e-5
-    )
+
+    @jit_once
+    def run(image):
+        out, backward = jax.vjp(AdaptiveAvgPool(output_size), image)
+        return out, *backward(direction)
+
+    out, gradient = run(image)
+    expected = slow_adaptive_pool(image, output_size)
+    np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)
+    # The pool is linear: <gradient, image> = <direction, pool(image)>.
+    np.testing.assert_allclose(np.sum(gradient * image), np.sum(expected * direction), rtol=1e-4, atol=1e-5)
 
 
 def test_adaptive_pool_by_hand():
@@ -55,7 +60,7 @@ def test_adaptive_pool_by_hand():
     np.testing.assert_allclose(AdaptiveAvgPool(2)(row)[..., 0], [[7 / 3, 28 / 3]] * 2, rtol=1e-6)
 
 
-def test_adaptive_pool_refuses_no_output():
+def test_adaptive_pool_rejects_an_empty_output():
     with pytest.raises(InputError, match=r"`output_size` \(=0\) must be an integer of at least 1"):
         AdaptiveAvgPool(0)
 
@@ -67,8 +72,8 @@ def test_adaptive_pool_refuses_no_output():
         (16 * 0.75, 8, 16),  # halfway rounds up
         (11.9, 8, 16),  # 8 would be below nine tenths
         (8.8, 8, 8),
-        (19, 8, 24),  # 16 would be
-        (3, 8, 8),  # never none
+        (19, 8, 24),  # 16 would be too
+        (3, 8, 8),  # never 0
         (33.6, 8, 32),
         (1280 * 1.4, 8, 1792),
         (130, 64, 128),
@@ -85,12 +90,17 @@ def test_drop_path_rates_rise_linearly_from_zero():
     assert drop_path_rates(0.3, 1) == [0]
 
 
-def test_keys_for_splits_only_keys_in_use():
+def test_keys_for_splits_only_used_keys():
     key = jax.random.key(0)
-    keys = keys_for(key, 3)
-    assert len({tuple(np.asarray(jax.random.key_data(each))) for each in keys}) == 3
+    keys = jnp.stack([jax.random.key_data(each) for each in keys_for(key, 3)])
+    np.testing.assert_array_equal(keys, jax.random.key_data(jax.random.split(key, 3)))
     assert keys_for(key, 3, used=False) == [None] * 3
     assert keys_for(None, 2) == [None] * 2
+
+
+def numpy_init(key, shape, dtype=jnp.float32):
+    """Random values for which nothing has to be compiled."""
+    return jnp.asarray(np.random.RandomState(0).normal(size=shape), dtype)
 
 
 def run_batch(layer, state, images):
@@ -98,10 +108,10 @@ def run_batch(layer, state, images):
 
 
 def test_conv_norm_is_convolution_norm_activation():
-    layer, state = eqx.nn.make_with_state(ConvNorm)(2, 3, 3, 2, key=jax.random.key(0))
-    layer = eqx.tree_at(lambda each: each.norm.bias, layer, jnp.array([0.0, 0.5, -3.0]))
-    images = jax.random.normal(jax.random.key(1), (4, 7, 6, 2))
-    out, state = run_batch(layer, state, images)
+    layer, state = eqx.nn.make_with_state(ConvNorm)(2, 3, 3, 2, weight_init=numpy_init, key=jax.random.key(0))
+    layer = eqx.tree_at(lambda layer: layer.norm.bias, layer, jnp.array([0.0, 0.5, -3.0]))
+    images = numpy_init(None, (4, 7, 6, 2))
+    out, state = jit_once(run_batch)(layer, state, images)
     assert out.shape == (4, 4, 3, 3)
     padded = np.pad(np.asarray(images), ((0, 0), (1, 1), (1, 1), (0, 0)))
     kernel = np.asarray(layer.conv.weight)
@@ -124,40 +134,43 @@ def test_conv_norm_is_convolution_norm_activation():
         (5, 1, {}, (8, 9)),
         ((1, 7), 1, {}, (8, 9)),
         (3, 1, {"dilation": 2}, (8, 9)),
+        (3, 1, {"dilation": (2, 2)}, (8, 9)),
+        ((3, 5), (1, 2), {"dilation": (1, 3)}, (8, 5)),
         (3, 1, {"padding": 0}, (6, 7)),
         (4, 4, {"padding": "VALID"}, (2, 2)),
     ],
 )
 def test_conv_norm_pads_symmetrically(kernel, stride, options, shape):
-    layer, state = eqx.nn.make_with_state(ConvNorm)(1, 2, kernel, stride, key=jax.random.key(0), **options)
+    make = eqx.nn.make_with_state(ConvNorm)
+    layer, state = make(1, 2, kernel, stride, weight_init=numpy_init, key=jax.random.key(0), **options)
     out, _ = eqx.filter_eval_shape(run_batch, layer, state, jnp.zeros((2, 8, 9, 1)))
     assert out.shape == (2, *shape, 2)
     edges = layer.conv.padding
     assert isinstance(edges, str) or all(before == after for before, after in edges)
 
 
-def test_conv_norm_takes_its_norm_and_activation():
+def test_conv_norm_passes_its_arguments_on():
     layer, state = eqx.nn.make_with_state(ConvNorm)(
-        1, 2, 1, activation=None, eps=1e-3, momentum=0.01, groups=1, key=jax.random.key(0)
+        1, 2, 1, activation=None, eps=1e-3, momentum=0.01, weight_init=numpy_init, key=jax.random.key(0)
     )
     assert (layer.norm.eps, layer.norm.momentum, layer.conv.bias) == (1e-3, 0.01, None)
-    out, _ = run_batch(layer, state, jax.random.normal(jax.random.key(1), (3, 4, 4, 1)))
-    np.testing.assert_allclose(out.mean((0, 1, 2)), 0, atol=1e-6)  # no activation has cut the negative half
+    out, _ = jit_once(run_batch)(layer, state, numpy_init(None, (3, 4, 4, 1)))
+    np.testing.assert_allclose(out.mean((0, 1, 2)), 0, atol=1e-6)  # a ReLU would make it positive
 
 
 def test_squeeze_excite_by_hand():
     layer = SqueezeExcite(2, 1, gate=lambda x: x / 10, key=jax.random.key(0))
-    where = lambda each: (each.fc1.weight, each.fc1.bias, each.fc2.weight, each.fc2.bias)  # noqa: E731
+    where = lambda layer: (layer.fc1.weight, layer.fc1.bias, layer.fc2.weight, layer.fc2.bias)  # noqa: E731
     values = ([[[[1.0], [2.0]]]], [-1.0], [[[[3.0, -1.0]]]], [1.0, 0.0])
     layer = eqx.tree_at(where, layer, tuple(map(jnp.array, values)))
-    image = jnp.array([[[1.0, 0.0], [3.0, 2.0]]])  # means 2 and 1, so the hidden value is 2 + 2 - 1 = 3
+    image = jnp.array([[[1.0, 0.0], [3.0, 2.0]]])  # means 2 and 1; hidden value 2 + 2 - 1 = 3
     np.testing.assert_allclose(layer(image), image * jnp.array([1.0, -0.3]), rtol=1e-6)
-    # Means of -2 and 1: the hidden ReLU gives 0, and the biases alone are left.
+    # Means -2 and 1: the hidden ReLU gives 0, so only the biases of `fc2` remain.
     np.testing.assert_allclose(layer(image - jnp.array([4.0, 0.0])), [[[-0.3, 0.0], [-0.1, 0.0]]], atol=1e-6)
 
 
-def test_squeeze_excites_own_gate_is_the_logistic_function():
+def test_the_default_gate_of_squeeze_excite_is_the_logistic_function():
     layer = SqueezeExcite(4, 2, key=jax.random.key(0))
     layer = jax.tree.map(lambda leaf: leaf * 0 if eqx.is_array(leaf) else leaf, layer)
-    layer = eqx.tree_at(lambda each: each.fc2.bias, layer, jnp.log(jnp.array([1.0, 3.0, 4.0, 1 / 9])))
+    layer = eqx.tree_at(lambda layer: layer.fc2.bias, layer, jnp.log(jnp.array([1.0, 3.0, 4.0, 1 / 9])))
     np.testing.assert_allclose(layer(jnp.ones((2, 3, 4)))[1, 2], [0.5, 0.75, 0.8, 0.1], rtol=1e-6)

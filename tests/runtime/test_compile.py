@@ -1,6 +1,7 @@
-"""What `compiled` adds to `eqx.filter_jit`: it does not wait for what it has begun, and chooses who multiplies."""
+"""`async_jit` returns before the result is computed, and compiles with options for this machine."""
 
 import re
+import threading
 import time
 
 import equinox as eqx
@@ -15,21 +16,21 @@ from eqxcnn.runtime.compile import async_jit
 
 class Pair(eqx.Module):
     value: jax.Array
-    words: str
+    text: str
     function: object
 
 
-def test_what_is_no_array_goes_in_and_comes_out():
+def test_leaves_that_are_not_arrays_pass_through():
     traced = []
 
     def step(first, pair, batch):
-        traced.append(pair.words)
-        return Pair(pair.function(pair.value) * first + batch, pair.words + "!", jnp.cos), None
+        traced.append(pair.text)
+        return Pair(pair.function(pair.value) * first + batch, pair.text + "!", jnp.cos), None
 
     call = async_jit(step)
     out, nothing = call(2.0, Pair(jnp.zeros(3), "a", jnp.sin), np.ones(3, np.float32))
     np.testing.assert_array_equal(out.value, np.ones(3))
-    assert (out.words, out.function, nothing) == ("a!", jnp.cos, None)
+    assert (out.text, out.function, nothing) == ("a!", jnp.cos, None)
     again, _ = call(2.0, Pair(jnp.zeros(3), "a", jnp.sin), np.zeros(3, np.float32))
     np.testing.assert_array_equal(again.value, np.zeros(3))
     other, _ = call(3.0, Pair(jnp.full(3, 0.5), "b", jnp.sin), np.zeros(3, np.float32))
@@ -37,34 +38,84 @@ def test_what_is_no_array_goes_in_and_comes_out():
     assert traced == ["a", "b"]
 
 
-def test_trees_that_are_known_are_not_taken_apart_again_and_others_are(monkeypatch):
-    taken, split = [], compile._split
+def test_only_new_trees_are_flattened(monkeypatch):
+    flattened, partition = [], compile._partition
     call = async_jit(lambda first, pair, batch: eqx.tree_at(lambda p: p.value, pair, pair.value * first + batch))
     first, second, batch = jnp.float32(1), jnp.float32(2), np.float32(1)
-    made = call(first, Pair(jnp.float32(3), "a", None), batch)
-    monkeypatch.setattr(compile, "_split", lambda tree: taken.append(tree) or split(tree))
-    assert float(call(first, made, batch).value) == 5
-    assert taken == [batch]
-    # The last one is known, the one before is not; nor is another first argument.
-    assert float(call(second, made, batch).value) == 9
-    assert [each is made or each is second for each in taken] == [False, True, True, False]
+    result = call(first, Pair(jnp.float32(3), "a", None), batch)
+    monkeypatch.setattr(compile, "_partition", lambda tree: flattened.append(tree) or partition(tree))
+    assert float(call(first, result, batch).value) == 5
+    assert flattened == [batch]
+    # Neither the result before the previous one nor another first argument is known.
+    assert float(call(second, result, batch).value) == 9
+    assert [tree is result or tree is second for tree in flattened] == [False, True, True, False]
+
+
+def test_threads_do_not_see_each_others_arguments():
+    @jax.tree_util.register_pytree_node_class
+    class Interrupting:
+        """Lets the other thread run a whole call while this one is flattened."""
+
+        def __init__(self, value, interrupt):
+            self.value, self.interrupt = value, interrupt
+
+        def tree_flatten(self):
+            self.interrupt()
+            return (self.value,), None
+
+        @classmethod
+        def tree_unflatten(cls, _, children):
+            return cls(*children, lambda: None)
+
+    call = async_jit(lambda first, rest: first.value + rest.value)
+    mine, other = Pair(jnp.float32(1), "a", None), Pair(jnp.float32(100), "a", None)
+    results = {}
+
+    def run_other():
+        results["other"] = float(call(other, Pair(jnp.float32(2), "a", None)))
+
+    def interrupt():
+        thread = threading.Thread(target=run_other)
+        thread.start()
+        thread.join()
+
+    results["mine"] = float(call(mine, Interrupting(jnp.float32(3), interrupt)))
+    assert results == {"mine": 4, "other": 102}
+
+
+def test_each_thread_waits_for_its_own_previous_call():
+    call = async_jit(lambda first, x: first + x)
+    results = {}
+
+    def add_up(start):
+        total, first = jnp.float32(start), jnp.float32(start)
+        for _ in range(100):
+            total = call(first, total)
+        results[start] = float(total)
+
+    threads = [threading.Thread(target=add_up, args=(start,)) for start in range(1, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == {start: 101 * start for start in range(1, 5)}
 
 
 @pytest.mark.parametrize("donate", [False, True])
-def test_memory_is_used_again_where_it_was_given_away(donate):
+def test_donated_memory_is_reused(donate):
     kept, given = jnp.ones(1000), jnp.ones(1000)
     async_jit(lambda kept, given: kept + given, donate=donate)(kept, given)
     assert (kept.is_deleted(), given.is_deleted()) == (False, donate)
 
 
 @pytest.mark.parametrize("is_long", [False, True])
-def test_a_call_waits_for_the_one_before_and_for_itself_if_that_takes_long(is_long, monkeypatch):
-    monkeypatch.setattr(compile, "_LONG", 0.001 if is_long else 100)
-    call = async_jit(lambda x: jax.lax.fori_loop(0, 100, lambda _, each: jnp.tanh(each @ x), x))
-    x = jnp.eye(500)
+def test_a_call_waits_for_the_previous_one_and_for_itself_if_it_is_long(is_long, monkeypatch):
+    monkeypatch.setattr(compile, "_LONG_CALL_SECONDS", 0.001 if is_long else 100)
+    call = async_jit(lambda x: jax.lax.fori_loop(0, 150, lambda _, y: jnp.tanh(y @ x), x))
+    x = jnp.eye(300)
     call(x)
     first = call(x)
-    time.sleep(0.02)  # the outputs are told to be there one after the other
+    time.sleep(0.02)  # outputs become ready one after the other
     assert first.is_ready() == is_long
     second = call(x)
     time.sleep(0.02)
@@ -72,8 +123,25 @@ def test_a_call_waits_for_the_one_before_and_for_itself_if_that_takes_long(is_lo
     assert second.is_ready() == is_long
 
 
+def test_only_options_that_the_compiler_knows_are_used():
+    options = [("xla_no_such_option", 1), compile.DETERMINISTIC]
+    assert compile._select_supported(options) == {"xla_gpu_deterministic_ops": True}
+
+
+def test_options_of_one_function_do_not_reach_another(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(compile, "AsyncJit", lambda function, donate, compiler_options: chosen.append(compiler_options))
+    async_jit(abs, deterministic=True)
+    chosen[0]["added"] = True
+    async_jit(abs, deterministic=True)
+    async_jit(abs)
+    assert chosen[1] == {"xla_gpu_deterministic_ops": True, **chosen[2]}
+    assert "added" not in chosen[1]
+    assert "xla_gpu_deterministic_ops" not in chosen[2]
+
+
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="what is compiled for a CPU")
-def test_matrix_products_go_to_the_library_that_has_them_on_all_cores_and_elementwise_operations_do_not():
+def test_matrix_products_use_all_cores_and_elementwise_operations_stay_with_xla():
     images, weight = jnp.ones((64, 784)), jnp.ones((128, 784))
     step = async_jit(lambda _, images, weight: jnp.exp(images @ weight.T) + 1)
     program = step.lower(0, images, weight).compile().compiled.as_text()

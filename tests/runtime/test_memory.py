@@ -1,37 +1,79 @@
-"""What a long run needs: no more memory in its last epoch than in its first ones."""
+"""`keep_freed_memory` changes the whole process, so each test starts one."""
 
-from dataclasses import replace
-from pathlib import Path
+import os
+import platform
+import subprocess
+import sys
 
-import numpy as np
 import pytest
 
-from eqxcnn.runtime.compile import async_jit
-from eqxcnn.training import Recipe, prepare
-from eqxcnn.training.step import train_steps
+from eqxcnn.runtime import memory
+from eqxcnn.runtime.memory import _HUGE_PAGES, keep_freed_memory
 
-STATM = Path("/proc/self/statm")
+# The file alone: importing the whole package takes longer than the tests.
+LOAD = f"""
+import importlib.util
+import jax, jax.numpy as jnp
+
+spec = importlib.util.spec_from_file_location("memory", {memory.__file__!r})
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+keep_freed_memory = module.keep_freed_memory
+"""
+
+PAGE_FAULTS = """
+import resource, sys
+
+assert keep_freed_memory() == ("keep" in sys.argv)
+double = jax.jit(lambda x: 2 * x)
+x = jnp.ones(2**23)
+for _ in range(30):
+    double(x).block_until_ready()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    double(x).block_until_ready()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
 
 
-def resident_megabytes():
-    """How much of this process is in memory now."""
-    return int(STATM.read_text().split()[1]) * 4096 / 2**20
+def run(code, *arguments, keep):
+    """What a new process prints, with `EQXCNN_KEEP_MEMORY` set to `keep`."""
+    environment = {**os.environ, "EQXCNN_KEEP_MEMORY": keep}
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD + code, *arguments], capture_output=True, check=True, text=True, env=environment
+    )
+    return int(done.stdout)
 
 
-@pytest.mark.skipif(not STATM.exists(), reason="reads Linux's account of a process")
-def test_streamed_epochs_leave_nothing_behind(tmp_path):
-    recipe = Recipe(model="mlp", data="digits", validation=0.0, batch_size=500, device_budget=0.0)
-    job = prepare(replace(recipe, augment=("flip_horizontal",)))
-    np.save(tmp_path / "images.npy", np.random.default_rng(0).integers(0, 256, (10_000, 28, 28, 1), np.uint8))
-    images = np.asarray(np.load(tmp_path / "images.npy", mmap_mode="r"))
-    train = replace(job.train, images=images, labels=np.arange(10_000, dtype=np.int32) % 10)
-    job = replace(job, train=train, train_rows=np.arange(10_000, dtype=np.int32), steps=16 * 20)
-    steps, state = async_jit(train_steps, donate=True), job.make_start()
-    taken = []
-    for epoch in range(16):
-        for batches in job.batches(epoch, 0):
-            state = steps(job.setup, state, batches)
-        assert int(state.step) == 20 * (epoch + 1)
-        taken.append(resident_megabytes())
-    # The images of one epoch are 7.5 MiB; kept, those of twelve would be 90.
-    assert taken[-1] - taken[3] < 30
+@pytest.mark.slow
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these settings")
+def test_freed_memory_is_reused_unless_the_environment_forbids_it():
+    # 32 MiB twenty times are 160,000 pages of 4 KiB. The heap takes a few calls to keep a gap of that size.
+    default = run(PAGE_FAULTS, keep="0")
+    assert default > 80_000
+    assert run(PAGE_FAULTS, "keep", keep="1") < default / 4
+
+
+def test_the_environment_variable_leaves_the_allocator_alone(monkeypatch):
+    monkeypatch.setenv("EQXCNN_KEEP_MEMORY", "0")
+    monkeypatch.setattr("eqxcnn.runtime.memory.ctypes.CDLL", lambda _: pytest.fail("the C library was opened"))
+    assert not keep_freed_memory()
+
+
+HUGE = """
+def huge_kilobytes():
+    (line,) = (line for line in open("/proc/self/smaps_rollup") if line.startswith("AnonHugePages"))
+    return int(line.split()[1])
+
+assert keep_freed_memory()
+assert keep_freed_memory()  # a second time changes nothing
+before = huge_kilobytes()
+x = jnp.ones(2**24).block_until_ready()
+print(huge_kilobytes() - before)
+"""
+
+
+@pytest.mark.skipif(not _HUGE_PAGES.exists() or "[never]" in _HUGE_PAGES.read_text(), reason="Linux has no huge pages")
+def test_arrays_lie_in_huge_pages():
+    # Of 64 MiB; the kernel may be short of huge pages.
+    assert run(HUGE, keep="1") > 32 * 1024

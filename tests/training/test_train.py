@@ -113,7 +113,7 @@ def test_ctrl_c_and_sigterm_save_and_say_how_to_go_on(tmp_path, finished, number
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == code
-    assert said.splitlines()[-1].endswith(f"go on with --resume {folder}")
+    assert said.splitlines()[-1].endswith(f"continue with --resume {folder}")
     assert "Traceback" not in said
     assert_ends_like(folder, finished[0])
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 from eqxcnn import registry, zoo
-from eqxcnn.cost import multiply_adds, multiply_adds_by_scope
+from eqxcnn.cost import count_multiply_adds, count_multiply_adds_by_scope
 from eqxcnn.errors import InputError
 from eqxcnn.layers import AdaptiveAvgPool, BatchNorm, Conv
 from eqxcnn.types import Classifier, Variant
@@ -111,7 +111,7 @@ def test_every_array_and_product_belongs_to_one_row():
     assert type(model.conv) is Conv
     model = eqx.nn.inference_mode(model)
     image = jax.ShapeDtypeStruct((6, 4, 3), jnp.float32)
-    cost = multiply_adds(lambda image: model(image, state, key=None)[0], image)
+    cost = count_multiply_adds(lambda image: model(image, state, key=None)[0], image)
     assert totals(rows) == (zoo.count_parameters(model), cost)
 
 
@@ -161,7 +161,7 @@ def test_multiply_adds_by_scope():
             with jax.named_scope("inner"):
                 return jax.vmap(lambda row: doubled @ row)(rows)
 
-    costs = multiply_adds_by_scope(function, jnp.ones((3, 3)), jnp.ones((5, 3)))
+    costs = count_multiply_adds_by_scope(function, jnp.ones((3, 3)), jnp.ones((5, 3)))
     outer, inner = (scope for scope, cost in costs.items() if cost)
     assert (outer, costs[outer], costs[inner]) == ("outer", 3 * 3 * 3, 5 * 3 * 3)
     assert inner.startswith("outer/inner")

@@ -1,1 +1,1 @@
-"""Blocks that several families share, made of the plain layers."""
+"""Blocks of plain layers that several model families share."""

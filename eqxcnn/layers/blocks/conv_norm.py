@@ -1,4 +1,4 @@
-"""Convolution, batch normalization and activation: what most networks since 2015 are built of."""
+"""Convolution, batch normalization and activation, the unit of most convolutional networks since 2015."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, jaxtyped
 from ...types import Image, Key
 from ..conv import Conv
 from ..norm import BatchNorm
+from ..sizes import Size, parse_pair
 
 
 class ConvNorm(eqx.Module):
@@ -18,9 +19,9 @@ class ConvNorm(eqx.Module):
 
     **Arguments:**
 
-    - `in_channels`, `out_channels`, `kernel_size`, `stride`, `key` and further keywords: as for `Conv`, but the padding
-      is symmetric, as torch's, and keeps the size at stride 1 unless `padding` is given.
-    - `activation`: applied to the normalized maps; `None` for none.
+    - `in_channels`, `out_channels`, `kernel_size`, `stride`, `key` and further keywords: as for `Conv`. By default the
+      padding is symmetric, `dilation * (kernel_size - 1) // 2`, as is usual in torch.
+    - `activation`: the function applied to the normalized maps, or `None`.
     - `eps`, `momentum`: as for `BatchNorm`.
     """
 
@@ -32,8 +33,8 @@ class ConvNorm(eqx.Module):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int | tuple[int, int] = 3,
-        stride: int | tuple[int, int] = 1,
+        kernel_size: Size = 3,
+        stride: Size = 1,
         *,
         activation: Callable[[Array], Array] | None = jax.nn.relu,
         eps: float = 1e-5,
@@ -41,15 +42,15 @@ class ConvNorm(eqx.Module):
         key: Key,
         **conv: Any,
     ):
-        sides = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
-        dilation = conv.get("dilation", 1)
-        conv.setdefault("padding", (dilation * (sides[0] - 1) // 2, dilation * (sides[1] - 1) // 2))
+        height, width = parse_pair("kernel_size", kernel_size, least=1)
+        down, right = parse_pair("dilation", conv.get("dilation", 1), least=1)
+        conv.setdefault("padding", (down * (height - 1) // 2, right * (width - 1) // 2))
         self.conv = Conv(in_channels, out_channels, kernel_size, stride, use_bias=False, key=key, **conv)
         self.norm = BatchNorm(out_channels, eps, momentum)
         self.activation = activation
 
     @jaxtyped(typechecker=beartype)
     def __call__(self, image: Image, state: eqx.nn.State) -> tuple[Float[Array, "h2 w2 o"], eqx.nn.State]:
-        """The maps `[h' w' out_channels]` and the new state."""
+        """Returns the maps `[h' w' out_channels]` and the new state."""
         x, state = self.norm(self.conv(image), state)
         return (x if self.activation is None else self.activation(x)), state

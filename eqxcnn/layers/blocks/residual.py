@@ -1,45 +1,59 @@
-"""The blocks of residual networks (He et al. 2015), and what other blocks of their kind are made of."""
+"""The blocks of residual networks (He et al. 2015), and parts that related blocks share."""
 
 from typing import TypeAlias
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import variance_scaling
 from jaxtyping import Array, Float
 
 from ...types import Image, Key
 from ..conv import Conv
 from ..drop_path import DropPath
+from ..initializers import he_normal_fan_out
 from ..norm import BatchNorm
 from .conv_norm import ConvNorm
 
 Resized: TypeAlias = Float[Array, "h2 w2 o"]
-FAN_OUT = variance_scaling(2.0, "fan_out", "normal")
 
 
-def plain_conv(n_in: int, n_out: int, size: int, stride: int = 1, groups: int = 1, *, key: Key) -> Conv:
-    """A convolution that pads symmetrically and leaves the bias to the BatchNorm behind it."""
-    return Conv(n_in, n_out, size, stride, size // 2, groups=groups, use_bias=False, weight_init=FAN_OUT, key=key)
+def plain_conv(
+    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1, *, key: Key
+) -> Conv:
+    """Builds a convolution with symmetric padding and without bias, which the following BatchNorm adds."""
+    return Conv(
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride,
+        padding=kernel_size // 2,
+        groups=groups,
+        use_bias=False,
+        weight_init=he_normal_fan_out,
+        key=key,
+    )
 
 
-def projection(n_in: int, n_out: int, stride: int, *, key: Key) -> ConvNorm | None:
-    """The shortcut where the shape changes: a 1x1 convolution and BatchNorm (He et al. 2015, section 3.3, B)."""
-    if stride == 1 and n_in == n_out:
+def projection(in_channels: int, out_channels: int, stride: int, *, key: Key) -> ConvNorm | None:
+    """Builds the shortcut of a block: a 1x1 convolution and BatchNorm (He et al. 2015, section 3.3, option B).
+
+    Returns `None`, for the identity, if the block keeps its input's shape.
+    """
+    if stride == 1 and in_channels == out_channels:
         return None
-    return ConvNorm(n_in, n_out, 1, stride, activation=None, weight_init=FAN_OUT, key=key)
+    return ConvNorm(in_channels, out_channels, 1, stride, activation=None, weight_init=he_normal_fan_out, key=key)
 
 
 def last_norm(channels: int, zero: bool) -> BatchNorm:
-    """The BatchNorm that ends a branch; with a zero weight, the block starts as its shortcut alone."""
+    """Builds the BatchNorm that ends a branch; if `zero`, its weight is zero, so the block starts as its shortcut."""
     norm = BatchNorm(channels)
-    return eqx.tree_at(lambda each: each.weight, norm, jnp.zeros(channels)) if zero else norm
+    return eqx.tree_at(lambda norm: norm.weight, norm, jnp.zeros(channels)) if zero else norm
 
 
 def padded_identity(x: Image, channels: int, stride: int) -> Resized:
-    """The shortcut without parameters: every `stride`-th pixel, and zeros for the new channels, which come last.
+    """Computes the shortcut without parameters: every `stride`-th pixel, and zeros for the added channels.
 
-    Option A of He et al. 2015, section 3.3.
+    Option A of He et al. 2015, section 3.3; the added channels come last.
     """
     return jnp.pad(x[::stride, ::stride], ((0, 0), (0, 0), (0, channels - x.shape[-1])))
 
@@ -49,10 +63,11 @@ class BasicBlock(eqx.Module):
 
     **Arguments:**
 
-    - `in_channels`, `width`: channels of the input and of all else.
-    - `stride`: of the first convolution and the shortcut.
-    - `drop_path_rate`: how often training drops the branch.
-    - `zero_init`: whether the last BatchNorm's weight starts at zero.
+    - `in_channels`: the number of channels of the input.
+    - `width`: the number of channels of both convolutions and of the output.
+    - `stride`: the stride of the first convolution and of the shortcut.
+    - `drop_path_rate`: the probability that training drops the branch of an example.
+    - `zero_init`: whether the weight of the last BatchNorm starts at zero.
     """
 
     conv1: Conv
@@ -76,7 +91,7 @@ class BasicBlock(eqx.Module):
         self.out_channels = width
 
     def __call__(self, x: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Resized, eqx.nn.State]:
-        """The maps `[h/stride w/stride width]`."""
+        """Returns the maps `[h/stride w/stride width]` and the new state."""
         out, state = self.bn1(self.conv1(x), state)
         out, state = self.bn2(self.conv2(jax.nn.relu(out)), state)
         shortcut, state = (x, state) if self.downsample is None else self.downsample(x, state)
@@ -84,12 +99,12 @@ class BasicBlock(eqx.Module):
 
 
 class Bottleneck(eqx.Module):
-    """1x1, 3x3 and 1x1 convolutions beside a shortcut (He et al. 2015, figure 5, right), the 3x3 one with the stride.
+    """1x1, 3x3 and 1x1 convolutions beside a shortcut (He et al. 2015, figure 5, right); the 3x3 one is strided.
 
     **Arguments:**
 
-    - `in_channels`: channels of the input; those of the output are `4 * width`.
-    - `stride`, `drop_path_rate`, `zero_init`: as for `BasicBlock`.
+    - `in_channels`: the number of channels of the input; the output has `4 * width`.
+    - `width`, `stride`, `drop_path_rate`, `zero_init`: as for `BasicBlock`.
     - `groups`, `base_width`: the 3x3 convolution has `groups` groups of `width * base_width / 64` channels
       (Xie et al. 2016, table 1: cardinality `C` and width `d`).
     """
@@ -129,7 +144,7 @@ class Bottleneck(eqx.Module):
         self.out_channels = outer
 
     def __call__(self, x: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Resized, eqx.nn.State]:
-        """The maps `[h/stride w/stride 4*width]`."""
+        """Returns the maps `[h/stride w/stride 4*width]` and the new state."""
         out, state = self.bn1(self.conv1(x), state)
         out, state = self.bn2(self.conv2(jax.nn.relu(out)), state)
         out, state = self.bn3(self.conv3(jax.nn.relu(out)), state)

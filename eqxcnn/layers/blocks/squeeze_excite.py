@@ -1,31 +1,28 @@
-"""Attention over channels."""
+"""Squeeze-and-excitation: attention over channels."""
 
 from collections.abc import Callable
 
 import equinox as eqx
 import jax
 from beartype import beartype
-from jax.nn.initializers import variance_scaling
 from jaxtyping import Array, jaxtyped
 
 from ...types import Image, Key
 from ..conv import Conv
+from ..initializers import he_normal_fan_out
 from ..pool import global_avg_pool
-
-#: As torchvision and timm start gates.
-_HE_FAN_OUT = variance_scaling(2.0, "fan_out", "normal")
 
 
 class SqueezeExcite(eqx.Module):
-    """Scales each channel by a gate between 0 and 1 that sees the means of all channels (Hu et al. 2018, section 3).
+    """Scales each channel by a factor computed from the means of all channels (Hu et al. 2018, section 3).
 
     **Arguments:**
 
-    - `channels`: of the maps.
+    - `channels`: the number of channels of the maps.
     - `squeezed`: the width of the hidden layer.
-    - `activation`: of the hidden layer.
-    - `gate`: gives the factor; the paper's is the logistic function.
-    - `key`: the randomness of the initialization.
+    - `activation`: the activation of the hidden layer.
+    - `gate`: the activation of the output layer, which gives the factors; the paper uses the logistic function.
+    - `key`: the PRNG key of the initialization.
     """
 
     fc1: Conv
@@ -43,13 +40,13 @@ class SqueezeExcite(eqx.Module):
         key: Key,
     ):
         first, second = jax.random.split(key)
-        self.fc1 = Conv(channels, squeezed, 1, weight_init=_HE_FAN_OUT, key=first)
-        self.fc2 = Conv(squeezed, channels, 1, weight_init=_HE_FAN_OUT, key=second)
+        self.fc1 = Conv(channels, squeezed, 1, weight_init=he_normal_fan_out, key=first)
+        self.fc2 = Conv(squeezed, channels, 1, weight_init=he_normal_fan_out, key=second)
         self.activation = activation
         self.gate = gate
 
     @jaxtyped(typechecker=beartype)
     def __call__(self, image: Image) -> Image:
-        """The maps `[h w c]`, each channel scaled."""
+        """Returns the scaled maps `[h w c]`."""
         means = global_avg_pool(image)[None, None]
         return image * self.gate(self.fc2(self.activation(self.fc1(means))))

@@ -1,4 +1,4 @@
-"""Stages of blocks in a row, each of a resolution and width of its own."""
+"""Sequences of stages; the blocks of one stage share resolution and width."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,16 +11,31 @@ from ..drop_path import drop_path_rates, keys_for
 
 
 def make_layers(
-    make: Callable[..., Any], n_in: int, widths: Sequence[int], depths: Sequence[int], rate: float | int, *, key: Key
+    make_block: Callable[..., Any],
+    in_channels: int,
+    widths: Sequence[int],
+    depths: Sequence[int],
+    drop_path_rate: float | int,
+    *,
+    key: Key,
 ) -> tuple[tuple[Any, ...], ...]:
-    """`depths[i]` blocks of `widths[i]` for each stage `i`; each stage but the first opens with stride 2."""
-    rates, keys = iter(drop_path_rates(rate, sum(depths))), iter(jax.random.split(key, sum(depths)))
+    """Builds one tuple of blocks per stage; every stage but the first begins with stride 2.
+
+    **Arguments:**
+
+    - `make_block`: called as `make_block(in_channels, width, stride, drop_path_rate, key=key)`.
+    - `in_channels`: the number of channels of the first block's input.
+    - `widths`, `depths`: the width of each stage's blocks, and their number.
+    - `drop_path_rate`: the rate of the last block, see `drop_path_rates`.
+    """
+    rates, keys = iter(drop_path_rates(drop_path_rate, sum(depths))), iter(jax.random.split(key, sum(depths)))
     layers = []
     for width, depth in zip(widths, depths, strict=True):
         blocks = []
-        for at in range(depth):
-            blocks.append(make(n_in, width, 2 if layers and at == 0 else 1, next(rates), key=next(keys)))
-            n_in = blocks[-1].out_channels
+        for index in range(depth):
+            stride = 2 if layers and index == 0 else 1
+            blocks.append(make_block(in_channels, width, stride, next(rates), key=next(keys)))
+            in_channels = blocks[-1].out_channels
         layers.append(tuple(blocks))
     return tuple(layers)
 
@@ -28,7 +43,7 @@ def make_layers(
 def run_layers(
     layers: Sequence[Sequence[Any]], x: Image, state: eqx.nn.State, *, key: Key | None
 ) -> tuple[Maps, eqx.nn.State]:
-    """The map behind each stage."""
+    """Returns the maps at the end of each stage, and the new state."""
     maps, keys = (), iter(keys_for(key, sum(map(len, layers))))
     for layer in layers:
         for block in layer:

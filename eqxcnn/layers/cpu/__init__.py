@@ -1,1 +1,1 @@
-"""Fast forms, on a CPU, of the operations that the plain layers do."""
+"""Fast implementations, for CPUs, of operations in the plain layers."""

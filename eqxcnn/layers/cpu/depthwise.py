@@ -1,52 +1,56 @@
-"""Depthwise convolution as sums over the kernel's taps: many times as fast as XLA's own on a CPU.
+"""Depthwise convolution on a CPU, as a sum over the kernel's pixels ("taps").
 
-XLA's grouped convolution is a naive loop there, and the sums over all positions that automatic differentiation makes of
-the kernel's gradient are no faster, so that the gradient is written out too. It has reverse mode only.
+XLA computes a depthwise convolution, and both of its gradients, in a naive loop on a CPU. A sum of shifted images, each
+multiplied by one tap, is fused into one loop along the channels and is many times faster. The gradients are written
+out, since automatic differentiation would turn the kernel's gradient into slow reductions. So there is no forward-mode
+differentiation.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.custom_batching import sequential_vmap
 from jaxtyping import Array, Float
 
-from ...cost import TAPS
+from ...cost import register_product_scope
 from ...types import Image
+from ..sizes import Edges, Pair
 
-Pair: TypeAlias = tuple[int, int]
 Kernel: TypeAlias = Float[Array, "kh kw c"]
 Filtered: TypeAlias = Float[Array, "h2 w2 c"]
 
+_SCOPE = "depthwise_taps"
+register_product_scope(_SCOPE)
+
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def depthwise(image: Image, weight: Kernel, edges: tuple[Pair, Pair], stride: Pair, dilation: Pair) -> Filtered:
-    """Filters each channel of an image `[h w c]` with a kernel of its own.
+def depthwise_conv(image: Image, weight: Kernel, edges: Edges, stride: Pair, dilation: Pair) -> Filtered:
+    """Convolves each channel of an image `[h w c]` with its own kernel.
 
     **Arguments:**
 
-    - `weight`: a kernel for each channel.
+    - `weight`: one kernel per channel.
     - `edges`: the zeros added before and after the height and the width.
     - `stride`, `dilation`: `(height, width)` pairs.
     """
-    with jax.named_scope(TAPS):
-        return _taps(jnp.pad(image, (*edges, (0, 0))), weight, stride, dilation)
+    with jax.named_scope(_SCOPE):
+        return _sum_taps(jnp.pad(image, (*edges, (0, 0))), weight, stride, dilation)
 
 
 def _forward(
-    image: Image, weight: Kernel, edges: tuple[Pair, Pair], stride: Pair, dilation: Pair
+    image: Image, weight: Kernel, edges: Edges, stride: Pair, dilation: Pair
 ) -> tuple[Filtered, tuple[Image, Kernel]]:
-    return depthwise(image, weight, edges, stride, dilation), (image, weight)
+    return depthwise_conv(image, weight, edges, stride, dilation), (image, weight)
 
 
 def _backward(
-    edges: tuple[Pair, Pair], stride: Pair, dilation: Pair, kept: tuple[Image, Kernel], cotangent: Filtered
+    edges: Edges, stride: Pair, dilation: Pair, residuals: tuple[Image, Kernel], cotangent: Filtered
 ) -> tuple[Image, Kernel]:
-    """The image's gradient is a convolution as well: of the spread-out cotangent with the kernel turned around."""
-    image, weight = kept
+    """The image's gradient is a convolution too: the cotangent, spread by the stride, with the flipped kernel."""
+    image, weight = residuals
     spread = []
     for axis in (0, 1):
         span = (weight.shape[axis] - 1) * dilation[axis]
@@ -54,16 +58,16 @@ def _backward(
         spread_size = (cotangent.shape[axis] - 1) * stride[axis] + 1
         spread.append((before, image.shape[axis] + span - before - spread_size, stride[axis] - 1))
     zero = jnp.zeros((), cotangent.dtype)
-    of_image = _taps(lax.pad(cotangent, zero, (*spread, (0, 0, 0))), weight[::-1, ::-1], (1, 1), dilation)
-    of_weight = _weight_gradient((weight.shape[0], weight.shape[1]), stride, dilation)
-    return of_image, of_weight(jnp.pad(image, (*edges, (0, 0))), cotangent)
+    image_gradient = _sum_taps(lax.pad(cotangent, zero, (*spread, (0, 0, 0))), weight[::-1, ::-1], (1, 1), dilation)
+    weight_gradient = _make_weight_gradient((weight.shape[0], weight.shape[1]), stride, dilation)
+    return image_gradient, weight_gradient(jnp.pad(image, (*edges, (0, 0))), cotangent)
 
 
-depthwise.defvjp(_forward, _backward)
+depthwise_conv.defvjp(_forward, _backward)
 
 
-def _taps(padded: Image, weight: Kernel, stride: Pair, dilation: Pair) -> Filtered:
-    """One slice of the image for each pixel of the kernel, which XLA fuses into a single loop along the channels."""
+def _sum_taps(padded: Image, weight: Kernel, stride: Pair, dilation: Pair) -> Filtered:
+    """Adds up one slice of the image per tap, times that tap."""
     sizes = [
         (size - dilated * (kernel - 1) - 1) // step
         for size, kernel, step, dilated in zip(padded.shape, weight.shape, stride, dilation, strict=False)
@@ -73,31 +77,42 @@ def _taps(padded: Image, weight: Kernel, stride: Pair, dilation: Pair) -> Filter
         for column in range(weight.shape[1]):
             top, left = row * dilation[0], column * dilation[1]
             ends = top + sizes[0] * stride[0] + 1, left + sizes[1] * stride[1] + 1, padded.shape[2]
-            term = lax.slice(padded, (top, left, 0), ends, (*stride, 1)) * weight[row, column]
+            term = lax.slice(padded, (top, left, 0), ends, (*stride, 1)) * weight[row, column][None, None]
             total = term if total is None else total + term
     assert total is not None
     return total
 
 
-def _weight_gradient(kernel: Pair, stride: Pair, dilation: Pair) -> Callable[[Image, Filtered], Kernel]:
-    """What gives the kernel's gradient `[kh kw c]` of a padded image and its cotangent, for one image after another."""
+def _make_weight_gradient(kernel: Pair, stride: Pair, dilation: Pair) -> Callable[[Image, Filtered], Kernel]:
+    """Returns a function of a padded image and a cotangent that gives the gradient `[kh kw c]` of the kernel."""
 
-    # A loop over rows keeps all of the kernel's sums in the cache; as one reduction, each would read the whole batch.
-    @sequential_vmap
-    def gradient(padded: Image, cotangent: Filtered) -> Kernel:
+    def weight_gradient(padded: Image, cotangent: Filtered) -> Kernel:
         height, width, channels = cotangent.shape
         span = dilation[0] * (kernel[0] - 1) + 1
 
+        # A loop over rows keeps the sums of all taps in the cache. As a reduction, each tap would read the whole batch.
         def add_row(row: Array, sums: tuple[Array, ...]) -> tuple[Array, ...]:
-            seen = lax.dynamic_slice_in_dim(padded, row * stride[0], span)[:: dilation[0]]
-            given = lax.dynamic_index_in_dim(cotangent, row, keepdims=False)
+            rows = lax.dynamic_slice_in_dim(padded, row * stride[0], span)[:: dilation[0]]
+            row_cotangent = lax.dynamic_index_in_dim(cotangent, row, keepdims=False)[None]
             lefts = (column * dilation[1] for column in range(kernel[1]))
             return tuple(
-                each + seen[:, left : left + (width - 1) * stride[1] + 1 : stride[1]] * given
-                for each, left in zip(sums, lefts, strict=True)
+                total + rows[:, left : left + (width - 1) * stride[1] + 1 : stride[1]] * row_cotangent
+                for total, left in zip(sums, lefts, strict=True)
             )
 
-        empty = tuple(jnp.zeros((kernel[0], width, channels), cotangent.dtype) for _ in range(kernel[1]))
-        return jnp.stack([each.sum(1) for each in lax.fori_loop(0, height, add_row, empty)], axis=1)
+        zeros = tuple(jnp.zeros((kernel[0], width, channels), cotangent.dtype) for _ in range(kernel[1]))
+        return jnp.stack([total.sum(1) for total in lax.fori_loop(0, height, add_row, zeros)], axis=1)
 
-    return gradient
+    return _loop_over_batch(weight_gradient)
+
+
+def _loop_over_batch(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes `vmap` run `function` on one example after the other, which keeps its loop in the cache.
+
+    Without `jax.custom_batching`, which has no compatibility guarantee, `vmap` batches it as usual: slower, but right.
+    """
+    try:
+        from jax.custom_batching import sequential_vmap
+    except ImportError:
+        return function
+    return sequential_vmap(function)

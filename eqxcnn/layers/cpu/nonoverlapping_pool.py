@@ -1,7 +1,8 @@
-"""Sums and largest values of windows that lie side by side and fill an image, quick forward and backward.
+"""Sum and max pooling over windows that do not overlap and cover the image exactly, with fast gradients on a CPU.
 
-Forward all windows' first pixels meet all second ones and so on. Backward each pixel looks up what its window was
-given: one pass over the image, where JAX's own rule for slices has XLA put the image together from its parts.
+Forward, the first pixels of all windows are combined with all second pixels, and so on: one elementwise operation per
+pixel of the window. Backward, each pixel reads the gradient of its window: one pass over the image. JAX's own gradient
+of the slices would write one image per pixel of the window and add or concatenate them.
 """
 
 from functools import partial, reduce
@@ -13,45 +14,49 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from ...types import Image
+from ..sizes import Pair
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
-def tile_sums(x: Image, tile: tuple[int, int]) -> Float[Array, "h2 w2 c"]:
-    """The sum of each window of `tile` pixels, height and width, which must divide those of the image."""
-    return reduce(jnp.add, _by_pixel(x, tile))
+def sum_windows(x: Image, window: Pair) -> Float[Array, "h2 w2 c"]:
+    """Returns the sum of each window; the `window` (height, width) must divide the size of the image."""
+    return reduce(jnp.add, _split_by_position(x, window))
 
 
-@tile_sums.defjvp
-def _(tile: tuple[int, int], values: tuple[Array], changes: tuple[Array]) -> tuple[Array, Array]:
-    return tile_sums(values[0], tile), _tiled(changes[0], tile).sum((1, 3))
+@sum_windows.defjvp
+def _(window: Pair, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return sum_windows(primals[0], window), _split_into_windows(tangents[0], window).sum((1, 3))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
-def tile_maxima(x: Image, tile: tuple[int, int]) -> Float[Array, "h2 w2 c"]:
-    """The largest value of each window likewise; of several that tie, the first has the gradient."""
-    return reduce(jnp.maximum, _by_pixel(x, tile))
+def max_windows(x: Image, window: Pair) -> Float[Array, "h2 w2 c"]:
+    """Returns the largest value of each window; the first of tied values gets the gradient.
+
+    The `window` (height, width) must divide the size of the image.
+    """
+    return reduce(jnp.maximum, _split_by_position(x, window))
 
 
-@tile_maxima.defjvp
-def _(tile: tuple[int, int], values: tuple[Array], changes: tuple[Array]) -> tuple[Array, Array]:
-    largest, *others = _by_pixel(values[0], tile)
+@max_windows.defjvp
+def _(window: Pair, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    largest, *others = _split_by_position(primals[0], window)
     winner = jnp.zeros(largest.shape, jnp.int8)
-    for place, each in enumerate(others, 1):
-        winner = jnp.where(each > largest, jnp.int8(place), winner)
-        largest = jnp.maximum(largest, each)
-    # Or else XLA works the winner out anew for each pixel.
+    for position, values in enumerate(others, 1):
+        winner = jnp.where(values > largest, jnp.int8(position), winner)
+        largest = jnp.maximum(largest, values)
+    # Without the barrier XLA recomputes the winner for each pixel of the window.
     winner = lax.optimization_barrier(winner)
-    places = jnp.arange(prod(tile), dtype=winner.dtype).reshape(tile[0], 1, tile[1], 1)
-    wins = winner[:, None, :, None] == places
-    return largest, jnp.where(wins, _tiled(changes[0], tile), 0).sum((1, 3))
+    positions = jnp.arange(prod(window), dtype=winner.dtype).reshape(1, window[0], 1, window[1], 1)
+    is_winner = winner[:, None, :, None] == positions
+    return largest, jnp.where(is_winner, _split_into_windows(tangents[0], window), 0).sum((1, 3))
 
 
-def _by_pixel(x: Image, tile: tuple[int, int]) -> list[Array]:
-    """The first pixel of every window, the second one and so on, by row and column."""
-    tiles = _tiled(x, tile)
-    return [tiles[:, row, :, column] for row in range(tile[0]) for column in range(tile[1])]
+def _split_by_position(x: Image, window: Pair) -> list[Array]:
+    """Returns one array `[h2 w2 c]` per position in the window, row by row."""
+    windows = _split_into_windows(x, window)
+    return [windows[:, row, :, column] for row in range(window[0]) for column in range(window[1])]
 
 
-def _tiled(x: Image, tile: tuple[int, int]) -> Float[Array, "h2 kh w2 kw c"]:
+def _split_into_windows(x: Image, window: Pair) -> Float[Array, "h2 kh w2 kw c"]:
     height, width, channels = x.shape
-    return x.reshape(height // tile[0], tile[0], width // tile[1], tile[1], channels)
+    return x.reshape(height // window[0], window[0], width // window[1], window[1], channels)

@@ -1,97 +1,76 @@
-"""Calls of oneDNN on a CPU: the library PyTorch computes with, which jaxlib carries and XLA does not call.
+"""oneDNN on a CPU: whether jaxlib can call it, and the call itself.
 
-XLA's compiler leaves convolutions and matrix products to Eigen and YNNPACK. The calls that it once made to oneDNN
-instead, which is quicker, are still carried out by the jaxlib versions named here; they are no interface of JAX, so no
-other version is trusted with them.
+oneDNN is the library of convolutions and matrix products that PyTorch uses on CPUs. jaxlib contains it, but XLA's
+compiler gives this work to Eigen or YNNPACK, which are slower. jaxlib still executes the custom calls that XLA used to
+emit for oneDNN. They are not a public interface, so only the jaxlib versions that the tests run with are trusted with
+them; everywhere else the layers use plain JAX.
+
+The other `onednn_*` files need private parts of JAX. Import them only where `is_available()`.
 """
 
 import json
 import os
 import platform
-from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import cache
 from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import jaxlib.version
-from jax.core import ShapedArray
-from jax.extend.core import Primitive
-from jax.interpreters import batching, mlir
+import jaxlib
 from jaxtyping import Array
 
-#: Where what is called here was tried, forward and backward (`tests/test_onednn*.py`).
-_JAXLIBS = ("0.10.2", "0.12.0.1")
-#: What jaxlib knows each call by, and its settings.
-_NAMES = {
+#: The jaxlib versions whose oneDNN calls were tested, forward and backward (`tests/layers/cpu/test_onednn*.py`).
+_TESTED_JAXLIBS = ("0.10.2", "0.12.0.1")
+#: The name of each custom call in jaxlib, and the field of its configuration that holds the settings.
+_TARGETS = {
     "convolution": ("__onednn$convolution", "onednn_conv_config"),
     "matmul": ("__onednn$matmul", "onednn_matmul_config"),
 }
-Call: TypeAlias = Literal["convolution", "matmul"]
+Operation: TypeAlias = Literal["convolution", "matmul"]
 
 
 def is_available() -> bool:
-    """Whether work can be given to oneDNN: nobody said no, and jaxlib and machine are known to take it.
+    """Returns whether layers may call oneDNN: it is supported here and not turned off by `EQXCNN_ONEDNN=0`.
 
-    A program with such a call cannot be stored, so that JAX's cache of compiled programs on disk must be off; and one
-    that several devices share would run the whole call on each of them, so there must be one.
+    Three JAX settings rule it out:
+
+    - The persistent compilation cache: programs with these calls cannot be stored.
+    - More than one device: each device would run the whole call.
+    - Disabled jit: the calls exist only in compiled programs.
     """
-    wanted = os.environ.get("EQXCNN_ONEDNN", "1") != "0"
-    stores = getattr(jax.config, "jax_compilation_cache_dir", None)
-    return wanted and not stores and jax.device_count() == 1 and _is_known()
+    is_wanted = os.environ.get("EQXCNN_ONEDNN", "1") != "0"
+    is_cached_on_disk = getattr(jax.config, "jax_compilation_cache_dir", None)
+    is_jit_disabled = getattr(jax.config, "jax_disable_jit", False)
+    return is_wanted and not is_cached_on_disk and not is_jit_disabled and jax.device_count() == 1 and _is_supported()
 
 
 @cache
-def _is_known() -> bool:
+def _is_supported() -> bool:
+    """Returns whether this machine, JAX and jaxlib can execute the calls."""
     machine = platform.system(), platform.machine()
-    if jaxlib.version.__version__ not in _JAXLIBS or machine != ("Linux", "x86_64") or jax.default_backend() != "cpu":
+    version = getattr(jaxlib, "__version__", "")
+    if version not in _TESTED_JAXLIBS or machine != ("Linux", "x86_64") or jax.default_backend() != "cpu":
         return False
-    tried = jax.ShapeDtypeStruct((1, 1), jnp.float32)
     try:
-        jax.jit(lambda a, b: call("matmul", {}, tried, a, b)).lower(tried, tried).compile()
-    except jax.errors.JaxRuntimeError:
-        # Some build their jaxlib without it.
+        from . import onednn_biased, onednn_product  # noqa: F401
+    except ImportError:  # a private part of JAX has moved
+        return False
+    scalar = jax.ShapeDtypeStruct((1, 1), jnp.float32)
+    try:
+        jax.jit(lambda a, b: call_onednn("matmul", {}, scalar, a, b)).lower(scalar, scalar).compile()
+    except jax.errors.JaxRuntimeError:  # jaxlib was built without oneDNN
         return False
     return True
 
 
-def call(what: Call, settings: dict[str, Any], out: jax.ShapeDtypeStruct, *operands: Array) -> Array:
-    """One call of oneDNN in a program, told its settings as XLA's `onednn_config.proto` names them."""
-    target, place = _NAMES[what]
-    config = json.dumps({place: settings})
-    return jax.ffi.ffi_call(target, out, custom_call_api_version=1, legacy_backend_config=config)(*operands)
-
-
-def primitive(
-    name: str,
-    by_xla: Callable[..., Array],
-    by_onednn: Callable[..., Array],
-    batched: Callable[..., tuple[Array, int]],
-) -> Primitive:
-    """A function of arrays and keywords as JAX's transformations see it, by oneDNN on a CPU and by XLA anywhere else.
+def call_onednn(operation: Operation, settings: dict[str, Any], out: jax.ShapeDtypeStruct, *operands: Array) -> Array:
+    """Calls oneDNN from a traced program.
 
     **Arguments:**
 
-    - `by_xla`, `by_onednn`: the function in both forms.
-    - `batched`: its rule under `vmap`, of operands and their axes.
+    - `settings`: the fields of the operation's message in XLA's `onednn_config.proto`.
+    - `out`: the shape and dtype of the result.
     """
-    made = Primitive(name)
-
-    @cache
-    def compiled(**how: Any) -> Callable[..., Array]:
-        return jax.jit(partial(made.bind, **how))
-
-    def shape(*operands: Any, **how: Any) -> ShapedArray:
-        return ShapedArray(jax.eval_shape(partial(by_xla, **how), *operands).shape, operands[0].dtype)
-
-    def lowered(context: mlir.LoweringRuleContext, *operands: Any, **how: Any) -> Sequence[Any]:
-        # An exported program may be run by a jaxlib that knows nothing of this.
-        is_plain = context.module_context.lowering_parameters.for_export
-        return mlir.lower_fun(by_xla if is_plain else by_onednn, multiple_results=False)(context, *operands, **how)
-
-    made.def_impl(lambda *operands, **how: compiled(**how)(*operands))
-    made.def_abstract_eval(shape)
-    batching.primitive_batchers[made] = batched
-    mlir.register_lowering(made, mlir.lower_fun(by_xla, multiple_results=False))
-    mlir.register_lowering(made, lowered, platform="cpu")
-    return made
+    target, field = _TARGETS[operation]
+    config = json.dumps({field: settings})
+    return jax.ffi.ffi_call(target, out, custom_call_api_version=1, legacy_backend_config=config)(*operands)

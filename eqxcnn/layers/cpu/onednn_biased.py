@@ -1,4 +1,7 @@
-"""Convolutions by oneDNN with a bias, whose gradient is sometimes had along with the kernel's."""
+"""Convolutions with a bias by oneDNN on a CPU.
+
+A separate primitive, because `stem_gradient` computes the gradients of kernel and bias together.
+"""
 
 from collections.abc import Sequence
 from functools import partial, reduce
@@ -8,8 +11,18 @@ import jax.numpy as jnp
 from jax.interpreters import ad
 from jaxtyping import Array, Float
 
-from . import onednn
-from .onednn_conv import Edges, Images, Kernel, Pair, batched, by_xla, convolve, is_stem, to_kernel
+from ..sizes import Edges, Pair
+from .onednn_conv import (
+    Images,
+    Kernel,
+    batch_convolution,
+    convolve,
+    convolve_by_xla,
+    count_convolution,
+    is_stem,
+    kernel_gradient,
+)
+from .onednn_primitive import make_primitive
 from .stem_gradient import stem_gradient
 
 
@@ -22,44 +35,45 @@ def convolve_biased(
     dilation: Pair,
     groups: int = 1,
 ) -> Float[Array, "n h2 w2 o"]:
-    """`convolve`, and `bias` added to each output channel."""
+    """Returns `convolve(images, kernel, ...) + bias`, one bias per output channel."""
     return _biased.bind(images, kernel, bias, stride=stride, edges=edges, dilation=dilation, groups=groups)
 
 
-def _plain(images: Images, kernel: Kernel, bias: Array, **how: Any) -> Array:
-    return by_xla(images, kernel, **how) + bias
+def _biased_by_xla(images: Images, kernel: Kernel, bias: Array, **window: Any) -> Array:
+    return convolve_by_xla(images, kernel, **window) + bias[None, None, None]
 
 
-def _by_onednn(images: Images, kernel: Kernel, bias: Array, **how: Any) -> Array:
-    return convolve(images, kernel, **how) + bias
+def _biased_by_onednn(images: Images, kernel: Kernel, bias: Array, **window: Any) -> Array:
+    return convolve(images, kernel, **window) + bias[None, None, None]
 
 
-def _batched(operands: Sequence[Array], axes: Sequence[int | None], **how: Any) -> tuple[Array, int]:
-    return batched(operands, axes, partial(_plain, **how), partial(_biased.bind, **how))
+def _batch(operands: Sequence[Array], axes: Sequence[int | None], **window: Any) -> tuple[Array, int]:
+    return batch_convolution(operands, axes, partial(_biased_by_xla, **window), partial(_biased.bind, **window))
 
 
-def _moved(values: Sequence[Array], changes: Sequence[Any], **how: Any) -> tuple[Array, Any]:
-    """The rule of `jvp`: the sum of what the images change, and of what kernel and bias change together."""
-    images, kernel, _ = values
-    out, parts = _biased.bind(*values, **how), []
-    of_images, of_kernel, of_bias = (None if type(change) is ad.Zero else change for change in changes)
-    if of_images is not None:
-        parts.append(convolve(of_images, kernel, **how))
-    if of_kernel is not None:
-        both = of_bias is not None
-        parts.append(_biased.bind(images, of_kernel, of_bias, **how) if both else convolve(images, of_kernel, **how))
-    elif of_bias is not None:
-        parts.append(jnp.broadcast_to(of_bias, out.shape))
-    return out, reduce(jnp.add, parts)
+def _jvp(primals: Sequence[Array], tangents: Sequence[Any], **window: Any) -> tuple[Array, Any]:
+    """The rule for `jvp`: one term for the images' tangent, one for the tangents of kernel and bias together."""
+    images, kernel, _ = primals
+    out, terms = _biased.bind(*primals, **window), []
+    d_images, d_kernel, d_bias = (None if type(tangent) is ad.Zero else tangent for tangent in tangents)
+    if d_images is not None:
+        terms.append(convolve(d_images, kernel, **window))
+    if d_kernel is not None and d_bias is not None:
+        terms.append(_biased.bind(images, d_kernel, d_bias, **window))
+    elif d_kernel is not None:
+        terms.append(convolve(images, d_kernel, **window))
+    elif d_bias is not None:
+        terms.append(jnp.broadcast_to(d_bias, out.shape))
+    return out, reduce(jnp.add, terms)
 
 
-def _turned(out: Array, images: Images, kernel: Any, bias: Any, **how: Any) -> tuple[None, Array, Array]:
-    """The gradients of kernel and bias, in which the rule above has it linear."""
-    if is_stem(kernel.aval.shape, **how):
-        return None, *stem_gradient(out, images, kernel.aval.shape[:2], how["edges"])
-    return None, to_kernel(out, images, kernel, **how), out.sum((0, 1, 2))
+def _transpose(out: Array, images: Images, kernel: Any, bias: Any, **window: Any) -> tuple[None, Array, Array]:
+    """Returns the gradients of kernel and bias, in which `_jvp` binds the primitive linearly."""
+    if is_stem(kernel.aval.shape, **window):
+        return None, *stem_gradient(out, images, kernel.aval.shape[:2], window["edges"])
+    return None, kernel_gradient(out, images, kernel, **window), out.sum((0, 1, 2))
 
 
-_biased = onednn.primitive("onednn_biased_convolution", _plain, _by_onednn, _batched)
-ad.primitive_jvps[_biased] = _moved
-ad.primitive_transposes[_biased] = _turned
+_biased = make_primitive("onednn_biased_convolution", _biased_by_xla, _biased_by_onednn, _batch, count_convolution)
+ad.primitive_jvps[_biased] = _jvp
+ad.primitive_transposes[_biased] = _transpose

@@ -1,7 +1,8 @@
-"""Products of matrices by oneDNN on a CPU, for dense layers and convolutions by kernels of one pixel."""
+"""Matrix products by oneDNN on a CPU, for dense layers and 1x1 convolutions."""
 
 from collections.abc import Sequence
 from functools import partial
+from math import prod
 from typing import Any
 
 import jax
@@ -10,57 +11,67 @@ from jax import lax
 from jax.interpreters import ad
 from jaxtyping import Array, Float
 
+from ...cost import shape_of
 from . import onednn
+from .onednn_primitive import make_primitive
 
-#: Multiply-adds from which on a call is worth what it costs beforehand.
-_LARGE = 2**23
+#: Smaller products are left to XLA: a call of oneDNN has a fixed cost.
+_MIN_MULTIPLY_ADDS = 2**23
 
 
-def product(
-    left: Float[Array, "_ _"], right: Float[Array, "_ _"], left_turned: bool = False, right_turned: bool = False
+def matrix_product(
+    left: Float[Array, "_ _"], right: Float[Array, "_ _"], transpose_left: bool = False, transpose_right: bool = False
 ) -> Float[Array, "m n"]:
-    """`left @ right` of matrices `[m k]` and `[k n]` in float32; differentiable as often.
+    """Returns the float32 product of matrices `[m k]` and `[k n]`; differentiable any number of times.
 
     **Arguments:**
 
-    - `left_turned`, `right_turned`: whether `left` is `[k m]`, and `right` `[n k]`.
+    - `transpose_left`: whether `left` is given as `[k m]`.
+    - `transpose_right`: whether `right` is given as `[n k]`.
     """
-    return _product.bind(left, right, left_turned=left_turned, right_turned=right_turned)
+    return _product.bind(left, right, transpose_left=transpose_left, transpose_right=transpose_right)
 
 
-def _by_xla(left: Array, right: Array, *, left_turned: bool, right_turned: bool) -> Array:
-    return lax.dot_general(left, right, (((0 if left_turned else 1,), (1 if right_turned else 0,)), ((), ())))
+def _product_by_xla(left: Array, right: Array, *, transpose_left: bool, transpose_right: bool) -> Array:
+    contracted = (0 if transpose_left else 1,), (1 if transpose_right else 0,)
+    return lax.dot_general(left, right, (contracted, ((), ())))
 
 
-def _by_onednn(left: Array, right: Array, *, left_turned: bool, right_turned: bool) -> Array:
-    plain = partial(_by_xla, left_turned=left_turned, right_turned=right_turned)
-    out = jax.eval_shape(plain, left, right)
-    if out.size * left.shape[0 if left_turned else 1] < _LARGE:
-        return plain(left, right)
-    return onednn.call("matmul", {"transpose_a": left_turned, "transpose_b": right_turned}, out, left, right)
+def _product_by_onednn(left: Array, right: Array, *, transpose_left: bool, transpose_right: bool) -> Array:
+    by_xla = partial(_product_by_xla, transpose_left=transpose_left, transpose_right=transpose_right)
+    out = jax.eval_shape(by_xla, left, right)
+    if out.size * left.shape[0 if transpose_left else 1] < _MIN_MULTIPLY_ADDS:
+        return by_xla(left, right)
+    settings = {"transpose_a": transpose_left, "transpose_b": transpose_right}
+    return onednn.call_onednn("matmul", settings, out, left, right)
 
 
-def _batched(operands: Sequence[Array], axes: Sequence[int | None], **how: Any) -> tuple[Array, int]:
-    """The rule of `vmap`: more rows on the left, or else what XLA makes of it."""
+def _batch_product(operands: Sequence[Array], axes: Sequence[int | None], **parameters: bool) -> tuple[Array, int]:
+    """The rule for `vmap`: a batch of `left` matrices becomes one taller matrix; other batches are left to XLA."""
     left, right = operands
-    if axes[1] is not None or how["left_turned"]:
-        return jax.vmap(partial(_by_xla, **how), in_axes=tuple(axes))(left, right), 0
+    if axes[1] is not None or parameters["transpose_left"]:
+        return jax.vmap(partial(_product_by_xla, **parameters), in_axes=tuple(axes))(left, right), 0
     left = jnp.moveaxis(left, axes[0] or 0, 0)
-    out = _product.bind(left.reshape(-1, left.shape[-1]), right, **how)
+    out = _product.bind(left.reshape(-1, left.shape[-1]), right, **parameters)
     return out.reshape(*left.shape[:2], -1), 0
 
 
-def _to_left(out: Array, left: Any, right: Array, *, left_turned: bool, right_turned: bool) -> Array:
-    if left_turned:
-        return product(right, out, right_turned, True)
-    return product(out, right, False, not right_turned)
+def _left_gradient(out: Array, left: Any, right: Array, *, transpose_left: bool, transpose_right: bool) -> Array:
+    if transpose_left:
+        return matrix_product(right, out, transpose_right, True)
+    return matrix_product(out, right, False, not transpose_right)
 
 
-def _to_right(out: Array, left: Array, right: Any, *, left_turned: bool, right_turned: bool) -> Array:
-    if right_turned:
-        return product(out, left, True, left_turned)
-    return product(left, out, not left_turned, False)
+def _right_gradient(out: Array, left: Array, right: Any, *, transpose_left: bool, transpose_right: bool) -> Array:
+    if transpose_right:
+        return matrix_product(out, left, True, transpose_left)
+    return matrix_product(left, out, not transpose_left, False)
 
 
-_product = onednn.primitive("onednn_product", _by_xla, _by_onednn, _batched)
-ad.defbilinear(_product, _to_left, _to_right)
+def _count_multiply_adds(equation: Any) -> int:
+    left = shape_of(equation.invars[0])
+    return prod(shape_of(equation.outvars[0])) * left[0 if equation.params["transpose_left"] else 1]
+
+
+_product = make_primitive("onednn_product", _product_by_xla, _product_by_onednn, _batch_product, _count_multiply_adds)
+ad.defbilinear(_product, _left_gradient, _right_gradient)

@@ -1,10 +1,11 @@
-"""Work is given to oneDNN where that is known to be carried out, and nowhere else."""
+"""oneDNN is called only where its calls are known to work."""
 
+import platform
 from functools import partial
 
 import jax
 import jax.numpy as jnp
-import jaxlib.version
+import jaxlib
 import pytest
 
 from eqxcnn.layers import Conv, Linear
@@ -13,28 +14,58 @@ from eqxcnn.layers.cpu import onednn
 KEY = jax.random.key(0)
 
 
-@pytest.mark.parametrize("without", ["version", "machine", "oneDNN", "wish", "one device", "memory only"])
-def test_what_is_not_known_is_left_to_xla(without, monkeypatch, tmp_path, request):
-    monkeypatch.setattr(onednn, "_is_known", onednn._is_known.__wrapped__)
-    match without:
+def numpy_init(key, shape, dtype=jnp.float32):
+    """Weights for which nothing has to be compiled."""
+    return jnp.zeros(shape, dtype)
+
+
+LAYERS = [
+    (Conv(8, 6, 3, weight_init=numpy_init, key=KEY), (9, 9, 8)),
+    (Conv(1024, 512, 1, weight_init=numpy_init, key=KEY), (4, 4, 1024)),
+    (Linear(1024, 512, key=KEY), (1024,)),
+]
+
+
+def lower(layer, shape):
+    return jax.jit(jax.vmap(layer)).lower(jax.ShapeDtypeStruct((16, *shape), jnp.float32)).as_text()
+
+
+def test_tested_jaxlibs_call_it():
+    is_expected = (
+        jaxlib.__version__ in onednn._TESTED_JAXLIBS
+        and (platform.system(), platform.machine()) == ("Linux", "x86_64")
+        and jax.default_backend() == "cpu"
+        and jax.device_count() == 1
+    )
+    if not is_expected:
+        pytest.skip("another jaxlib or machine")
+    assert onednn.is_available()
+    for layer, shape in LAYERS:
+        assert "__onednn$" in lower(layer, shape)
+
+
+@pytest.mark.parametrize(
+    "reason", ["version", "machine", "build", "environment", "devices", "compilation cache", "disabled jit"]
+)
+def test_layers_use_xla_without_it(reason, monkeypatch, tmp_path, request):
+    monkeypatch.setattr(onednn, "_is_supported", onednn._is_supported.__wrapped__)
+    match reason:
         case "version":
-            monkeypatch.setattr(jaxlib.version, "__version__", "0.11.7")
+            monkeypatch.setattr(jaxlib, "__version__", "0.11.7")
         case "machine":
             monkeypatch.setattr(onednn.platform, "machine", lambda: "arm64")
-        case "oneDNN":
-            monkeypatch.setitem(onednn._NAMES, "matmul", ("__nothing$matmul", "onednn_matmul_config"))
-        case "wish":
+        case "build":
+            monkeypatch.setitem(onednn._TARGETS, "matmul", ("__nothing$matmul", "onednn_matmul_config"))
+        case "environment":
             monkeypatch.setenv("EQXCNN_ONEDNN", "0")
-        case "one device":
+        case "devices":
             monkeypatch.setattr(jax, "device_count", lambda: 2)
-        case "memory only":
+        case "compilation cache":
             jax.config.update("jax_compilation_cache_dir", str(tmp_path))
             request.addfinalizer(partial(jax.config.update, "jax_compilation_cache_dir", None))
+        case "disabled jit":
+            jax.config.update("jax_disable_jit", True)
+            request.addfinalizer(partial(jax.config.update, "jax_disable_jit", False))
     assert not onednn.is_available()
-    for layer, one in (
-        (Conv(8, 6, 3, key=KEY), (9, 9, 8)),
-        (Conv(1024, 512, 1, key=KEY), (4, 4, 1024)),
-        (Linear(1024, 512, key=KEY), (1024,)),
-    ):
-        given = jax.ShapeDtypeStruct((16, *one), jnp.float32)
-        assert "onednn" not in jax.jit(jax.vmap(layer)).lower(given).as_text()
+    for layer, shape in LAYERS:
+        assert "onednn" not in lower(layer, shape)

@@ -82,11 +82,11 @@ class Scratch(HandDerived):
         self.pool = MaxPool(2)
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """The maps behind the pooling, `[h/2-1 w/2-1 filters]`."""
+        """Returns the maps behind the pooling, `[h/2-1 w/2-1 filters]`."""
         return (self.pool(jax.nn.relu(self.conv1(image))),), state
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
-        """Scores `[classes]` of one image `[h w c]`, or its `hidden` features."""
+        """Returns scores `[classes]` for one image `[h w c]`, or its `hidden` features if `num_classes=0`."""
         (maps,), state = self.features(image, state, key=key)
         return self.head(jax.nn.relu(self.fc1(flatten_for(self.fc1, maps)))), state
 

@@ -1,4 +1,4 @@
-"""AlexNet as one tower, Krizhevsky 2014: the network of 2012 without local normalization, for a single device."""
+"""AlexNet in its single-tower form (Krizhevsky 2014): for one device, and without local response normalization."""
 
 import equinox as eqx
 import jax
@@ -12,15 +12,15 @@ _INIT = variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class AlexNet(Classifier):
-    """Five convolutions, three of them with overlapping max pooling, and three dense layers (Krizhevsky 2014, "One
-    weird trick", section 5; in torchvision's widths).
+    """Five convolutions, three of them followed by overlapping max pooling, and three dense layers (Krizhevsky 2014,
+    "One weird trick", section 5, with torchvision's widths).
 
-    The last maps are averaged to 6x6, so that an image of any size fits the dense layers. Weights and dense biases
-    start as torch's own, uniform up to 1 / sqrt(fan_in); the biases of convolutions start at zero.
+    The last maps are average-pooled to 6x6, so images of any size fit the dense layers. Weights and dense biases start
+    as in torch, uniform up to 1 / sqrt(fan_in); biases of convolutions start at zero.
 
     **Arguments:**
 
-    - `dropout_rate`: of what goes into each of the two hidden dense layers.
+    - `dropout_rate`: dropout rate of the input of each hidden dense layer.
     """
 
     conv1: Conv
@@ -58,7 +58,7 @@ class AlexNet(Classifier):
         self.dropout = Dropout(dropout_rate)
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """The 64, 192 and 256 maps behind the poolings."""
+        """Returns the output of each pooling, with 64, 192 and 256 channels."""
         first = self.pool(jax.nn.relu(self.conv1(image)))  # h/8 w/8 64
         second = self.pool(jax.nn.relu(self.conv2(first)))  # h/16 w/16 192
         x = jax.nn.relu(self.conv3(second))
@@ -67,7 +67,7 @@ class AlexNet(Classifier):
         return (first, second, third), state
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
-        """Scores `[classes]` of one image `[h w c]`, or its 4096 features."""
+        """Returns scores `[classes]` for one image `[h w c]`, or its 4096 features if `num_classes=0`."""
         maps, state = self.features(image, state, key=key)
         first, second = keys_for(key, 2, used=self.dropout.p > 0 and not self.dropout.inference)
         x = self.adaptive_pool(maps[-1]).ravel()

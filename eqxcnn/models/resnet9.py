@@ -1,4 +1,4 @@
-"""ResNet-9, Page 2018: a shallow residual network that learns CIFAR-10 in a minute, from "How to Train Your ResNet"."""
+"""ResNet-9 (Page 2018, "How to Train Your ResNet"): a shallow network made to train on CIFAR-10 in about a minute."""
 
 import equinox as eqx
 import jax
@@ -12,7 +12,7 @@ _INIT = variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class Residual(eqx.Module):
-    """Two convolutions with BatchNorm and ReLU, the second ReLU before the sum."""
+    """Two convolutions with BatchNorm and ReLU, plus an identity shortcut that is added after the second ReLU."""
 
     conv1: ConvNorm
     conv2: ConvNorm
@@ -23,23 +23,23 @@ class Residual(eqx.Module):
         self.conv2 = ConvNorm(channels, channels, weight_init=_INIT, key=second)
 
     def __call__(self, image: Image, state: eqx.nn.State) -> tuple[Image, eqx.nn.State]:
-        """The maps `[h w c]` and the new state."""
+        """Returns maps `[h w c]` and the new state."""
         x, state = self.conv1(image, state)
         x, state = self.conv2(x, state)
         return image + x, state
 
 
 class ResNet9(Classifier):
-    """Four convolutions, three of them with 2x2 max pooling, and residual blocks behind the second and the fourth
-    (Page 2018, DAWNBench submission, `dawn.py`).
+    """Four convolutions, three of them with 2x2 max pooling, and residual blocks after the second and the fourth (Page
+    2018, DAWNBench submission, `dawn.py`).
 
-    The largest value of each last map goes to a dense layer without bias: of all 4x4 for a 32x32 image. Weights start
-    as torch's own, uniform up to 1 / sqrt(fan_in).
+    Global max pooling feeds a dense layer without bias; for a 32x32 image the last maps are 4x4. Weights start as in
+    torch, uniform up to 1 / sqrt(fan_in).
 
     **Arguments:**
 
-    - `widths`: of the four convolutions.
-    - `score_scale`: what the dense layer's output is multiplied by.
+    - `widths`: output channels of the four convolutions.
+    - `score_scale`: factor on the output of the dense layer.
     """
 
     prep: ConvNorm
@@ -74,7 +74,7 @@ class ResNet9(Classifier):
         self.score_scale = score_scale if num_classes else 1
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """The 64, 128, 256 and 512 maps, of the first size and of what each pooling leaves."""
+        """Returns the last map of each resolution, with 64, 128, 256 and 512 channels."""
         first, state = self.prep(image, state)
         x, state = self.layer1(first, state)
         second, state = self.residual1(self.pool(x), state)  # h/2 w/2 128
@@ -85,7 +85,7 @@ class ResNet9(Classifier):
         return (first, second, third, fourth), state
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
-        """Scores `[classes]` of one image `[h w c]`, or its 512 features."""
+        """Returns scores `[classes]` for one image `[h w c]`, or its 512 features if `num_classes=0`."""
         maps, state = self.features(image, state, key=key)
         return self.head(global_max_pool(maps[-1])) * self.score_scale, state
 

@@ -1,4 +1,4 @@
-"""SqueezeNet, Iandola et al. 2016: the score of AlexNet with a fiftieth of its weights."""
+"""SqueezeNet (Iandola et al. 2016): AlexNet's accuracy with a fiftieth of its parameters."""
 
 from functools import partial
 
@@ -15,7 +15,8 @@ _INIT = he_uniform()
 
 
 class Fire(eqx.Module):
-    """A 1x1 convolution to few channels, then 1x1 and 3x3 ones side by side, four times as many each (section 3.2)."""
+    """A 1x1 convolution to `squeezed` channels, then parallel 1x1 and 3x3 convolutions, each with four times as many
+    channels (section 3.2)."""
 
     squeeze: Conv
     expand1x1: Conv
@@ -28,7 +29,7 @@ class Fire(eqx.Module):
         self.expand3x3 = Conv(squeezed, 4 * squeezed, 3, padding=1, weight_init=_INIT, key=keys[2])
 
     def __call__(self, image: Image) -> Float[Array, "h w o"]:
-        """The maps `[h w 8 * squeezed]`."""
+        """Returns maps `[h w 8*squeezed]`."""
         x = jax.nn.relu(self.squeeze(image))
         return jax.nn.relu(jnp.concatenate([self.expand1x1(x), self.expand3x3(x)], axis=-1))
 
@@ -37,19 +38,19 @@ _Layer = Conv | eqx.nn.Lambda | MaxPool | Fire
 
 
 class SqueezeNet(Classifier):
-    """A strided convolution, three stages of fire modules, and a 1x1 convolution whose maps are averaged to scores
+    """A strided convolution, three stages of fire modules, a 1x1 convolution as the head, and global average pooling
     (table 1).
 
-    Weights start as the authors': He uniform, the head's normal with deviation .01, biases zero.
+    Weights start as in the authors' code: He uniform, the head normal with standard deviation 0.01, biases at zero.
 
     **Arguments:**
 
-    - `stem`: the width and the kernel size of the first convolution.
-    - `squeezed`: for each stage the widths that its fire modules squeeze to; their outputs are eight times as wide.
-    - `dropout_rate`: of the maps that go into the head.
+    - `stem`: output channels and kernel size of the first convolution.
+    - `squeezed`: of each stage, the `squeezed` channels of its fire modules; each outputs eight times as many.
+    - `dropout_rate`: dropout rate before the head.
     """
 
-    #: In torch's order and with its numbers: the first convolution, ReLU, and the fire modules between the poolings.
+    #: The first convolution, ReLU, poolings and fire modules; indices match torch's `features`.
     layers: tuple[_Layer, ...]
     head: Conv | eqx.nn.Identity
     dropout: Dropout
@@ -82,7 +83,7 @@ class SqueezeNet(Classifier):
         self.dropout = Dropout(dropout_rate)
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """The first convolution's maps and those that end each stage, before the next pooling."""
+        """Returns the output of the first convolution and of each stage, before pooling."""
         maps, x = (), image
         for layer in self.layers:
             if isinstance(layer, MaxPool):
@@ -91,9 +92,9 @@ class SqueezeNet(Classifier):
         return (*maps, x), state
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
-        """Scores `[classes]` of one image `[h w c]`, or the means of its last maps."""
+        """Returns scores `[classes]` for one image `[h w c]`, or its pooled features if `num_classes=0`."""
         maps, state = self.features(image, state, key=key)
-        # ReLU changes nothing where the head is left out: the maps are behind one already.
+        # Without a head this ReLU changes nothing: the maps already come from a ReLU.
         return global_avg_pool(jax.nn.relu(self.head(self.dropout(maps[-1], key=key)))), state
 
 

@@ -1,4 +1,4 @@
-"""Softmax cross-entropy, averaged over a batch."""
+"""Softmax cross-entropy, averaged over a batch, and its gradient."""
 
 from typing import TypeAlias
 
@@ -7,27 +7,27 @@ from jaxtyping import Array, Float
 
 from ..types import BatchLogits, Labels
 
-#: The classes' probabilities, and the distribution they should have.
+#: The predicted probabilities, and the target probabilities.
 LossCache: TypeAlias = tuple[Float[Array, "b classes"], Float[Array, "b classes"]]
 
 
 def softmax_cross_entropy_forward(
     logits: BatchLogits, labels: Labels, label_smoothing: float = 0.0
 ) -> tuple[Float[Array, ""], LossCache]:
-    """The batch's mean of `-sum(target * log softmax(logits))`.
+    """Computes the mean over the batch of `-sum(target * log(softmax(logits)))`.
 
     **Arguments:**
 
     - `logits`: scores `[b classes]`.
-    - `labels`: class numbers `[b]`.
-    - `label_smoothing`: the share of each label that is spread evenly over all classes (Szegedy et al. 2016, sec. 7).
+    - `labels`: class indices `[b]`.
+    - `label_smoothing`: fraction of each target spread evenly over all classes (Szegedy et al. 2016, section 7).
 
-    **Returns:** the loss, and what `softmax_cross_entropy_backward` needs.
+    **Returns:** the loss and the cache for `softmax_cross_entropy_backward`.
     """
     classes = logits.shape[-1]
     one_hot = (labels[:, None] == jnp.arange(classes)).astype(logits.dtype)
     targets = (1 - label_smoothing) * one_hot + label_smoothing / classes
-    # Shifting a row changes no softmax, and keeps `exp` from overflowing.
+    # Softmax is invariant to shifting a row; this shift keeps `exp` from overflowing.
     shifted = logits - logits.max(-1, keepdims=True)
     log_probabilities = shifted - jnp.log(jnp.exp(shifted).sum(-1, keepdims=True))
     loss = -(targets * log_probabilities).sum(-1).mean()
@@ -35,6 +35,6 @@ def softmax_cross_entropy_forward(
 
 
 def softmax_cross_entropy_backward(cache: LossCache) -> BatchLogits:
-    """The loss's gradient by the scores."""
+    """Returns the gradient of the loss with respect to the logits."""
     probabilities, targets = cache
     return (probabilities - targets) / targets.shape[0]

@@ -1,4 +1,4 @@
-"""A convolutional network whose gradients are derived by hand; no automatic differentiation is used in this folder."""
+"""A convolutional network with hand-derived gradients, and the value-and-gradient function that trains it."""
 
 import abc
 from typing import Any
@@ -17,15 +17,15 @@ from .pool import max_pool_backward, max_pool_forward
 
 
 class HandDerived(Classifier):
-    """A classifier that also knows its own backward pass."""
+    """A classifier with its own backward pass."""
 
     @abc.abstractmethod
     def forward(self, images: Images) -> tuple[BatchLogits, Any]:
-        """Scores `[b classes]` of a batch, and the caches that `backward` needs in the same trace."""
+        """Returns logits `[b classes]` and the caches for `backward`, which must be called in the same trace."""
 
     @abc.abstractmethod
     def backward(self, caches: Any, dlogits: BatchLogits) -> "HandDerived":
-        """The loss's gradient by every parameter, in its place in the model, given that by the scores."""
+        """Returns the gradients of the loss with respect to the parameters, as a model, given those of the logits."""
 
 
 def value_and_grad(
@@ -36,16 +36,16 @@ def value_and_grad(
     key: Key | None = None,
     label_smoothing: float = 0.0,
 ) -> tuple[tuple[Float[Array, ""], tuple[eqx.nn.State, BatchLogits]], HandDerived]:
-    """The value-and-gradient function of a training step, without automatic differentiation.
+    """Computes loss and gradients for a training step without automatic differentiation.
 
     **Arguments:**
 
-    - `model`, `state`: the classifier, and a state that is handed back as it came.
-    - `images`, `labels`: `[b h w c]`, as the model takes them, and class numbers `[b]`.
-    - `key`: not looked at; the place is the trainer's.
-    - `label_smoothing`: see `softmax_cross_entropy_forward`.
+    - `model`, `state`: the classifier, and its state, which is returned unchanged.
+    - `images`, `labels`: normalized images `[b h w c]` and class indices `[b]`.
+    - `key`: unused; the trainer passes a key to every value-and-gradient function.
+    - `label_smoothing`: as for `softmax_cross_entropy_forward`.
 
-    **Returns:** `((loss, (state, scores)), gradients)`; the loss is the mean over the batch.
+    **Returns:** `((loss, (state, logits)), gradients)`; the loss is the mean over the batch.
     """
     logits, caches = model.forward(images)
     loss, cache = softmax_cross_entropy_forward(logits, labels, label_smoothing)
@@ -53,10 +53,15 @@ def value_and_grad(
 
 
 class Scratch(HandDerived):
-    """One 3x3 convolution, a 2x2 max pool and two dense layers: enough for MNIST, short enough to derive in full.
+    """A 3x3 convolution, 2x2 max pooling and two dense layers: enough for MNIST, and short enough to derive in full.
 
-    Called on one image it is an ordinary network of ordinary layers; `forward` and `backward` are the same network on a
-    batch, by hand and with the same parameters.
+    `__call__` runs the network on one image with ordinary layers. `forward` and `backward` run the same network, with
+    the same parameters, on a batch with the functions of `eqxcnn.manual`.
+
+    **Arguments:**
+
+    - `filters`: output channels of the convolution.
+    - `hidden`: size of the hidden dense layer.
     """
 
     conv1: Conv
@@ -82,27 +87,27 @@ class Scratch(HandDerived):
         self.pool = MaxPool(2)
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """The maps behind the pooling, `[h/2-1 w/2-1 filters]`."""
+        """Returns the output of the pooling, `[h/2-1 w/2-1 filters]`."""
         return (self.pool(jax.nn.relu(self.conv1(image))),), state
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
-        """Scores `[classes]` of one image `[h w c]`, or its `hidden` features."""
+        """Returns scores `[classes]` for one image `[h w c]`, or its `hidden` features if `num_classes=0`."""
         (maps,), state = self.features(image, state, key=key)
         return self.head(jax.nn.relu(self.fc1(flatten_for(self.fc1, maps)))), state
 
     def forward(self, images: Images) -> tuple[BatchLogits, Any]:
-        """Scores `[b classes]`, and each layer's cache."""
-        x, conv1 = conv_forward(images, *_arrays(self.conv1))
+        """Returns logits `[b classes]` and the cache of each layer."""
+        x, conv1 = conv_forward(images, *_weight_and_bias(self.conv1))
         x, relu1 = relu_forward(x)
         x, pool = max_pool_forward(x, 2)
         x, flat = flatten_forward(x)
-        x, fc1 = dense_forward(x, *_arrays(self.fc1))
+        x, fc1 = dense_forward(x, *_weight_and_bias(self.fc1))
         x, relu2 = relu_forward(x)
-        x, head = dense_forward(x, *_arrays(self.head))
+        x, head = dense_forward(x, *_weight_and_bias(self.head))
         return x, (conv1, relu1, pool, flat, fc1, relu2, head)
 
     def backward(self, caches: Any, dlogits: BatchLogits) -> "Scratch":
-        """The layers of `forward` in reverse, each handing the gradient by its input to the one below."""
+        """Returns the gradients, by the backward functions of the layers of `forward` in reverse order."""
         conv1, relu1, pool, flat, fc1, relu2, head = caches
         dx, *dhead = dense_backward(head, dlogits)
         dx = relu_backward(relu2, dx)
@@ -110,15 +115,14 @@ class Scratch(HandDerived):
         dx = flatten_backward(flat, dx)
         dx = max_pool_backward(pool, dx)
         dx = relu_backward(relu1, dx)
-        # Nothing lies below the images: their gradient is not used, and `jit` leaves it out.
+        # The gradient with respect to the images is not needed; `jit` removes its computation.
         _, *dconv1 = conv_backward(conv1, dx)
-        # A model's leaves are its layers' arrays, in the order of the fields.
+        # The leaves of the model are the layers' arrays in the order of the fields.
         return jax.tree.unflatten(jax.tree.structure(self), (*dconv1, *dfc1, *dhead))
 
 
-def _arrays(layer: Conv | eqx.nn.Linear | eqx.nn.Identity) -> tuple[Array, Array]:
-    """The weight and the bias of a layer of `Scratch`."""
+def _weight_and_bias(layer: Conv | eqx.nn.Linear | eqx.nn.Identity) -> tuple[Array, Array]:
     if isinstance(layer, eqx.nn.Identity):
-        raise InputError("`num_classes` (=0) leaves no scores to train on: build the model with its classes.")
+        raise InputError("`num_classes` (=0) must be at least 1 to train: a model without a head has no logits")
     assert layer.bias is not None
     return layer.weight, layer.bias

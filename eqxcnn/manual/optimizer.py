@@ -1,4 +1,4 @@
-"""Gradient descent, as a pair of functions that a training step calls."""
+"""Gradient descent as a pair of functions, in optax's form."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,10 +8,10 @@ from jaxtyping import PyTree
 
 
 class Optimizer(NamedTuple):
-    """How gradients become updates; the same pair of functions as an optax optimizer, so it can stand in for one.
+    """An update rule with the interface of `optax.GradientTransformation`.
 
     - `init(params) -> state`.
-    - `update(gradients, state, params) -> (updates, state)`; the updates are to be added to the parameters.
+    - `update(gradients, state, params) -> (updates, state)`; add the updates to the parameters.
     """
 
     init: Callable[[PyTree], Any]
@@ -19,7 +19,7 @@ class Optimizer(NamedTuple):
 
 
 def sgd(learning_rate: float) -> Optimizer:
-    """Plain gradient descent: every parameter moves by `-learning_rate` times its gradient."""
+    """Makes plain gradient descent: each update is `-learning_rate` times the gradient."""
 
     def init(params: PyTree) -> tuple[()]:
         return ()

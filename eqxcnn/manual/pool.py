@@ -10,85 +10,90 @@ from ..layers.sizes import Padding, Size
 from ..types import Images
 from .sliding_windows import Windows, windows
 
-#: Which pixels of each window are its largest, and where the windows lie.
+#: Which pixels of each window equal its maximum, and the windows.
 MaxPoolCache: TypeAlias = tuple[Bool[Array, "..."], Windows]
 
 
 def max_pool_forward(
     x: Images, kernel_size: Size, stride: Size | None = None, padding: Padding = "VALID"
 ) -> tuple[Float[Array, "b h2 w2 c"], MaxPoolCache]:
-    """The largest value of each window, a channel on its own.
+    """Computes the maximum of each window, per channel.
 
     **Arguments:**
 
     - `x`: maps `[b h w c]`.
-    - `kernel_size`, `stride`, `padding`: see `windows`; the stride is the kernel's size unless given, and padding,
-      which never wins, must be smaller than the kernel.
+    - `kernel_size`, `stride`, `padding`: as for `windows`. The stride defaults to `kernel_size`. Padding counts as
+      -inf, and must be smaller than the kernel.
 
-    **Returns:** maps `[b h' w' c]`, and what `max_pool_backward` needs.
+    **Returns:** maps `[b h' w' c]` and the cache for `max_pool_backward`.
+
+    **Raises:** `InputError` if a window could lie entirely in the padding, or as for `windows`.
     """
-    where = _pool_windows(x, kernel_size, stride, padding)
-    if any(max(edge) >= k for edge, k in zip(where.edges, where.kernel, strict=True)):
+    grid = _pool_windows(x, kernel_size, stride, padding)
+    if any(max(edge) >= k for edge, k in zip(grid.edges, grid.kernel, strict=True)):
         raise InputError(
-            f"`padding` (={padding!r}) must be smaller than `kernel_size` (={kernel_size}), so that no window lies "
-            "outside the image."
+            f"`padding` (={padding!r}) must be smaller than `kernel_size` (={kernel_size}), so that every window "
+            "overlaps the image"
         )
-    values, axes = _open(where, x, -jnp.inf)
+    values, axes = _extract_windows(grid, x, -jnp.inf)
     y = values.max(axes)
-    return y, (values == jnp.expand_dims(y, axes), where)
+    return y, (values == jnp.expand_dims(y, axes), grid)
 
 
 def max_pool_backward(cache: MaxPoolCache, dy: Float[Array, "b h2 w2 c"]) -> Images:
-    """The gradient by the maps: each window gives `dy` to its largest pixel, or equal shares to those that tie."""
-    is_largest, where = cache
-    axes = _axes(where)
+    """Returns the gradient with respect to the maps: each window passes `dy` to its largest pixel.
+
+    Pixels that tie get equal parts of it.
+    """
+    is_largest, grid = cache
+    axes = _window_axes(grid)
     share = dy / is_largest.sum(axes, dtype=dy.dtype)
-    return _close(where, jnp.where(is_largest, jnp.expand_dims(share, axes), 0))
+    return _sum_windows(grid, jnp.where(is_largest, jnp.expand_dims(share, axes), 0))
 
 
 def avg_pool_forward(
     x: Images, kernel_size: Size, stride: Size | None = None, padding: Padding = "VALID"
 ) -> tuple[Float[Array, "b h2 w2 c"], Windows]:
-    """The mean of each window, a channel on its own; padding counts as zeros.
+    """Computes the mean of each window, per channel; padding counts as zeros.
 
     **Arguments:**
 
     - `x`: maps `[b h w c]`.
-    - `kernel_size`, `stride`, `padding`: see `windows`; the stride is the kernel's size unless given.
+    - `kernel_size`, `stride`, `padding`: as for `windows`. The stride defaults to `kernel_size`.
 
-    **Returns:** maps `[b h' w' c]`, and what `avg_pool_backward` needs.
+    **Returns:** maps `[b h' w' c]` and the cache for `avg_pool_backward`.
     """
-    where = _pool_windows(x, kernel_size, stride, padding)
-    values, axes = _open(where, x, 0.0)
-    return values.mean(axes), where
+    grid = _pool_windows(x, kernel_size, stride, padding)
+    values, axes = _extract_windows(grid, x, 0.0)
+    return values.mean(axes), grid
 
 
 def avg_pool_backward(cache: Windows, dy: Float[Array, "b h2 w2 c"]) -> Images:
-    """The gradient by the maps: each window gives `dy / (kh * kw)` to each of its pixels."""
+    """Returns the gradient with respect to the maps: each pixel gets `dy / (kh * kw)` from each window it is in."""
     kh, kw = cache.kernel
     (b, h2, w2, c) = dy.shape
     shape = (b, h2, kh, w2, kw, c) if cache.is_tiling else (b, h2, w2, kh * kw, c)
-    return _close(cache, jnp.broadcast_to(jnp.expand_dims(dy / (kh * kw), _axes(cache)), shape))
+    return _sum_windows(cache, jnp.broadcast_to(jnp.expand_dims(dy / (kh * kw), _window_axes(cache)), shape))
 
 
 def _pool_windows(x: Images, kernel_size: Size, stride: Size | None, padding: Padding) -> Windows:
     return windows((x.shape[1], x.shape[2]), kernel_size, kernel_size if stride is None else stride, padding)
 
 
-def _axes(where: Windows) -> tuple[int, ...]:
-    """The axes on which `_open` lays out the pixels of a window."""
-    return (2, 4) if where.is_tiling else (3,)
+def _window_axes(grid: Windows) -> tuple[int, ...]:
+    """Returns the axes over the pixels of a window in the result of `_extract_windows`."""
+    return (2, 4) if grid.is_tiling else (3,)
 
 
-def _open(where: Windows, x: Images, fill: float) -> tuple[Float[Array, "..."], tuple[int, ...]]:
-    """Each window's pixels on axes of their own, and those axes."""
-    # The reshape is several times faster than the copies.
-    if where.is_tiling:
-        return where.tile(x, fill), _axes(where)
-    patches = where.cut(x, fill)
-    return patches.reshape(*patches.shape[:3], -1, x.shape[-1]), _axes(where)
+def _extract_windows(grid: Windows, x: Images, fill: float) -> tuple[Float[Array, "..."], tuple[int, ...]]:
+    """Returns the pixels of all windows, and the axes over the pixels of a window."""
+    # Windows that do not overlap need only a reshape, no copies.
+    if grid.is_tiling:
+        return grid.tile(x, fill), _window_axes(grid)
+    patches = grid.cut(x, fill)
+    return patches.reshape(*patches.shape[:3], -1, x.shape[-1]), _window_axes(grid)
 
 
-def _close(where: Windows, values: Float[Array, "..."]) -> Images:
-    """The transpose of `_open`."""
-    return where.untile(values) if where.is_tiling else where.paste(values.reshape(*values.shape[:3], -1))
+def _sum_windows(grid: Windows, values: Float[Array, "..."]) -> Images:
+    """Adds the values of all windows to their pixels: the transpose of `_extract_windows`."""
+    return grid.untile(values) if grid.is_tiling else grid.paste(values.reshape(*values.shape[:3], -1))

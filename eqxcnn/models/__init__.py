@@ -1,1 +1,1 @@
-"""Architectures, a family a file. A file's `variants` table is what `eqxcnn.zoo` shows of it."""
+"""Architectures, one family per file. `eqxcnn.zoo` lists the models in each file's `variants` table."""

@@ -1,4 +1,4 @@
-"""The network of airbench94, Jordan 2024: 94 % on CIFAR-10 in ten epochs, by a first layer that whitens patches."""
+"""The airbench94 network (Jordan 2024): 94 % on CIFAR-10 in ten epochs, with a first layer that whitens patches."""
 
 from functools import partial
 from itertools import pairwise
@@ -12,16 +12,18 @@ from ..layers import BatchNorm, Conv, Linear, MaxPool, global_max_pool
 from ..layers.initializers import torch_uniform
 from ..types import DataInitialized, Image, Images, Key, Logits, Maps, Variant
 
-#: Torch's own for a convolution: uniform up to 1 / sqrt(fan_in).
-_INIT = torch_uniform
-#: Added to the variances that whitening divides by, so that it does not blow up what patches hardly ever show.
+#: Added to the eigenvalues, so that whitening does not amplify directions with almost no variance.
 _WHITENING_EPS = 5e-4
 
 
 class Block(eqx.Module):
-    """Two 3x3 convolutions with BatchNorm and GELU, the first with 2x2 max pooling before its BatchNorm.
+    """Two 3x3 convolutions, each with BatchNorm and GELU; 2x2 max pooling follows the first convolution.
 
-    BatchNorm has no scale, and its running statistics follow the batch's fast.
+    BatchNorm has no scale, and a momentum of 0.4 keeps its running statistics close to the latest batches.
+
+    **Arguments:**
+
+    - `use_dirac`: start both convolutions as the identity (see `Airbench94`).
     """
 
     conv1: Conv
@@ -30,16 +32,16 @@ class Block(eqx.Module):
     norm2: BatchNorm
     pool: MaxPool
 
-    def __init__(self, in_channels: int, out_channels: int, dirac: bool, *, key: Key):
+    def __init__(self, in_channels: int, out_channels: int, use_dirac: bool, *, key: Key):
         first, second = jax.random.split(key)
-        self.conv1 = _conv(in_channels, out_channels, dirac, first)
+        self.conv1 = _make_conv(in_channels, out_channels, use_dirac, first)
         self.norm1 = BatchNorm(out_channels, eps=1e-12, momentum=0.4, use_scale=False)
-        self.conv2 = _conv(out_channels, out_channels, dirac, second)
+        self.conv2 = _make_conv(out_channels, out_channels, use_dirac, second)
         self.norm2 = BatchNorm(out_channels, eps=1e-12, momentum=0.4, use_scale=False)
         self.pool = MaxPool(2)
 
     def __call__(self, image: Image, state: eqx.nn.State) -> tuple[Float[Array, "h2 w2 o"], eqx.nn.State]:
-        """The maps `[h/2 w/2 out_channels]` and the new state."""
+        """Returns the maps `[h/2 w/2 out_channels]` and the new state."""
         x, state = self.norm1(self.pool(self.conv1(image)), state)
         x, state = self.norm2(self.conv2(_gelu(x)), state)
         return _gelu(x), state
@@ -48,22 +50,22 @@ class Block(eqx.Module):
 class Airbench94(DataInitialized):
     """A 2x2 convolution that whitens patches, three blocks, and a dense layer without bias (Jordan 2024, section 3.1).
 
-    The largest value of each last map goes to the dense layer: of all 3x3 for a 32x32 image. Convolutions of the blocks
-    start as the identity on as many channels as they take, their other filters and the rest as torch's own, uniform up
-    to 1 / sqrt(fan_in) (section 3.3); biases start at zero.
+    Global max pooling feeds the dense layer; for a 32x32 image the last maps are 3x3. In the convolutions of the
+    blocks, the first `in_channels` filters start as the identity (section 3.3). All other weights start as in torch,
+    uniform up to 1 / sqrt(fan_in); biases start at zero.
 
-    The parameters number 1,971,640 with the 288 weights of `whiten`, which the published training leaves as they are
-    first set; the scales of BatchNorm, which it leaves at one, are not there to be counted.
+    The parameter count of 1,971,640 includes the 288 weights of `whiten`, which the published training never updates.
+    It has no BatchNorm scales; the published code has them, but leaves them at one.
 
     **Arguments:**
 
-    - `widths`: of the three blocks.
-    - `score_scale`: what the dense layer's output is multiplied by.
-    - `dirac`: whether convolutions start as the identity, as above, or wholly at random.
+    - `widths`: output channels of the three blocks.
+    - `score_scale`: factor on the output of the dense layer.
+    - `dirac`: start the convolutions of the blocks as the identity, as above, instead of at random.
     """
 
-    #: Random at first, as any convolution; `initialized_from` sets its weight. The published training does so
-    #: before the first step and never changes it; the bias is trained at first.
+    #: Starts at random; `initialized_from` sets the weight. The published training does so before the first step,
+    #: never updates the weight, and trains the bias for the first epochs only.
     whiten: Conv
     blocks: tuple[Block, ...]
     head: eqx.nn.Linear | eqx.nn.Identity
@@ -82,16 +84,16 @@ class Airbench94(DataInitialized):
     ):
         whiten_key, head_key, *keys = jax.random.split(key, len(widths) + 2)
         whitened = 2 * 4 * in_channels
-        self.whiten = Conv(in_channels, whitened, 2, padding="VALID", weight_init=_INIT, key=whiten_key)
+        self.whiten = Conv(in_channels, whitened, 2, padding="VALID", weight_init=torch_uniform, key=whiten_key)
         self.blocks = tuple(
-            Block(n_in, n_out, dirac, key=each)
-            for (n_in, n_out), each in zip(pairwise((whitened, *widths)), keys, strict=True)
+            Block(n_in, n_out, dirac, key=block_key)
+            for (n_in, n_out), block_key in zip(pairwise((whitened, *widths)), keys, strict=True)
         )
         self.head = Linear(widths[-1], num_classes, use_bias=False, key=head_key) if num_classes else eqx.nn.Identity()
         self.score_scale = score_scale if num_classes else 1
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """The maps behind each block, `[h/2 w/2 64]`, `[h/4 w/4 256]` and `[h/8 w/8 256]`."""
+        """Returns the output of each block, `[h/2 w/2 64]`, `[h/4 w/4 256]` and `[h/8 w/8 256]`."""
         maps, x = (), _gelu(self.whiten(image))  # h-1 w-1 24
         for block in self.blocks:
             x, state = block(x, state)
@@ -99,15 +101,16 @@ class Airbench94(DataInitialized):
         return maps, state
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
-        """Scores `[classes]` of one image `[h w c]`, or its 256 features."""
+        """Returns scores `[classes]` for one image `[h w c]`, or its 256 features if `num_classes=0`."""
         maps, state = self.features(image, state, key=key)
         return self.head(global_max_pool(maps[-1])) * self.score_scale, state
 
     def initialized_from(self, images: Images) -> "Airbench94":
-        """The network with the weight of `whiten` set to whiten the 2x2 patches of these images (section 3.2).
+        """Returns the network with the weight of `whiten` set to whiten the 2x2 patches of `images` (section 3.2).
 
-        Its filters are the eigenvectors of the patches' second moments, largest eigenvalue first, each divided by the
-        root of its eigenvalue plus 5e-4, and then the same with the other sign: hence 2 * 4 * `in_channels` of them.
+        The first half of the filters are the eigenvectors of the patches' second-moment matrix, largest eigenvalue
+        first, each divided by sqrt(eigenvalue + 5e-4); the second half are their negatives. That gives
+        2 * 4 * `in_channels` filters.
         """
         height, width = images.shape[1] - 1, images.shape[2] - 1
         corners = [images[:, top : top + height, left : left + width] for top in range(2) for left in range(2)]
@@ -120,21 +123,21 @@ class Airbench94(DataInitialized):
 
 
 def _gelu(x: Image) -> Image:
-    """The exact one, as in the published code."""
+    """Computes the exact GELU, as the published code does."""
     return jax.nn.gelu(x, approximate=False)
 
 
-def _conv(in_channels: int, out_channels: int, dirac: bool, key: Key) -> Conv:
-    """A 3x3 convolution; with `dirac`, its first filters hand one input channel on each, as many as there are."""
-    conv = Conv(in_channels, out_channels, 3, padding=1, use_bias=False, weight_init=_INIT, key=key)
-    if not dirac:
+def _make_conv(in_channels: int, out_channels: int, use_dirac: bool, key: Key) -> Conv:
+    """Makes a 3x3 convolution; with `use_dirac`, filter `i` starts by copying input channel `i` while there is one."""
+    conv = Conv(in_channels, out_channels, 3, padding=1, use_bias=False, weight_init=torch_uniform, key=key)
+    if not use_dirac:
         return conv
-    handed = jnp.arange(min(in_channels, out_channels))
-    weight = conv.weight.at[..., handed].set(0).at[1, 1, handed, handed].set(1)
-    return eqx.tree_at(lambda each: each.weight, conv, weight)
+    copied = jnp.arange(min(in_channels, out_channels))
+    weight = conv.weight.at[..., copied].set(0).at[1, 1, copied, copied].set(1)
+    return eqx.tree_at(lambda layer: layer.weight, conv, weight)
 
 
-_row = partial(
+_variant = partial(
     Variant,
     input=(32, 32, 3),
     num_classes=10,
@@ -145,7 +148,7 @@ _row = partial(
 )
 
 variants = {
-    "airbench94": _row(Airbench94, params=1_971_640, recipe="airbench94"),
-    # Not published: narrow, for a CPU.
-    "airbench94_narrow": _row(partial(Airbench94, widths=(48, 96, 96)), params=323_160, recipe="cifar_fast"),
+    "airbench94": _variant(Airbench94, params=1_971_640, recipe="airbench94"),
+    # Not in the paper: narrow enough for a CPU.
+    "airbench94_narrow": _variant(partial(Airbench94, widths=(48, 96, 96)), params=323_160, recipe="cifar_fast"),
 }

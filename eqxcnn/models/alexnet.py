@@ -1,4 +1,4 @@
-"""AlexNet as one tower, Krizhevsky 2014: the network of 2012 without local normalization, for a single device."""
+"""AlexNet in its single-tower form (Krizhevsky 2014): for one device, and without local response normalization."""
 
 import equinox as eqx
 import jax
@@ -7,20 +7,17 @@ from ..layers import AdaptiveAvgPool, Conv, Dropout, Linear, MaxPool, keys_for
 from ..layers.initializers import torch_uniform
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
-#: Torch's own for a convolution: uniform up to 1 / sqrt(fan_in).
-_INIT = torch_uniform
-
 
 class AlexNet(Classifier):
-    """Five convolutions, three of them with overlapping max pooling, and three dense layers (Krizhevsky 2014, "One
-    weird trick", section 5; in torchvision's widths).
+    """Five convolutions, three of them followed by overlapping max pooling, and three dense layers (Krizhevsky 2014,
+    "One weird trick", section 5, with torchvision's widths).
 
-    The last maps are averaged to 6x6, so that an image of any size fits the dense layers. Weights and dense biases
-    start as torch's own, uniform up to 1 / sqrt(fan_in); the biases of convolutions start at zero.
+    The last maps are average-pooled to 6x6, so images of any size fit the dense layers. Weights and dense biases start
+    as in torch, uniform up to 1 / sqrt(fan_in); biases of convolutions start at zero.
 
     **Arguments:**
 
-    - `dropout_rate`: of what goes into each of the two hidden dense layers.
+    - `dropout_rate`: dropout rate of the input of each hidden dense layer.
     """
 
     conv1: Conv
@@ -45,11 +42,11 @@ class AlexNet(Classifier):
         key: Key,
     ):
         keys = jax.random.split(key, 8)
-        self.conv1 = Conv(in_channels, 64, 11, stride=4, padding=2, weight_init=_INIT, key=keys[0])
-        self.conv2 = Conv(64, 192, 5, padding=2, weight_init=_INIT, key=keys[1])
-        self.conv3 = Conv(192, 384, 3, padding=1, weight_init=_INIT, key=keys[2])
-        self.conv4 = Conv(384, 256, 3, padding=1, weight_init=_INIT, key=keys[3])
-        self.conv5 = Conv(256, 256, 3, padding=1, weight_init=_INIT, key=keys[4])
+        self.conv1 = Conv(in_channels, 64, 11, stride=4, padding=2, weight_init=torch_uniform, key=keys[0])
+        self.conv2 = Conv(64, 192, 5, padding=2, weight_init=torch_uniform, key=keys[1])
+        self.conv3 = Conv(192, 384, 3, padding=1, weight_init=torch_uniform, key=keys[2])
+        self.conv4 = Conv(384, 256, 3, padding=1, weight_init=torch_uniform, key=keys[3])
+        self.conv5 = Conv(256, 256, 3, padding=1, weight_init=torch_uniform, key=keys[4])
         self.fc1 = Linear(6 * 6 * 256, 4096, key=keys[5])
         self.fc2 = Linear(4096, 4096, key=keys[6])
         self.head = Linear(4096, num_classes, key=keys[7]) if num_classes else eqx.nn.Identity()
@@ -58,7 +55,7 @@ class AlexNet(Classifier):
         self.dropout = Dropout(dropout_rate)
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """The 64, 192 and 256 maps behind the poolings."""
+        """Returns the output of each pooling, with 64, 192 and 256 channels."""
         first = self.pool(jax.nn.relu(self.conv1(image)))  # h/8 w/8 64
         second = self.pool(jax.nn.relu(self.conv2(first)))  # h/16 w/16 192
         x = jax.nn.relu(self.conv3(second))
@@ -67,7 +64,7 @@ class AlexNet(Classifier):
         return (first, second, third), state
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
-        """Scores `[classes]` of one image `[h w c]`, or its 4096 features."""
+        """Returns scores `[classes]` for one image `[h w c]`, or its 4096 features if `num_classes=0`."""
         maps, state = self.features(image, state, key=key)
         first, second = keys_for(key, 2, used=self.dropout.p > 0 and not self.dropout.inference)
         x = self.adaptive_pool(maps[-1]).ravel()

@@ -1,4 +1,4 @@
-"""The All Convolutional Net, Springenberg et al. 2015: strided convolutions in the place of pooling."""
+"""The All Convolutional Net (Springenberg et al. 2015): strided convolutions replace pooling."""
 
 from functools import partial
 
@@ -10,18 +10,18 @@ from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
 
 class AllCNN(Classifier):
-    """Convolutions with ReLU, two of them strided, the last giving a map a class whose mean is the score (table 1, with
-    each pooling replaced as section 2 and table 2 say).
+    """Convolutions with ReLU, two of them strided: the models of table 1, with pooling replaced as in section 2 and
+    table 2. The head is a 1x1 convolution with one map per class; the mean of a map is the score.
 
-    The last 3x3 convolution has no padding, so the maps that are averaged are 6x6 for a 32x32 image. Weights start He
-    normal, biases zero; the paper names no scheme.
+    The last 3x3 convolution has no padding, so the averaged maps are 6x6 for a 32x32 image. Weights start He normal,
+    biases at zero; the paper does not specify an initialization.
 
     **Arguments:**
 
-    - `convs`: `(width, kernel size, stride)` of the convolutions before the last three, which are a 3x3 and a 1x1 one
-      of width 192, and the head.
-    - `dropout_rate`: of what each strided convolution gives.
-    - `input_dropout_rate`: of the image's values.
+    - `convs`: `(out_channels, kernel_size, stride)` of each convolution but the last three. Those are a 3x3 and a 1x1
+      convolution with 192 channels, and the head.
+    - `dropout_rate`: dropout rate of the output of each strided convolution.
+    - `input_dropout_rate`: dropout rate of the image.
     """
 
     convs: tuple[Conv, ...]
@@ -42,9 +42,9 @@ class AllCNN(Classifier):
     ):
         *keys, unpadded_key, last_key, head_key = jax.random.split(key, len(convs) + 3)
         layers = []
-        for (width, kernel_size, stride), each in zip(convs, keys, strict=True):
-            layers.append(Conv(in_channels, width, kernel_size, stride, padding=kernel_size // 2, key=each))
-            in_channels = width
+        for (out_channels, kernel_size, stride), conv_key in zip(convs, keys, strict=True):
+            layers.append(Conv(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, key=conv_key))
+            in_channels = out_channels
         layers.append(Conv(in_channels, 192, 3, padding="VALID", key=unpadded_key))
         layers.append(Conv(192, 192, 1, key=last_key))
         self.convs = tuple(layers)
@@ -53,15 +53,15 @@ class AllCNN(Classifier):
         self.dropout = Dropout(dropout_rate)
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """The maps before each strided convolution and those that the head sees."""
+        """Returns the input of each strided convolution, and the input of the head."""
         strided = [conv.stride != (1, 1) for conv in self.convs]
         dropouts = (self.input_dropout, self.dropout)
-        used = any(each.p > 0 and not each.inference for each in dropouts)
+        used = any(dropout.p > 0 and not dropout.inference for dropout in dropouts)
         first, *rest = keys_for(key, 1 + sum(strided), used=used)
         keys = iter(rest)
         maps, x = (), self.input_dropout(image, key=first)
-        for conv, shrinks in zip(self.convs, strided, strict=True):
-            if shrinks:
+        for conv, is_strided in zip(self.convs, strided, strict=True):
+            if is_strided:
                 maps += (x,)
                 x = self.dropout(jax.nn.relu(conv(x)), key=next(keys))
             else:
@@ -69,14 +69,14 @@ class AllCNN(Classifier):
         return (*maps, x), state
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
-        """Scores `[classes]` of one image `[h w c]`, or the means of its last 192 maps."""
+        """Returns scores `[classes]` for one image `[h w c]`, or its 192 pooled features if `num_classes=0`."""
         maps, state = self.features(image, state, key=key)
-        # ReLU changes nothing where the head is left out: the maps are behind one already.
+        # Without a head this ReLU changes nothing: the maps already come from a ReLU.
         return global_avg_pool(jax.nn.relu(self.head(maps[-1]))), state
 
 
-#: By letter: the convolutions `(width, kernel size, stride)`, and the count as the sum over the layers of table 1; the
-#: paper's own (table 3) are rounder: 1.28, 1.35 and 1.4 million.
+#: Model letter: convolutions `(out_channels, kernel_size, stride)`, and parameters summed over the layers of table 1.
+#: The paper rounds its counts (table 3) to 1.28, 1.35 and 1.4 million.
 _MODELS = {
     "a": (((96, 5, 1), (96, 3, 2), (192, 5, 1), (192, 3, 2)), 1_254_250),
     "b": (((96, 5, 1), (96, 1, 1), (96, 3, 2), (192, 5, 1), (192, 1, 1), (192, 3, 2)), 1_300_618),

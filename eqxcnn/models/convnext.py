@@ -1,4 +1,7 @@
-"""ConvNeXt: a residual network brought up to date with transformers (Liu et al. 2022, https://arxiv.org/abs/2201.03545)."""
+"""ConvNeXt: a residual network modernized with ideas from transformers (Liu et al. 2022).
+
+https://arxiv.org/abs/2201.03545
+"""
 
 from functools import partial
 from itertools import pairwise
@@ -33,9 +36,9 @@ class ConvNeXtBlock(eqx.Module):
 
     **Arguments:**
 
-    - `channels`: before and after; four times as many between.
-    - `layer_scale`: what each channel of the branch is first multiplied with.
-    - `drop_path_rate`: how often the branch is dropped in training.
+    - `channels`: input and output channels; the hidden layer has four times as many.
+    - `layer_scale`: initial value of the learned per-channel factor on the branch.
+    - `drop_path_rate`: probability of dropping the branch in training.
     """
 
     conv: Conv
@@ -55,7 +58,7 @@ class ConvNeXtBlock(eqx.Module):
         self.drop_path = DropPath(drop_path_rate)
 
     def __call__(self, image: Image, *, key: Key | None) -> Image:
-        """The maps `[h w channels]`."""
+        """Returns maps `[h w channels]`."""
         x = each_position(self.norm, self.conv(image))
         x = jax.nn.gelu(each_position(self.fc1, x), approximate=False)  # h w 4*channels
         x = each_position(self.fc2, x) * self.layer_scale  # h w channels
@@ -68,25 +71,27 @@ class Downsample(eqx.Module):
     norm: LayerNorm
     conv: Conv
 
-    def __init__(self, n_in: int, n_out: int, *, key: Key):
-        self.norm = _norm(n_in)
-        self.conv = Conv(n_in, n_out, 2, 2, padding="VALID", weight_init=_INIT, key=key)
+    def __init__(self, in_channels: int, out_channels: int, *, key: Key):
+        self.norm = _norm(in_channels)
+        self.conv = Conv(in_channels, out_channels, 2, 2, padding="VALID", weight_init=_INIT, key=key)
 
     def __call__(self, image: Image) -> Float[Array, "h2 w2 o"]:
-        """The maps `[h/2 w/2 n_out]`."""
+        """Returns maps `[h/2 w/2 out_channels]`."""
         return self.conv(each_position(self.norm, image))
 
 
 class ConvNeXt(Classifier):
-    """Patches of 4x4 pixels, then stages of `ConvNeXtBlock` (Liu et al. 2022, section 3).
+    """An embedding of 4x4 patches, then stages of `ConvNeXtBlock` (Liu et al. 2022, section 3).
 
-    First weights are normal with deviation 0.02, biases zero.
+    Weights start normal with standard deviation 0.02, biases at zero.
 
     **Arguments:**
 
-    - `widths`, `depths`: channels and blocks of each stage.
-    - `layer_scale`: what each channel of a residual branch is first multiplied with.
-    - `drop_path_rate`: of the last block; the rates rise from 0 block by block.
+    - `widths`, `depths`: channels and number of blocks of each stage.
+    - `layer_scale`: initial value of the learned per-channel factor on each residual branch.
+    - `drop_path_rate`: drop path rate of the last block; the rates increase linearly from 0.
+
+    **Raises:** `InputError` unless `widths` and `depths` have one positive number per stage.
     """
 
     stem: Conv
@@ -112,7 +117,7 @@ class ConvNeXt(Classifier):
     ):
         if not widths or len(widths) != len(depths) or min(*widths, *depths) < 1:
             raise InputError(
-                f"`widths` (={widths}) and `depths` (={depths}) must name a number of at least 1 for each stage"
+                f"`widths` (={widths}) and `depths` (={depths}) must each have one number of at least 1 per stage"
             )
         stem_key, head_key, *keys = jax.random.split(key, 2 + len(widths) + sum(depths))
         self.stem = Conv(in_channels, widths[0], 4, 4, padding="VALID", weight_init=_INIT, key=stem_key)
@@ -128,7 +133,7 @@ class ConvNeXt(Classifier):
         self.head = make_linear(widths[-1], num_classes, _INIT, key=head_key) if num_classes else eqx.nn.Identity()
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """The map behind each stage."""
+        """Returns the output of each stage, `[h/4 w/4 widths[0]]` and so on, each half the size of the one before."""
         blocks = [block for stage in self.stages for block in stage]
         keys = iter(keys_for(key, len(blocks), used=any(block.drop_path.rate for block in blocks)))
         x = each_position(self.stem_norm, self.stem(image))  # h/4 w/4 widths[0]
@@ -141,13 +146,13 @@ class ConvNeXt(Classifier):
         return maps, state
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
-        """Scores `[classes]` of one image `[h w c]`, or its pooled and normalized features."""
+        """Returns scores `[classes]` for one image `[h w c]`, or its normalized features if `num_classes=0`."""
         path_key, dropout_key = keys_for(key, 2, used=self.dropout.p > 0)
         maps, state = self.features(image, state, key=key if path_key is None else path_key)
         return self.head(self.dropout(self.norm(global_avg_pool(maps[-1])), key=dropout_key)), state
 
 
-# Channels and blocks of each stage, parameters, and torchvision's stochastic depth.
+#: Channels and blocks of each stage, parameters, and torchvision's drop path rate.
 _ROWS = {
     "convnext_tiny": ((96, 192, 384, 768), (3, 3, 9, 3), 28_589_128, 0.1),
     "convnext_small": ((96, 192, 384, 768), (3, 3, 27, 3), 50_223_688, 0.4),

@@ -1,5 +1,5 @@
-"""DenseNet: each layer sees the maps of all layers before it (Huang et al. 2017, "Densely connected convolutional
-networks")."""
+"""DenseNet: each layer takes the outputs of all earlier layers of its block (Huang et al. 2017, "Densely connected
+convolutional networks")."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -16,13 +16,9 @@ from ..layers import AvgPool, BatchNorm, Conv, Dropout, MaxPool, global_avg_pool
 from ..layers.initializers import he_normal_fan_in, torch_uniform
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
-_HE_NORMAL = he_normal_fan_in
-#: Torch's own for dense layers.
-_UNIFORM = torch_uniform
-
 
 class NormConv(eqx.Module):
-    """BatchNorm, ReLU, a convolution and dropout: the composite function (section 3)."""
+    """BatchNorm, ReLU, a convolution and dropout: the paper's composite function (section 3)."""
 
     norm: BatchNorm
     conv: Conv
@@ -32,34 +28,36 @@ class NormConv(eqx.Module):
         edge = kernel_size // 2
         self.norm = BatchNorm(in_channels)
         self.conv = Conv(
-            in_channels, out_channels, kernel_size, padding=edge, use_bias=False, weight_init=_HE_NORMAL, key=key
+            in_channels, out_channels, kernel_size, padding=edge, use_bias=False, weight_init=he_normal_fan_in, key=key
         )
         self.dropout = Dropout(dropout_rate)
 
     def __call__(self, x: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Float[Array, "h w o"], eqx.nn.State]:
-        """The maps `[h w out_channels]` and the new state."""
+        """Returns maps `[h w out_channels]` and the new state."""
         x, state = self.norm(x, state)
         return self.dropout(self.conv(jax.nn.relu(x)), key=key), state
 
 
-#: What makes `growth_rate` new maps of all maps so far: a 3x3 convolution, behind a 1x1 one if it has a bottleneck.
+#: A layer of a block, which adds `growth_rate` maps: a 3x3 convolution, after a 1x1 convolution if it has a bottleneck.
 DenseLayer: TypeAlias = tuple[NormConv, ...]
 
 
 class DenseNet(Classifier):
-    """Blocks of densely connected layers, with a 1x1 convolution and 2x2 average pooling between two blocks.
+    """Blocks of densely connected layers, with a 1x1 convolution and 2x2 average pooling between blocks (section 3).
 
-    He normal kernels, as torchvision's. Dropout follows every convolution but the first (section 4.2).
+    Convolutions start He normal, as in torchvision. Dropout follows every convolution but the first (section 4.2).
 
     **Arguments:**
 
-    - `layers`: how many layers each block has.
-    - `growth_rate`: how many maps each layer adds (`k`).
-    - `stem_channels`: of the first convolution.
-    - `bottleneck`: how many times `growth_rate` the 1x1 convolution of each layer has; 0 for layers without one.
-    - `compression`: the share of the maps that is left between two blocks (theta).
-    - `small_images`: whether the first convolution is 3x3 and nothing is pooled before the first block, as for CIFAR;
-      else it is 7x7 with stride 2, then BatchNorm, ReLU and 3x3 max pooling.
+    - `layers`: number of layers of each block.
+    - `growth_rate`: number of maps that each layer adds (`k`).
+    - `stem_channels`: channels of the first convolution.
+    - `bottleneck`: output channels of each layer's 1x1 convolution, as a multiple of `growth_rate`; 0 for none.
+    - `compression`: fraction of the maps that the 1x1 convolution between blocks keeps (theta).
+    - `small_images`: the CIFAR form, with a 3x3 convolution and no pooling before the first block. The ImageNet form
+      has a 7x7 convolution with stride 2, BatchNorm, ReLU and 3x3 max pooling.
+
+    **Raises:** `InputError` if a block has no layer, or `compression` is not in (0, 1].
     """
 
     conv0: Conv
@@ -86,9 +84,9 @@ class DenseNet(Classifier):
         *,
         key: Key,
     ):
-        _check(layers, compression)
+        _check_arguments(layers, compression)
         stem_key, head_key, *keys = jax.random.split(key, 2 + 2 * len(layers))
-        conv = partial(Conv, in_channels, stem_channels, use_bias=False, weight_init=_HE_NORMAL, key=stem_key)
+        conv = partial(Conv, in_channels, stem_channels, use_bias=False, weight_init=he_normal_fan_in, key=stem_key)
         self.conv0 = conv(3, padding=1) if small_images else conv(7, 2, 3)
         self.norm0 = None if small_images else BatchNorm(stem_channels)
         channels, blocks, transitions = stem_channels, [], []
@@ -96,30 +94,32 @@ class DenseNet(Classifier):
             widths = range(channels, channels + count * growth_rate, growth_rate)
             blocks.append(
                 tuple(
-                    _dense_layer(width, growth_rate, bottleneck, dropout_rate, key=each)
-                    for width, each in zip(widths, jax.random.split(keys[2 * index], count), strict=True)
+                    _make_layer(width, growth_rate, bottleneck, dropout_rate, key=layer_key)
+                    for width, layer_key in zip(widths, jax.random.split(keys[2 * index], count), strict=True)
                 )
             )
             channels += count * growth_rate
             if index < len(layers) - 1:
-                left = int(channels * compression)
-                transitions.append(NormConv(channels, left, 1, dropout_rate, key=keys[2 * index + 1]))
-                channels = left
+                compressed = int(channels * compression)
+                transitions.append(NormConv(channels, compressed, 1, dropout_rate, key=keys[2 * index + 1]))
+                channels = compressed
         self.blocks, self.transitions = tuple(blocks), tuple(transitions)
         self.norm5 = BatchNorm(channels)
-        self.head = make_linear(channels, num_classes, _UNIFORM, key=head_key) if num_classes else eqx.nn.Identity()
+        self.head = (
+            make_linear(channels, num_classes, torch_uniform, key=head_key) if num_classes else eqx.nn.Identity()
+        )
         self.stem_pool = MaxPool(3, 2, 1)
         self.pool = AvgPool(2)
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """The maps of each block, those of the last one normalized and through ReLU."""
-        keys = self._keys(key)
+        """Returns the output of each block, the last one after BatchNorm and ReLU."""
+        keys = self._split_key(key)
         maps, x = (), self.conv0(image)  # h/2 w/2 stem_channels
         if self.norm0 is not None:
             x, state = self.norm0(x, state)
             x = self.stem_pool(jax.nn.relu(x))  # h/4 w/4
         for block, transition in zip_longest(self.blocks, self.transitions):
-            x, state = _dense_block(block, x, state, keys)
+            x, state = _apply_block(block, x, state, keys)
             if transition is not None:
                 maps += (x,)
                 x, state = transition(x, state, key=next(keys))
@@ -128,30 +128,35 @@ class DenseNet(Classifier):
         return (*maps, jax.nn.relu(x)), state
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
-        """Scores `[classes]` of one image `[h w c]`, or the means of its last maps."""
+        """Returns scores `[classes]` for one image `[h w c]`, or its pooled features if `num_classes=0`."""
         maps, state = self.features(image, state, key=key)
         return self.head(global_avg_pool(maps[-1])), state
 
-    def _keys(self, key: Key | None) -> Iterator[Key | None]:
-        """A key for each convolution that dropout follows, in the order of their use."""
+    def _split_key(self, key: Key | None) -> Iterator[Key | None]:
+        """Returns one key per dropout, in call order."""
         units = [unit for block in self.blocks for layer in block for unit in layer] + list(self.transitions)
         dropout = units[0].dropout
         return iter(keys_for(key, len(units), used=dropout.p > 0 and not dropout.inference))
 
 
-def _dense_layer(channels: int, growth: int, bottleneck: int, dropout: float | int, *, key: Key) -> DenseLayer:
-    """The `growth` maps that are added to `channels` ones (section 3, also "bottleneck layers")."""
+def _make_layer(
+    in_channels: int, growth_rate: int, bottleneck: int, dropout_rate: float | int, *, key: Key
+) -> DenseLayer:
+    """Makes a layer that computes `growth_rate` new maps (section 3, with "bottleneck layers")."""
     if not bottleneck:
-        return (NormConv(channels, growth, 3, dropout, key=key),)
+        return (NormConv(in_channels, growth_rate, 3, dropout_rate, key=key),)
     first, second = jax.random.split(key)
-    hidden = bottleneck * growth
-    return NormConv(channels, hidden, 1, dropout, key=first), NormConv(hidden, growth, 3, dropout, key=second)
+    hidden = bottleneck * growth_rate
+    return (
+        NormConv(in_channels, hidden, 1, dropout_rate, key=first),
+        NormConv(hidden, growth_rate, 3, dropout_rate, key=second),
+    )
 
 
-def _dense_block(
+def _apply_block(
     block: tuple[DenseLayer, ...], x: Image, state: eqx.nn.State, keys: Iterator[Key | None]
 ) -> tuple[Float[Array, "h w o"], eqx.nn.State]:
-    """The block's input and, behind it, what each of its layers adds."""
+    """Returns the block's input followed by the maps of each layer, and the new state."""
     maps = [x]
     for layer in block:
         new = jnp.concatenate(maps, axis=-1)
@@ -161,22 +166,22 @@ def _dense_block(
     return jnp.concatenate(maps, axis=-1), state
 
 
-def _check(layers: tuple[int, ...], compression: float | int) -> None:
+def _check_arguments(layers: tuple[int, ...], compression: float | int) -> None:
     if not layers or min(layers) < 1:
-        raise InputError(f"`layers` (={layers}) must name one block or more, each of at least 1 layer")
+        raise InputError(f"`layers` (={layers}) must have at least one block, each of at least 1 layer")
     if not 0 < compression <= 1:
-        raise InputError(f"`compression` (={compression}) is the share of maps that is left: above 0 and at most 1")
+        raise InputError(f"`compression` (={compression}) must be greater than 0 and at most 1")
 
 
 _PAPER = "https://arxiv.org/abs/1608.06993"
-#: Layers of each block, growth rate, channels of the first convolution; parameters.
+#: Layers of each block, growth rate, channels of the first convolution, parameters.
 _IMAGENET = {
     "densenet121": ((6, 12, 24, 16), 32, 64, 7_978_856),
     "densenet161": ((6, 12, 36, 24), 48, 96, 28_681_000),
     "densenet169": ((6, 12, 32, 32), 32, 64, 14_149_480),
     "densenet201": ((6, 12, 48, 32), 32, 64, 20_013_928),
 }
-#: Layers in each of three blocks, growth rate, whether with bottlenecks and compression ("BC"); parameters.
+#: Layers of each of the three blocks, growth rate, whether with bottlenecks and compression ("BC"), parameters.
 _CIFAR = {
     "densenet_40_12": (12, 12, False, 1_019_722),
     "densenet_100_12": (32, 12, False, 6_979_642),

@@ -22,11 +22,9 @@ from ..layers.blocks.inverted_residual import FusedResidual, InvertedResidual, s
 from ..layers.initializers import he_normal_fan_out, uniform_fan_out
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
-_HE_FAN_OUT = he_normal_fan_out
-
 
 class Stage(NamedTuple):
-    """Blocks in a row of the papers' tables; only the first strides and changes the channels."""
+    """One row of the papers' tables; only the first of its blocks has the stride and changes the channels."""
 
     expansion: int
     kernel_size: int
@@ -36,7 +34,7 @@ class Stage(NamedTuple):
     fused: bool = False
 
 
-#: Table 1 of the first paper.
+#: Tan and Le 2019, table 1.
 _B0 = (
     Stage(1, 3, 1, 16, 1),
     Stage(6, 3, 2, 24, 2),
@@ -49,17 +47,17 @@ _B0 = (
 
 
 class EfficientNet(Classifier):
-    """Inverted residuals gated by channel; the second version's early ones are fused and have no gate (Tan and Le
-    2019, table 1; 2021, table 4).
+    """Inverted residuals with squeeze-and-excitation; the early blocks of V2 are fused and have none (Tan and Le 2019,
+    table 1; 2021, table 4).
 
-    Convolutions start He normal by fan-out; the head uniform with variance a third over its classes, as in torchvision.
+    Convolutions start He normal by fan-out. The head starts uniform up to 1 / sqrt(num_classes), as in torchvision.
 
     **Arguments:**
 
     - `stages`: the rows of the paper's table.
-    - `stem_channels`, `last_channels`: of the first 3x3 and the last 1x1 convolution.
-    - `eps`, `momentum`: of every `BatchNorm`.
-    - `drop_path_rate`: block `i` of `n` is dropped at the rate `drop_path_rate * i / n`.
+    - `stem_channels`, `last_channels`: channels of the first 3x3 and the last 1x1 convolution.
+    - `eps`, `momentum`: as for `BatchNorm`.
+    - `drop_path_rate`: block `i` of `n` is dropped with probability `drop_path_rate * i / n`.
     """
 
     #: Stem, stages and the last 1x1 convolution.
@@ -88,13 +86,16 @@ class EfficientNet(Classifier):
         self.depth = sum(stage.blocks for stage in stages)
         self.drop_path_rate = drop_path_rate
         stem_key, last_key, head_key, *keys = jax.random.split(key, self.depth + 3)
-        make = partial(ConvNorm, activation=jax.nn.silu, eps=eps, momentum=momentum, weight_init=_HE_FAN_OUT)
-        # The reference stops one step short of the whole rate.
-        pending = iter(zip(drop_path_rates(drop_path_rate, self.depth + 1), keys, strict=False))
-        n_ins = (stem_channels, *(stage.channels for stage in stages))
+        make = partial(ConvNorm, activation=jax.nn.silu, eps=eps, momentum=momentum, weight_init=he_normal_fan_out)
+        # The reference divides by n, not n - 1: the last block's rate stays below `drop_path_rate`.
+        rates_and_keys = iter(zip(drop_path_rates(drop_path_rate, self.depth + 1), keys, strict=False))
+        widths = (stem_channels, *(stage.channels for stage in stages))
         self.trunk = (
             make(in_channels, stem_channels, 3, 2, key=stem_key),
-            *(_blocks(n_in, stage, eps, momentum, pending) for n_in, stage in zip(n_ins, stages, strict=False)),
+            *(
+                _make_stage(width, stage, eps, momentum, rates_and_keys)
+                for width, stage in zip(widths, stages, strict=False)
+            ),
             make(stages[-1].channels, last_channels, 1, key=last_key),
         )
         self.dropout = Dropout(dropout_rate)
@@ -103,7 +104,7 @@ class EfficientNet(Classifier):
         self.ends = stage_ends([2, *(stage.stride for stage in stages), 1])
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """The last map of each resolution, `[h/2 w/2 16]` to `[h/32 w/32 1280]` in B0."""
+        """Returns the last map of each resolution, `[h/2 w/2 16]` to `[h/32 w/32 1280]` in B0."""
         keys = iter(keys_for(key, self.depth, used=self.drop_path_rate > 0))
         maps, x = (), image
         for index, part in enumerate(self.trunk):
@@ -116,55 +117,57 @@ class EfficientNet(Classifier):
         return maps, state
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
-        """Scores `[classes]` of one image `[h w c]`, or its pooled features."""
+        """Returns scores `[classes]` for one image `[h w c]`, or its pooled features if `num_classes=0`."""
         used = self.drop_path_rate > 0 or self.dropout.p > 0
         features_key, dropout_key = keys_for(key, 2, used=used)
         maps, state = self.features(image, state, key=features_key)
         return self.head(self.dropout(global_avg_pool(maps[-1]), key=dropout_key)), state
 
 
-def _blocks(
-    n_in: int, stage: Stage, eps: float, momentum: float, pending: Iterator[tuple[float, Key]]
+def _make_stage(
+    in_channels: int, stage: Stage, eps: float, momentum: float, rates_and_keys: Iterator[tuple[float, Key]]
 ) -> tuple[InvertedResidual | FusedResidual, ...]:
-    """The blocks of a stage, each with the next pending drop path rate and key."""
-    shapes = ((n_in, stage.stride), *((stage.channels, 1),) * (stage.blocks - 1))
+    """Makes the blocks of a stage; each takes the next drop path rate and key from `rates_and_keys`."""
+    shapes = ((in_channels, stage.stride), *((stage.channels, 1),) * (stage.blocks - 1))
     return tuple(
-        _block(n, stage, stride, rate, eps, momentum, key=key)
-        for (n, stride), (rate, key) in zip(shapes, pending, strict=False)
+        _make_block(n_in, stage, stride, rate, eps, momentum, key=key)
+        for (n_in, stride), (rate, key) in zip(shapes, rates_and_keys, strict=False)
     )
 
 
-def _block(
-    n_in: int, stage: Stage, stride: int, rate: float, eps: float, momentum: float, *, key: Key
+def _make_block(
+    in_channels: int, stage: Stage, stride: int, drop_path_rate: float, eps: float, momentum: float, *, key: Key
 ) -> InvertedResidual | FusedResidual:
     block_key, gate_key = jax.random.split(key)
-    hidden = n_in * stage.expansion
-    shape = n_in, stage.channels, None if stage.expansion == 1 else hidden, stage.kernel_size, stride
+    hidden = in_channels * stage.expansion
+    shape = in_channels, stage.channels, None if stage.expansion == 1 else hidden, stage.kernel_size, stride
     if stage.fused:
-        return FusedResidual(*shape, rate, activation=jax.nn.silu, eps=eps, momentum=momentum, key=block_key)
-    gate = SqueezeExcite(hidden, n_in // 4, jax.nn.silu, key=gate_key)
-    return InvertedResidual(*shape, gate, rate, activation=jax.nn.silu, eps=eps, momentum=momentum, key=block_key)
+        return FusedResidual(*shape, drop_path_rate, activation=jax.nn.silu, eps=eps, momentum=momentum, key=block_key)
+    gate = SqueezeExcite(hidden, in_channels // 4, jax.nn.silu, key=gate_key)
+    return InvertedResidual(
+        *shape, gate, drop_path_rate, activation=jax.nn.silu, eps=eps, momentum=momentum, key=block_key
+    )
 
 
-def _scaled(width: float, depth: float) -> tuple[Stage, ...]:
-    """B0 with its channels times `width` and its blocks times `depth` (Tan and Le 2019, section 3.3)."""
+def _scale_b0(width: float, depth: float) -> tuple[Stage, ...]:
+    """Returns B0's stages with channels times `width` and blocks times `depth` (Tan and Le 2019, section 3.3)."""
     return tuple(
         stage._replace(channels=round_channels(stage.channels * width), blocks=math.ceil(stage.blocks * depth))
         for stage in _B0
     )
 
 
-def _second(channels: tuple[int, ...], blocks: tuple[int, ...]) -> tuple[Stage, ...]:
-    """The stages of the second version, which differ in their channels and blocks; S has one fewer than M and L."""
+def _make_v2_stages(channels: tuple[int, ...], blocks: tuple[int, ...]) -> tuple[Stage, ...]:
+    """Returns the stages of a V2 network, given channels and blocks of each; S has six stages, M and L seven."""
     rows = ((1, 1, True), (4, 2, True), (4, 2, True), (4, 2, False), (6, 1, False), (6, 2, False), (6, 1, False))
     return tuple(
-        Stage(expansion, 3, stride, each, count, fused)
-        for (expansion, stride, fused), each, count in zip(rows, channels, blocks, strict=False)
+        Stage(expansion, 3, stride, width, depth, fused)
+        for (expansion, stride, fused), width, depth in zip(rows, channels, blocks, strict=False)
     )
 
 
-#: Width, depth, side of the image, dropout, BatchNorm's eps and momentum, parameters: as torchvision's weights.
-_FIRST = {
+#: Width and depth multipliers, image size, dropout rate, BatchNorm's eps and momentum, parameters; as in torchvision.
+_V1_ROWS = {
     "efficientnet_b0": (1.0, 1.0, 224, 0.2, 1e-5, 0.1, 5_288_548),
     "efficientnet_b1": (1.0, 1.1, 240, 0.2, 1e-5, 0.1, 7_794_184),
     "efficientnet_b2": (1.1, 1.2, 288, 0.3, 1e-5, 0.1, 9_109_994),
@@ -174,8 +177,8 @@ _FIRST = {
     "efficientnet_b6": (1.8, 2.6, 528, 0.5, 1e-3, 0.01, 43_040_704),
     "efficientnet_b7": (2.0, 3.1, 600, 0.5, 1e-3, 0.01, 66_347_960),
 }
-#: Channels, blocks, side of the image, dropout, parameters.
-_SECOND = {
+#: Channels and blocks of each stage, image size, dropout rate, parameters.
+_V2_ROWS = {
     "efficientnet_v2_s": ((24, 48, 64, 128, 160, 256), (2, 4, 4, 6, 9, 15), 384, 0.2, 21_458_488),
     "efficientnet_v2_m": ((24, 48, 80, 160, 176, 304, 512), (3, 5, 5, 7, 14, 18, 5), 480, 0.3, 54_139_356),
     "efficientnet_v2_l": ((32, 64, 96, 192, 224, 384, 640), (4, 7, 7, 10, 19, 25, 7), 480, 0.4, 118_515_272),
@@ -185,7 +188,7 @@ variants = {
     name: _imagenet(
         make=partial(
             EfficientNet,
-            stages=_scaled(width, depth),
+            stages=_scale_b0(width, depth),
             stem_channels=round_channels(32 * width),
             last_channels=round_channels(1280 * width),
             eps=eps,
@@ -198,12 +201,12 @@ variants = {
         recipe="efficientnet_b0_catsdogs" if name == "efficientnet_b0" else None,
         torch_twin=name,
     )
-    for name, (width, depth, size, dropout_rate, eps, momentum, params) in _FIRST.items()
+    for name, (width, depth, size, dropout_rate, eps, momentum, params) in _V1_ROWS.items()
 } | {
     name: _imagenet(
         make=partial(
             EfficientNet,
-            stages=_second(channels, blocks),
+            stages=_make_v2_stages(channels, blocks),
             stem_channels=channels[0],
             eps=1e-3,
             dropout_rate=dropout_rate,
@@ -213,5 +216,5 @@ variants = {
         source="https://arxiv.org/abs/2104.00298",
         torch_twin=name,
     )
-    for name, (channels, blocks, size, dropout_rate, params) in _SECOND.items()
+    for name, (channels, blocks, size, dropout_rate, params) in _V2_ROWS.items()
 }

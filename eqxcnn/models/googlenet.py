@@ -1,4 +1,4 @@
-"""GoogLeNet, or Inception v1: convolutions of several sizes side by side (Szegedy et al. 2015, "Going deeper with
+"""GoogLeNet, or Inception v1: parallel convolutions of several sizes (Szegedy et al. 2015, "Going deeper with
 convolutions"), in torchvision's form."""
 
 from functools import partial
@@ -17,10 +17,10 @@ from ..types import Classifier, Image, Key, Logits, Maps, Variant
 _INIT = normal(0.01)
 _conv_norm = partial(ConvNorm, weight_init=_INIT, eps=1e-3)
 
-#: Output channels of the convolutions of one module: 1x1; 1x1 and 3x3; 1x1 and "5x5"; 1x1 behind the pooling.
+#: Output channels of the convolutions of one module: 1x1; 1x1 and 3x3; 1x1 and "5x5"; 1x1 after pooling.
 Widths: TypeAlias = tuple[int, tuple[int, int], tuple[int, int], int]
 
-#: Of the modules on each resolution (table 1).
+#: Widths of the modules at each resolution (table 1).
 _STAGES: tuple[tuple[Widths, ...], ...] = (
     (
         (64, (96, 128), (16, 32), 32),
@@ -41,11 +41,11 @@ _STAGES: tuple[tuple[Widths, ...], ...] = (
 
 
 class Inception(eqx.Module):
-    """Four branches of convolutions, one of them behind 3x3 max pooling, whose maps are stacked (figure 2b).
+    """Four parallel branches, one of them with 3x3 max pooling, concatenated along channels (figure 2b).
 
     **Arguments:**
 
-    - `widths`: the output channels of the branches' convolutions, see `Widths`.
+    - `widths`: output channels of the convolutions of each branch, see `Widths`.
     """
 
     branch1: ConvNorm
@@ -61,7 +61,7 @@ class Inception(eqx.Module):
             _conv_norm(in_channels, reduced2, 1, key=keys[1]),
             _conv_norm(reduced2, second, 3, key=keys[2]),
         )
-        # The paper has 5x5 here; torchvision's weights are of networks with 3x3.
+        # The paper has a 5x5 kernel here; torchvision's weights have 3x3.
         self.branch3 = (
             _conv_norm(in_channels, reduced3, 1, key=keys[3]),
             _conv_norm(reduced3, third, 3, key=keys[4]),
@@ -69,10 +69,10 @@ class Inception(eqx.Module):
         self.branch4 = MaxPool(3, 1, 1), _conv_norm(in_channels, fourth, 1, key=keys[5])
 
     def __call__(self, x: Image, state: eqx.nn.State) -> tuple[Float[Array, "h w o"], eqx.nn.State]:
-        """The branches' maps, one behind the other, and the new state."""
+        """Returns the maps of the four branches, concatenated along channels, and the new state."""
         first, state = self.branch1(x, state)
-        second, state = _in_turn(self.branch2, x, state)
-        third, state = _in_turn(self.branch3, x, state)
+        second, state = _apply_in_sequence(self.branch2, x, state)
+        third, state = _apply_in_sequence(self.branch3, x, state)
         pool, conv = self.branch4
         fourth, state = conv(pool(x), state)
         return jnp.concatenate((first, second, third, fourth), axis=-1), state
@@ -81,9 +81,9 @@ class Inception(eqx.Module):
 class GoogLeNet(Classifier):
     """Three convolutions and nine `Inception` modules (table 1), without the two auxiliary classifiers.
 
-    As torchvision has it: BatchNorm after each convolution, 3x3 kernels in place of the 5x5, dropout of 0.2 where the
-    paper has 0.4. Kernels and matrix start normal with a deviation of 0.01. Torchvision's trained weights expect images
-    normalized with a mean and a deviation of 0.5 in each channel.
+    As in torchvision: BatchNorm after each convolution, 3x3 kernels instead of 5x5, and a dropout rate of 0.2 (paper:
+    0.4). Weights start normal with standard deviation 0.01. Torchvision's trained weights expect images normalized with
+    mean 0.5 and standard deviation 0.5 per channel.
     """
 
     conv1: ConvNorm
@@ -110,45 +110,44 @@ class GoogLeNet(Classifier):
         self.conv1 = _conv_norm(in_channels, 64, 7, 2, key=keys[0])
         self.conv2 = _conv_norm(64, 64, 1, key=keys[1])
         self.conv3 = _conv_norm(64, 192, 3, key=keys[2])
-        self.inception3, channels = _stage(192, _STAGES[0], key=keys[3])
-        self.inception4, channels = _stage(channels, _STAGES[1], key=keys[4])
-        self.inception5, channels = _stage(channels, _STAGES[2], key=keys[5])
+        self.inception3, channels = _make_stage(192, _STAGES[0], key=keys[3])
+        self.inception4, channels = _make_stage(channels, _STAGES[1], key=keys[4])
+        self.inception5, channels = _make_stage(channels, _STAGES[2], key=keys[5])
         self.head = make_linear(channels, num_classes, _INIT, key=keys[6]) if num_classes else eqx.nn.Identity()
         self.dropout = Dropout(dropout_rate)
         self.pool = MaxPool(3, 2, ceil_mode=True)
         self.last_pool = MaxPool(2, 2, ceil_mode=True)
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """The last maps of each resolution: of the first and third convolution, then of each group of modules."""
+        """Returns the last map of each resolution: of the first and third convolution, and of each stage of modules."""
         first, state = self.conv1(image, state)  # h/2 w/2 64
-        second, state = _in_turn((self.conv2, self.conv3), self.pool(first), state)  # h/4 w/4 192
-        third, state = _in_turn(self.inception3, self.pool(second), state)  # h/8 w/8 480
-        fourth, state = _in_turn(self.inception4, self.pool(third), state)  # h/16 w/16 832
-        fifth, state = _in_turn(self.inception5, self.last_pool(fourth), state)  # h/32 w/32 1024
+        second, state = _apply_in_sequence((self.conv2, self.conv3), self.pool(first), state)  # h/4 w/4 192
+        third, state = _apply_in_sequence(self.inception3, self.pool(second), state)  # h/8 w/8 480
+        fourth, state = _apply_in_sequence(self.inception4, self.pool(third), state)  # h/16 w/16 832
+        fifth, state = _apply_in_sequence(self.inception5, self.last_pool(fourth), state)  # h/32 w/32 1024
         return (first, second, third, fourth, fifth), state
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
-        """Scores `[classes]` of one image `[h w c]`, or the means of its last maps."""
+        """Returns scores `[classes]` for one image `[h w c]`, or its pooled features if `num_classes=0`."""
         maps, state = self.features(image, state, key=key)
         return self.head(self.dropout(global_avg_pool(maps[-1]), key=key)), state
 
 
-def _stage(in_channels: int, rows: tuple[Widths, ...], *, key: Key) -> tuple[tuple[Inception, ...], int]:
-    """Modules in a row, and how many channels the last one has."""
+def _make_stage(in_channels: int, rows: tuple[Widths, ...], *, key: Key) -> tuple[tuple[Inception, ...], int]:
+    """Makes the modules of a stage; also returns the output channels of the last one."""
     modules, channels = [], in_channels
-    for row, each in zip(rows, jax.random.split(key, len(rows)), strict=True):
-        modules.append(Inception(channels, row, key=each))
+    for row, module_key in zip(rows, jax.random.split(key, len(rows)), strict=True):
+        modules.append(Inception(channels, row, key=module_key))
         first, (_, second), (_, third), fourth = row
         channels = first + second + third + fourth
     return tuple(modules), channels
 
 
-def _in_turn(
-    parts: tuple[ConvNorm | Inception, ...], x: Image, state: eqx.nn.State
+def _apply_in_sequence(
+    layers: tuple[ConvNorm | Inception, ...], x: Image, state: eqx.nn.State
 ) -> tuple[Float[Array, "h w o"], eqx.nn.State]:
-    """What the last part makes of what the others made of `x`; all keep its height and width."""
-    for part in parts:
-        x, state = part(x, state)
+    for layer in layers:
+        x, state = layer(x, state)
     return x, state
 
 

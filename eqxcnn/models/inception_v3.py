@@ -1,9 +1,9 @@
-"""Inception v3: large kernels as stacks of small and of one-sided ones (Szegedy et al. 2016, "Rethinking the Inception
-architecture for computer vision"), in torchvision's form.
+"""Inception v3: large kernels factorized into small and one-dimensional ones (Szegedy et al. 2016, "Rethinking the
+Inception architecture for computer vision"), in torchvision's form.
 
-It is built without the auxiliary classifier, which serves in training only. Torchvision states 27,161,264 parameters:
-our 23,834,568, and the 3,326,696 of that classifier on the 768 maps of `Mixed_6e`. Those are 98,560 of a 1x1
-convolution to 128 channels, 2,459,136 of a 5x5 one to 768, both with BatchNorm, and 769,000 of a dense layer.
+The auxiliary classifier, which is used in training only, is left out. Torchvision's 27,161,264 parameters are our
+23,834,568 and 3,326,696 for that classifier on the 768 maps of `Mixed_6e`: 98,560 in a 1x1 convolution to 128 channels,
+2,459,136 in a 5x5 convolution to 768 channels (both with BatchNorm), and 769,000 in a dense layer.
 """
 
 from collections.abc import Sequence
@@ -24,20 +24,20 @@ _INIT = normal(0.1)
 _conv_norm = partial(ConvNorm, weight_init=_INIT, eps=1e-3)
 
 _Kernel: TypeAlias = int | tuple[int, int]
-#: The output channels and kernel of a convolution, or the kernels of two side by side, whose maps are stacked.
+#: Output channels and kernel size of a convolution, or the kernel sizes of two parallel convolutions.
 Step: TypeAlias = tuple[int, _Kernel] | tuple[int, _Kernel, _Kernel]
-#: The convolutions of one branch, in turn.
+#: The convolutions of one branch, in order.
 Branch: TypeAlias = tuple[Step, ...]
 
 
 class Mixed(eqx.Module):
-    """Branches of convolutions and one of pooling, whose maps are stacked.
+    """Parallel branches of convolutions and one pooling branch, concatenated along channels.
 
     **Arguments:**
 
-    - `branches`: the convolutions of each.
-    - `pooled`: the channels of the 1x1 convolution behind the 3x3 average pooling. 0 for a module that halves height
-      and width: it has 3x3 max pooling with stride 2 and no such convolution, and each branch ends with stride 2.
+    - `branches`: the convolutions of each branch.
+    - `pool_channels`: output channels of the pooling branch, a 3x3 average pooling and a 1x1 convolution. 0 makes a
+      module that halves height and width: each branch ends with stride 2, and the pooling branch is a 3x3 max pooling.
     """
 
     branches: tuple[tuple[tuple[ConvNorm, ...], ...], ...]
@@ -45,22 +45,23 @@ class Mixed(eqx.Module):
     pool: AvgPool | MaxPool
     out_channels: int = eqx.field(static=True)
 
-    def __init__(self, in_channels: int, branches: Sequence[Branch], pooled: int, *, key: Key):
+    def __init__(self, in_channels: int, branches: Sequence[Branch], pool_channels: int, *, key: Key):
         *keys, pool_key = jax.random.split(key, len(branches) + 1)
         self.branches = tuple(
-            _branch(in_channels, steps, halves=not pooled, key=each) for steps, each in zip(branches, keys, strict=True)
+            _make_branch(in_channels, steps, is_strided=not pool_channels, key=branch_key)
+            for steps, branch_key in zip(branches, keys, strict=True)
         )
-        self.branch_pool = _conv_norm(in_channels, pooled, 1, key=pool_key) if pooled else None
-        self.pool = AvgPool(3, 1, 1) if pooled else MaxPool(3, 2)
-        self.out_channels = (pooled or in_channels) + sum(_width(steps[-1]) for steps in branches)
+        self.branch_pool = _conv_norm(in_channels, pool_channels, 1, key=pool_key) if pool_channels else None
+        self.pool = AvgPool(3, 1, 1) if pool_channels else MaxPool(3, 2)
+        self.out_channels = (pool_channels or in_channels) + sum(_count_channels(steps[-1]) for steps in branches)
 
     def __call__(self, x: Image, state: eqx.nn.State) -> tuple[Float[Array, "h2 w2 o"], eqx.nn.State]:
-        """The branches' maps, one behind the other, and the new state."""
+        """Returns the maps of all branches, concatenated along channels, and the new state."""
         maps = []
         for branch in self.branches:
             out = x
             for step in branch:
-                out, state = _side_by_side(step, out, state)
+                out, state = _apply_in_parallel(step, out, state)
             maps.append(out)
         out = self.pool(x)
         if self.branch_pool is not None:
@@ -68,27 +69,27 @@ class Mixed(eqx.Module):
         return jnp.concatenate((*maps, out), axis=-1), state
 
 
-def _branch(in_channels: int, steps: Branch, *, halves: bool, key: Key) -> tuple[tuple[ConvNorm, ...], ...]:
-    """The convolutions of one branch; the last one has stride 2 and no padding if it `halves` the maps."""
+def _make_branch(in_channels: int, steps: Branch, *, is_strided: bool, key: Key) -> tuple[tuple[ConvNorm, ...], ...]:
+    """Makes the convolutions of one branch; with `is_strided`, the last one has stride 2 and no padding."""
     convs, channels = [], in_channels
-    for index, (step, each) in enumerate(zip(steps, jax.random.split(key, len(steps)), strict=True)):
-        width, *kernels = step
-        conv = partial(_conv_norm, channels, width)
-        if halves and index == len(steps) - 1:
-            conv = partial(conv, stride=2, padding="VALID")
-        sides = zip(kernels, jax.random.split(each, len(kernels)), strict=True)
-        convs.append(tuple(conv(kernel, key=side) for kernel, side in sides))
-        channels = _width(step)
+    for index, (step, step_key) in enumerate(zip(steps, jax.random.split(key, len(steps)), strict=True)):
+        width, *kernel_sizes = step
+        make = partial(_conv_norm, channels, width)
+        if is_strided and index == len(steps) - 1:
+            make = partial(make, stride=2, padding="VALID")
+        keys = jax.random.split(step_key, len(kernel_sizes))
+        convs.append(tuple(make(size, key=conv_key) for size, conv_key in zip(kernel_sizes, keys, strict=True)))
+        channels = _count_channels(step)
     return tuple(convs)
 
 
-def _width(step: Step) -> int:
-    """How many maps a step gives."""
-    width, *kernels = step
-    return width * len(kernels)
+def _count_channels(step: Step) -> int:
+    """Returns the output channels of a step."""
+    width, *kernel_sizes = step
+    return width * len(kernel_sizes)
 
 
-def _side_by_side(
+def _apply_in_parallel(
     convs: tuple[ConvNorm, ...], x: Image, state: eqx.nn.State
 ) -> tuple[Float[Array, "h2 w2 o"], eqx.nn.State]:
     maps = []
@@ -98,13 +99,13 @@ def _side_by_side(
     return (jnp.concatenate(maps, axis=-1) if len(maps) > 1 else maps[0]), state
 
 
-#: 35x35 maps: a 5x5 kernel, and another as two 3x3 (figure 5).
+#: On 35x35 maps: a 5x5 kernel, and another one as two 3x3 kernels (figure 5).
 _FIGURE5: tuple[Branch, ...] = (((64, 1),), ((48, 1), (64, 5)), ((64, 1), (96, 3), (96, 3)))
-#: To 17x17 maps (section 5, figure 10).
+#: From 35x35 to 17x17 maps (section 5, figure 10).
 _REDUCTION6: tuple[Branch, ...] = (((384, 3),), ((64, 1), (96, 3), (96, 3)))
-#: To 8x8 maps.
+#: From 17x17 to 8x8 maps.
 _REDUCTION7: tuple[Branch, ...] = (((192, 1), (320, 3)), ((192, 1), (192, (1, 7)), (192, (7, 1)), (192, 3)))
-#: 8x8 maps: one-sided kernels side by side (figure 7).
+#: On 8x8 maps: parallel 1x3 and 3x1 kernels (figure 7).
 _FIGURE7: tuple[Branch, ...] = (
     ((320, 1),),
     ((384, 1), (384, (1, 3), (3, 1))),
@@ -113,16 +114,16 @@ _FIGURE7: tuple[Branch, ...] = (
 
 
 def _figure6(width: int) -> tuple[Branch, ...]:
-    """17x17 maps: 7x7 kernels as one-sided ones in turn, between `width` channels (figure 6)."""
-    across, down = (width, (1, 7)), (width, (7, 1))
+    """Returns the branches on 17x17 maps: 7x7 kernels as 1x7 and 7x1 kernels, of `width` channels (figure 6)."""
+    horizontal, vertical = (width, (1, 7)), (width, (7, 1))
     return (
         ((192, 1),),
-        ((width, 1), across, (192, (7, 1))),
-        ((width, 1), down, across, down, (192, (1, 7))),
+        ((width, 1), horizontal, (192, (7, 1))),
+        ((width, 1), vertical, horizontal, vertical, (192, (1, 7))),
     )
 
 
-#: Branches and channels behind the pooling of the modules on each resolution (table 1).
+#: `branches` and `pool_channels` of the modules at each resolution (table 1).
 _STAGES: tuple[tuple[tuple[tuple[Branch, ...], int], ...], ...] = (
     ((_FIGURE5, 32), (_FIGURE5, 64), (_FIGURE5, 64)),
     ((_REDUCTION6, 0), *((_figure6(width), 192) for width in (128, 160, 160, 192))),
@@ -131,10 +132,10 @@ _STAGES: tuple[tuple[tuple[tuple[Branch, ...], int], ...], ...] = (
 
 
 class InceptionV3(Classifier):
-    """Five convolutions and eleven `Mixed` modules (table 1), for images of 299x299.
+    """Five convolutions and eleven `Mixed` modules (table 1), for 299x299 images.
 
-    As torchvision has it, without the auxiliary classifier. Kernels and matrix start normal with a deviation of 0.1.
-    Torchvision's trained weights expect images normalized with a mean and a deviation of 0.5 in each channel.
+    As in torchvision, without the auxiliary classifier. Weights start normal with standard deviation 0.1. Torchvision's
+    trained weights expect images normalized with mean 0.5 and standard deviation 0.5 per channel.
     """
 
     stem: tuple[ConvNorm, ...]
@@ -162,43 +163,42 @@ class InceptionV3(Classifier):
             _conv_norm(64, 80, 1, key=stem_keys[3]),
             _conv_norm(80, 192, 3, padding="VALID", key=stem_keys[4]),
         )
-        self.mixed5 = _stage(192, _STAGES[0], key=key5)
-        self.mixed6 = _stage(self.mixed5[-1].out_channels, _STAGES[1], key=key6)
-        self.mixed7 = _stage(self.mixed6[-1].out_channels, _STAGES[2], key=key7)
+        self.mixed5 = _make_stage(192, _STAGES[0], key=key5)
+        self.mixed6 = _make_stage(self.mixed5[-1].out_channels, _STAGES[1], key=key6)
+        self.mixed7 = _make_stage(self.mixed6[-1].out_channels, _STAGES[2], key=key7)
         channels = self.mixed7[-1].out_channels
         self.head = make_linear(channels, num_classes, _INIT, key=head_key) if num_classes else eqx.nn.Identity()
         self.dropout = Dropout(dropout_rate)
         self.pool = MaxPool(3, 2)
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """The last maps of each resolution: of the third and fifth convolution, then of each group of modules."""
-        first, state = _in_turn(self.stem[:3], image, state)  # 147 147 64, of an image of 299x299
-        second, state = _in_turn(self.stem[3:], self.pool(first), state)  # 71 71 192
-        fifth, state = _in_turn(self.mixed5, self.pool(second), state)  # 35 35 288
-        sixth, state = _in_turn(self.mixed6, fifth, state)  # 17 17 768
-        seventh, state = _in_turn(self.mixed7, sixth, state)  # 8 8 2048
+        """Returns the last map of each resolution: of the third and fifth convolution, and of each stage of modules."""
+        first, state = _apply_in_sequence(self.stem[:3], image, state)  # 147 147 64 for a 299x299 image
+        second, state = _apply_in_sequence(self.stem[3:], self.pool(first), state)  # 71 71 192
+        fifth, state = _apply_in_sequence(self.mixed5, self.pool(second), state)  # 35 35 288
+        sixth, state = _apply_in_sequence(self.mixed6, fifth, state)  # 17 17 768
+        seventh, state = _apply_in_sequence(self.mixed7, sixth, state)  # 8 8 2048
         return (first, second, fifth, sixth, seventh), state
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
-        """Scores `[classes]` of one image `[h w c]`, or the means of its last maps."""
+        """Returns scores `[classes]` for one image `[h w c]`, or its pooled features if `num_classes=0`."""
         maps, state = self.features(image, state, key=key)
         return self.head(self.dropout(global_avg_pool(maps[-1]), key=key)), state
 
 
-def _stage(in_channels: int, rows: tuple[tuple[tuple[Branch, ...], int], ...], *, key: Key) -> tuple[Mixed, ...]:
-    """Modules in a row."""
+def _make_stage(in_channels: int, rows: tuple[tuple[tuple[Branch, ...], int], ...], *, key: Key) -> tuple[Mixed, ...]:
     modules, channels = [], in_channels
-    for (branches, pooled), each in zip(rows, jax.random.split(key, len(rows)), strict=True):
-        modules.append(Mixed(channels, branches, pooled, key=each))
+    for (branches, pool_channels), module_key in zip(rows, jax.random.split(key, len(rows)), strict=True):
+        modules.append(Mixed(channels, branches, pool_channels, key=module_key))
         channels = modules[-1].out_channels
     return tuple(modules)
 
 
-def _in_turn(
-    parts: tuple[ConvNorm | Mixed, ...], x: Image, state: eqx.nn.State
+def _apply_in_sequence(
+    layers: tuple[ConvNorm | Mixed, ...], x: Image, state: eqx.nn.State
 ) -> tuple[Float[Array, "h2 w2 o"], eqx.nn.State]:
-    for part in parts:
-        x, state = part(x, state)
+    for layer in layers:
+        x, state = layer(x, state)
     return x, state
 
 
@@ -207,7 +207,7 @@ variants = {
         make=InceptionV3,
         input=(299, 299, 3),
         num_classes=1000,
-        # Torchvision's 27_161_264 counts its auxiliary classifier, 3_326_696 more.
+        # Without the 3_326_696 of the auxiliary classifier, which torchvision's 27_161_264 includes.
         params=23_834_568,
         source="https://arxiv.org/abs/1512.00567",
         task="imagenet",

@@ -1,4 +1,4 @@
-"""LeNet-5 in the form it is taught in today: ReLU and max pooling where the paper had tanh and trained averages."""
+"""LeNet-5 in today's textbook form: ReLU and max pooling instead of the paper's tanh and trainable average pooling."""
 
 import equinox as eqx
 import jax
@@ -30,13 +30,13 @@ class LeNet(Classifier):
         self.pool = MaxPool(2)
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """The 6 and the 16 maps behind each pooling."""
+        """Returns the output of each pooling, with 6 and 16 channels."""
         first = self.pool(jax.nn.relu(self.conv1(image)))  # h/2 w/2 6
         second = self.pool(jax.nn.relu(self.conv2(first)))  # h/4-2 w/4-2 16
         return (first, second), state
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
-        """Scores `[classes]` of one image `[h w c]`, or its 84 features."""
+        """Returns scores `[classes]` for one image `[h w c]`, or its 84 features if `num_classes=0`."""
         (_, maps), state = self.features(image, state, key=key)
         x = jax.nn.relu(self.fc1(flatten_for(self.fc1, maps)))
         x = jax.nn.relu(self.fc2(x))

@@ -1,4 +1,4 @@
-"""The multilayer perceptron: the network before convolutions."""
+"""The multilayer perceptron: dense layers only."""
 
 from itertools import pairwise
 
@@ -11,7 +11,15 @@ from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
 
 class MLP(Classifier):
-    """Dense layers with ReLU between, over the image's pixels in a row."""
+    """Dense layers with ReLU in between, on the flattened image.
+
+    **Arguments:**
+
+    - `widths`: size of each hidden layer.
+    - `init_scale`: initial standard deviation of all weights and biases.
+
+    **Raises:** `InputError` if `widths` is empty.
+    """
 
     hidden: tuple[eqx.nn.Linear, ...]
     head: eqx.nn.Linear | eqx.nn.Identity
@@ -26,34 +34,35 @@ class MLP(Classifier):
         *,
         key: Key,
     ):
-        """`init_scale` is the standard deviation of every weight and bias at the start."""
         if not widths:
-            raise InputError("`widths` (=()) must name the size of at least one hidden layer")
+            raise InputError("`widths` (=()) must have the size of at least one hidden layer")
         sizes = (image_size[0] * image_size[1] * in_channels, *widths)
         *keys, head_key = jax.random.split(key, len(sizes))
         self.hidden = tuple(
-            _linear(n_in, n_out, init_scale, each) for (n_in, n_out), each in zip(pairwise(sizes), keys, strict=True)
+            _make_layer(n_in, n_out, init_scale, layer_key)
+            for (n_in, n_out), layer_key in zip(pairwise(sizes), keys, strict=True)
         )
-        self.head = _linear(sizes[-1], num_classes, init_scale, head_key) if num_classes else eqx.nn.Identity()
+        self.head = _make_layer(sizes[-1], num_classes, init_scale, head_key) if num_classes else eqx.nn.Identity()
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """Nothing: a perceptron has no maps."""
+        """Returns no maps: a perceptron has none."""
         return (), state
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
-        """Scores `[classes]` of one image `[h w c]`, or the last hidden layer."""
+        """Returns scores `[classes]` for one image `[h w c]`, or the last hidden activations if `num_classes=0`."""
         x = flatten_for(self.hidden[0], image)
         for layer in self.hidden:
             x = jax.nn.relu(layer(x))
         return self.head(x), state
 
 
-def _linear(n_in: int, n_out: int, scale: float, key: Key) -> eqx.nn.Linear:
-    """A dense layer whose weights and bias are normal with deviation `scale`."""
+def _make_layer(in_features: int, out_features: int, scale: float, key: Key) -> eqx.nn.Linear:
+    """Makes a dense layer whose weights and biases are normal with standard deviation `scale`."""
     make_key, weight_key, bias_key = jax.random.split(key, 3)
-    layer = Linear(n_in, n_out, key=make_key)
-    values = (scale * jax.random.normal(weight_key, (n_out, n_in)), scale * jax.random.normal(bias_key, (n_out,)))
-    return eqx.tree_at(lambda each: (each.weight, each.bias), layer, values)
+    layer = Linear(in_features, out_features, key=make_key)
+    weight = scale * jax.random.normal(weight_key, (out_features, in_features))
+    bias = scale * jax.random.normal(bias_key, (out_features,))
+    return eqx.tree_at(lambda linear: (linear.weight, linear.bias), layer, (weight, bias))
 
 
 variants = {

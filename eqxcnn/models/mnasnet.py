@@ -1,4 +1,4 @@
-"""MNASNet (Tan et al. 2019): the B1 network, without squeeze-excite, at torchvision's four widths."""
+"""MNASNet-B1 (Tan et al. 2019), which has no squeeze-and-excitation, at torchvision's four widths."""
 
 from functools import partial
 from itertools import pairwise
@@ -11,23 +11,22 @@ from ..layers.blocks.inverted_residual import InvertedResidual, stage_ends
 from ..layers.initializers import he_normal_fan_out, kaiming_uniform_fan_out
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
-#: The weight of a new batch; the reference keeps .9997 of the old.
+#: Weight of the new batch in the running statistics; the reference keeps 0.9997 of the old ones.
 _MOMENTUM = 1 - 0.9997
-_HE_FAN_OUT = he_normal_fan_out
-#: Expansion, kernel size, channels, blocks, stride of the first of them.
+#: Of each stage: expansion, kernel size, channels, blocks, stride of the first block.
 _STAGES = ((3, 3, 24, 3, 2), (3, 5, 40, 3, 2), (6, 5, 80, 3, 2), (6, 3, 96, 2, 1), (6, 5, 192, 4, 2), (6, 3, 320, 1, 1))
 _LAST_CHANNELS = 1280
 
 
 class MNASNet(Classifier):
-    """A stem with a depthwise separable convolution, then six stages of inverted residuals with kernels of 3 and 5,
-    found by a search that measured a phone's latency (Tan et al. 2019, figure 7, as the B1 of its published code).
+    """A stem with a depthwise separable convolution, then six stages of inverted residuals with 3x3 and 5x5 kernels,
+    found by a search that measured latency on a phone (Tan et al. 2019, figure 7; B1 in its published code).
 
-    Convolutions start He normal by fan-out, the head uniform with variance one over its classes, as in torchvision.
+    Convolutions start He normal by fan-out. The head starts uniform with variance 1 / num_classes, as in torchvision.
 
     **Arguments:**
 
-    - `width`: multiplies all channels but the last 1280, rounded to multiples of eight.
+    - `width`: factor on all channels but the last 1280; the result is rounded to a multiple of eight.
     """
 
     stem: tuple[ConvNorm, ConvNorm, ConvNorm]
@@ -48,7 +47,7 @@ class MNASNet(Classifier):
         key: Key,
     ):
         stem_key, last_key, head_key, *keys = jax.random.split(key, len(_STAGES) + 3)
-        make = partial(ConvNorm, momentum=_MOMENTUM, weight_init=_HE_FAN_OUT)
+        make = partial(ConvNorm, momentum=_MOMENTUM, weight_init=he_normal_fan_out)
         first, *widths = (round_channels(n * width) for n in (32, 16, *(channels for _, _, channels, _, _ in _STAGES)))
         first_key, depthwise_key, narrow_key = jax.random.split(stem_key, 3)
         self.stem = (
@@ -57,8 +56,8 @@ class MNASNet(Classifier):
             make(first, widths[0], 1, activation=None, key=narrow_key),
         )
         self.stages = tuple(
-            _stage(expansion, kernel_size, n_in, n_out, blocks, stride, key=each)
-            for (expansion, kernel_size, _, blocks, stride), (n_in, n_out), each in zip(
+            _make_stage(expansion, kernel_size, n_in, n_out, blocks, stride, key=stage_key)
+            for (expansion, kernel_size, _, blocks, stride), (n_in, n_out), stage_key in zip(
                 _STAGES, pairwise(widths), keys, strict=True
             )
         )
@@ -69,7 +68,7 @@ class MNASNet(Classifier):
         self.ends = stage_ends([2, *(stride for *_, stride in _STAGES)])
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """The last map of each resolution, `[h/2 w/2 16]` to `[h/32 w/32 1280]` at width 1."""
+        """Returns the last map of each resolution, `[h/2 w/2 16]` to `[h/32 w/32 1280]` at width 1."""
         maps, x = (), image
         parts = (self.stem, *self.stages[:-1], (*self.stages[-1], self.last))
         for index, layers in enumerate(parts):
@@ -79,23 +78,23 @@ class MNASNet(Classifier):
         return maps, state
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
-        """Scores `[classes]` of one image `[h w c]`, or its pooled features."""
+        """Returns scores `[classes]` for one image `[h w c]`, or its pooled features if `num_classes=0`."""
         maps, state = self.features(image, state, key=None)
         return self.head(self.dropout(global_avg_pool(maps[-1]), key=key)), state
 
 
-def _stage(
-    expansion: int, kernel_size: int, n_in: int, n_out: int, blocks: int, stride: int, *, key: Key
+def _make_stage(
+    expansion: int, kernel_size: int, in_channels: int, out_channels: int, blocks: int, first_stride: int, *, key: Key
 ) -> tuple[InvertedResidual, ...]:
-    """Blocks of which only the first strides and changes the channels."""
-    shapes = ((n_in, stride), *((n_out, 1),) * (blocks - 1))
+    """Makes the blocks of a stage; only the first has a stride and changes the channels."""
+    shapes = ((in_channels, first_stride), *((out_channels, 1),) * (blocks - 1))
     return tuple(
-        InvertedResidual(n, n_out, n * expansion, kernel_size, step, momentum=_MOMENTUM, key=each)
-        for (n, step), each in zip(shapes, jax.random.split(key, blocks), strict=True)
+        InvertedResidual(n, out_channels, n * expansion, kernel_size, stride, momentum=_MOMENTUM, key=block_key)
+        for (n, stride), block_key in zip(shapes, jax.random.split(key, blocks), strict=True)
     )
 
 
-#: By width; the counts are those of torchvision's weights.
+#: Width and parameters, as in torchvision.
 _PARAMS = {"0_5": 2_218_512, "0_75": 3_170_208, "1_0": 4_383_312, "1_3": 6_282_256}
 variants = {
     f"mnasnet{width}": Variant(

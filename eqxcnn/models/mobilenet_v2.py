@@ -1,4 +1,4 @@
-"""MobileNetV2 (Sandler et al. 2018), of torchvision's widths and in the form for CIFAR-10's small images."""
+"""MobileNetV2 (Sandler et al. 2018), at several widths for ImageNet, and in a form for CIFAR-10's small images."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,35 +13,34 @@ from ..layers.blocks.inverted_residual import InvertedResidual, stage_ends
 from ..layers.initializers import he_normal_fan_out
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
-_HE_FAN_OUT = he_normal_fan_out
-#: Table 2 of the paper: expansion, channels, blocks, stride of the first of them.
+#: Of each stage: expansion, channels, blocks, stride of the first block (table 2).
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
 
 class ProjectedResidual(eqx.Module):
-    """An inverted residual whose number of channels changes, with a 1x1 convolution for its shortcut."""
+    """An inverted residual that changes the number of channels, with a 1x1 convolution as its shortcut."""
 
     block: InvertedResidual
     shortcut: ConvNorm
 
     def __call__(self, image: Image, state: eqx.nn.State) -> tuple[Float[Array, "h w o"], eqx.nn.State]:
-        """The maps `[h w out_channels]` and the new state."""
+        """Returns maps `[h w out_channels]` and the new state."""
         x, state = self.block(image, state)
         shortcut, state = self.shortcut(image, state)
         return shortcut + x, state
 
 
 class MobileNetV2(Classifier):
-    """Seventeen inverted residuals between narrow maps (Sandler et al. 2018, table 2).
+    """A stem, seventeen inverted residuals and a last 1x1 convolution (Sandler et al. 2018, table 2).
 
-    Convolutions start He normal by fan-out, the head normal with deviation 0.01, as in torchvision.
+    Convolutions start He normal by fan-out, the head normal with standard deviation 0.01, as in torchvision.
 
     **Arguments:**
 
-    - `width`: multiplies all channels, rounded to multiples of eight; the last 1280 only grow.
-    - `small_images`: the form of github.com/kuangliu/pytorch-cifar: the stem and the stage of 24 channels keep the
-      resolution, ReLU has no upper bound, the first block expands too, and a block at stride 1 that changes the
-      channels has a 1x1 convolution for its shortcut.
+    - `width`: factor on all channels; the result is rounded to a multiple of eight. The last layer has at least 1280.
+    - `small_images`: the form of github.com/kuangliu/pytorch-cifar. The stem and the stage with 24 channels have
+      stride 1; ReLU replaces ReLU6; the first block also expands; a block with stride 1 that changes the number of
+      channels has a 1x1 convolution as its shortcut.
     """
 
     #: Stem, blocks and the last 1x1 convolution.
@@ -61,22 +60,22 @@ class MobileNetV2(Classifier):
         *,
         key: Key,
     ):
-        plan = _plan(width, small_images)
+        rows = _plan_blocks(width, small_images)
         stem_stride, last_channels = 1 if small_images else 2, round_channels(1280 * max(1, width))
-        stem_key, last_key, head_key, *keys = jax.random.split(key, len(plan) + 3)
-        make = partial(ConvNorm, activation=_activation(small_images), weight_init=_HE_FAN_OUT)
+        stem_key, last_key, head_key, *keys = jax.random.split(key, len(rows) + 3)
+        make = partial(ConvNorm, activation=_choose_activation(small_images), weight_init=he_normal_fan_out)
         self.trunk = (
-            make(in_channels, plan[0][1], 3, stem_stride, key=stem_key),
-            *(_block(*row, small_images, key=each) for row, each in zip(plan, keys, strict=True)),
-            make(plan[-1][2], last_channels, 1, key=last_key),
+            make(in_channels, rows[0][1], 3, stem_stride, key=stem_key),
+            *(_make_block(*row, small_images, key=block_key) for row, block_key in zip(rows, keys, strict=True)),
+            make(rows[-1][2], last_channels, 1, key=last_key),
         )
         self.dropout = Dropout(dropout_rate)
         init = normal(0.01)
         self.head = make_linear(last_channels, num_classes, init, key=head_key) if num_classes else eqx.nn.Identity()
-        self.ends = stage_ends([stem_stride, *(stride for *_, stride in plan), 1])
+        self.ends = stage_ends([stem_stride, *(stride for *_, stride in rows), 1])
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """The last map of each resolution, `[h/2 w/2 16]` to `[h/32 w/32 1280]` at width 1."""
+        """Returns the last map of each resolution, `[h/2 w/2 16]` to `[h/32 w/32 1280]` at width 1."""
         maps, x = (), image
         for index, layer in enumerate(self.trunk):
             x, state = layer(x, state)
@@ -84,42 +83,42 @@ class MobileNetV2(Classifier):
         return maps, state
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
-        """Scores `[classes]` of one image `[h w c]`, or its pooled features."""
+        """Returns scores `[classes]` for one image `[h w c]`, or its pooled features if `num_classes=0`."""
         maps, state = self.features(image, state, key=None)
         return self.head(self.dropout(global_avg_pool(maps[-1]), key=key)), state
 
 
-def _plan(width: float | int, small_images: bool) -> list[tuple[int, int, int, int]]:
-    """Expansion, input channels, output channels and stride of each block."""
-    plan, n_in = [], round_channels(32 * width)
-    for expansion, channels, blocks, stride in _STAGES:
-        n_out = round_channels(channels * width)
+def _plan_blocks(width: float | int, small_images: bool) -> list[tuple[int, int, int, int]]:
+    """Returns expansion, input channels, output channels and stride of each block."""
+    rows, in_channels = [], round_channels(32 * width)
+    for expansion, channels, blocks, first_stride in _STAGES:
+        out_channels = round_channels(channels * width)
         for index in range(blocks):
-            keeps = index > 0 or (small_images and channels == 24)
-            plan.append((expansion, n_in, n_out, 1 if keeps else stride))
-            n_in = n_out
-    return plan
+            has_stride = index == 0 and not (small_images and channels == 24)
+            rows.append((expansion, in_channels, out_channels, first_stride if has_stride else 1))
+            in_channels = out_channels
+    return rows
 
 
-def _activation(small_images: bool) -> Callable[[Array], Array]:
+def _choose_activation(small_images: bool) -> Callable[[Array], Array]:
     return jax.nn.relu if small_images else jax.nn.relu6
 
 
-def _block(
-    expansion: int, n_in: int, n_out: int, stride: int, small_images: bool, *, key: Key
+def _make_block(
+    expansion: int, in_channels: int, out_channels: int, stride: int, small_images: bool, *, key: Key
 ) -> InvertedResidual | ProjectedResidual:
     block_key, shortcut_key = jax.random.split(key)
-    hidden = n_in * expansion if expansion > 1 or small_images else None
-    activation = _activation(small_images)
-    block = InvertedResidual(n_in, n_out, hidden, stride=stride, activation=activation, key=block_key)
-    if not small_images or stride > 1 or n_in == n_out:
+    hidden = in_channels * expansion if expansion > 1 or small_images else None
+    activation = _choose_activation(small_images)
+    block = InvertedResidual(in_channels, out_channels, hidden, stride=stride, activation=activation, key=block_key)
+    if not small_images or stride > 1 or in_channels == out_channels:
         return block
-    shortcut = ConvNorm(n_in, n_out, 1, activation=None, weight_init=_HE_FAN_OUT, key=shortcut_key)
+    shortcut = ConvNorm(in_channels, out_channels, 1, activation=None, weight_init=he_normal_fan_out, key=shortcut_key)
     return ProjectedResidual(block, shortcut)
 
 
 _PAPER = "https://arxiv.org/abs/1801.04381"
-#: Where the count of each width comes from: `MobileNetV2(width_mult=...)`.
+#: Source of the parameter counts at other widths: `MobileNetV2(width_mult=...)`.
 _TORCHVISION = "https://github.com/pytorch/vision/blob/main/torchvision/models/mobilenetv2.py"
 _imagenet = partial(Variant, input=(224, 224, 3), num_classes=1000, task="imagenet", strides=(2, 4, 8, 16, 32))
 variants = {

@@ -12,20 +12,19 @@ from ..layers.blocks.inverted_residual import InvertedResidual, stage_ends
 from ..layers.initializers import he_normal_fan_out
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
-_HE_FAN_OUT = he_normal_fan_out
-#: Of the reference's BatchNorm (section 6.1.1 of the paper has the momentum).
+#: BatchNorm's settings in the reference (the momentum is in section 6.1.1).
 _EPS, _MOMENTUM = 0.001, 0.01
 _STEM_CHANNELS = 16
 
 
 class Row(NamedTuple):
-    """A block in the columns of the paper's tables 1 and 2, less the input, which is the output before."""
+    """One block, as a row of tables 1 and 2 without the input column."""
 
     kernel_size: int
     hidden: int
     channels: int
-    squeezes: bool
-    hard_swish: bool
+    use_squeeze_excite: bool
+    use_hard_swish: bool
     stride: int
 
 
@@ -62,15 +61,15 @@ _SMALL = (
 
 
 class MobileNetV3(Classifier):
-    """Inverted residuals found by search, some gated by channel, with hard swish in the deeper ones and two dense
-    layers behind the pooling (Howard et al. 2019, tables 1 and 2).
+    """Inverted residuals found by search, some with squeeze-and-excitation, the deeper ones with hard swish, and two
+    dense layers after global pooling (Howard et al. 2019, tables 1 and 2).
 
-    Convolutions start He normal by fan-out; dense layers normal with deviation 0.01.
+    Convolutions start He normal by fan-out, dense layers normal with standard deviation 0.01.
 
     **Arguments:**
 
     - `rows`: the blocks.
-    - `hidden`: the width of the dense layer before the head.
+    - `hidden`: output size of the first dense layer.
     """
 
     #: Stem, blocks and the last 1x1 convolution.
@@ -92,12 +91,14 @@ class MobileNetV3(Classifier):
         key: Key,
     ):
         stem_key, last_key, fc_key, head_key, *keys = jax.random.split(key, len(rows) + 4)
-        make = partial(ConvNorm, activation=jax.nn.hard_swish, eps=_EPS, momentum=_MOMENTUM, weight_init=_HE_FAN_OUT)
-        n_ins = (_STEM_CHANNELS, *(row.channels for row in rows))
+        make = partial(
+            ConvNorm, activation=jax.nn.hard_swish, eps=_EPS, momentum=_MOMENTUM, weight_init=he_normal_fan_out
+        )
+        widths = (_STEM_CHANNELS, *(row.channels for row in rows))
         last_channels = 6 * rows[-1].channels
         self.trunk = (
             make(in_channels, _STEM_CHANNELS, 3, 2, key=stem_key),
-            *(_block(n_in, row, key=each) for n_in, row, each in zip(n_ins, rows, keys, strict=False)),
+            *(_make_block(n_in, row, key=block_key) for n_in, row, block_key in zip(widths, rows, keys, strict=False)),
             make(rows[-1].channels, last_channels, 1, key=last_key),
         )
         init = normal(0.01)
@@ -107,7 +108,7 @@ class MobileNetV3(Classifier):
         self.ends = stage_ends([2, *(row.stride for row in rows), 1])
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """The last map of each resolution, `[h/2 w/2 16]` to `[h/32 w/32 960]` in the large one."""
+        """Returns the last map of each resolution, `[h/2 w/2 16]` to `[h/32 w/32 960]` in the large network."""
         maps, x = (), image
         for index, layer in enumerate(self.trunk):
             x, state = layer(x, state)
@@ -115,23 +116,24 @@ class MobileNetV3(Classifier):
         return maps, state
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
-        """Scores `[classes]` of one image `[h w c]`, or its hidden features."""
+        """Returns scores `[classes]` for one image `[h w c]`, or its hidden features if `num_classes=0`."""
         maps, state = self.features(image, state, key=None)
         x = jax.nn.hard_swish(self.fc1(global_avg_pool(maps[-1])))
         return self.head(self.dropout(x, key=key)), state
 
 
-def _block(n_in: int, row: Row, *, key: Key) -> InvertedResidual:
+def _make_block(in_channels: int, row: Row, *, key: Key) -> InvertedResidual:
     block_key, gate_key = jax.random.split(key)
     squeezed = round_channels(row.hidden // 4)
+    is_gated = row.use_squeeze_excite
     return InvertedResidual(
-        n_in,
+        in_channels,
         row.channels,
-        None if row.hidden == n_in else row.hidden,
+        None if row.hidden == in_channels else row.hidden,
         row.kernel_size,
         row.stride,
-        SqueezeExcite(row.hidden, squeezed, gate=jax.nn.hard_sigmoid, key=gate_key) if row.squeezes else None,
-        activation=jax.nn.hard_swish if row.hard_swish else jax.nn.relu,
+        SqueezeExcite(row.hidden, squeezed, gate=jax.nn.hard_sigmoid, key=gate_key) if is_gated else None,
+        activation=jax.nn.hard_swish if row.use_hard_swish else jax.nn.relu,
         eps=_EPS,
         momentum=_MOMENTUM,
         key=block_key,

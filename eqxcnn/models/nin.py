@@ -1,4 +1,4 @@
-"""Network in Network, Lin et al. 2014: 1x1 convolutions, and scores as means of maps instead of dense layers."""
+"""Network in Network (Lin et al. 2014): 1x1 convolutions, and global average pooling instead of dense layers."""
 
 import equinox as eqx
 import jax
@@ -12,15 +12,15 @@ _INIT = normal(0.05)
 
 
 class NiN(Classifier):
-    """Three stages of a convolution and two 1x1 ones, all with ReLU, the last giving a map a class (section 3; in the
-    authors' widths for CIFAR-10).
+    """Three stages of one convolution and two 1x1 convolutions, all with ReLU; the head has one map per class (section
+    3, with the authors' widths for CIFAR-10).
 
-    Stages are joined by 3x3 pooling with stride 2, of maxima and then of means, which at the far edges reaches past the
-    map, as in the authors' Caffe. Weights start as theirs: normal with deviation .05, biases zero.
+    A 3x3 max pooling with stride 2 follows the first stage, an average pooling the second; the last windows extend past
+    the map, as in Caffe. As in the authors' code, weights start normal with standard deviation 0.05, biases at zero.
 
     **Arguments:**
 
-    - `dropout_rate`: of what the two poolings between the stages give.
+    - `dropout_rate`: dropout rate after each of the two poolings.
     """
 
     stages: tuple[tuple[Conv, ...], ...]
@@ -39,43 +39,43 @@ class NiN(Classifier):
     ):
         first, second, third, head_key = jax.random.split(key, 4)
         self.stages = (
-            _mlpconv(in_channels, 5, (192, 160, 96), first),
-            _mlpconv(96, 5, (192, 192, 192), second),
-            _mlpconv(192, 3, (192, 192), third),
+            _make_mlpconv(in_channels, 5, (192, 160, 96), first),
+            _make_mlpconv(96, 5, (192, 192, 192), second),
+            _make_mlpconv(192, 3, (192, 192), third),
         )
         self.head = Conv(192, num_classes, 1, weight_init=_INIT, key=head_key) if num_classes else eqx.nn.Identity()
         self.pools = (MaxPool(3, 2, ceil_mode=True), AvgPool(3, 2, ceil_mode=True))
         self.dropout = Dropout(dropout_rate)
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """The 96, 192 and 192 maps that end the stages, before the next pooling; the last are those the head sees."""
-        x = _through(self.stages[0], image)
+        """Returns the output of each stage before pooling, with 96, 192 and 192 channels."""
+        x = _apply_stage(self.stages[0], image)
         maps = (x,)
         keys = keys_for(key, 2, used=self.dropout.p > 0 and not self.dropout.inference)
-        for pool, stage, each in zip(self.pools, self.stages[1:], keys, strict=True):
-            x = _through(stage, self.dropout(pool(x), key=each))
+        for pool, stage, dropout_key in zip(self.pools, self.stages[1:], keys, strict=True):
+            x = _apply_stage(stage, self.dropout(pool(x), key=dropout_key))
             maps += (x,)
         return maps, state
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
-        """Scores `[classes]` of one image `[h w c]`, or the means of its last 192 maps."""
+        """Returns scores `[classes]` for one image `[h w c]`, or its 192 pooled features if `num_classes=0`."""
         maps, state = self.features(image, state, key=key)
-        # ReLU changes nothing where the head is left out: the maps are behind one already.
+        # Without a head this ReLU changes nothing: the maps already come from a ReLU.
         return global_avg_pool(jax.nn.relu(self.head(maps[-1]))), state
 
 
-def _mlpconv(in_channels: int, kernel_size: int, widths: tuple[int, ...], key: Key) -> tuple[Conv, ...]:
-    """A convolution that keeps the size, then 1x1 ones: the perceptron that slides over the map."""
+def _make_mlpconv(in_channels: int, kernel_size: int, widths: tuple[int, ...], key: Key) -> tuple[Conv, ...]:
+    """Makes a convolution that keeps the size, then 1x1 convolutions (the paper's "mlpconv", section 3.1)."""
     channels = (in_channels, *widths)
     sizes = (kernel_size, *[1] * (len(widths) - 1))
+    keys = jax.random.split(key, len(widths))
     return tuple(
-        Conv(n_in, n_out, size, padding=size // 2, weight_init=_INIT, key=each)
-        for n_in, n_out, size, each in zip(channels, widths, sizes, jax.random.split(key, len(widths)), strict=False)
+        Conv(n_in, n_out, size, padding=size // 2, weight_init=_INIT, key=conv_key)
+        for n_in, n_out, size, conv_key in zip(channels, widths, sizes, keys, strict=False)
     )
 
 
-def _through(convs: tuple[Conv, ...], x: Image) -> Float[Array, "h w o"]:
-    """The maps behind the last of `convs`, each with its ReLU."""
+def _apply_stage(convs: tuple[Conv, ...], x: Image) -> Float[Array, "h w o"]:
     for conv in convs:
         x = jax.nn.relu(conv(x))
     return x
@@ -87,7 +87,7 @@ variants = {
         input=(32, 32, 3),
         num_classes=10,
         params=966_986,
-        # The paper (https://arxiv.org/abs/1312.4400) gives no widths; the authors' model does.
+        # The paper (https://arxiv.org/abs/1312.4400) does not give the widths; the authors' model does.
         source="https://gist.github.com/mavenlin/e56253735ef32c3c296d",
         task="cifar",
         smallest=4,

@@ -1,4 +1,4 @@
-"""Residual networks whose convolutions follow BatchNorm and ReLU (He et al. 2016), the wide ones among them."""
+"""Pre-activation ResNets (He et al. 2016) and wide ResNets (Zagoruyko and Komodakis 2016)."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,15 +13,16 @@ from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
 
 class PreActBlock(eqx.Module):
-    """BatchNorm, ReLU and a 3x3 convolution, twice, beside a shortcut (He et al. 2016, figure 1 b).
+    """Twice BatchNorm, ReLU and a 3x3 convolution, plus a shortcut (He et al. 2016, figure 1 b).
 
     **Arguments:**
 
-    - `in_channels`, `width`: channels of the input and of all else.
-    - `stride`: of the first convolution and the shortcut.
-    - `shares`: whether the first ReLU precedes the shortcut too; it always precedes one that is a convolution.
-    - `dropout_rate`: before the last convolution (Zagoruyko and Komodakis 2016, figure 1 d).
-    - `use_projection`: whether the shortcut is a 1x1 convolution where the shape changes, or zeros for new channels.
+    - `in_channels`, `width`: input channels, and channels of both convolutions.
+    - `stride`: stride of the first convolution and the shortcut.
+    - `activate_shortcut`: feed the shortcut from the first ReLU instead of the block's input. A convolutional shortcut
+      always comes after the ReLU.
+    - `dropout_rate`: dropout rate before the last convolution (Zagoruyko and Komodakis 2016, figure 1 d).
+    - `use_projection`: where the shape changes, use a 1x1 convolution as the shortcut instead of zero padding.
     """
 
     bn1: BatchNorm
@@ -32,35 +33,35 @@ class PreActBlock(eqx.Module):
     dropout: Dropout
     out_channels: int = eqx.field(static=True)
     stride: int = eqx.field(static=True)
-    shares: bool = eqx.field(static=True)
+    activate_shortcut: bool = eqx.field(static=True)
 
     def __init__(
         self,
         in_channels: int,
         width: int,
         stride: int,
-        shares: bool,
+        activate_shortcut: bool,
         dropout_rate: float | int = 0.0,
         use_projection: bool = True,
         *,
         key: Key,
     ):
         keys = jax.random.split(key, 3)
-        projects = use_projection and (stride != 1 or in_channels != width)
+        has_projection = use_projection and (stride != 1 or in_channels != width)
         self.bn1 = BatchNorm(in_channels)
         self.conv1 = plain_conv(in_channels, width, 3, stride, key=keys[0])
         self.bn2 = BatchNorm(width)
         self.conv2 = plain_conv(width, width, 3, key=keys[1])
-        self.shortcut = plain_conv(in_channels, width, 1, stride, key=keys[2]) if projects else None
+        self.shortcut = plain_conv(in_channels, width, 1, stride, key=keys[2]) if has_projection else None
         self.dropout = Dropout(dropout_rate)
-        self.out_channels, self.stride, self.shares = width, stride, shares
+        self.out_channels, self.stride, self.activate_shortcut = width, stride, activate_shortcut
 
     def __call__(self, x: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Resized, eqx.nn.State]:
-        """The maps `[h/stride w/stride width]`."""
+        """Returns maps `[h/stride w/stride width]` and the new state."""
         out, state = self.bn1(x, state)
         out = jax.nn.relu(out)
         if self.shortcut is None:
-            shortcut = padded_identity(out if self.shares else x, self.out_channels, self.stride)
+            shortcut = padded_identity(out if self.activate_shortcut else x, self.out_channels, self.stride)
         else:
             shortcut = self.shortcut(out)
         out, state = self.bn2(self.conv1(out), state)
@@ -68,12 +69,13 @@ class PreActBlock(eqx.Module):
 
 
 class PreActBottleneck(eqx.Module):
-    """BatchNorm, ReLU and a convolution, 1x1, 3x3 and 1x1, beside a shortcut (He et al. 2016, section 4).
+    """Three times BatchNorm, ReLU and a convolution (1x1, 3x3, 1x1), plus a shortcut (He et al. 2016, section 4).
 
-    **Arguments:** those of `PreActBlock`, and
+    The output has `4 * width` channels.
 
-    - `in_channels`: channels of the input; those of the output are `4 * width`.
-    - `use_early_stride`: whether the first convolution has the stride, and not the second.
+    **Arguments:** as for `PreActBlock`, and
+
+    - `use_early_stride`: apply the stride in the first convolution instead of the second.
     """
 
     bn1: BatchNorm
@@ -85,14 +87,14 @@ class PreActBottleneck(eqx.Module):
     shortcut: Conv | None
     dropout: Dropout
     out_channels: int = eqx.field(static=True)
-    shares: bool = eqx.field(static=True)
+    activate_shortcut: bool = eqx.field(static=True)
 
     def __init__(
         self,
         in_channels: int,
         width: int,
         stride: int,
-        shares: bool,
+        activate_shortcut: bool,
         dropout_rate: float | int = 0.0,
         use_early_stride: bool = False,
         *,
@@ -106,35 +108,35 @@ class PreActBottleneck(eqx.Module):
         self.conv2 = plain_conv(width, width, 3, second, key=keys[1])
         self.bn3 = BatchNorm(width)
         self.conv3 = plain_conv(width, 4 * width, 1, key=keys[2])
-        reshapes = stride != 1 or in_channels != 4 * width
-        self.shortcut = plain_conv(in_channels, 4 * width, 1, stride, key=keys[3]) if reshapes else None
+        has_projection = stride != 1 or in_channels != 4 * width
+        self.shortcut = plain_conv(in_channels, 4 * width, 1, stride, key=keys[3]) if has_projection else None
         self.dropout = Dropout(dropout_rate)
-        self.out_channels, self.shares = 4 * width, shares
+        self.out_channels, self.activate_shortcut = 4 * width, activate_shortcut
 
     def __call__(self, x: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Resized, eqx.nn.State]:
-        """The maps `[h/stride w/stride 4*width]`."""
+        """Returns maps `[h/stride w/stride 4*width]` and the new state."""
         out, state = self.bn1(x, state)
         out = jax.nn.relu(out)
-        kept = out if self.shares else x
-        shortcut = kept if self.shortcut is None else self.shortcut(out)
+        identity = out if self.activate_shortcut else x
+        shortcut = identity if self.shortcut is None else self.shortcut(out)
         out, state = self.bn2(self.conv1(out), state)
         out, state = self.bn3(self.conv2(jax.nn.relu(out)), state)
         return self.conv3(self.dropout(jax.nn.relu(out), key=key)) + shortcut, state
 
 
 class PreActResNet(Classifier):
-    """A 3x3 convolution, stages of pre-activated blocks and a dense head.
+    """A 3x3 convolution, stages of pre-activation blocks and a dense head (He et al. 2016).
 
-    Convolutions start normal with He's variance by fan-out, the head as torch's.
+    Convolutions start He normal by fan-out, the head as in torch.
 
     **Arguments:**
 
-    - `block`: `block(in_channels, width, stride, shares, dropout_rate, key=)` makes a block.
-    - `depths`, `widths`: the number of blocks of each stage, and their width; each stage but the first halves the map.
+    - `block`: `block(in_channels, width, stride, activate_shortcut, dropout_rate, key=)` makes a block.
+    - `depths`, `widths`: number of blocks of each stage, and their width; each stage but the first halves the map.
     - `stem_width`: channels of the first convolution.
-    - `activates_ends`: whether the first ReLU of a stage precedes both of its paths, and BatchNorm and ReLU follow the
-      last block (He et al. 2016, appendix).
-    - `dropout_rate`: inside each block.
+    - `activates_ends`: in the first block of each stage, feed the shortcut from the first ReLU; and apply BatchNorm and
+      ReLU after the last block (He et al. 2016, appendix).
+    - `dropout_rate`: dropout rate inside each block.
     """
 
     conv1: Conv
@@ -159,25 +161,26 @@ class PreActResNet(Classifier):
     ):
         stem_key, head_key, *keys = jax.random.split(key, 2 + sum(depths))
         self.conv1 = plain_conv(in_channels, stem_width, 3, key=stem_key)
-        n_in, layers = stem_width, []
+        channels, layers = stem_width, []
         for width, depth in zip(widths, depths, strict=True):
             blocks = []
-            for at in range(depth):
-                stride, shares = 2 if layers and at == 0 else 1, activates_ends and at == 0
-                blocks.append(block(n_in, width, stride, shares, dropout_rate, key=keys.pop()))
-                n_in = blocks[-1].out_channels
+            for index in range(depth):
+                stride = 2 if layers and index == 0 else 1
+                activate_shortcut = activates_ends and index == 0
+                blocks.append(block(channels, width, stride, activate_shortcut, dropout_rate, key=keys.pop()))
+                channels = blocks[-1].out_channels
             layers.append(tuple(blocks))
         self.layers = tuple(layers)
-        self.bn = BatchNorm(n_in) if activates_ends else None
-        self.head = Linear(n_in, num_classes, key=head_key) if num_classes else eqx.nn.Identity()
+        self.bn = BatchNorm(channels) if activates_ends else None
+        self.head = Linear(channels, num_classes, key=head_key) if num_classes else eqx.nn.Identity()
         self.is_random = dropout_rate > 0
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """The map behind each stage, before the BatchNorm and ReLU that follow the last."""
+        """Returns the output of each stage, the last one before the final BatchNorm and ReLU."""
         return run_layers(self.layers, self.conv1(image), state, key=key if self.is_random else None)
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
-        """Scores `[classes]` of one image `[h w c]`, or its pooled features."""
+        """Returns scores `[classes]` for one image `[h w c]`, or its pooled features if `num_classes=0`."""
         maps, state = self.features(image, state, key=key)
         x = maps[-1]
         if self.bn is not None:
@@ -186,15 +189,33 @@ class PreActResNet(Classifier):
         return self.head(global_avg_pool(x)), state
 
 
+#: Models with a recipe, which has the model's name.
+_RECIPES = {"preact_resnet18", "preact_resnet110", "preact_resnet164", "wrn_16_8", "wrn_28_10", "wrn_40_4"}
+
+
+def _variant(name: str, make: partial[PreActResNet], params: int, source: str) -> Variant:
+    return Variant(
+        make=make,
+        input=(32, 32, 3),
+        num_classes=10,
+        params=params,
+        source=source,
+        task="cifar",
+        strides=(1, 2, 4, 8)[: len(make.keywords["widths"])],
+        recipe=name if name in _RECIPES else None,
+    )
+
+
 _KUANGLIU = "https://github.com/kuangliu/pytorch-cifar"
-_variant = partial(Variant, input=(32, 32, 3), num_classes=10, task="cifar")
+_HE, _ZAGORUYKO = "https://arxiv.org/abs/1603.05027", "https://arxiv.org/abs/1605.07146"
 _large = partial(PreActResNet, widths=(64, 128, 256, 512), stem_width=64, activates_ends=False)
 _LARGE_ROWS = {
     "preact_resnet18": (PreActBlock, (2, 2, 2, 2), 11_171_146),
     "preact_resnet34": (PreActBlock, (3, 4, 6, 3), 21_279_306),
     "preact_resnet50": (PreActBottleneck, (3, 4, 6, 3), 23_509_066),
 }
-# The paper projects where the shape changes in bottlenecks only, and strides in their first convolution.
+_small = partial(PreActResNet, widths=(16, 32, 64))
+# In the paper, only bottlenecks have a projection, and they apply the stride in their first convolution.
 _padded = partial(PreActBlock, use_projection=False)
 _bottleneck = partial(PreActBottleneck, use_early_stride=True)
 _SMALL_ROWS = {
@@ -202,7 +223,8 @@ _SMALL_ROWS = {
     "preact_resnet164": (_bottleneck, 18, 1_703_258),
     "preact_resnet1001": (_bottleneck, 111, 10_327_706),
 }
-#: Blocks a stage, how many times wider than `preact_resnet110`, and parameters.
+_wide = partial(PreActResNet, block=PreActBlock)
+#: Blocks per stage, width as a multiple of `preact_resnet110`'s, parameters.
 _WIDE_ROWS = {
     "wrn_16_4": (2, 4, 2_748_890),
     "wrn_16_8": (2, 8, 10_961_370),
@@ -211,40 +233,17 @@ _WIDE_ROWS = {
     "wrn_28_10": (4, 10, 36_479_194),
     "wrn_40_4": (6, 4, 8_949_210),
 }
-#: A recipe has its model's name.
-_RECIPES = {
-    name: name
-    for name in ("preact_resnet18", "preact_resnet110", "preact_resnet164", "wrn_16_8", "wrn_28_10", "wrn_40_4")
-}
 variants = {
     **{
-        name: _variant(
-            make=partial(_large, block=b, depths=d),
-            params=n,
-            source=_KUANGLIU,
-            strides=(1, 2, 4, 8),
-            recipe=_RECIPES.get(name),
-        )
-        for name, (b, d, n) in _LARGE_ROWS.items()
+        name: _variant(name, partial(_large, block=block, depths=depths), params, _KUANGLIU)
+        for name, (block, depths, params) in _LARGE_ROWS.items()
     },
     **{
-        name: _variant(
-            make=partial(PreActResNet, block=block, depths=3 * (depth,), widths=(16, 32, 64)),
-            params=params,
-            source="https://arxiv.org/abs/1603.05027",
-            strides=(1, 2, 4),
-            recipe=_RECIPES.get(name),
-        )
+        name: _variant(name, partial(_small, block=block, depths=3 * (depth,)), params, _HE)
         for name, (block, depth, params) in _SMALL_ROWS.items()
     },
     **{
-        name: _variant(
-            make=partial(PreActResNet, block=PreActBlock, depths=3 * (depth,), widths=(16 * k, 32 * k, 64 * k)),
-            params=params,
-            source="https://arxiv.org/abs/1605.07146",
-            strides=(1, 2, 4),
-            recipe=_RECIPES.get(name),
-        )
+        name: _variant(name, partial(_wide, depths=3 * (depth,), widths=(16 * k, 32 * k, 64 * k)), params, _ZAGORUYKO)
         for name, (depth, k, params) in _WIDE_ROWS.items()
     },
 }

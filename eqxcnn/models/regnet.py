@@ -1,4 +1,7 @@
-"""RegNets: networks whose widths follow one line (Radosavovic et al. 2020, https://arxiv.org/abs/2003.13678)."""
+"""RegNets: networks whose block widths are a linear function, quantized to stages (Radosavovic et al. 2020).
+
+https://arxiv.org/abs/2003.13678
+"""
 
 from collections import Counter
 from functools import partial
@@ -14,18 +17,16 @@ from ..layers import ConvNorm, Dropout, SqueezeExcite, global_avg_pool, make_lin
 from ..layers.initializers import he_normal_fan_out
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
-_INIT = he_normal_fan_out
-
 
 class XBlock(eqx.Module):
-    """1x1, grouped 3x3 and 1x1 convolution of one width beside a shortcut (figure 4; the Y form: end of section 4).
+    """1x1, grouped 3x3 and 1x1 convolutions of equal width, plus a shortcut (figure 4; the Y form: end of section 4).
 
     **Arguments:**
 
-    - `n_in`, `n_out`: channels before and after.
-    - `stride`: of the 3x3 convolution, and of the shortcut.
-    - `group_width`: channels of each group of the 3x3 convolution.
-    - `squeezed`: the width inside the squeeze-and-excitation behind it; 0 for none.
+    - `in_channels`, `out_channels`: input channels, and channels of all three convolutions.
+    - `stride`: stride of the 3x3 convolution and of the shortcut.
+    - `group_width`: channels per group of the 3x3 convolution.
+    - `squeezed`: hidden channels of the squeeze-and-excitation after the 3x3 convolution; 0 for none.
     """
 
     a: ConvNorm
@@ -34,17 +35,21 @@ class XBlock(eqx.Module):
     c: ConvNorm
     proj: ConvNorm | None
 
-    def __init__(self, n_in: int, n_out: int, stride: int, group_width: int, squeezed: int, *, key: Key):
+    def __init__(self, in_channels: int, out_channels: int, stride: int, group_width: int, squeezed: int, *, key: Key):
         keys = jax.random.split(key, 5)
-        bare = partial(ConvNorm, activation=None, weight_init=_INIT)
-        self.a = ConvNorm(n_in, n_out, 1, weight_init=_INIT, key=keys[0])
-        self.b = ConvNorm(n_out, n_out, 3, stride, groups=n_out // group_width, weight_init=_INIT, key=keys[1])
-        self.se = SqueezeExcite(n_out, squeezed, key=keys[2]) if squeezed else None
-        self.c = bare(n_out, n_out, 1, key=keys[3])
-        self.proj = bare(n_in, n_out, 1, stride, key=keys[4]) if n_in != n_out or stride != 1 else None
+        bare = partial(ConvNorm, activation=None, weight_init=he_normal_fan_out)
+        self.a = ConvNorm(in_channels, out_channels, 1, weight_init=he_normal_fan_out, key=keys[0])
+        groups = out_channels // group_width
+        self.b = ConvNorm(
+            out_channels, out_channels, 3, stride, groups=groups, weight_init=he_normal_fan_out, key=keys[1]
+        )
+        self.se = SqueezeExcite(out_channels, squeezed, key=keys[2]) if squeezed else None
+        self.c = bare(out_channels, out_channels, 1, key=keys[3])
+        has_projection = stride != 1 or in_channels != out_channels
+        self.proj = bare(in_channels, out_channels, 1, stride, key=keys[4]) if has_projection else None
 
     def __call__(self, image: Image, state: eqx.nn.State) -> tuple[Float[Array, "h2 w2 o"], eqx.nn.State]:
-        """The maps `[h/stride w/stride n_out]`."""
+        """Returns maps `[h/stride w/stride out_channels]` and the new state."""
         x, state = self.a(image, state)
         x, state = self.b(x, state)
         x, state = self.c(x if self.se is None else self.se(x), state)
@@ -53,17 +58,20 @@ class XBlock(eqx.Module):
 
 
 class RegNet(Classifier):
-    """A stem, then stages of `XBlock` whose widths come from four numbers (Radosavovic et al. 2020, section 3.3).
+    """A stem, then stages of `XBlock` whose widths follow from four numbers (Radosavovic et al. 2020, section 3.3).
 
-    First weights are He et al.'s by fan-out for convolutions, normal with deviation 0.01 for the dense layer.
+    Convolutions start He normal by fan-out, the dense layer normal with standard deviation 0.01.
 
     **Arguments:**
 
-    - `depth`, `w_0`, `w_a`, `w_m`: blocks in all, width of the first, growth a block, and ratio of stage widths; see
-      `stage_widths`.
-    - `group_width`: channels of each group, or a stage's width where that is less.
-    - `se_ratio`: the width inside the squeeze-and-excitations, as a share of their block's input; 0 for none.
+    - `depth`, `w_0`, `w_a`, `w_m`: total number of blocks, width of the first block, growth per block, and ratio of
+      stage widths; see `stage_widths`.
+    - `group_width`: channels per group; at most the width of the stage.
+    - `se_ratio`: hidden channels of each squeeze-and-excitation, as a fraction of the block's input channels; 0 for
+      none.
     - `stem_width`: channels of the stem.
+
+    **Raises:** `InputError` if the four numbers do not define widths.
     """
 
     stem: ConvNorm
@@ -88,23 +96,23 @@ class RegNet(Classifier):
         key: Key,
     ):
         stem_key, head_key, *keys = jax.random.split(key, 2 + depth)
-        self.stem = ConvNorm(in_channels, stem_width, 3, 2, weight_init=_INIT, key=stem_key)
-        stages, n_in = [], stem_width
+        self.stem = ConvNorm(in_channels, stem_width, 3, 2, weight_init=he_normal_fan_out, key=stem_key)
+        stages, channels = [], stem_width
         for quantized, blocks in stage_widths(depth, w_0, w_a, w_m).items():
-            groups_of = min(group_width, quantized)
-            width = round_channels(quantized, groups_of)
+            stage_group_width = min(group_width, quantized)
+            width = round_channels(quantized, stage_group_width)
             stage = []
             for index in range(blocks):
-                stride, squeezed = (1 if index else 2), round(se_ratio * n_in)
-                stage.append(XBlock(n_in, width, stride, groups_of, squeezed, key=keys.pop(0)))
-                n_in = width
+                stride, squeezed = (1 if index else 2), round(se_ratio * channels)
+                stage.append(XBlock(channels, width, stride, stage_group_width, squeezed, key=keys.pop(0)))
+                channels = width
             stages.append(tuple(stage))
         self.stages = tuple(stages)
         self.dropout = Dropout(dropout_rate)
-        self.head = make_linear(n_in, num_classes, normal(0.01), key=head_key) if num_classes else eqx.nn.Identity()
+        self.head = make_linear(channels, num_classes, normal(0.01), key=head_key) if num_classes else eqx.nn.Identity()
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """The maps behind the stem and each stage."""
+        """Returns the output of the stem and of each stage."""
         x, state = self.stem(image, state)  # h/2 w/2 stem_width
         maps = (x,)
         for blocks in self.stages:
@@ -114,19 +122,18 @@ class RegNet(Classifier):
         return maps, state
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
-        """Scores `[classes]` of one image `[h w c]`, or its pooled features."""
+        """Returns scores `[classes]` for one image `[h w c]`, or its pooled features if `num_classes=0`."""
         maps, state = self.features(image, state, key=None)
         return self.head(self.dropout(global_avg_pool(maps[-1]), key=key)), state
 
 
 def stage_widths(depth: int, w_0: int, w_a: float | int, w_m: float | int) -> dict[int, int]:
-    """The width of each stage and its number of blocks, before widths are adjusted to the groups.
+    """Returns the number of blocks of each stage, keyed by the stage's width before it is adjusted to the groups.
 
-    Block `j` of `depth` would like to be `w_0 + w_a * j` wide (equation 2). That is `w_0 * w_m ** s` for some `s`
-    (equation 3), which is rounded to a whole number (equation 4), and the width then to a multiple of 8. Blocks of the
-    same width make a stage.
+    The ideal width of block `j` is `w_0 + w_a * j` (equation 2). It is written as `w_0 * w_m ** s` (equation 3), `s` is
+    rounded to an integer (equation 4), and the width to a multiple of 8. Blocks of equal width form a stage.
 
-    **Raises:** `InputError` for numbers that give no widths.
+    **Raises:** `InputError` if the four numbers do not define widths.
     """
     if depth < 1 or w_0 < 8 or w_0 % 8 or w_a < 0 or w_m <= 1:
         raise InputError(
@@ -138,8 +145,8 @@ def stage_widths(depth: int, w_0: int, w_a: float | int, w_m: float | int) -> di
     return dict(Counter(widths.astype(int).tolist()))
 
 
-# depth, w_0, w_a, w_m, group width (the paper's figures 16 and 17, with torchvision's further digits), parameters.
-# The widest Y is later than the paper: Goyal et al. 2021, https://arxiv.org/abs/2103.01988.
+#: depth, w_0, w_a, w_m, group width (figures 16 and 17, with torchvision's additional digits), parameters.
+#: The widest Y network is from Goyal et al. 2021, https://arxiv.org/abs/2103.01988.
 _X_ROWS = {
     "400mf": (22, 24, 24.48, 2.54, 16, 5_495_976),
     "800mf": (16, 56, 35.73, 2.28, 16, 7_259_656),

@@ -1,4 +1,4 @@
-"""Residual networks (He et al. 2015) with their aggregated (Xie et al. 2016) and wide forms, as torchvision's."""
+"""ResNet (He et al. 2015), ResNeXt (Xie et al. 2016) and wide ResNet, as in torchvision."""
 
 from collections.abc import Callable
 from functools import partial
@@ -15,14 +15,14 @@ from ..types import Classifier, Image, Key, Logits, Maps, Variant
 class ResNet(Classifier):
     """A stem, four stages of residual blocks and a dense head (He et al. 2015, table 1).
 
-    Convolutions start normal with He's variance by fan-out, the head as torch's.
+    Convolutions start He normal by fan-out, the head as in torch.
 
     **Arguments:**
 
     - `block`: `block(in_channels, width, stride, drop_path_rate, zero_init, key=)` makes a block.
-    - `depths`: blocks of each stage, of width 64, 128, 256 and 512.
-    - `use_small_stem`: a 3x3 convolution with stride 1 and no pooling, for small images.
-    - `zero_init_residual`: whether each branch starts as zero (Goyal et al. 2017, section 5.1).
+    - `depths`: number of blocks of each stage; the widths are 64, 128, 256 and 512.
+    - `use_small_stem`: use a 3x3 convolution with stride 1 and no pooling, for small images.
+    - `zero_init_residual`: start each residual branch at zero (Goyal et al. 2017, section 5.1).
     """
 
     conv1: Conv
@@ -63,14 +63,14 @@ class ResNet(Classifier):
         self.is_random = dropout_rate > 0 or drop_path_rate > 0
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """The map behind each of the four stages."""
+        """Returns the output of each of the four stages."""
         x, state = self.bn1(self.conv1(image), state)
         x = jax.nn.relu(x) if self.pool is None else self.pool(jax.nn.relu(x))  # h/4 w/4 64 with the pool
         layers = self.layer1, self.layer2, self.layer3, self.layer4
         return run_layers(layers, x, state, key=key if self.is_random else None)
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
-        """Scores `[classes]` of one image `[h w c]`, or its pooled features."""
+        """Returns scores `[classes]` for one image `[h w c]`, or its pooled features if `num_classes=0`."""
         first, last = keys_for(key, 2, used=self.is_random)
         maps, state = self.features(image, state, key=first)
         return self.head(self.dropout(global_avg_pool(maps[-1]), key=last)), state

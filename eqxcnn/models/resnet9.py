@@ -1,4 +1,4 @@
-"""ResNet-9, Page 2018: a shallow residual network that learns CIFAR-10 in a minute, from "How to Train Your ResNet"."""
+"""ResNet-9 (Page 2018, "How to Train Your ResNet"): a shallow network made to train on CIFAR-10 in about a minute."""
 
 import equinox as eqx
 import jax
@@ -7,39 +7,36 @@ from ..layers import ConvNorm, Linear, MaxPool, global_max_pool
 from ..layers.initializers import torch_uniform
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
-#: Torch's own for a convolution: uniform up to 1 / sqrt(fan_in).
-_INIT = torch_uniform
-
 
 class Residual(eqx.Module):
-    """Two convolutions with BatchNorm and ReLU, the second ReLU before the sum."""
+    """Two convolutions with BatchNorm and ReLU, plus an identity shortcut that is added after the second ReLU."""
 
     conv1: ConvNorm
     conv2: ConvNorm
 
     def __init__(self, channels: int, *, key: Key):
         first, second = jax.random.split(key)
-        self.conv1 = ConvNorm(channels, channels, weight_init=_INIT, key=first)
-        self.conv2 = ConvNorm(channels, channels, weight_init=_INIT, key=second)
+        self.conv1 = ConvNorm(channels, channels, weight_init=torch_uniform, key=first)
+        self.conv2 = ConvNorm(channels, channels, weight_init=torch_uniform, key=second)
 
     def __call__(self, image: Image, state: eqx.nn.State) -> tuple[Image, eqx.nn.State]:
-        """The maps `[h w c]` and the new state."""
+        """Returns maps `[h w c]` and the new state."""
         x, state = self.conv1(image, state)
         x, state = self.conv2(x, state)
         return image + x, state
 
 
 class ResNet9(Classifier):
-    """Four convolutions, three of them with 2x2 max pooling, and residual blocks behind the second and the fourth
-    (Page 2018, DAWNBench submission, `dawn.py`).
+    """Four convolutions, three of them with 2x2 max pooling, and residual blocks after the second and the fourth (Page
+    2018, DAWNBench submission, `dawn.py`).
 
-    The largest value of each last map goes to a dense layer without bias: of all 4x4 for a 32x32 image. Weights start
-    as torch's own, uniform up to 1 / sqrt(fan_in).
+    Global max pooling feeds a dense layer without bias; for a 32x32 image the last maps are 4x4. Weights start as in
+    torch, uniform up to 1 / sqrt(fan_in).
 
     **Arguments:**
 
-    - `widths`: of the four convolutions.
-    - `score_scale`: what the dense layer's output is multiplied by.
+    - `widths`: output channels of the four convolutions.
+    - `score_scale`: factor on the output of the dense layer.
     """
 
     prep: ConvNorm
@@ -63,18 +60,18 @@ class ResNet9(Classifier):
         key: Key,
     ):
         keys = jax.random.split(key, 7)
-        self.prep = ConvNorm(in_channels, widths[0], weight_init=_INIT, key=keys[0])
-        self.layer1 = ConvNorm(widths[0], widths[1], weight_init=_INIT, key=keys[1])
+        self.prep = ConvNorm(in_channels, widths[0], weight_init=torch_uniform, key=keys[0])
+        self.layer1 = ConvNorm(widths[0], widths[1], weight_init=torch_uniform, key=keys[1])
         self.residual1 = Residual(widths[1], key=keys[2])
-        self.layer2 = ConvNorm(widths[1], widths[2], weight_init=_INIT, key=keys[3])
-        self.layer3 = ConvNorm(widths[2], widths[3], weight_init=_INIT, key=keys[4])
+        self.layer2 = ConvNorm(widths[1], widths[2], weight_init=torch_uniform, key=keys[3])
+        self.layer3 = ConvNorm(widths[2], widths[3], weight_init=torch_uniform, key=keys[4])
         self.residual3 = Residual(widths[3], key=keys[5])
         self.head = Linear(widths[3], num_classes, use_bias=False, key=keys[6]) if num_classes else eqx.nn.Identity()
         self.pool = MaxPool(2)
         self.score_scale = score_scale if num_classes else 1
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """The 64, 128, 256 and 512 maps, of the first size and of what each pooling leaves."""
+        """Returns the last map of each resolution, with 64, 128, 256 and 512 channels."""
         first, state = self.prep(image, state)
         x, state = self.layer1(first, state)
         second, state = self.residual1(self.pool(x), state)  # h/2 w/2 128
@@ -85,7 +82,7 @@ class ResNet9(Classifier):
         return (first, second, third, fourth), state
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
-        """Scores `[classes]` of one image `[h w c]`, or its 512 features."""
+        """Returns scores `[classes]` for one image `[h w c]`, or its 512 features if `num_classes=0`."""
         maps, state = self.features(image, state, key=key)
         return self.head(global_max_pool(maps[-1])) * self.score_scale, state
 

@@ -13,9 +13,9 @@ from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
 
 class PaddedBlock(eqx.Module):
-    """Two 3x3 convolutions beside a shortcut without parameters.
+    """Two 3x3 convolutions, plus a shortcut without parameters (He et al. 2015, section 3.3, option A).
 
-    **Arguments:** those of `BasicBlock`, which has a projection where the shape changes.
+    **Arguments:** as for `BasicBlock`, which uses a projection where the shape changes.
     """
 
     conv1: Conv
@@ -39,7 +39,7 @@ class PaddedBlock(eqx.Module):
         self.stride = stride
 
     def __call__(self, x: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Resized, eqx.nn.State]:
-        """The maps `[h/stride w/stride width]`."""
+        """Returns maps `[h/stride w/stride width]` and the new state."""
         out, state = self.bn1(self.conv1(x), state)
         out, state = self.bn2(self.conv2(jax.nn.relu(out)), state)
         shortcut = padded_identity(x, self.out_channels, self.stride)
@@ -47,16 +47,16 @@ class PaddedBlock(eqx.Module):
 
 
 class CifarResNet(Classifier):
-    """A 3x3 convolution, three stages of equally many residual blocks and a dense head.
+    """A 3x3 convolution, three stages of `depth` residual blocks each, and a dense head.
 
-    Convolutions start normal with He's variance by fan-out, the head as torch's.
+    Convolutions start He normal by fan-out, the head as in torch.
 
     **Arguments:**
 
     - `block`: `block(in_channels, width, stride, drop_path_rate, zero_init, key=)` makes a block.
-    - `depth`: the blocks of each stage; there are `6 * depth + 2` layers with weights (`9 * depth + 2` of bottlenecks).
-    - `width`: channels of the first convolution and width of the first stage's blocks; doubled by each stage.
-    - `zero_init_residual`: whether each branch starts as zero (Goyal et al. 2017, section 5.1).
+    - `depth`: blocks per stage; the network has `6 * depth + 2` layers with weights (`9 * depth + 2` with bottlenecks).
+    - `width`: channels of the first convolution and width of the first stage; each later stage is twice as wide.
+    - `zero_init_residual`: start each residual branch at zero (Goyal et al. 2017, section 5.1).
     """
 
     conv1: Conv
@@ -94,13 +94,13 @@ class CifarResNet(Classifier):
         self.is_random = dropout_rate > 0 or drop_path_rate > 0
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """The map behind each of the three stages."""
+        """Returns the output of each of the three stages."""
         x, state = self.bn1(self.conv1(image), state)
         layers = self.layer1, self.layer2, self.layer3
         return run_layers(layers, jax.nn.relu(x), state, key=key if self.is_random else None)
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
-        """Scores `[classes]` of one image `[h w c]`, or its pooled features."""
+        """Returns scores `[classes]` for one image `[h w c]`, or its pooled features if `num_classes=0`."""
         first, last = keys_for(key, 2, used=self.is_random)
         maps, state = self.features(image, state, key=first)
         return self.head(self.dropout(global_avg_pool(maps[-1]), key=last)), state
@@ -127,7 +127,7 @@ def _variant(
 
 
 _KAIMING, _XIE = "https://arxiv.org/abs/1512.03385", "https://arxiv.org/abs/1611.05431"
-#: Blocks a stage, and parameters with option A and B. The projections of B add 2,752 to any depth.
+#: Blocks per stage, and parameters with shortcut options A and B. B's projections add 2,752 parameters at any depth.
 _ROWS = {
     "resnet20": (3, 269_722, 272_474),
     "resnet32": (5, 464_154, 466_906),
@@ -135,15 +135,15 @@ _ROWS = {
     "resnet56": (9, 853_018, 855_770),
     "resnet110": (18, 1_727_962, 1_730_714),
 }
-#: Groups and parameters: table 7 has 34.4M for 8x64d and 68.1M for 16x64d. Its blocks were pre-activated; these are the
-#: plain ones of the authors' own code (github.com/facebookresearch/ResNeXt), which says that they score better.
+#: Groups and parameters; table 7 has 34.4M for 8x64d and 68.1M for 16x64d. The paper used pre-activation blocks; these
+#: are the plain blocks of the authors' code (github.com/facebookresearch/ResNeXt), which reports better scores.
 _RESNEXT_ROWS = {
     "resnext29_2x64d": (2, 9_130_314),
     "resnext29_4x64d": (4, 17_562_442),
     "resnext29_8x64d": (8, 34_426_698),
     "resnext29_16x64d": (16, 68_155_210),
 }
-#: A recipe has its model's name.
+#: Models with a recipe, which has the model's name.
 _RECIPES = {name: name for name in ("resnet20", "resnet56", "resnet110")}
 variants = {
     **{

@@ -1,4 +1,4 @@
-"""The network of `eqxcnn.manual`, whose gradients are derived by hand."""
+"""The network of `eqxcnn.manual`, with hand-derived gradients."""
 
 from ..manual import Scratch
 from ..types import Variant

@@ -1,4 +1,4 @@
-"""Residual networks with squeeze-and-excitation (Hu et al. 2018): ImageNet's as timm's `legacy_seresnet`, CIFAR's."""
+"""ResNets with squeeze-and-excitation (Hu et al. 2018): timm's `legacy_seresnet` for ImageNet, and forms for CIFAR."""
 
 from collections.abc import Callable
 from functools import partial
@@ -22,19 +22,19 @@ from ..layers.blocks.residual import Resized, plain_conv, projection
 from ..layers.blocks.stages import make_layers, run_layers
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
-#: How many times fewer channels the gate's hidden layer has.
+#: Channels divided by hidden channels of each squeeze-and-excitation.
 REDUCTION = 16
 
 
 class SEBasicBlock(eqx.Module):
-    """Two 3x3 convolutions and a gate on each channel, beside a shortcut.
+    """Two 3x3 convolutions and squeeze-and-excitation, plus a shortcut (Hu et al. 2018, figure 3).
 
     **Arguments:**
 
-    - `in_channels`, `width`: channels of the input and of all else.
-    - `stride`: of the first convolution and the shortcut.
-    - `drop_path_rate`: how often training drops the branch.
-    - `use_relu_before_gate`: whether a ReLU precedes the gate, as in timm's.
+    - `in_channels`, `width`: input channels, and channels of both convolutions.
+    - `stride`: stride of the first convolution and the shortcut.
+    - `drop_path_rate`: probability of dropping the branch in training.
+    - `use_relu_before_gate`: apply ReLU before the squeeze-and-excitation, as timm does.
     """
 
     conv1: Conv
@@ -69,7 +69,7 @@ class SEBasicBlock(eqx.Module):
         self.use_relu_before_gate = use_relu_before_gate
 
     def __call__(self, x: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Resized, eqx.nn.State]:
-        """The maps `[h/stride w/stride width]`."""
+        """Returns maps `[h/stride w/stride width]` and the new state."""
         out, state = self.bn1(self.conv1(x), state)
         out, state = self.bn2(self.conv2(jax.nn.relu(out)), state)
         out = self.se(jax.nn.relu(out) if self.use_relu_before_gate else out)
@@ -78,13 +78,15 @@ class SEBasicBlock(eqx.Module):
 
 
 class SEBottleneck(eqx.Module):
-    """1x1, 3x3 and 1x1 convolutions, the first with the stride, and a gate on each channel, beside a shortcut.
+    """1x1, 3x3 and 1x1 convolutions and squeeze-and-excitation, plus a shortcut (Hu et al. 2018, figure 3).
+
+    The output has `4 * width` channels.
 
     **Arguments:**
 
-    - `in_channels`: channels of the input; those of the output are `4 * width`.
-    - `stride`: of the first convolution and the shortcut.
-    - `drop_path_rate`: how often training drops the branch.
+    - `in_channels`, `width`: input channels, and channels of the first two convolutions.
+    - `stride`: stride of the first convolution and the shortcut.
+    - `drop_path_rate`: probability of dropping the branch in training.
     """
 
     conv1: Conv
@@ -112,7 +114,7 @@ class SEBottleneck(eqx.Module):
         self.out_channels = 4 * width
 
     def __call__(self, x: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Resized, eqx.nn.State]:
-        """The maps `[h/stride w/stride 4*width]`."""
+        """Returns maps `[h/stride w/stride 4*width]` and the new state."""
         out, state = self.bn1(self.conv1(x), state)
         out, state = self.bn2(self.conv2(jax.nn.relu(out)), state)
         out, state = self.bn3(self.conv3(jax.nn.relu(out)), state)
@@ -121,16 +123,16 @@ class SEBottleneck(eqx.Module):
 
 
 class SEResNet(Classifier):
-    """A stem, stages of gated residual blocks and a dense head (Hu et al. 2018, table 1).
+    """A stem, stages of residual blocks with squeeze-and-excitation, and a dense head (Hu et al. 2018, table 1).
 
-    Convolutions start normal with He's variance by fan-out, the head as torch's.
+    Convolutions start He normal by fan-out, the head as in torch.
 
     **Arguments:**
 
     - `block`: `block(in_channels, width, stride, drop_path_rate, key=)` makes a block.
-    - `depths`: blocks of each stage.
-    - `width`: channels of the first convolution and width of the first stage's blocks; doubled by each stage.
-    - `use_small_stem`: a 3x3 convolution with stride 1 and no pooling, for small images.
+    - `depths`: number of blocks of each stage.
+    - `width`: channels of the first convolution and width of the first stage; each later stage is twice as wide.
+    - `use_small_stem`: use a 3x3 convolution with stride 1 and no pooling, for small images.
     """
 
     conv1: Conv
@@ -158,7 +160,7 @@ class SEResNet(Classifier):
         stem_key, key, head_key = jax.random.split(key, 3)
         self.conv1 = plain_conv(in_channels, width, *((3, 1) if use_small_stem else (7, 2)), key=stem_key)
         self.bn1 = BatchNorm(width)
-        # The last window reaches over the edge, as Caffe's, where torchvision's ResNet pads all around.
+        # As in Caffe, the last window extends past the edge; torchvision's ResNet pads on all sides instead.
         self.pool = None if use_small_stem else MaxPool(3, 2, ceil_mode=True)
         widths = [width * 2**stage for stage in range(len(depths))]
         self.layers = make_layers(block, width, widths, depths, drop_path_rate, key=key)
@@ -168,13 +170,13 @@ class SEResNet(Classifier):
         self.is_random = dropout_rate > 0 or drop_path_rate > 0
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """The map behind each stage."""
+        """Returns the output of each stage."""
         x, state = self.bn1(self.conv1(image), state)
         x = jax.nn.relu(x) if self.pool is None else self.pool(jax.nn.relu(x))  # h/4 w/4 width with the pool
         return run_layers(self.layers, x, state, key=key if self.is_random else None)
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
-        """Scores `[classes]` of one image `[h w c]`, or its pooled features."""
+        """Returns scores `[classes]` for one image `[h w c]`, or its pooled features if `num_classes=0`."""
         first, last = keys_for(key, 2, used=self.is_random)
         maps, state = self.features(image, state, key=first)
         return self.head(self.dropout(global_avg_pool(maps[-1]), key=last)), state
@@ -188,7 +190,7 @@ _ROWS = {
     "se_resnet101": (SEBottleneck, (3, 4, 23, 3), 49_326_872),
     "se_resnet152": (SEBottleneck, (3, 8, 36, 3), 66_821_848),
 }
-#: Blocks a stage and parameters: those of `resnet20_b` and so on, with gates.
+#: Blocks per stage and parameters; `resnet20_b` and so on, with squeeze-and-excitation.
 _SMALL_ROWS = {
     "se_resnet20": (3, 274_847),
     "se_resnet32": (5, 470_861),

@@ -1,4 +1,7 @@
-"""ShuffleNet V2: cheap networks whose cost was measured in seconds (Ma et al. 2018, https://arxiv.org/abs/1807.11164)."""
+"""ShuffleNet V2: networks designed for measured speed instead of multiply-adds (Ma et al. 2018).
+
+https://arxiv.org/abs/1807.11164
+"""
 
 from functools import partial
 from itertools import pairwise
@@ -14,57 +17,58 @@ from ..layers import ConvNorm, Dropout, Linear, MaxPool, global_avg_pool
 from ..layers.initializers import torch_uniform
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
-#: Torch's own, uniform within `1 / sqrt(fan_in)`, for convolutions and the dense layer.
-_INIT = torch_uniform
-
 
 class ShuffleUnit(eqx.Module):
-    """Two branches, concatenated and interleaved channel by channel (section 3.2, figure 3c and d).
+    """Two branches whose output channels are interleaved (section 3.2, figure 3c and d).
 
     **Arguments:**
 
-    - `n_in`, `n_out`: channels before and after, the latter even.
-    - `halve`: whether both branches see all channels and halve the map. Otherwise each gets half of the channels, and
-      the first hands them on as they are.
+    - `in_channels`, `out_channels`: channels of the input and the output; `out_channels` must be even.
+    - `is_strided`: both branches take all channels and halve the map. Otherwise each branch takes half of the channels,
+      and the first one is the identity.
     """
 
     branch1: tuple[ConvNorm, ...]
     branch2: tuple[ConvNorm, ...]
-    halve: bool = eqx.field(static=True)
+    is_strided: bool = eqx.field(static=True)
 
-    def __init__(self, n_in: int, n_out: int, halve: bool, *, key: Key):
+    def __init__(self, in_channels: int, out_channels: int, is_strided: bool, *, key: Key):
         keys = jax.random.split(key, 5)
-        half, stride = n_out // 2, 2 if halve else 1
-        inner = n_in if halve else half
-        self.branch1 = (_depthwise(n_in, stride, keys[0]), _pointwise(n_in, half, keys[1])) if halve else ()
+        half, stride = out_channels // 2, 2 if is_strided else 1
+        if is_strided:
+            self.branch1 = (_make_depthwise(in_channels, stride, keys[0]), _make_pointwise(in_channels, half, keys[1]))
+        else:
+            self.branch1 = ()
         self.branch2 = (
-            _pointwise(inner, half, keys[2]),
-            _depthwise(half, stride, keys[3]),
-            _pointwise(half, half, keys[4]),
+            _make_pointwise(in_channels if is_strided else half, half, keys[2]),
+            _make_depthwise(half, stride, keys[3]),
+            _make_pointwise(half, half, keys[4]),
         )
-        self.halve = halve
+        self.is_strided = is_strided
 
     def __call__(self, image: Image, state: eqx.nn.State) -> tuple[Float[Array, "h2 w2 o"], eqx.nn.State]:
-        """The maps `[h w n_out]`, or `[h/2 w/2 n_out]` of a unit that halves them."""
-        left, right = (image, image) if self.halve else jnp.split(image, 2, axis=-1)
+        """Returns maps `[h w out_channels]`, or `[h/2 w/2 out_channels]` if strided, and the new state."""
+        left, right = (image, image) if self.is_strided else jnp.split(image, 2, axis=-1)
         for layer in self.branch1:
             left, state = layer(left, state)
         for layer in self.branch2:
             right, state = layer(right, state)
         both = jnp.concatenate([left, right], axis=-1)
-        # Channels of the two branches alternate, so that the next unit's halves have seen both.
+        # Interleaving the channels gives both halves of the next unit channels from both branches.
         return rearrange(both, "h w (branch c) -> h w (c branch)", branch=2), state
 
 
 class ShuffleNetV2(Classifier):
-    """Stages of shuffled units after a stem with pooling (Ma et al. 2018, table 5).
+    """A stem with pooling, stages of `ShuffleUnit`, and a last 1x1 convolution (Ma et al. 2018, table 5).
 
-    First weights are uniform within `1 / sqrt(fan_in)`, as in torchvision.
+    Weights start uniform up to 1 / sqrt(fan_in), as in torchvision.
 
     **Arguments:**
 
     - `widths`: channels of the stem, of each stage, and of the last 1x1 convolution.
-    - `depths`: units in each stage, the first of which halves the map.
+    - `depths`: number of units of each stage; the first unit halves the map.
+
+    **Raises:** `InputError` if `widths` and `depths` do not match, or a stage has no unit or an odd width.
     """
 
     conv1: ConvNorm
@@ -87,20 +91,20 @@ class ShuffleNetV2(Classifier):
     ):
         if len(widths) != len(depths) + 2 or min(depths, default=0) < 1 or any(width % 2 for width in widths[1:-1]):
             raise InputError(
-                f"`widths` (={widths}) must name the stem's channels, an even number for each stage of `depths` "
-                f"(={depths}, at least 1 each), and those of the last convolution"
+                f"`widths` (={widths}) must have the channels of the stem, an even number per stage of `depths` "
+                f"(={depths}, each at least 1), and the channels of the last convolution"
             )
         stem_key, last_key, head_key, *keys = jax.random.split(key, 3 + len(depths))
-        self.conv1 = ConvNorm(in_channels, widths[0], 3, 2, weight_init=_INIT, key=stem_key)
+        self.conv1 = ConvNorm(in_channels, widths[0], 3, 2, weight_init=torch_uniform, key=stem_key)
         self.pool = MaxPool(3, 2, 1)
         stages = zip(pairwise(widths[:-1]), depths, keys, strict=True)
-        self.stages = tuple(_stage(n_in, n_out, depth, each) for (n_in, n_out), depth, each in stages)
-        self.conv5 = _pointwise(widths[-2], widths[-1], last_key)
+        self.stages = tuple(_make_stage(n_in, n_out, depth, stage_key) for (n_in, n_out), depth, stage_key in stages)
+        self.conv5 = _make_pointwise(widths[-2], widths[-1], last_key)
         self.dropout = Dropout(dropout_rate)
         self.head = Linear(widths[-1], num_classes, key=head_key) if num_classes else eqx.nn.Identity()
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """The maps behind the stem, its pooling, each stage but the last, and the last 1x1 convolution."""
+        """Returns the outputs of the stem, its pooling, each stage but the last, and the last 1x1 convolution."""
         x, state = self.conv1(image, state)  # h/2 w/2 widths[0]
         maps, x = (x,), self.pool(x)  # h/4 w/4
         for units in self.stages:
@@ -111,24 +115,25 @@ class ShuffleNetV2(Classifier):
         return (*maps, x), state
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
-        """Scores `[classes]` of one image `[h w c]`, or its pooled features `[widths[-1]]`."""
+        """Returns scores `[classes]` for one image `[h w c]`, or its pooled features if `num_classes=0`."""
         maps, state = self.features(image, state, key=None)
         return self.head(self.dropout(global_avg_pool(maps[-1]), key=key)), state
 
 
-def _stage(n_in: int, n_out: int, depth: int, key: Key) -> tuple[ShuffleUnit, ...]:
-    keys = jax.random.split(key, depth)
-    return tuple(
-        ShuffleUnit(n_out if index else n_in, n_out, halve=index == 0, key=each) for index, each in enumerate(keys)
+def _make_stage(in_channels: int, out_channels: int, depth: int, key: Key) -> tuple[ShuffleUnit, ...]:
+    first, *rest = jax.random.split(key, depth)
+    return (
+        ShuffleUnit(in_channels, out_channels, is_strided=True, key=first),
+        *(ShuffleUnit(out_channels, out_channels, is_strided=False, key=unit_key) for unit_key in rest),
     )
 
 
-def _pointwise(n_in: int, n_out: int, key: Key) -> ConvNorm:
-    return ConvNorm(n_in, n_out, 1, weight_init=_INIT, key=key)
+def _make_pointwise(in_channels: int, out_channels: int, key: Key) -> ConvNorm:
+    return ConvNorm(in_channels, out_channels, 1, weight_init=torch_uniform, key=key)
 
 
-def _depthwise(channels: int, stride: int, key: Key) -> ConvNorm:
-    return ConvNorm(channels, channels, 3, stride, activation=None, groups=channels, weight_init=_INIT, key=key)
+def _make_depthwise(channels: int, stride: int, key: Key) -> ConvNorm:
+    return ConvNorm(channels, channels, 3, stride, activation=None, groups=channels, weight_init=torch_uniform, key=key)
 
 
 _ROWS = {

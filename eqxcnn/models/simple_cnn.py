@@ -1,4 +1,4 @@
-"""The plain networks of tutorials: a few 3x3 convolutions, each with a pooling, and one hidden dense layer."""
+"""The plain CNNs of tutorials: a few 3x3 convolutions, each with pooling, and one hidden dense layer."""
 
 from functools import partial
 from itertools import pairwise
@@ -11,12 +11,20 @@ from ..layers import AvgPool, Conv, MaxPool, flatten_for, make_linear
 from ..layers.initializers import lecun_normal
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
-#: Flax's own for convolutions and dense layers.
-_INIT = lecun_normal
-
 
 class SimpleCNN(Classifier):
-    """3x3 convolutions, each followed by ReLU and 2x2 pooling, then a hidden dense layer."""
+    """3x3 convolutions, each followed by ReLU and 2x2 pooling, then a hidden dense layer.
+
+    Weights start Lecun normal, as in Flax.
+
+    **Arguments:**
+
+    - `widths`: output channels of each convolution; each pooling halves the image.
+    - `hidden`: size of the hidden dense layer.
+    - `pool`: the class of the pooling layers.
+
+    **Raises:** `InputError` if `widths` is empty or too long for the image.
+    """
 
     convs: tuple[Conv, ...]
     fc1: eqx.nn.Linear
@@ -34,24 +42,23 @@ class SimpleCNN(Classifier):
         *,
         key: Key,
     ):
-        """`widths` are the channels of each convolution; each halves the image."""
         height, width = (side // 2 ** len(widths) for side in image_size)
         if not widths or min(height, width) < 1:
             raise InputError(
-                f"`widths` (={widths}) must name one convolution or more, and each halves the image "
-                f"({image_size[0]}x{image_size[1]}): give fewer or a larger `image_size`"
+                f"`widths` (={widths}) must have at least one convolution, and each halves the image "
+                f"({image_size[0]}x{image_size[1]}): give fewer of them or a larger `image_size`"
             )
         *keys, fc_key, head_key = jax.random.split(key, len(widths) + 2)
         self.convs = tuple(
-            Conv(n_in, n_out, 3, padding="SAME", weight_init=_INIT, key=each)
-            for (n_in, n_out), each in zip(pairwise((in_channels, *widths)), keys, strict=True)
+            Conv(n_in, n_out, 3, padding="SAME", weight_init=lecun_normal, key=conv_key)
+            for (n_in, n_out), conv_key in zip(pairwise((in_channels, *widths)), keys, strict=True)
         )
-        self.fc1 = make_linear(widths[-1] * height * width, hidden, _INIT, key=fc_key)
-        self.head = make_linear(hidden, num_classes, _INIT, key=head_key) if num_classes else eqx.nn.Identity()
+        self.fc1 = make_linear(widths[-1] * height * width, hidden, lecun_normal, key=fc_key)
+        self.head = make_linear(hidden, num_classes, lecun_normal, key=head_key) if num_classes else eqx.nn.Identity()
         self.pool = pool(2)
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """The map behind each pooling, `[h/2 w/2 widths[0]]`, `[h/4 w/4 widths[1]]` and so on."""
+        """Returns the output of each pooling, `[h/2 w/2 widths[0]]`, `[h/4 w/4 widths[1]]` and so on."""
         maps, x = (), image
         for conv in self.convs:
             x = self.pool(jax.nn.relu(conv(x)))
@@ -59,7 +66,7 @@ class SimpleCNN(Classifier):
         return maps, state
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
-        """Scores `[classes]` of one image `[h w c]`, or its hidden features."""
+        """Returns scores `[classes]` for one image `[h w c]`, or its hidden features if `num_classes=0`."""
         maps, state = self.features(image, state, key=key)
         return self.head(jax.nn.relu(self.fc1(flatten_for(self.fc1, maps[-1])))), state
 

@@ -1,4 +1,4 @@
-"""SqueezeNet, Iandola et al. 2016: the score of AlexNet with a fiftieth of its weights."""
+"""SqueezeNet (Iandola et al. 2016): AlexNet's accuracy with a fiftieth of its parameters."""
 
 from functools import partial
 
@@ -12,11 +12,10 @@ from ..layers import Conv, Dropout, MaxPool, global_avg_pool
 from ..layers.initializers import he_uniform
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
-_INIT = he_uniform
-
 
 class Fire(eqx.Module):
-    """A 1x1 convolution to few channels, then 1x1 and 3x3 ones side by side, four times as many each (section 3.2)."""
+    """A 1x1 convolution to `squeezed` channels, then parallel 1x1 and 3x3 convolutions, each with four times as many
+    channels (section 3.2)."""
 
     squeeze: Conv
     expand1x1: Conv
@@ -24,12 +23,12 @@ class Fire(eqx.Module):
 
     def __init__(self, in_channels: int, squeezed: int, *, key: Key):
         keys = jax.random.split(key, 3)
-        self.squeeze = Conv(in_channels, squeezed, 1, weight_init=_INIT, key=keys[0])
-        self.expand1x1 = Conv(squeezed, 4 * squeezed, 1, weight_init=_INIT, key=keys[1])
-        self.expand3x3 = Conv(squeezed, 4 * squeezed, 3, padding=1, weight_init=_INIT, key=keys[2])
+        self.squeeze = Conv(in_channels, squeezed, 1, weight_init=he_uniform, key=keys[0])
+        self.expand1x1 = Conv(squeezed, 4 * squeezed, 1, weight_init=he_uniform, key=keys[1])
+        self.expand3x3 = Conv(squeezed, 4 * squeezed, 3, padding=1, weight_init=he_uniform, key=keys[2])
 
     def __call__(self, image: Image) -> Float[Array, "h w o"]:
-        """The maps `[h w 8 * squeezed]`."""
+        """Returns maps `[h w 8*squeezed]`."""
         x = jax.nn.relu(self.squeeze(image))
         return jax.nn.relu(jnp.concatenate([self.expand1x1(x), self.expand3x3(x)], axis=-1))
 
@@ -38,19 +37,19 @@ _Layer = Conv | eqx.nn.Lambda | MaxPool | Fire
 
 
 class SqueezeNet(Classifier):
-    """A strided convolution, three stages of fire modules, and a 1x1 convolution whose maps are averaged to scores
+    """A strided convolution, three stages of fire modules, a 1x1 convolution as the head, and global average pooling
     (table 1).
 
-    Weights start as the authors': He uniform, the head's normal with deviation .01, biases zero.
+    Weights start as in the authors' code: He uniform, the head normal with standard deviation 0.01, biases at zero.
 
     **Arguments:**
 
-    - `stem`: the width and the kernel size of the first convolution.
-    - `squeezed`: for each stage the widths that its fire modules squeeze to; their outputs are eight times as wide.
-    - `dropout_rate`: of the maps that go into the head.
+    - `stem`: output channels and kernel size of the first convolution.
+    - `squeezed`: of each stage, the `squeezed` channels of its fire modules; each outputs eight times as many.
+    - `dropout_rate`: dropout rate before the head.
     """
 
-    #: In torch's order and with its numbers: the first convolution, ReLU, and the fire modules between the poolings.
+    #: The first convolution, ReLU, poolings and fire modules; indices match torch's `features`.
     layers: tuple[_Layer, ...]
     head: Conv | eqx.nn.Identity
     dropout: Dropout
@@ -69,7 +68,9 @@ class SqueezeNet(Classifier):
         stem_key, head_key, fire_key = jax.random.split(key, 3)
         keys = iter(jax.random.split(fire_key, sum(map(len, squeezed))))
         channels, kernel_size = stem
-        first = Conv(in_channels, channels, kernel_size, stride=2, padding="VALID", weight_init=_INIT, key=stem_key)
+        first = Conv(
+            in_channels, channels, kernel_size, stride=2, padding="VALID", weight_init=he_uniform, key=stem_key
+        )
         layers: list[_Layer] = [first, eqx.nn.Lambda(jax.nn.relu)]
         for stage in squeezed:
             layers.append(MaxPool(3, 2, ceil_mode=True))
@@ -83,7 +84,7 @@ class SqueezeNet(Classifier):
         self.dropout = Dropout(dropout_rate)
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """The first convolution's maps and those that end each stage, before the next pooling."""
+        """Returns the output of the first convolution and of each stage, before pooling."""
         maps, x = (), image
         for layer in self.layers:
             if isinstance(layer, MaxPool):
@@ -92,9 +93,9 @@ class SqueezeNet(Classifier):
         return (*maps, x), state
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
-        """Scores `[classes]` of one image `[h w c]`, or the means of its last maps."""
+        """Returns scores `[classes]` for one image `[h w c]`, or its pooled features if `num_classes=0`."""
         maps, state = self.features(image, state, key=key)
-        # ReLU changes nothing where the head is left out: the maps are behind one already.
+        # Without a head this ReLU changes nothing: the maps already come from a ReLU.
         return global_avg_pool(jax.nn.relu(self.head(self.dropout(maps[-1], key=key)))), state
 
 

@@ -1,4 +1,4 @@
-"""Swin transformers: attention within windows that shift by half from block to block (Liu et al. 2021).
+"""Swin transformers: attention within windows that shift by half their size in every other block (Liu et al. 2021).
 
 https://arxiv.org/abs/2103.14030
 """
@@ -27,24 +27,23 @@ from ..layers import (
 from ..layers.initializers import lecun_normal, transformer_normal
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
-_INIT = transformer_normal
 _PATCH = 4
-#: Added between tokens that only the shift brought into one window, as in the published code.
-_APART = -100.0
+#: Attention bias between pixels that are in one window only because the shift wraps around; as in the published code.
+_MASK_BIAS = -100.0
 
 
 class WindowAttention(eqx.Module):
-    """Attention within each of the windows that tile the maps, with a bias for each offset (section 3.2).
+    """Attention within each window of the map, with a learned bias per relative position (section 3.2).
 
-    The maps are padded with zeros at the bottom and right to whole windows. The padding takes part in attention, as
-    in the published networks.
+    The map is zero-padded at the bottom and right to whole windows. The padding takes part in attention, as in the
+    published networks.
 
     **Arguments:**
 
     - `dim`, `heads`: as for `Attention`.
-    - `window`: its side in pixels of the maps.
-    - `shift`: how far the windows are moved down and right; they wrap around the maps, and pixels that are no
-      neighbors do not see each other. An axis with a single window has no shift.
+    - `window`: height and width of a window, in pixels of the map.
+    - `shift`: pixels by which the windows move down and right. They wrap around the map, and attention between pixels
+      from opposite edges is masked. An axis with a single window is not shifted.
     """
 
     attention: Attention
@@ -54,44 +53,44 @@ class WindowAttention(eqx.Module):
 
     def __init__(self, dim: int, heads: int, window: int, shift: int, *, key: Key):
         attention_key, bias_key = jax.random.split(key)
-        self.attention = Attention(dim, heads, _INIT, key=attention_key)
-        self.offset_bias = _INIT(bias_key, ((2 * window - 1) ** 2, heads))
+        self.attention = Attention(dim, heads, transformer_normal, key=attention_key)
+        self.offset_bias = transformer_normal(bias_key, ((2 * window - 1) ** 2, heads))
         self.window = window
         self.shift = shift
 
     def __call__(self, maps: Image) -> Image:
-        """The new maps."""
+        """Returns maps `[h w dim]`."""
         height, width, _ = maps.shape
         x = jnp.pad(maps, ((0, -height % self.window), (0, -width % self.window), (0, 0)))
         down, right = (self.shift if size > self.window else 0 for size in x.shape[:2])
-        bias = self.offset_bias[_offsets(self.window)].transpose(2, 0, 1)  # heads n n
+        bias = self.offset_bias[_offset_indices(self.window)].transpose(2, 0, 1)  # heads n n
         if down or right:
             x = jnp.roll(x, (-down, -right), (0, 1))
-            apart = _is_apart(x.shape[0], x.shape[1], self.window, down, right)[:, None]  # windows 1 n n
-            bias = jnp.where(apart, bias + _APART, bias)  # windows heads n n
+            mask = _wrapped_pairs(x.shape[0], x.shape[1], self.window, down, right)[:, None]  # windows 1 n n
+            bias = jnp.where(mask, bias + _MASK_BIAS, bias)  # windows heads n n
         windows = rearrange(x, "(r p) (c q) d -> (r c) (p q) d", p=self.window, q=self.window)
         windows = jax.vmap(self.attention, in_axes=(0, 0 if bias.ndim == 4 else None))(windows, bias)
         x = rearrange(windows, "(r c) (p q) d -> (r p) (c q) d", r=x.shape[0] // self.window, p=self.window)
         return jnp.roll(x, (down, right), (0, 1))[:height, :width]
 
 
-def _offsets(window: int) -> np.ndarray:
-    """`[n n]`: for query `i` and key `j` of a window, the row of the table for the offset between them."""
+def _offset_indices(window: int) -> np.ndarray:
+    """Returns `[n n]` row indices into `offset_bias`, one per query and key pixel of a window."""
     row, column = np.divmod(np.arange(window**2), window)
-    down, right = (each[:, None] - each[None] + window - 1 for each in (row, column))
+    down, right = (position[:, None] - position[None] + window - 1 for position in (row, column))
     return down * (2 * window - 1) + right
 
 
-def _is_apart(height: int, width: int, window: int, down: int, right: int) -> np.ndarray:
-    """`[windows n n]`: whether two pixels of a window have come from opposite edges of maps that were rolled."""
-    # The last rows and columns were carried around from the first.
+def _wrapped_pairs(height: int, width: int, window: int, down: int, right: int) -> np.ndarray:
+    """Returns booleans `[windows n n]`: whether two pixels of a window come from opposite edges of the map."""
+    # Rolling moved the first `down` rows and `right` columns to the end.
     rows, columns = np.arange(height) >= height - down, np.arange(width) >= width - right
     sides = rearrange(2 * rows[:, None] + columns, "(r p) (c q) -> (r c) (p q)", p=window, q=window)
     return sides[:, :, None] != sides[:, None, :]
 
 
 class Block(eqx.Module):
-    """Attention within windows, then a hidden layer of four times the width, both normalized before (equation 3)."""
+    """LayerNorm and windowed attention, then LayerNorm and an MLP with `4 * dim` hidden units (equation 3)."""
 
     norm1: LayerNorm
     attn: WindowAttention
@@ -105,12 +104,12 @@ class Block(eqx.Module):
         self.norm1 = LayerNorm(dim)
         self.attn = WindowAttention(dim, heads, window, shift, key=attn_key)
         self.norm2 = LayerNorm(dim)
-        self.fc1 = make_linear(dim, 4 * dim, _INIT, key=fc1_key)
-        self.fc2 = make_linear(4 * dim, dim, _INIT, key=fc2_key)
+        self.fc1 = make_linear(dim, 4 * dim, transformer_normal, key=fc1_key)
+        self.fc2 = make_linear(4 * dim, dim, transformer_normal, key=fc2_key)
         self.drop_path = DropPath(drop_path_rate)
 
     def __call__(self, maps: Image, *, key: Key | None) -> Image:
-        """The new maps."""
+        """Returns maps `[h w dim]`."""
         keys = keys_for(key, 2)
         maps = maps + self.drop_path(self.attn(each_position(self.norm1, maps)), key=keys[0])
         x = jax.nn.gelu(each_position(self.fc1, each_position(self.norm2, maps)), approximate=False)  # h w 4*d
@@ -118,35 +117,36 @@ class Block(eqx.Module):
 
 
 class Merge(eqx.Module):
-    """Each 2x2 pixels of the maps, normalized together, become one of twice the width (section 3.1)."""
+    """Concatenates the channels of each 2x2 pixels, normalizes, and projects to `2 * dim` channels (section 3.1)."""
 
     norm: LayerNorm
     reduction: eqx.nn.Linear
 
     def __init__(self, dim: int, *, key: Key):
         self.norm = LayerNorm(4 * dim)
-        # Abstract first: Equinox's own random values would be drawn for nothing.
+        # `filter_eval_shape` avoids drawing initial values that are replaced at once.
         layer = eqx.filter_eval_shape(Linear, 4 * dim, 2 * dim, use_bias=False, key=key)
-        self.reduction = eqx.tree_at(lambda each: each.weight, layer, _INIT(key, (2 * dim, 4 * dim)))
+        self.reduction = eqx.tree_at(lambda linear: linear.weight, layer, transformer_normal(key, (2 * dim, 4 * dim)))
 
     def __call__(self, maps: Image) -> Float[Array, "h2 w2 d2"]:
-        """The maps `[h/2 w/2 2*d]`, rounded up: an odd edge is padded with zeros."""
+        """Returns maps `[h/2 w/2 2*dim]`, rounded up: odd sizes are zero-padded."""
         x = jnp.pad(maps, ((0, maps.shape[0] % 2), (0, maps.shape[1] % 2), (0, 0)))
         x = rearrange(x, "(h p) (w q) d -> h w (q p d)", p=2, q=2)
         return each_position(self.reduction, each_position(self.norm, x))
 
 
 class Swin(Classifier):
-    """A Swin transformer (Liu et al. 2021): stages of windowed attention at strides 4, 8, 16 and 32.
+    """A Swin transformer: stages of windowed attention at strides 4, 8, 16 and 32 (Liu et al. 2021, section 3.1).
 
-    Weights are truncated normal of deviation .02 at the start, those of the 4x4 patches with the variance of one over
-    their inputs. It takes images of any size.
+    Weights start truncated normal with standard deviation 0.02, the embedding of 4x4 patches Lecun normal. Images may
+    have any size.
 
     **Arguments:**
 
-    - `dim`: the width of the first stage; each stage has twice that of the one before.
-    - `depths`, `heads`: how many blocks each stage has, and how many attention heads.
-    - `window`: the side of a window, in pixels of the maps; every second block's are shifted by half of it.
+    - `dim`: width of the first stage; each later stage is twice as wide.
+    - `depths`, `heads`: number of blocks and of attention heads of each stage.
+    - `window`: height and width of a window, in pixels of the map; every second block shifts it by half.
+    - `drop_path_rate`: drop path rate of the last block; the rates increase linearly from 0.
     """
 
     patches: Conv
@@ -170,7 +170,7 @@ class Swin(Classifier):
         *,
         key: Key,
     ):
-        del image_size  # Windows take images of any size.
+        del image_size  # Windowed attention takes images of any size.
         patch_key, head_key, *keys = jax.random.split(key, 2 + sum(depths) + len(depths) - 1)
         widths = [dim * 2**stage for stage in range(len(depths))]
         block_keys, merge_keys = iter(keys[: sum(depths)]), keys[sum(depths) :]
@@ -184,13 +184,15 @@ class Swin(Classifier):
             )
             for width, depth, count in zip(widths, depths, heads, strict=True)
         )
-        self.merges = tuple(Merge(width, key=each) for width, each in zip(widths, merge_keys, strict=False))
+        self.merges = tuple(Merge(width, key=merge_key) for width, merge_key in zip(widths, merge_keys, strict=False))
         self.norm = LayerNorm(widths[-1])
-        self.head = make_linear(widths[-1], num_classes, _INIT, key=head_key) if num_classes else eqx.nn.Identity()
+        self.head = (
+            make_linear(widths[-1], num_classes, transformer_normal, key=head_key) if num_classes else eqx.nn.Identity()
+        )
         self.is_random = drop_path_rate > 0
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """The maps behind each stage, at strides 4, 8, 16 and 32."""
+        """Returns the output of each stage, at strides 4, 8, 16 and 32."""
         keys = iter(keys_for(key, sum(map(len, self.stages)), used=self.is_random))
         x = each_position(self.patch_norm, self.patches(image))  # h/4 w/4 dim
         maps = ()
@@ -203,12 +205,12 @@ class Swin(Classifier):
         return maps, state
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
-        """Scores `[classes]` of one image `[h w c]`, or the means of its last maps."""
+        """Returns scores `[classes]` for one image `[h w c]`, or its pooled features if `num_classes=0`."""
         maps, state = self.features(image, state, key=key)
         return self.head(global_avg_pool(each_position(self.norm, maps[-1]))), state
 
 
-# Name, width, depths, heads, stochastic depth, parameters.
+# Name, width, depths, heads, drop path rate, parameters.
 _TABLE = (
     ("swin_t", 96, (2, 2, 6, 2), (3, 6, 12, 24), 0.2, 28_288_354),
     ("swin_s", 96, (2, 2, 18, 2), (3, 6, 12, 24), 0.3, 49_606_258),

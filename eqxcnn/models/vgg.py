@@ -1,4 +1,4 @@
-"""VGG, Simonyan and Zisserman 2015: 3x3 convolutions only, five poolings, and dense layers that hold most weights."""
+"""VGG (Simonyan and Zisserman 2015): 3x3 convolutions only, five poolings, and large dense layers."""
 
 from functools import partial
 from itertools import pairwise
@@ -11,7 +11,6 @@ from ..layers import AdaptiveAvgPool, BatchNorm, Conv, Dropout, MaxPool, keys_fo
 from ..layers.initializers import he_normal_fan_out
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
-_CONV_INIT = he_normal_fan_out
 _INIT = normal(0.01)
 _WIDTHS = (64, 128, 256, 512, 512)
 
@@ -19,21 +18,21 @@ _Layer = Conv | BatchNorm | eqx.nn.Lambda | MaxPool
 
 
 class VGG(Classifier):
-    """Five stages of 3x3 convolutions, each with ReLU, a stage ending in 2x2 max pooling (section 2.1 and table 1).
+    """Five stages of 3x3 convolutions with ReLU, each ending with 2x2 max pooling (section 2.1 and table 1).
 
-    With hidden dense layers the last maps are averaged to 7x7, so that an image of any size fits them, and dropout
-    follows each; without, the mean of the last maps goes to the head, through dropout. Weights start as torchvision's:
-    He normal by fan-out, dense ones normal with deviation .01, biases zero.
+    With hidden dense layers, the last maps are average-pooled to 7x7, so images of any size fit. Without, they are
+    averaged to one vector for the head. Weights start as in torchvision: convolutions He normal by fan-out, dense
+    layers normal with standard deviation 0.01, biases at zero.
 
     **Arguments:**
 
-    - `depths`: how many convolutions each of the five stages has; their widths are 64, 128, 256, 512 and 512.
-    - `use_norm`: whether BatchNorm follows each convolution, which keeps its bias.
-    - `hidden`: the sizes of the hidden dense layers.
-    - `dropout_rate`: of what each hidden layer gives, or of the pooled features where there is none.
+    - `depths`: number of convolutions of each stage; the widths are 64, 128, 256, 512 and 512.
+    - `use_norm`: apply BatchNorm after each convolution, which keeps its bias.
+    - `hidden`: sizes of the hidden dense layers.
+    - `dropout_rate`: dropout rate after each hidden layer, or of the pooled features if there are none.
     """
 
-    #: In torch's order and with its numbers: convolution, BatchNorm where there is one, ReLU, and the poolings.
+    #: Convolutions, BatchNorms if any, ReLUs and poolings; indices match torch's `features`.
     layers: tuple[_Layer, ...]
     hidden: tuple[eqx.nn.Linear, ...]
     head: eqx.nn.Linear | eqx.nn.Identity
@@ -55,16 +54,17 @@ class VGG(Classifier):
         conv_key, head_key, *keys = jax.random.split(key, len(hidden) + 2)
         side = 7 if hidden else 1
         sizes = (side * side * _WIDTHS[-1], *hidden)
-        self.layers = _convolutions(depths, use_norm, in_channels, conv_key)
+        self.layers = _make_layers(depths, use_norm, in_channels, conv_key)
         self.hidden = tuple(
-            make_linear(n_in, n_out, _INIT, key=each) for (n_in, n_out), each in zip(pairwise(sizes), keys, strict=True)
+            make_linear(n_in, n_out, _INIT, key=layer_key)
+            for (n_in, n_out), layer_key in zip(pairwise(sizes), keys, strict=True)
         )
         self.head = make_linear(sizes[-1], num_classes, _INIT, key=head_key) if num_classes else eqx.nn.Identity()
         self.pool = AdaptiveAvgPool(side)
         self.dropout = Dropout(dropout_rate)
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """The map behind each pooling, `[h/2 w/2 64]` to `[h/32 w/32 512]`."""
+        """Returns the output of each pooling, `[h/2 w/2 64]` to `[h/32 w/32 512]`."""
         maps, x = (), image
         for layer in self.layers:
             if isinstance(layer, BatchNorm):
@@ -76,23 +76,22 @@ class VGG(Classifier):
         return maps, state
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
-        """Scores `[classes]` of one image `[h w c]`, or the 4096 (512 without hidden layers) features."""
+        """Returns scores `[classes]` for one image `[h w c]`, or its last hidden features if `num_classes=0`."""
         maps, state = self.features(image, state, key=key)
         x = self.pool(maps[-1]).ravel()
         if not self.hidden:
             return self.head(self.dropout(x, key=key)), state
         keys = keys_for(key, len(self.hidden), used=self.dropout.p > 0 and not self.dropout.inference)
-        for layer, each in zip(self.hidden, keys, strict=True):
-            x = self.dropout(jax.nn.relu(layer(x)), key=each)
+        for layer, dropout_key in zip(self.hidden, keys, strict=True):
+            x = self.dropout(jax.nn.relu(layer(x)), key=dropout_key)
         return self.head(x), state
 
 
-def _convolutions(depths: tuple[int, ...], use_norm: bool, in_channels: int, key: Key) -> tuple[_Layer, ...]:
-    """The layers before the dense ones."""
+def _make_layers(depths: tuple[int, ...], use_norm: bool, in_channels: int, key: Key) -> tuple[_Layer, ...]:
     layers, keys = [], iter(jax.random.split(key, sum(depths)))
     for depth, width in zip(depths, _WIDTHS, strict=True):
         for _ in range(depth):
-            layers.append(Conv(in_channels, width, 3, padding=1, weight_init=_CONV_INIT, key=next(keys)))
+            layers.append(Conv(in_channels, width, 3, padding=1, weight_init=he_normal_fan_out, key=next(keys)))
             if use_norm:
                 layers.append(BatchNorm(width))
             layers.append(eqx.nn.Lambda(jax.nn.relu))
@@ -102,7 +101,7 @@ def _convolutions(depths: tuple[int, ...], use_norm: bool, in_channels: int, key
 
 
 _DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
-#: By depth: the published form, with BatchNorm, and for CIFAR-10 with BatchNorm and one dense layer.
+#: Depth: parameters of the published form, with BatchNorm, and of the CIFAR-10 form with BatchNorm and one dense layer.
 _PARAMS = {
     11: (132_863_336, 132_868_840, 9_231_114),
     13: (133_047_848, 133_053_736, 9_416_010),

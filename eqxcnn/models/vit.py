@@ -1,4 +1,7 @@
-"""Vision transformers: an image as a row of patches (Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929)."""
+"""Vision transformers: an image as a sequence of patches (Dosovitskiy et al. 2021).
+
+https://arxiv.org/abs/2010.11929
+"""
 
 from functools import partial
 
@@ -22,15 +25,11 @@ from ..layers import (
 from ..layers.initializers import lecun_normal, transformer_normal
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
-_INIT = transformer_normal
 _EPS = 1e-6
 
 
 class Block(eqx.Module):
-    """Attention among the tokens, then a hidden layer of four times their width at each, both normalized before.
-
-    Equations 2 and 3 of Dosovitskiy et al. 2021.
-    """
+    """LayerNorm and attention, then LayerNorm and an MLP with `4 * dim` hidden units (equations 2 and 3)."""
 
     norm1: LayerNorm
     attention: Attention
@@ -43,15 +42,15 @@ class Block(eqx.Module):
     def __init__(self, dim: int, heads: int, dropout_rate: float | int, drop_path_rate: float | int, *, key: Key):
         attention_key, fc1_key, fc2_key = jax.random.split(key, 3)
         self.norm1 = LayerNorm(dim, eps=_EPS)
-        self.attention = Attention(dim, heads, _INIT, key=attention_key)
+        self.attention = Attention(dim, heads, transformer_normal, key=attention_key)
         self.norm2 = LayerNorm(dim, eps=_EPS)
-        self.fc1 = make_linear(dim, 4 * dim, _INIT, key=fc1_key)
-        self.fc2 = make_linear(4 * dim, dim, _INIT, key=fc2_key)
+        self.fc1 = make_linear(dim, 4 * dim, transformer_normal, key=fc1_key)
+        self.fc2 = make_linear(4 * dim, dim, transformer_normal, key=fc2_key)
         self.dropout = Dropout(dropout_rate)
         self.drop_path = DropPath(drop_path_rate)
 
     def __call__(self, tokens: Float[Array, "n d"], *, key: Key | None) -> Float[Array, "n d"]:
-        """The new tokens."""
+        """Returns tokens `[n d]`."""
         keys = keys_for(key, 5)
         x = self.dropout(self.attention(each_position(self.norm1, tokens)), key=keys[0])
         tokens = tokens + self.drop_path(x, key=keys[1])
@@ -62,21 +61,23 @@ class Block(eqx.Module):
 
 
 class ViT(Classifier):
-    """A vision transformer with a class token and learned positions (Dosovitskiy et al. 2021, section 3.1).
+    """A vision transformer with a class token and learned position embeddings (Dosovitskiy et al. 2021, section 3.1).
 
-    Weights start as DeiT's (Touvron et al. 2021): truncated normal of deviation .02, those of the patches with the
-    variance of one over their inputs. It is built for images of exactly `image_size`.
+    Weights start as in DeiT (Touvron et al. 2021): truncated normal with standard deviation 0.02, the patch embedding
+    Lecun normal. The model takes images of exactly `image_size`.
 
     **Arguments:**
 
-    - `patch`: the side of a patch in pixels; height and width of `image_size` must be multiples of it.
-    - `dim`: the width of a token.
-    - `depth`: how many blocks.
-    - `heads`: how many attention heads share the width.
-    - `dropout_rate`: behind the positions and every dense layer but those of queries, keys and values (appendix B.1).
-    - `drop_path_rate`: of the last block's branches, rising from 0 in the first; DeiT's, the paper has none.
+    - `patch`: height and width of a patch in pixels; both sides of `image_size` must be multiples of it.
+    - `dim`: width of a token.
+    - `depth`: number of blocks.
+    - `heads`: number of attention heads.
+    - `dropout_rate`: dropout rate after the position embedding and after every dense layer except the query, key and
+      value projections (appendix B.1).
+    - `drop_path_rate`: drop path rate of the last block; the rates increase linearly from 0. DeiT uses it, the paper
+      does not.
 
-    **Raises:** `InputError` for sizes that cannot be.
+    **Raises:** `InputError` if `image_size` is not a multiple of `patch`.
     """
 
     patches: Conv
@@ -106,47 +107,49 @@ class ViT(Classifier):
         height, width = image_size
         if height % patch or width % patch:
             raise InputError(
-                f"`image_size` (={height}x{width}) must be a multiple of the patches' {patch} pixels in height and in "
-                "width: give the nearest that is"
+                f"`image_size` (={height}x{width}) must be a multiple of `patch` (={patch}) in height and width: give "
+                "the nearest multiple"
             )
         patch_key, class_key, position_key, head_key, *keys = jax.random.split(key, 4 + depth)
         count = (height // patch) * (width // patch)
         self.patches = Conv(in_channels, dim, patch, patch, "VALID", weight_init=lecun_normal, key=patch_key)
-        self.class_token = _INIT(class_key, (dim,))
-        self.positions = _INIT(position_key, (1 + count, dim))
+        self.class_token = transformer_normal(class_key, (dim,))
+        self.positions = transformer_normal(position_key, (1 + count, dim))
         rates = drop_path_rates(drop_path_rate, depth)
         self.blocks = tuple(
-            Block(dim, heads, dropout_rate, rate, key=each) for rate, each in zip(rates, keys, strict=True)
+            Block(dim, heads, dropout_rate, rate, key=block_key) for rate, block_key in zip(rates, keys, strict=True)
         )
         self.norm = LayerNorm(dim, eps=_EPS)
-        self.head = make_linear(dim, num_classes, _INIT, key=head_key) if num_classes else eqx.nn.Identity()
+        self.head = (
+            make_linear(dim, num_classes, transformer_normal, key=head_key) if num_classes else eqx.nn.Identity()
+        )
         self.dropout = Dropout(dropout_rate)
         self.image_size = image_size
         self.is_random = max(dropout_rate, drop_path_rate) > 0
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """The patches' normalized tokens behind the last block, as a map `[h/patch w/patch d]`."""
+        """Returns the normalized patch tokens after the last block as one map `[h/patch w/patch d]`."""
         rows, columns = (size // stride for size, stride in zip(self.image_size, self.patches.stride, strict=True))
-        return (self._tokens(image, key)[1:].reshape(rows, columns, -1),), state
+        return (self._compute_tokens(image, key)[1:].reshape(rows, columns, -1),), state
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
-        """Scores `[classes]` of one image `[h w c]`, or its class token."""
-        return self.head(self._tokens(image, key)[0]), state
+        """Returns scores `[classes]` for one image `[h w c]`, or its class token if `num_classes=0`."""
+        return self.head(self._compute_tokens(image, key)[0]), state
 
-    def _tokens(self, image: Image, key: Key | None) -> Float[Array, "n d"]:
-        """The class token and those of the patches, row by row."""
+    def _compute_tokens(self, image: Image, key: Key | None) -> Float[Array, "n d"]:
+        """Returns the class token, then the patch tokens row by row."""
         if image.shape[:2] != self.image_size:
             (height, width), (rows, columns) = image.shape[:2], self.image_size
             raise InputError(
-                f"`image` ({height}x{width}) is not of the size that the model was built for, as it has positions for "
+                f"`image` ({height}x{width}) must have the size that the model's position embeddings were built for, "
                 f"{rows}x{columns}: resize it, or build the model with its `image_size`"
             )
         dropout_key, *keys = keys_for(key, 1 + len(self.blocks), used=self.is_random)
         x = self.patches(image)  # h/patch w/patch d
         x = jnp.concatenate([self.class_token[None], x.reshape(-1, x.shape[-1])])  # n d
         x = self.dropout(x + self.positions, key=dropout_key)
-        for block, each in zip(self.blocks, keys, strict=True):
-            x = block(x, key=each)
+        for block, block_key in zip(self.blocks, keys, strict=True):
+            x = block(x, key=block_key)
         return each_position(self.norm, x)
 
 
@@ -158,7 +161,7 @@ _IMAGENET = (
     ("vit_l_32", 32, 1024, 24, 16, 306_535_400),
     ("vit_h_14", 14, 1280, 32, 16, 632_045_800),
 )
-#: timm's `vit_tiny` and `vit_small`, whose counts follow from their definition.
+#: timm's `vit_tiny` and `vit_small`, for 32x32 images; the counts follow from the definition.
 _CIFAR = (
     ("vit_tiny_patch4_32", 4, 192, 12, 3, 5_362_762),
     ("vit_small_patch4_32", 4, 384, 12, 6, 21_342_346),

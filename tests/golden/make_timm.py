@@ -1,7 +1,7 @@
-"""Writes timm.json: what timm calls the tensors of each network whose published file we use. Needs torch and timm.
+"""Writes timm.json: timm's tensor names of each network whose published weights we load. Needs torch and timm.
 
-`python tests/golden/make_timm.py --tools FOLDER`, where FOLDER has `reference_models.py`. Kept is how many tensors
-there are and a digest of their names and of how many values each has, as shapes may differ from ours (`allow_reshape`).
+Run `python tests/golden/make_timm.py --tools FOLDER`, where FOLDER has `reference_models.py`. The file stores the
+number of tensors and a digest of their names and sizes; not their shapes, which may differ from ours (`allow_reshape`).
 """
 
 import argparse
@@ -26,21 +26,21 @@ def main() -> None:
     sys.path.insert(0, parser.parse_args().tools)
     import reference_models
 
-    reference_models.build("squeezenet1_0", 2)  # declares what torchvision misses, which timm imports
+    reference_models.build("squeezenet1_0", 2)  # declares the operators that torchvision needs, which timm imports
     import timm
 
-    facts = {}
+    results = {}
     for name, row in PUBLISHED.items():
         with torch.device("meta"):
             twin = timm.create_model(row.repository.removeprefix("timm/"), pretrained=False)
         names = names_of(family(name))
         sizes = {key: prod(value.shape) for key, value in twin.state_dict().items() if not names.is_ignored(key)}
-        facts[name] = {"tensors": len(sizes), "digest": digest(sizes)}
-    FILE.write_text(json.dumps(facts, indent=1) + "\n")
+        results[name] = {"tensors": len(sizes), "digest": digest(sizes)}
+    FILE.write_text(json.dumps(results, indent=1) + "\n")
 
 
 def digest(sizes: dict[str, int]) -> str:
-    """A fingerprint of names and sizes; `tests/test_published.py` makes the same."""
+    """Hashes names and sizes, as `tests/weights/test_published.py` does."""
     return hashlib.sha256("\n".join(f"{name} {sizes[name]}" for name in sorted(sizes)).encode()).hexdigest()
 
 

@@ -1,11 +1,11 @@
-"""Writes zoo.json: what torchvision's and timm's own networks hold and answer. Needs torch; the tests do not.
+"""Writes zoo.json: tensors, logits and gradients of torchvision's and timm's networks. Needs torch; the tests do not.
 
-`python tests/golden/make_zoo.py --tools FOLDER [NAME or "pattern*" ...]`, where FOLDER has `reference_models.py`, which
-builds a torch network by its name. Models that are not named keep what zoo.json says of them.
+Run `python tests/golden/make_zoo.py --tools FOLDER [NAME or "pattern*" ...]`, where FOLDER has `reference_models.py`,
+which builds a torch network by name. Other models keep their entries in zoo.json.
 
-Of every twin: how many parameters and tensors it has, but for auxiliary heads, and a digest of the tensors' names and
-shapes. Of two or three of each family the scores in eval mode, and of the first of them the gradients in training mode,
-all for the seeded weights and images of `seeded.py`.
+For every model with a torch twin, zoo.json has the number of parameters and tensors without auxiliary heads, and a
+digest of the tensors' names and shapes. For two or three models of each family it has the logits in eval mode, and for
+one of them the gradients in training mode, all for the seeded weights and images of `seeded.py`.
 """
 
 import argparse
@@ -24,27 +24,27 @@ from eqxcnn.weights.names import names_of
 
 FILE = Path(__file__).with_name("zoo.json")
 BATCH, SHOWN = 2, 8
-#: What is kept is exact to the digits shown; float32 tells how much of it that loses.
+#: Stored values are computed in float64; float32 shows how much precision it loses.
 PRECISIONS = (torch.float64, torch.float32)
-#: Family: the variants whose answers are kept; the two smallest where nothing is said.
-ANSWERS = {
+#: Family: the variants whose logits are stored; by default the two smallest.
+CHOSEN = {
     "efficientnet": ("efficientnet_b0", "efficientnet_v2_s"),
     "resnet": ("resnet18", "resnet50", "resnext50_32x4d"),
     "vgg": ("vgg11_bn", "vgg11"),
 }
-#: Family: a size other than 64 at which its answers are kept beside the native one: AlexNet's last maps are then no
-#: single pixels, and the windows of SqueezeNet's pooling reach past its maps.
+#: Family: the small image size (default 64) for which logits are stored besides the native size. At these sizes
+#: AlexNet's last maps have more than one pixel, and SqueezeNet's pooling windows extend past its maps.
 SMALL = {"alexnet": 160, "inception_v3": 96, "squeezenet": 70}
-#: Family: the variant and size of its gradients, where those of the first one at the small size are mostly rounding.
+#: Family: variant and image size for the gradients, if those of the first variant at the small size are mostly noise.
 GRADIENTS = {
     "convmixer": ("convmixer_1024_20_ks9_p14", 64),
     "googlenet": ("googlenet", 128),
     "inception_v3": ("inception_v3", 160),
 }
-#: Family: the argument by which its twins learn of another size, where their weights depend on it.
+#: Family: the twin's argument for the image size, if the weights depend on it.
 SIZED = {"vit": "image_size"}
-#: The factor that keeps scores of seeded weights from exploding, and rounding errors with them. A smaller one would
-#: leave the scores to the biases, whatever the image.
+#: Model: the factor on its seeded weights that keeps logits and their rounding errors from growing too large. With a
+#: smaller factor the biases would dominate, and the logits would not depend on the image.
 TAME = {"efficientnet_v2_s": 0.75, "mobilenet_v2": 0.8, "mobilenet_v3_large": 0.85, "se_resnet34": 0.8}
 
 
@@ -60,27 +60,27 @@ def main() -> None:
     stored = {name: facts for name, facts in stored.items() if name in twins}
     for name in twins:
         if any(fnmatchcase(name, pattern) for pattern in arguments.names):
-            stored[name] = described(name) | answered(name)
+            stored[name] = describe(name) | compute_answers(name)
             print(name, stored[name]["params"], flush=True)
             write(stored)
 
 
-def described(name: str) -> dict:
-    """What a twin holds, told without making its weights where that is possible."""
+def describe(name: str) -> dict:
+    """Returns the number of parameters and tensors of a twin, and a digest; without allocating weights if possible."""
     try:
         with torch.device("meta"):
-            twin = built(name)
+            twin = build(name)
     except NotImplementedError:  # RegNet computes its widths with tensors
-        twin = built(name)
-    shapes = {key: tuple(tensor.shape) for key, tensor in kept(name, twin.state_dict()).items()}
-    count = sum(parameter.numel() for parameter in kept(name, dict(twin.named_parameters())).values())
+        twin = build(name)
+    shapes = {key: tuple(tensor.shape) for key, tensor in select_ours(name, twin.state_dict()).items()}
+    count = sum(parameter.numel() for parameter in select_ours(name, dict(twin.named_parameters())).values())
     return {"params": count, "tensors": len(shapes), "digest": digest(shapes)}
 
 
-def answered(name: str) -> dict:
-    """Scores and gradients of a twin, if its family keeps them for it."""
+def compute_answers(name: str) -> dict:
+    """Returns logits and gradients of a twin, if they are to be stored for it."""
     family, row = families()[name]
-    chosen = ANSWERS.get(family) or two_smallest(family)
+    chosen = CHOSEN.get(family) or two_smallest(family)
     sizes = sorted({SMALL.get(family, 64), row.input[0]})
     answers = {"tame": TAME.get(name, 1.0)}
     if name in chosen:
@@ -92,32 +92,34 @@ def answered(name: str) -> dict:
 
 
 def two_smallest(family: str) -> list[str]:
-    twins = {name: row.params for name, (its, row) in families().items() if its == family and row.torch_twin}
+    twins = {
+        name: row.params for name, (its_family, row) in families().items() if its_family == family and row.torch_twin
+    }
     return sorted(twins, key=lambda name: twins[name])[:2]
 
 
 def logits(name: str, size: int, tame: float) -> dict:
-    """The largest score, and of each image the first ones and the norm of all."""
+    """Returns the largest logit, and of each image the first logits and the norm of all."""
     with torch.no_grad():
         exact, rows = (seeded_twin(name, size, tame, dtype).eval()(images(size).to(dtype)) for dtype in PRECISIONS)
     largest = exact.abs().max().item()
-    print(f"{name} at {size}: float32 loses {(rows - exact).abs().max().item() / largest:.1e} of the scores")
+    print(f"{name} at {size}: relative error of float32 logits {(rows - exact).abs().max().item() / largest:.1e}")
     return {
-        "largest": digits(largest, 8),
-        "first": [digits(row[:SHOWN].tolist(), 8) for row in exact],
-        "norm": [digits(row.norm().item(), 8) for row in exact],
+        "largest": round_digits(largest, 8),
+        "first": [round_digits(row[:SHOWN].tolist(), 8) for row in exact],
+        "norm": [round_digits(row.norm().item(), 8) for row in exact],
     }
 
 
 def gradients(name: str, size: int, tame: float) -> dict:
-    """The norm of each parameter's gradient in training mode, in the order of the sorted names.
+    """Returns the norm of each parameter's gradient in training mode, sorted by name, and the error of float32.
 
-    With what float32 may lose of them by the twin's own account: much where few values share a channel of a BatchNorm.
+    `lost` is the twin's own error in float32, which is large where a BatchNorm channel has few values.
     """
     exact, norms = (gradient_norms(name, size, tame, dtype) for dtype in PRECISIONS)
     lost = ((norms - exact).abs() / (exact + 0.01 * exact.max())).max().item()
-    print(f"{name} at {size}: float32 loses {lost:.1e} of the gradients")
-    return {"size": size, "lost": digits(lost, 2), "norms": digits(exact.tolist(), 7)}
+    print(f"{name} at {size}: relative error of float32 gradients {lost:.1e}")
+    return {"size": size, "lost": round_digits(lost, 2), "norms": round_digits(exact.tolist(), 7)}
 
 
 def gradient_norms(name: str, size: int, tame: float, dtype: torch.dtype) -> torch.Tensor:
@@ -125,34 +127,34 @@ def gradient_norms(name: str, size: int, tame: float, dtype: torch.dtype) -> tor
     for module in twin.modules():
         if re.search("Dropout|StochasticDepth|DropPath", type(module).__name__):
             module.eval()
-        if hasattr(module, "drop_rate"):  # timm's, for a function
+        if hasattr(module, "drop_rate"):  # timm's functional dropout
             module.drop_rate = 0.0
-    for auxiliary in ("aux1", "aux2", "AuxLogits"):  # which take no small images
+    for auxiliary in ("aux1", "aux2", "AuxLogits"):  # auxiliary heads fail on small images
         if hasattr(twin, auxiliary):
             setattr(twin, auxiliary, None)
     scores = twin(images(size).to(dtype))
-    # Those that may have auxiliary heads give a named tuple.
+    # Networks with auxiliary heads return a named tuple.
     scores = scores if isinstance(scores, torch.Tensor) else scores.logits
     (scores * torch.from_numpy(seeded.loss_factors(*scores.shape))).sum(1).mean().backward()
-    named = kept(name, dict(twin.named_parameters()))
+    named = select_ours(name, dict(twin.named_parameters()))
     return torch.stack([named[key].grad.double().norm() for key in sorted(named)])
 
 
 def seeded_twin(name: str, size: int, tame: float, dtype: torch.dtype) -> torch.nn.Module:
-    twin = built(name, size)
+    twin = build(name, size)
     tensors = {key: tensor for key, tensor in twin.state_dict().items() if tensor.is_floating_point()}
     for key, array in seeded.weights({key: tensor.shape for key, tensor in tensors.items()}, tame=tame).items():
         tensors[key].copy_(torch.from_numpy(array))
     return twin.to(dtype)
 
 
-def built(name: str, size: int | None = None) -> torch.nn.Module:
+def build(name: str, size: int | None = None) -> torch.nn.Module:
     import reference_models
 
     family, row = families()[name]
     if family not in SIZED or size in (None, row.input[0]):
         return reference_models.build(row.torch_twin, row.num_classes)
-    # Not to be imported before `reference_models` has built its first network: it declares what they miss.
+    # Import these after `reference_models` has built a network: it declares the operators that they need.
     import timm
     import torchvision
 
@@ -166,25 +168,25 @@ def images(size: int) -> torch.Tensor:
     return torch.from_numpy(seeded.images(BATCH, size, size)).movedim(-1, 1).contiguous()
 
 
-def kept(name: str, tensors: dict) -> dict:
-    """Those of torch's tensors that our network has a place for."""
+def select_ours(name: str, tensors: dict) -> dict:
+    """Returns the torch tensors that have a counterpart in our network."""
     names = names_of(families()[name][0])
     return {key: tensor for key, tensor in tensors.items() if not names.is_ignored(key)}
 
 
 def digest(shapes: dict[str, tuple[int, ...]]) -> str:
-    """A fingerprint of names and shapes; `tests/test_torch.py` makes the same."""
+    """Hashes names and shapes, as `tests/weights/test_torch.py` does."""
     lines = [f"{name} {list(shapes[name])}" for name in sorted(shapes)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def digits(value: float | list[float], count: int) -> float | list[float]:
-    """Rounded to so many significant digits."""
-    return [digits(each, count) for each in value] if isinstance(value, list) else float(f"{value:.{count}g}")
+def round_digits(value: float | list[float], count: int) -> float | list[float]:
+    """Rounds to a number of significant digits."""
+    return [round_digits(item, count) for item in value] if isinstance(value, list) else float(f"{value:.{count}g}")
 
 
 def write(stored: dict) -> None:
-    """One line a model, so that a change shows where it is."""
+    """Writes one line per model, so that a diff shows which models changed."""
     lines = [f'"{name}": {json.dumps(stored[name])}' for name in sorted(stored)]
     FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 

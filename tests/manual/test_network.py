@@ -25,7 +25,7 @@ LABELS = np.array([0, 3, 1, 1, 2, 0], np.int32)
 
 
 class Averaged(manual.HandDerived):
-    """The layers that `Scratch` does without: a strided padded convolution and an overlapping average pool."""
+    """Has the layers that `Scratch` lacks: a strided convolution with padding and an overlapping average pool."""
 
     conv: Conv
     fc: eqx.nn.Linear
@@ -60,34 +60,44 @@ MAKERS = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def fast_compilation():
+    """Skips XLA's optimizations: nearly all of the time is compilation."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @cache
 def make(name):
-    return eqx.filter_jit(eqx.nn.make_with_state(MAKERS[name]))(key=jax.random.key(0))
+    with jax.enable_x64(False):
+        # A generator that compiles faster than the default one.
+        key = jax.random.key(0, impl="unsafe_rbg")
+        return eqx.filter_jit(eqx.nn.make_with_state(MAKERS[name]))(key=key)
 
 
 def build(name, dtype):
-    with jax.enable_x64(False):
-        model, state = make(name)
+    model, state = make(name)
     model = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), dtype), model)
     return model, state, jnp.asarray(IMAGES, dtype), jnp.asarray(LABELS)
 
 
-def test_parameters_are_those_of_the_write_up():
+@cache
+def compiled_value_and_grad(label_smoothing):
+    return eqx.filter_jit(partial(manual.value_and_grad, label_smoothing=label_smoothing))
+
+
+def test_parameter_shapes_match_the_write_up():
     model = eqx.filter_eval_shape(manual.Scratch, key=jax.random.key(0))
     assert [leaf.shape for leaf in jax.tree.leaves(model)] == [(3, 3, 1, 5), (5,), (64, 845), (64,), (10, 64), (10,)]
     assert sum(leaf.size for leaf in jax.tree.leaves(model)) == 54_844
 
 
-def test_by_hand_and_by_layers_it_is_one_network():
-    model, state, images, _ = build("scratch", "float32")
-    by_hand = eqx.filter_jit(lambda: model.forward(images)[0])()
-    by_layers, _ = eqx.filter_jit(forward)(model, state, images, key=None)
-    np.testing.assert_allclose(by_hand, by_layers, atol=1e-5)
-
-
-@pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize(("name", "label_smoothing"), [("scratch", 0.0), ("scratch", 0.1), ("averaged", 0.0)])
-def test_value_and_gradients_are_autodiffs(name, label_smoothing, dtype):
+@pytest.mark.parametrize(
+    ("name", "label_smoothing", "dtype"),
+    [("scratch", 0.0, "float64"), ("scratch", 0.1, "float32"), ("averaged", 0.0, "float64")],
+)
+def test_loss_logits_and_gradients_match_autodiff_of_the_ordinary_layers(name, label_smoothing, dtype):
     with jax.enable_x64(dtype == "float64"):
         arguments = build(name, dtype)
 
@@ -97,7 +107,7 @@ def test_value_and_gradients_are_autodiffs(name, label_smoothing, dtype):
             return optax.softmax_cross_entropy(logits, targets).mean(), (state, logits)
 
         wanted = eqx.filter_jit(eqx.filter_value_and_grad(mean_loss, has_aux=True))(*arguments)
-        got = eqx.filter_jit(partial(manual.value_and_grad, label_smoothing=label_smoothing))(*arguments)
+        got = compiled_value_and_grad(label_smoothing)(*arguments)
         assert jax.tree.structure(got) == jax.tree.structure(wanted)
         for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
             assert one.dtype == other.dtype == dtype
@@ -105,10 +115,10 @@ def test_value_and_gradients_are_autodiffs(name, label_smoothing, dtype):
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_gradients_are_differences_of_the_loss(name):
+def test_gradients_match_finite_differences_of_the_loss(name):
     with jax.enable_x64(True):
         model, state, images, labels = build(name, "float64")
-        value_and_grad = eqx.filter_jit(manual.value_and_grad)
+        value_and_grad = compiled_value_and_grad(0.0)
         loss = lambda model: value_and_grad(model, state, images, labels)[0][0]  # noqa: E731
         arrays, structure = jax.tree.flatten(model)
         gradients = jax.tree.leaves(value_and_grad(model, state, images, labels)[1])
@@ -116,13 +126,13 @@ def test_gradients_are_differences_of_the_loss(name):
             direction = np.random.default_rng(i).normal(size=gradient.shape)
             moved = [
                 jax.tree.unflatten(structure, [*arrays[:i], arrays[i] + step * direction, *arrays[i + 1 :]])
-                for step in (1e-5, -1e-5)
+                for step in (1e-6, -1e-6)
             ]
-            difference = (loss(moved[0]) - loss(moved[1])) / 2e-5
+            difference = (loss(moved[0]) - loss(moved[1])) / 2e-6
             np.testing.assert_allclose(np.vdot(gradient, direction), difference, rtol=1e-6)
 
 
-def test_sgd_goes_against_the_gradient():
+def test_sgd_updates_against_the_gradient():
     init, update = manual.sgd(0.5)
     params, gradients = (
         {"w": jnp.array([1.0, 2.0]), "b": jnp.array(3.0)},
@@ -133,11 +143,10 @@ def test_sgd_goes_against_the_gradient():
     assert jax.tree.map(lambda leaf: leaf.tolist(), updates) == {"w": [-1.0, 2.0], "b": -0.5}
 
 
-@pytest.mark.parametrize("steps", [1, 3])
-def test_the_training_step_takes_it(steps):
+def test_training_steps_match_autodiff_and_optax():
     pixels = np.random.default_rng(0).integers(0, 256, (6, 9, 8, 2), np.uint8)
     data = jnp.asarray(pixels), jnp.asarray(LABELS)
-    batches = jnp.array([[0, 1, 2], [3, 4, 5], [0, 2, 4]], jnp.int32)[:steps]
+    batches = jnp.array([[0, 1, 2], [3, 4, 5]], jnp.int32)
     by_hand = optax.GradientTransformation(*manual.sgd(0.1))
     ends = []
     for value_and_grad, optimizer in ((manual.value_and_grad, by_hand), (autodiff(), optax.sgd(0.1))):
@@ -145,34 +154,34 @@ def test_the_training_step_takes_it(steps):
         model, state = make("scratch")
         ends.append(eqx.filter_jit(train_steps)(setup, TrainState.start(model, state, optimizer), batches))
     ours, theirs = ends
-    assert ours.step == steps
+    assert ours.step == 2
     for one, other in zip(jax.tree.leaves(ours.model), jax.tree.leaves(theirs.model), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(ours.sums.loss, theirs.sums.loss, rtol=1e-5)
 
 
-def test_it_learns_digits_one_image_a_step():
+def test_scratch_learns_digits_with_batches_of_one():
     digits = load_digits()
     images, labels = jnp.asarray(digits.images[..., None] / 16, jnp.float32), jnp.asarray(digits.target, jnp.int32)
     model, state = eqx.filter_jit(eqx.nn.make_with_state(manual.Scratch))(image_size=(8, 8), key=jax.random.key(0))
-    _, update = manual.sgd(0.02)
+    _, update = manual.sgd(0.05)
 
     def step(model, row):
         _, gradients = manual.value_and_grad(model, state, images[row][None], labels[row][None])
         return eqx.apply_updates(model, update(gradients, ())[0]), None
 
     rng = np.random.default_rng(0)
-    rows = np.concatenate([rng.permutation(1_500) for _ in range(5)])
+    rows = np.concatenate([rng.permutation(1_500) for _ in range(2)])
     model, _ = eqx.filter_jit(jax.lax.scan)(step, model, rows)
     scores, _ = eqx.filter_jit(forward)(model, state, images[1_500:], key=None)
     assert (scores.argmax(-1) == labels[1_500:]).mean() > 0.85
 
 
-def test_without_classes_it_gives_features_and_is_not_trained():
+def test_without_classes_scratch_returns_features_and_refuses_to_train():
     def run(key):
         model, state = eqx.nn.make_with_state(manual.Scratch)(num_classes=0, key=key)
         images, labels = jnp.ones((2, 28, 28, 1)), jnp.array([0, 1], jnp.int32)
-        with pytest.raises(InputError, match=r"`num_classes` \(=0\) leaves no scores to train on"):
+        with pytest.raises(InputError, match=r"`num_classes` \(=0\) must be at least 1 to train"):
             manual.value_and_grad(model, state, images, labels)
         return forward(model, state, images, key=None)[0], model.features(images[0], state, key=None)[0]
 
@@ -183,13 +192,13 @@ def test_without_classes_it_gives_features_and_is_not_trained():
 FORBIDDEN = {
     *("grad", "value_and_grad", "vjp", "jvp", "linearize", "jacfwd", "jacrev", "jacobian", "hessian", "optax"),
     *("custom_vjp", "custom_jvp", "custom_gradient", "linear_transpose", "fwd_and_bwd", "closure_convert"),
-    # Ways to reach any of them by another name, and the room that has them.
+    # Other ways to reach them, and our package that uses them.
     *("ad", "interpreters", "experimental", "extend", "_src", "getattr", "__import__", "importlib", "training"),
 }
 
 
-def differentiators(source):
-    """The forbidden names that a source imports, looks up or calls; its own definitions may have any name."""
+def find_differentiators(source):
+    """Returns the forbidden names that a source imports, looks up or calls; it may define functions of any name."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         match node:
@@ -202,9 +211,9 @@ def differentiators(source):
     return sorted(found & (FORBIDDEN | {f"filter_{name}" for name in FORBIDDEN}))
 
 
-def test_nothing_here_differentiates_automatically():
-    assert {"conv.py", "network.py", "sgd.py"} <= SOURCES.keys()
-    assert {name: differentiators(text) for name, text in SOURCES.items() if differentiators(text)} == {}
+def test_manual_never_differentiates_automatically():
+    assert {"conv.py", "network.py", "optimizer.py"} <= SOURCES.keys()
+    assert {name: find_differentiators(text) for name, text in SOURCES.items() if find_differentiators(text)} == {}
 
 
 @pytest.mark.parametrize(
@@ -221,5 +230,5 @@ def test_nothing_here_differentiates_automatically():
         ("from .network import value_and_grad", []),
     ],
 )
-def test_the_search_finds_each_way_of_differentiating(source, found):
-    assert differentiators(source) == found
+def test_find_differentiators(source, found):
+    assert find_differentiators(source) == found

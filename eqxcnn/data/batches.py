@@ -11,8 +11,8 @@ from jaxtyping import Bool, Int32, Integer, UInt8
 
 from ..errors import InputError
 
-#: Random streams of a seed, by purpose. `default_rng([seed, epoch])`, the order of an epoch, has no spawn key, so these
-#: never equal it; `default_rng(seed)` would be the order of epoch 0.
+#: Spawn keys of a seed's random streams, by purpose; the report's example images have 3. The order of an epoch,
+#: `default_rng([seed, epoch])`, has no spawn key, so no stream equals it; `default_rng(seed)` would be that of epoch 0.
 _HOLD_OUT_STREAMS = {"validation": 1, "test": 2}
 
 

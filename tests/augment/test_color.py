@@ -186,7 +186,7 @@ def test_gray_has_no_saturation_and_no_hue(augment):
     gray = np.repeat(image, 3, -1)
     np.testing.assert_allclose(changed(augment, gray), gray, atol=1e-6)
     with pytest.raises(InputError, match="4 channels has no hue"):
-        augment(noise(4, 4, 4), KEYS[0])
+        jax.eval_shape(augment, noise(4, 4, 4), KEYS[0])
 
 
 @pytest.mark.parametrize(

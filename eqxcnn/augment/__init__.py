@@ -1,4 +1,4 @@
-"""Random image transforms inside jit: an augmentation is a function of one image `[h w c]` in [0, 1] and a key."""
+"""Random image transforms for use inside jit: functions of one image `[h w c]` in [0, 1] and a PRNG key."""
 
 from .auto import auto_augment, rand_augment, trivial_augment
 from .color import brightness, color_jitter, random_brightness, random_contrast, random_hue, random_saturation

@@ -1,4 +1,4 @@
-"""Augmentations that depend on how often a run has seen an image before."""
+"""Augmentations that depend on the epoch and on the image's identity."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from ..types import AugmentContext, Image, Key
 
 @dataclass(frozen=True)
 class ContextAugment:
-    """An augmentation that is also told which of a run's looks at the image it is for.
+    """An augmentation that also takes an `AugmentContext`: the epoch, and a key that identifies the image.
 
-    - `change`: a function of one image `[h w c]` in [0, 1], a key, and the context, to an image of the same shape.
+    - `change`: maps one image `[h w c]` in [0, 1], a key and the context to an image of the same shape.
     """
 
     change: Callable[[Image, Key, AugmentContext], Image]
 
     def __call__(self, image: Image, key: Key, context: AugmentContext | None = None) -> Image:
-        """The changed image; without a context it is a first look at an image that has `key` for its own."""
+        """Returns the augmented image; without a context, it is epoch 0 and `key` identifies the image."""
         return self.change(image, key, context or AugmentContext(key, jnp.zeros((), jnp.int32)))

@@ -1,4 +1,4 @@
-"""Random flips, turns and crops: each factory gives a function of one image `[h w c]` and a key, shape kept."""
+"""Random flips, rotations by 90 degrees and crops: factories of functions of one image `[h w c]` and a key."""
 
 import math
 from typing import TypeAlias
@@ -11,11 +11,11 @@ from ..errors import InputError
 from ..types import Augment, AugmentContext, Image, Key
 from .context import ContextAugment
 
-#: Top, left, height and width of a part of an image, in pixels.
+#: Top, left, height and width of a box, in pixels.
 Box: TypeAlias = Float[Array, "4"] | Int[Array, "4"]
 
 _MODES = ("constant", "reflect", "edge")
-#: How often torchvision draws a box anew before it takes the middle of the image.
+#: Number of boxes that torchvision draws before it takes the center of the image.
 _TRIES = 10
 
 
@@ -31,51 +31,51 @@ def random_flip_vertical(p: float | int = 0.5) -> Augment:
 
 def _flip(p: float | int, axis: int) -> Augment:
     if not 0 <= p <= 1:
-        raise InputError(f"`p` (={p}) is a probability: choose it from 0 to 1.")
+        raise InputError(f"`p` (={p}) must be a probability from 0 to 1.")
 
     def flip(image: Image, key: Key) -> Image:
-        return jnp.take(image, _order(image.shape[axis], jax.random.bernoulli(key, p)), axis, mode="clip")
+        return jnp.take(image, _flip_index(image.shape[axis], jax.random.bernoulli(key, p)), axis, mode="clip")
 
     return flip
 
 
 def alternating_flip() -> ContextAugment:
-    """Mirrors left and right, each image in every other epoch (Jordan 2024, arXiv:2404.00498, section 3.6).
+    """Mirrors left and right in every other epoch (Jordan 2024, arXiv:2404.00498, section 3.6).
 
-    A coin of its own decides whether an image is mirrored in the first epoch; then it takes turns, so that two epochs
-    show both of its sides, which coins tossed anew would do half of the time.
+    The image's key decides whether an image is mirrored in the first epoch. Two successive epochs then always show both
+    versions, which independent flips would do half of the time.
     """
 
     def flip(image: Image, key: Key, context: AugmentContext) -> Image:
         is_mirrored = jax.random.bernoulli(context.image_key) ^ (context.epoch % 2 == 1)
-        return jnp.take(image, _order(image.shape[1], is_mirrored), 1, mode="clip")
+        return jnp.take(image, _flip_index(image.shape[1], is_mirrored), 1, mode="clip")
 
     return ContextAugment(flip)
 
 
 def random_rot90() -> Augment:
-    """Turns a square image counter-clockwise by 0, 90, 180 or 270 degrees, each as likely."""
+    """Rotates a square image counter-clockwise by 0, 90, 180 or 270 degrees, with equal probability."""
 
     def rot90(image: Image, key: Key) -> Image:
         height, width, _ = image.shape
         if height != width:
             raise InputError(
-                f"`random_rot90` needs square images, not {height} x {width}: resize them, or flip instead of turning."
+                f"`random_rot90` needs square images, not {height} x {width}: resize them, or use flips instead."
             )
         turns = jax.random.randint(key, (), 0, 4)
-        row = _order(height, (turns == 1) | (turns == 2))[:, None]
-        column = _order(width, turns >= 2)[None]
+        row = _flip_index(height, (turns == 1) | (turns == 2))[:, None]
+        column = _flip_index(width, turns >= 2)[None]
         is_odd = turns % 2 == 1
         return image[jnp.where(is_odd, column, row), jnp.where(is_odd, row, column)]
 
     return rot90
 
 
-def _order(size: int, is_backward: Bool[Array, ""]) -> Int[Array, " size"]:
-    """The indices of an axis, first to last or last to first.
+def _flip_index(size: int, is_backward: Bool[Array, ""]) -> Int[Array, " size"]:
+    """Returns the indices of an axis, forward or backward.
 
-    Looking pixels up costs no more than choosing between the image and its mirror, and far less in a chain: XLA fuses
-    the transforms, and a choice would work out both of its sides.
+    A gather costs no more than a select between the image and its mirror image, and far less in a chain: XLA fuses the
+    transforms, and a select would compute both of its operands.
     """
     index = jnp.arange(size)
     return jnp.where(is_backward, size - 1 - index, index)
@@ -86,11 +86,11 @@ def random_crop(padding: int, mode: str = "constant") -> Augment:
 
     **Arguments:**
 
-    - `padding`: pixels added to each side; less than the image's height and width with `mode="reflect"`.
-    - `mode`: what the new pixels show: `constant` is black, `edge` repeats the border, `reflect` mirrors at it.
+    - `padding`: the pixels added to each side; with `mode="reflect"`, less than the image's height and width.
+    - `mode`: the content of the new pixels: `constant` is black, `edge` repeats the border, `reflect` mirrors at it.
     """
     if padding < 0:
-        raise InputError(f"`padding` (={padding}) counts pixels: choose 0 or more.")
+        raise InputError(f"`padding` (={padding}) must be 0 or more pixels.")
     if mode not in _MODES:
         raise InputError(f"`mode` (='{mode}') must be one of {_MODES}.")
 
@@ -98,7 +98,7 @@ def random_crop(padding: int, mode: str = "constant") -> Augment:
         if mode == "reflect" and padding >= min(image.shape[:2]):
             raise InputError(
                 f"`padding` (={padding}) must be less than the image's height and width {image.shape[:2]} "
-                "to reflect: pad less, or choose `mode='edge'`."
+                "with `mode='reflect'`: pad less, or choose `mode='edge'`."
             )
         padded = jnp.pad(image, ((padding, padding), (padding, padding), (0, 0)), mode)
         top, left = jax.random.randint(key, (2,), 0, 2 * padding + 1)
@@ -110,20 +110,20 @@ def random_crop(padding: int, mode: str = "constant") -> Augment:
 def random_resized_crop(
     scale: tuple[float | int, float | int] = (0.08, 1.0), ratio: tuple[float | int, float | int] = (3 / 4, 4 / 3)
 ) -> Augment:
-    """Cuts out a random box and stretches it to the image's size ("Inception" crop, arXiv:1409.4842, section 6).
+    """Crops a random box and resizes it to the image's size (Szegedy et al. 2014, arXiv:1409.4842, section 6).
 
-    The box is drawn as torchvision's `RandomResizedCrop` draws it: see `random_box`. As it is never larger than the
-    result, there is nothing to antialias.
+    The box is drawn as by torchvision's `RandomResizedCrop`; see `random_box`. It is never larger than the result, so
+    no antialiasing is needed.
 
     **Arguments:**
 
-    - `scale`: least and greatest area of the box, as a share of the image's.
-    - `ratio`: least and greatest width of the box divided by its height.
+    - `scale`: the smallest and largest area of the box, as a fraction of the image's.
+    - `ratio`: the smallest and largest width of the box divided by its height.
     """
     if not 0 < scale[0] <= scale[1] <= 1:
-        raise InputError(f"`scale` (={scale}) bounds a share of the image: 0 < least <= greatest <= 1.")
+        raise InputError(f"`scale` (={scale}) must be fractions of the image's area with 0 < smallest <= largest <= 1.")
     if not 0 < ratio[0] <= ratio[1]:
-        raise InputError(f"`ratio` (={ratio}) bounds width / height: 0 < least <= greatest.")
+        raise InputError(f"`ratio` (={ratio}) must be values of width / height with 0 < smallest <= largest.")
 
     def crop(image: Image, key: Key) -> Image:
         height, width, _ = image.shape
@@ -141,14 +141,14 @@ def random_box(
 ) -> Int[Array, "4"]:
     """Draws a box inside an image of `height` x `width` pixels, by torchvision's definition.
 
-    The area is uniform in `scale`, the logarithm of width / height uniform in that of `ratio`, both sides are rounded
-    to pixels, and the place is uniform. The first of ten draws that fits counts; when none does, the box is the
-    largest one in the middle whose proportions `ratio` allows.
+    The area is uniform in `scale`, the logarithm of width / height is uniform in the logarithms of `ratio`, both sides
+    are rounded to pixels, and the position is uniform. The first of ten draws that fits is used; if none fits, the box
+    is the largest centered one within `ratio`.
 
     **Returns:** top, left, height and width.
     """
     size_key, place_key = jax.random.split(key)
-    # All ten tries at once: a loop under vmap would run them all for every image anyway.
+    # All ten draws at once: under `vmap`, a loop would run all of them for every image anyway.
     shares = jax.random.uniform(size_key, (_TRIES, 2))
     area = height * width * (scale[0] + (scale[1] - scale[0]) * shares[:, 0])
     low, high = math.log(ratio[0]), math.log(ratio[1])
@@ -157,13 +157,13 @@ def random_box(
 
     whole = jnp.array([height, width])
     fits = ((sizes > 0) & (sizes <= whole)).all(1)
-    size = jnp.where(fits.any(), sizes[jnp.argmax(fits)], jnp.array(_largest(height, width, ratio)))
+    size = jnp.where(fits.any(), sizes[jnp.argmax(fits)], jnp.array(_largest_box(height, width, ratio)))
     room = whole - size
     place = jnp.where(fits.any(), jax.random.randint(place_key, (2,), 0, room + 1), room // 2)
     return jnp.concatenate([place, size])
 
 
-def _largest(height: int, width: int, ratio: tuple[float | int, float | int]) -> tuple[int, int]:
+def _largest_box(height: int, width: int, ratio: tuple[float | int, float | int]) -> tuple[int, int]:
     if width / height < ratio[0]:
         return max(1, round(width / ratio[0])), width
     if width / height > ratio[1]:
@@ -172,35 +172,40 @@ def _largest(height: int, width: int, ratio: tuple[float | int, float | int]) ->
 
 
 def resized_crop(image: Image, box: Box) -> Image:
-    """Stretches the part of an image inside `box` to the whole image's size, bilinear with half-pixel centers.
+    """Resizes the part of an image inside `box` to the whole image's size, bilinear with half-pixel centers.
 
-    The same as PIL's `Image.resize(size, BILINEAR, box=...)`: at the box's border it looks at the pixels outside,
-    where the image has any.
+    Equals Pillow's `Image.resize(size, BILINEAR, box=...)`: at the border of the box, it also uses the image's pixels
+    outside.
 
     **Arguments:**
 
     - `image`: `[h w c]`.
-    - `box`: no higher and no wider than the image; fractions of a pixel are fine.
+    - `box`: no larger than the image; fractions of a pixel are allowed.
     """
     top, left, height, width = box.astype(jnp.float32)
     pixels = image.astype(jnp.float32)
-    # Two gathers an axis: on a CPU ten times as fast at 128 x 128 as products with interpolation matrices.
-    before, after, weight = _taps(left, width, image.shape[1])
+    # Two gathers per axis are faster on a CPU than products with interpolation matrices.
+    before, after, weight = _crop_taps(left, width, image.shape[1])
     pixels = pixels[:, before] + (pixels[:, after] - pixels[:, before]) * weight[:, None]
-    before, after, weight = _taps(top, height, image.shape[0])
+    before, after, weight = _crop_taps(top, height, image.shape[0])
     pixels = pixels[before] + (pixels[after] - pixels[before]) * weight[:, None, None]
     return pixels.astype(image.dtype)
 
 
-def _taps(
+def _crop_taps(
     start: Float[Array, ""], length: Float[Array, ""], size: int
 ) -> tuple[Int[Array, " size"], Int[Array, " size"], Float[Array, " size"]]:
-    """The two old pixels each of `size` new ones lies between, and the weight of the second."""
-    return between(start + (jnp.arange(size, dtype=jnp.float32) + 0.5) * (length / size) - 0.5, size)
+    """Returns the two old pixels on either side of each of `size` new pixels, and the weight of the second."""
+    return linear_taps(start + (jnp.arange(size, dtype=jnp.float32) + 0.5) * (length / size) - 0.5, size)
 
 
-def between(position: Float[Array, "*d"], size: int) -> tuple[Int[Array, "*d"], Int[Array, "*d"], Float[Array, "*d"]]:
-    """The two of `size` pixels that each position lies between, 0 the first one's middle, and the second's weight."""
+def linear_taps(
+    position: Float[Array, "*d"], size: int
+) -> tuple[Int[Array, "*d"], Int[Array, "*d"], Float[Array, "*d"]]:
+    """Returns the two of `size` pixels on either side of each position, and the weight of the second.
+
+    Position 0 is the center of the first pixel.
+    """
     before = jnp.floor(position)
     index = before.astype(jnp.int32)
     return jnp.clip(index, 0, size - 1), jnp.clip(index + 1, 0, size - 1), position - before

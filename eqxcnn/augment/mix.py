@@ -1,4 +1,4 @@
-"""Images of a batch mixed with one another, each in a share of its own: mixup and cutmix."""
+"""Mixup and CutMix: every image of a batch is mixed with another one."""
 
 from dataclasses import dataclass
 
@@ -9,22 +9,22 @@ from jaxtyping import Array, Float, jaxtyped
 
 from ..errors import InputError
 from ..types import Image, Images, Key
-from .erase import inside_box
+from .erase import box_mask
 
 
 @dataclass(frozen=True)
 class Mix:
-    """Mixes every image of a batch with the one before it, the first with the last.
+    """Mixes every image of a batch with the image before it, and the first with the last.
 
-    `mixup` adds the two in shares drawn from Beta(alpha, alpha) (Zhang et al. 2018, arXiv:1710.09412, eq. 1); `cutmix`
-    puts a box of the other image, of that area and around any pixel, over the image (Yun et al. 2019,
-    arXiv:1905.04899, section 3.1 and algorithm 1). As batches are in a random order, so are the pairs.
+    Mixup averages the two with a weight from Beta(alpha, alpha) (Zhang et al. 2018, arXiv:1710.09412, eq. 1). CutMix
+    pastes a box of the other image, of an area from the same distribution and around a random pixel (Yun et al. 2019,
+    arXiv:1905.04899, section 3.1 and algorithm 1). Since batches are shuffled, so are the pairs.
 
-    - `mixup`, `cutmix`: each one's alpha; 0 is never.
-    - `probability`: how likely an image is mixed at all.
-    - `switch`: how likely a mixed image is cut and not added, where both are on.
+    - `mixup`, `cutmix`: the alpha of each; 0 turns it off.
+    - `probability`: the probability that an image is mixed.
+    - `switch`: the probability of CutMix for a mixed image, if both are on.
 
-    **Raises:** `InputError` for numbers out of range.
+    **Raises:** `InputError` if a value is out of range.
     """
 
     mixup: float | int = 0.0
@@ -35,40 +35,40 @@ class Mix:
     def __post_init__(self) -> None:
         if min(self.mixup, self.cutmix) < 0 or not (self.mixup or self.cutmix):
             raise InputError(
-                f"`mixup` (={self.mixup}) and `cutmix` (={self.cutmix}) must be 0 or more, and one of them above 0"
+                f"`mixup` (={self.mixup}) and `cutmix` (={self.cutmix}) must be 0 or more, and one of them above 0."
             )
         for name in ("probability", "switch"):
             if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"`{name}` (={getattr(self, name)}) is a probability: choose it from 0 to 1")
+                raise InputError(f"`{name}` (={getattr(self, name)}) must be a probability from 0 to 1.")
 
     @jaxtyped(typechecker=beartype)
     def __call__(self, images: Images, key: Key) -> tuple[Images, Float[Array, " b"]]:
-        """The mixed images `[b h w c]`, and the share of each that is its own; the rest is its partner's."""
-        return jax.vmap(self._mixed)(images, partners(images), jax.random.split(key, len(images)))
+        """Returns the mixed images `[b h w c]`, and the weight of each original; its partner has the rest."""
+        return jax.vmap(self._mix_pair)(images, partners(images), jax.random.split(key, len(images)))
 
-    def _mixed(self, image: Image, other: Image, key: Key) -> tuple[Image, Float[Array, ""]]:
-        is_mixed_key, is_cut_key, add_key, cut_key, box_key = jax.random.split(key, 5)
-        added, own = image, jnp.ones(())
+    def _mix_pair(self, image: Image, other: Image, key: Key) -> tuple[Image, Float[Array, ""]]:
+        is_mixed_key, is_cut_key, mixup_key, cutmix_key, box_key = jax.random.split(key, 5)
+        mixed, weight = image, jnp.ones(())
         if self.mixup:
-            own = jax.random.beta(add_key, self.mixup, self.mixup)
-            added = own * image + (1 - own) * other
+            weight = jax.random.beta(mixup_key, self.mixup, self.mixup)
+            mixed = weight * image + (1 - weight) * other
         if self.cutmix:
             height, width, _ = image.shape
-            covered = _box(box_key, (height, width), jax.random.beta(cut_key, self.cutmix, self.cutmix))
+            is_pasted = _draw_box(box_key, (height, width), jax.random.beta(cutmix_key, self.cutmix, self.cutmix))
             is_cut = jax.random.bernoulli(is_cut_key, self.switch) if self.mixup else jnp.bool_(True)
-            added = jnp.where(is_cut, jnp.where(covered[:, :, None], other, image), added)
-            own = jnp.where(is_cut, 1 - covered.mean(), own)
+            mixed = jnp.where(is_cut, jnp.where(is_pasted[:, :, None], other, image), mixed)
+            weight = jnp.where(is_cut, 1 - is_pasted.mean(), weight)
         is_mixed = jax.random.bernoulli(is_mixed_key, self.probability)
-        return jnp.where(is_mixed, added, image), jnp.where(is_mixed, own, 1.0)
+        return jnp.where(is_mixed, mixed, image), jnp.where(is_mixed, weight, 1.0)
 
 
 def partners(batch: Array) -> Array:
-    """What each example of a batch `[b ...]` is mixed with: the one before it."""
+    """Returns the example that each example of a batch `[b ...]` is mixed with: the one before it."""
     return jnp.roll(batch, 1, axis=0)
 
 
-def _box(key: Key, size: tuple[int, int], own: Float[Array, ""]) -> Array:
-    """Where a box `[h w]` of area `1 - own` lies around a random pixel, cut off at the border."""
+def _draw_box(key: Key, size: tuple[int, int], weight: Float[Array, ""]) -> Array:
+    """Returns the mask `[h w]` of a box of area `1 - weight` around a random pixel, clipped at the border."""
     center = jax.random.randint(key, (2,), 0, jnp.array(size))
-    half = (jnp.sqrt(1 - own) * jnp.array(size, own.dtype)).astype(int) // 2
-    return inside_box(*size, center - half, 2 * half)
+    half = (jnp.sqrt(1 - weight) * jnp.array(size, weight.dtype)).astype(int) // 2
+    return box_mask(*size, center - half, 2 * half)

@@ -1,11 +1,11 @@
-"""Pillow's operations on one image `[h w c]` of whole numbers 0 to 255, inside jit and equal to Pillow's.
+"""Pillow's operations inside jit, on one image `[h w c]` of integers 0 to 255.
 
-To the bit, but for `blend` and `autocontrast`, which are now and then off by one: where the value before it is cut off
-is next to a whole number, Pillow's order of rounding decides, and a compiler's is another.
+Results equal Pillow's exactly, except that `blend` and `autocontrast` are sometimes off by one: a value next to an
+integer is truncated, and the compiler rounds intermediate results in another order than Pillow.
 
-They come in three kinds that one pass can hold at once, so that a policy which draws one of many costs three and not
-all of them under `vmap`: where each pixel is taken from (`affine`), what each value becomes (a table of 256 a channel),
-and how much of the image there is beside a gray or smoothed one (`blend`).
+There are three kinds of operations: `affine` moves pixels, a table of 256 values per channel maps values, and `blend`
+mixes the image with a gray or smoothed one. One pass contains one of each kind, so that a policy that draws one of many
+operations costs three operations under `vmap`, not all of them.
 """
 
 import math
@@ -18,12 +18,12 @@ from jaxtyping import Array, Float, Int
 
 #: Values of one image, from 0 to 255.
 Levels = Int[Array, "h w c"]
-#: What each of 256 values becomes, a channel.
+#: The new value for each of 256 values, per channel.
 Table = Int[Array, "256 c"]
 
 
 def affine(image: Levels, fixed: Int[Array, "6"]) -> Levels:
-    """`Image.transform(size, AFFINE, matrix)` by the nearest pixel, black where there is none.
+    """Equals `Image.transform(size, AFFINE, matrix)`: nearest pixel, black outside the image.
 
     **Arguments:**
 
@@ -33,19 +33,22 @@ def affine(image: Levels, fixed: Int[Array, "6"]) -> Levels:
     a, b, c, d, e, f = fixed
     y, x = jnp.arange(height)[:, None], jnp.arange(width)[None]
     column, row = (c + y * b + x * a) >> 16, (f + y * e + x * d) >> 16
-    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    return jnp.where(inside[:, :, None], image[row.clip(0, height - 1), column.clip(0, width - 1)], 0)
+    is_inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    return jnp.where(is_inside[:, :, None], image[row.clip(0, height - 1), column.clip(0, width - 1)], 0)
 
 
 def fixed_matrix(matrix: Sequence[float | int]) -> Int[np.ndarray, "6"]:
-    """Where the middle of the pixel at `(x, y)` comes from, `(a x + b y + c, d x + e y + f)`, in 16 binary places."""
+    """Converts a matrix to fixed point with 16 fractional bits.
+
+    The center of pixel `(x, y)` comes from `(a x + b y + c, d x + e y + f)`.
+    """
     a, b, c, d, e, f = matrix
-    places = np.array([a, b, c + (a + b) / 2, d, e, f + (d + e) / 2]) * 65536
-    return np.floor(places + 0.5).astype(np.int32)
+    scaled = np.array([a, b, c + (a + b) / 2, d, e, f + (d + e) / 2]) * 65536
+    return np.floor(scaled + 0.5).astype(np.int32)
 
 
 def rotation(degrees: float | int, height: int, width: int) -> tuple[float, ...]:
-    """The matrix of `Image.rotate(degrees)`: counter-clockwise around the middle."""
+    """Returns the matrix of `Image.rotate(degrees)`: counter-clockwise around the center."""
     angle = -math.radians(degrees)
     cos, sin = round(math.cos(angle), 15), round(math.sin(angle), 15)
     x, y = width / 2, height / 2
@@ -53,14 +56,14 @@ def rotation(degrees: float | int, height: int, width: int) -> tuple[float, ...]
 
 
 def gray(image: Levels) -> Int[Array, "h w"]:
-    """`Image.convert("L")`: ITU-R 601-2 luma, in 16 binary places; a gray image's only channel as it is."""
+    """Equals `Image.convert("L")`: ITU-R 601-2 luma in fixed point; a gray image's channel stays unchanged."""
     if image.shape[2] != 3:
         return image[:, :, 0]
     return (image @ jnp.array([19595, 38470, 7471]) + 0x8000) >> 16
 
 
 def smooth(image: Levels) -> Levels:
-    """`Image.filter(SMOOTH)`: five times each pixel and its eight neighbors, by 13; the border stays as it is."""
+    """Equals `Image.filter(SMOOTH)`: (5 * pixel + its eight neighbors) / 13; the border stays unchanged."""
     height, width, _ = image.shape
     if min(height, width) < 3:
         return image
@@ -70,55 +73,55 @@ def smooth(image: Levels) -> Levels:
 
 
 def blend(base: Int[Array, "*d"], image: Int[Array, "*d"], factor: Float[Array, ""]) -> Int[Array, "*d"]:
-    """`Image.blend(base, image, factor)`, cut off to whole numbers from 0 to 255."""
+    """Equals `Image.blend(base, image, factor)`, clipped to 0 to 255 and truncated to integers."""
     mixed = base.astype(jnp.float32) + factor * (image - base).astype(jnp.float32)
     return mixed.clip(0, 255).astype(jnp.int32)
 
 
 def brightness(factor: Float[Array, ""], channels: int) -> Table:
-    """`ImageEnhance.Brightness`: 0 is black, 1 the image."""
-    levels = _levels(channels)
+    """Returns the table of `ImageEnhance.Brightness`: a factor of 0 gives black, 1 the image."""
+    levels = _all_levels(channels)
     return blend(jnp.zeros_like(levels), levels, factor)
 
 
 def contrast(image: Levels, factor: Float[Array, ""]) -> Table:
-    """`ImageEnhance.Contrast`: 0 is the image's mean gray, 1 the image."""
+    """Returns the table of `ImageEnhance.Contrast`: a factor of 0 gives the image's mean gray, 1 the image."""
     luma = gray(image)
     mean = (2 * luma.sum() + luma.size) // (2 * luma.size)
-    levels = _levels(image.shape[2])
+    levels = _all_levels(image.shape[2])
     return blend(jnp.broadcast_to(mean, levels.shape), levels, factor)
 
 
 def posterize(bits: Int[Array, ""], channels: int) -> Table:
-    """`ImageOps.posterize`: the first `bits` of each value, from 0 to 8."""
-    return _levels(channels) & ~((1 << (8 - bits)) - 1)
+    """Returns the table of `ImageOps.posterize`: the upper `bits` of each value, from 0 to 8."""
+    return _all_levels(channels) & ~((1 << (8 - bits)) - 1)
 
 
 def solarize(threshold: Float[Array, ""], channels: int) -> Table:
-    """`ImageOps.solarize`: values from `threshold` on are inverted."""
-    levels = _levels(channels)
+    """Returns the table of `ImageOps.solarize`: inverts values from `threshold` on."""
+    levels = _all_levels(channels)
     return jnp.where(levels.astype(jnp.float32) < threshold, levels, 255 - levels)
 
 
 def invert(channels: int) -> Table:
-    """`ImageOps.invert`."""
-    return 255 - _levels(channels)
+    """Returns the table of `ImageOps.invert`."""
+    return 255 - _all_levels(channels)
 
 
 def autocontrast(image: Levels) -> Table:
-    """`ImageOps.autocontrast`: the darkest value of each channel becomes 0 and the lightest 255."""
+    """Returns the table of `ImageOps.autocontrast`: the smallest value of a channel becomes 0, the largest 255."""
     low, high = image.min((0, 1)), image.max((0, 1))
-    levels = _levels(image.shape[2])
+    levels = _all_levels(image.shape[2])
     stretched = (levels - low) * 255 // jnp.maximum(high - low, 1)
     return jnp.where(high > low, stretched.clip(0, 255), levels)
 
 
 def equalize(image: Levels) -> Table:
-    """`ImageOps.equalize`: values spread so that each channel has about as many pixels of every value."""
-    return jax.vmap(_equalized, in_axes=-1, out_axes=-1)(image.reshape(-1, image.shape[2]))
+    """Returns the table of `ImageOps.equalize`: flattens the histogram of each channel."""
+    return jax.vmap(_equalize_channel, in_axes=-1, out_axes=-1)(image.reshape(-1, image.shape[2]))
 
 
-def _equalized(values: Int[Array, " n"]) -> Int[Array, "256"]:
+def _equalize_channel(values: Int[Array, " n"]) -> Int[Array, "256"]:
     counts = jnp.zeros(256, jnp.int32).at[values].add(1)
     step = (len(values) - counts[values.max()]) // 255
     before = jnp.cumsum(counts) - counts
@@ -126,10 +129,10 @@ def _equalized(values: Int[Array, " n"]) -> Int[Array, "256"]:
     return jnp.where(step > 0, spread, jnp.arange(256))
 
 
-def looked_up(image: Levels, table: Table) -> Levels:
-    """Each value replaced by the table's."""
+def apply_table(image: Levels, table: Table) -> Levels:
+    """Replaces each value by its entry in the table."""
     return jnp.take_along_axis(table, image.reshape(-1, image.shape[2]), 0).reshape(image.shape)
 
 
-def _levels(channels: int) -> Table:
+def _all_levels(channels: int) -> Table:
     return jnp.broadcast_to(jnp.arange(256)[:, None], (256, channels))

@@ -1,4 +1,4 @@
-"""From the strings of a recipe to one augmentation."""
+"""Builds one augmentation from the strings of a recipe."""
 
 import ast
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from . import auto, erase, geometry, rotation
 from . import color as color
 from .context import ContextAugment
 
-#: What a recipe may name. `flip_horizontal` and `flip_vertical` are short for the same with `random_`.
+#: The names that a recipe can use. `flip_horizontal` and `flip_vertical` are short for the names with `random_`.
 AUGMENTS: dict[str, Callable[..., Augment | ContextAugment]] = {
     "flip_horizontal": geometry.random_flip_horizontal,
     "flip_vertical": geometry.random_flip_vertical,
@@ -42,69 +42,72 @@ AUGMENTS: dict[str, Callable[..., Augment | ContextAugment]] = {
 
 
 def build(names: Sequence[str]) -> ContextAugment | None:
-    """The augmentation that a recipe's `augment` describes.
+    """Builds the augmentation of a recipe's `augment` setting.
 
     **Arguments:**
 
-    - `names`: names of `AUGMENTS` in the order they apply, each alone or with arguments written as in Python:
-      `["flip_horizontal", "random_crop(padding=2, mode='reflect')"]`. The arguments are literals: nothing is run.
+    - `names`: names of `AUGMENTS` in order of application, alone or with arguments in Python's syntax:
+      `["flip_horizontal", "random_crop(padding=2, mode='reflect')"]`. The arguments are literals, never evaluated.
 
     **Returns:** a function of one image, a key and optionally an `AugmentContext` (see `compose`); `None` for an empty
         list.
 
-    **Raises:** `InputError` for an unknown name, and for arguments the factory does not take.
+    **Raises:** `InputError` for an unknown name or unsuitable arguments.
     """
     if isinstance(names, str):
         raise InputError(f"`augment` (={names!r}) must be a list of strings: write [{names!r}].")
-    return compose([_make(entry) for entry in names]) if names else None
+    return compose([_make_augment(entry) for entry in names]) if names else None
 
 
 def compose(augments: Sequence[Augment | ContextAugment]) -> ContextAugment:
-    """One augmentation that applies several in order; each draws from a key of its own.
+    """Composes augmentations, applied in order, each with a different key.
 
-    The keys are folded in by position, so that one more at the end does not change what those before it draw. Those
-    that are a `ContextAugment` are told the context too.
+    The key is folded with the position, so that appending an augmentation does not change the draws of the others.
+    Every `ContextAugment` also gets the context.
     """
 
     @jaxtyped(typechecker=beartype)
     def composed(image: Image, key: Key, context: AugmentContext) -> Image:
         for position, augment in enumerate(augments):
-            own = jax.random.fold_in(key, position)
-            image = augment(image, own, context) if isinstance(augment, ContextAugment) else augment(image, own)
+            stage_key = jax.random.fold_in(key, position)
+            if isinstance(augment, ContextAugment):
+                image = augment(image, stage_key, context)
+            else:
+                image = augment(image, stage_key)
         return image
 
     return ContextAugment(composed)
 
 
-def _make(entry: str) -> Augment | ContextAugment:
+def _make_augment(entry: str) -> Augment | ContextAugment:
     name, args, kwargs = _parse(entry)
     if name not in AUGMENTS:
-        raise InputError(f"among the augmentations there is no `{name}`: {nearest(name, AUGMENTS)}")
-    takes = signature(AUGMENTS[name])
+        raise InputError(f"there is no augmentation `{name}`: {nearest(name, AUGMENTS)}")
+    parameters = signature(AUGMENTS[name])
     try:
-        bound = takes.bind(*args, **kwargs)
+        bound = parameters.bind(*args, **kwargs)
     except TypeError as problem:
-        usage = f"{name}{takes.replace(return_annotation=Signature.empty)}"
+        usage = f"{name}{parameters.replace(return_annotation=Signature.empty)}"
         raise InputError(f"augmentation `{entry}`: {problem}; write `{usage}`.") from None
     for argument, value in bound.arguments.items():
-        hint = takes.parameters[argument].annotation
+        hint = parameters.parameters[argument].annotation
         if not is_bearable(value, hint):
             raise InputError(f"`{argument}` (={value!r}) of `{name}` must be of type `{formatannotation(hint)}`.")
     return AUGMENTS[name](*bound.args, **bound.kwargs)
 
 
 def _parse(entry: str) -> tuple[str, list[Any], dict[str, Any]]:
-    """Name, positional and named arguments of `name` or `name(1, other=2)`."""
+    """Parses `name` or `name(1, other=2)` into the name, positional and keyword arguments."""
     try:
         node = ast.parse(entry.strip(), mode="eval").body
         match node:
             case ast.Name(id=name):
                 return name, [], {}
             case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):
-                # `**` has no name, and a dict would keep only the last of two arguments with one name.
+                # `**` has no name, and a dict would keep only the last of two arguments of the same name.
                 named = {word.arg: ast.literal_eval(word.value) for word in keywords if word.arg}
                 if len(named) == len(keywords):
-                    return name, [ast.literal_eval(each) for each in args], named
+                    return name, [ast.literal_eval(arg) for arg in args], named
     except (SyntaxError, ValueError, TypeError):
         pass
     raise InputError(f"augmentation `{entry}` cannot be read: write `name` or `name(argument=1, other='text')`.")

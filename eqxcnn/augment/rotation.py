@@ -1,4 +1,4 @@
-"""Turns by any angle: a factory of a function of one image `[h w c]` and a key, shape kept."""
+"""Rotation by a random angle."""
 
 import jax
 import jax.numpy as jnp
@@ -6,47 +6,47 @@ from jaxtyping import Array, Float
 
 from ..errors import InputError
 from ..types import Augment, Image, Key
-from .geometry import between
+from .geometry import linear_taps
 
 
 def random_rotation(degrees: float | int, fill: float | int = 0.0) -> Augment:
-    """Turns an image around its middle by an angle uniform in [-`degrees`, `degrees`], its size kept: see `rotated`.
+    """Rotates an image around its center by an angle uniform in [-`degrees`, `degrees`]; see `rotate_image`.
 
     **Arguments:**
 
-    - `degrees`: the greatest angle, either way.
-    - `fill`: what the corners become that the turned image leaves empty, from 0 to 1.
+    - `degrees`: the largest angle.
+    - `fill`: the value of the corners that the rotated image leaves empty, from 0 to 1.
     """
     if degrees < 0:
-        raise InputError(f"`degrees` (={degrees}) is the greatest angle either way: choose 0 or more.")
+        raise InputError(f"`degrees` (={degrees}) must be an angle of 0 or more.")
     if not 0 <= fill <= 1:
-        raise InputError(f"`fill` (={fill}) is a pixel in [0, 1]: choose it from 0 to 1.")
+        raise InputError(f"`fill` (={fill}) must be a pixel value from 0 to 1.")
 
     def rotate(image: Image, key: Key) -> Image:
-        return rotated(image, jax.random.uniform(key, minval=-degrees, maxval=degrees), fill)
+        return rotate_image(image, jax.random.uniform(key, minval=-degrees, maxval=degrees), fill)
 
     return rotate
 
 
-def rotated(image: Image, degrees: Float[Array, ""], fill: float | int = 0.0) -> Image:
-    """Turns an image counter-clockwise around its middle, bilinear: PIL's `Image.rotate(degrees, BILINEAR)`.
+def rotate_image(image: Image, degrees: Float[Array, ""], fill: float | int = 0.0) -> Image:
+    """Rotates an image counter-clockwise around its center, as Pillow's `Image.rotate(degrees, BILINEAR)`.
 
     **Arguments:**
 
     - `image`: `[h w c]`.
-    - `degrees`: the angle; a whole number of quarter turns moves the pixels of a square image as they are.
-    - `fill`: what pixels become whose middle comes from outside the image.
+    - `degrees`: the angle; a multiple of 90 moves the pixels of a square image without interpolation.
+    - `fill`: the value of pixels whose center comes from outside the image.
     """
     height, width, _ = image.shape
     cos, sin = _direction(degrees)
     row = jnp.arange(height, dtype=jnp.float32)[:, None] + (1 - height) / 2
     column = jnp.arange(width, dtype=jnp.float32) + (1 - width) / 2
-    # Where the middle of each new pixel comes from; that of the first old one lies at half a pixel.
+    # The source of each new pixel's center; the center of the first pixel is at 0.5.
     x, y = width / 2 + cos * column - sin * row, height / 2 + sin * column + cos * row
     is_inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
 
-    left, right, across = between(x - 0.5, width)
-    top, bottom, along = between(y - 0.5, height)
+    left, right, across = linear_taps(x - 0.5, width)
+    top, bottom, along = linear_taps(y - 0.5, height)
     pixels, across, along = image.astype(jnp.float32), across[:, :, None], along[:, :, None]
     upper = pixels[top, left] + (pixels[top, right] - pixels[top, left]) * across
     lower = pixels[bottom, left] + (pixels[bottom, right] - pixels[bottom, left]) * across
@@ -54,7 +54,7 @@ def rotated(image: Image, degrees: Float[Array, ""], fill: float | int = 0.0) ->
 
 
 def _direction(degrees: Float[Array, ""]) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Cosine and sine of an angle, without a rounding error at whole quarter turns."""
+    """Returns cosine and sine of an angle, exact at multiples of 90 degrees."""
     quarters = jnp.round(degrees / 90)
     rest = jnp.deg2rad(degrees - 90 * quarters)
     cos, sin = jnp.cos(rest), jnp.sin(rest)

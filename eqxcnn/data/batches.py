@@ -1,66 +1,77 @@
-"""Which rows are in which batch: a hold-out, an epoch's order, full batches to train on, padded ones to evaluate on."""
+"""Order of rows and batches: hold-outs, the order of an epoch, full training batches, padded evaluation batches."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Int32, Integer, UInt8
 
 from ..errors import InputError
 
+#: Spawn keys of a seed's random streams, by purpose; the report's example images have 3. The order of an epoch,
+#: `default_rng([seed, epoch])`, has no spawn key, so no stream equals it; `default_rng(seed)` would be that of epoch 0.
+_HOLD_OUT_STREAMS = {"validation": 1, "test": 2}
+
 
 def hold_out(
-    labels: Integer[np.ndarray, " n"], fraction: float, seed: int
+    labels: Integer[np.ndarray, " n"],
+    fraction: float,
+    seed: int,
+    purpose: Literal["validation", "test"] = "validation",
 ) -> tuple[Int32[np.ndarray, " kept"], Int32[np.ndarray, " held"]]:
-    """Sets a fraction of the rows aside, the same fraction of each class.
+    """Splits rows in two, with the same fraction of each class held out.
 
     **Arguments:**
 
     - `labels`: the class of each row.
-    - `fraction`: how much to hold out, between 0 and 1. A class's share is rounded, but of two rows or more at least
-        one goes to each side; a class's only row is kept.
+    - `fraction`: the fraction to hold out, between 0 and 1. The number of rows is rounded for each class, but a class
+        of two rows or more has at least one on each side; a class's only row is kept.
     - `seed`: the same seed holds out the same rows.
+    - `purpose`: hold-outs for different purposes are drawn independently.
 
-    **Returns:** the numbers of the rows kept and of those held out, each in ascending order.
+    **Returns:** the numbers of the kept rows and of the held-out rows, each in ascending order.
     """
     if not 0 < fraction < 1:
         raise InputError(f"`fraction` (={fraction}) of rows to hold out must be between 0 and 1.")
-    rng = np.random.default_rng(seed)
-    held = np.zeros(len(labels), bool)
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_HOLD_OUT_STREAMS[purpose],)))
+    is_held = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         rows = rng.permutation(np.flatnonzero(labels == label))
-        held[rows[: min(max(round(fraction * len(rows)), 1), len(rows) - 1)]] = True
-    return np.flatnonzero(~held).astype(np.int32), np.flatnonzero(held).astype(np.int32)
+        is_held[rows[: min(max(round(fraction * len(rows)), 1), len(rows) - 1)]] = True
+    return np.flatnonzero(~is_held).astype(np.int32), np.flatnonzero(is_held).astype(np.int32)
 
 
 def epoch_order(n: int, seed: int, epoch: int, shuffle: bool = True) -> Int32[np.ndarray, " {n}"]:
-    """The order in which an epoch visits `n` rows: a function of seed and epoch alone, so a resumed run repeats it."""
+    """Returns the order in which an epoch visits `n` rows.
+
+    It depends on seed and epoch alone, so that a resumed run repeats it.
+    """
     if not shuffle:
         return np.arange(n, dtype=np.int32)
     return np.random.default_rng([seed, epoch]).permutation(n).astype(np.int32)
 
 
 def balanced_order(labels: Integer[np.ndarray, " n"], seed: int, epoch: int) -> Int32[np.ndarray, " n"]:
-    """As many rows as there are, drawn with replacement so that each class there is comes as often; likewise repeated.
+    """Draws as many rows as there are labels, with replacement and with each class equally likely.
 
     **Arguments:**
 
     - `labels`: the class of each row.
-    - `seed`, `epoch`: as for `epoch_order`.
+    - `seed`, `epoch`: the order depends on these alone, as that of `epoch_order`, which it replaces.
     """
-    images = np.bincount(labels)
-    chance = 1 / images[labels]
+    images_per_class = np.bincount(labels)
+    weights = 1 / images_per_class[labels]
     rng = np.random.default_rng([seed, epoch])
-    return rng.choice(len(labels), len(labels), p=chance / chance.sum()).astype(np.int32)
+    return rng.choice(len(labels), len(labels), p=weights / weights.sum()).astype(np.int32)
 
 
 def train_batches(order: Int32[np.ndarray, " n"], batch_size: int) -> Int32[np.ndarray, "k {batch_size}"]:
-    """Cuts an epoch's order into full batches; the rows that fill none are left out.
+    """Cuts the order of an epoch into full batches and drops the remaining rows.
 
-    **Raises:** `InputError` when there is not a single batch.
+    **Raises:** `InputError` if there are fewer rows than a batch.
     """
     _check_batch_size(batch_size)
     batches = len(order) // batch_size
@@ -74,7 +85,7 @@ def train_batches(order: Int32[np.ndarray, " n"], batch_size: int) -> Int32[np.n
 def eval_batches(
     n: int, batch_size: int
 ) -> tuple[Int32[np.ndarray, "k {batch_size}"], Bool[np.ndarray, "k {batch_size}"]]:
-    """The rows 0 to n - 1 in order, in batches of one size, and a mask that is false where a row only fills a batch."""
+    """Returns the rows 0 to n - 1 in order, in batches of one size, and a mask that is false for padding rows."""
     _check_batch_size(batch_size)
     rows = np.arange(-(-n // batch_size) * batch_size, dtype=np.int32).reshape(-1, batch_size)
     mask = rows < n
@@ -86,41 +97,48 @@ def _check_batch_size(batch_size: int) -> None:
         raise InputError(f"`batch_size` (={batch_size}) must be at least 1.")
 
 
-#: Images, labels and rows of a batch, or of several stacked.
+#: Images, labels and rows of one batch or of several stacked batches.
 StreamedBatch: TypeAlias = tuple[UInt8[np.ndarray, "*k b h w c"], Int32[np.ndarray, "*k b"], Int32[np.ndarray, "*k b"]]
 
 
 @dataclass(frozen=True)
 class Prefetch:
-    """Iterates over batches of a set that is too large for the device, read from disk by a thread one step ahead.
+    """Iterates over batches that a thread reads from disk ahead of the loop, for a set too large for the device.
 
-    Gives images, labels and rows of each batch. An error in the thread is raised at the batch it belongs to. Leaving
+    Yields images, labels and rows of each batch. An error in the thread is raised at the batch it belongs to. Leaving
     the loop early ends the thread.
 
     **Arguments:**
 
     - `images`, `labels`: the whole split, memory-mapped.
-    - `batches`: the rows of each batch, as `train_batches` and `eval_batches` give them, or of several stacked.
-    - `depth`: how many batches to hold ready.
+    - `batches`: the rows of each batch, from `train_batches` or `eval_batches`, or of several stacked batches.
+    - `depth`: the greatest number of batches to read ahead.
+    - `max_bytes`: the greatest size of the images of these batches. One batch is always read ahead, whatever its size.
     """
 
     images: UInt8[np.ndarray, "n h w c"]
     labels: Int32[np.ndarray, " n"]
     batches: Iterable[Int32[np.ndarray, "... b"]]
     depth: int = 2
+    max_bytes: int = 256 << 20
 
     def __iter__(self) -> Iterator[StreamedBatch]:
-        ready: deque[Future[StreamedBatch]] = deque()
+        bytes_per_image = int(np.prod(self.images.shape[1:]))
+        ahead: deque[tuple[int, Future[StreamedBatch]]] = deque()
         with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as pool:
             try:
                 for rows in self.batches:
-                    ready.append(pool.submit(self._gather, rows))
-                    if len(ready) > self.depth:
-                        yield ready.popleft().result()
-                while ready:
-                    yield ready.popleft().result()
+                    ahead.append((rows.size * bytes_per_image, pool.submit(self._gather, rows)))
+                    # The first of these batches goes to the loop, the others are what is read meanwhile.
+                    while len(ahead) > 1 and self._is_full([size for size, _ in ahead]):
+                        yield ahead.popleft()[1].result()
+                while ahead:
+                    yield ahead.popleft()[1].result()
             finally:
                 pool.shutdown(cancel_futures=True)
+
+    def _is_full(self, sizes: list[int]) -> bool:
+        return len(sizes) > self.depth or sum(sizes) > self.max_bytes
 
     def _gather(self, rows: np.ndarray) -> StreamedBatch:
         return np.asarray(self.images[rows]), self.labels[rows], rows

@@ -1,4 +1,4 @@
-"""Decoded images on disk: written once, whole or not at all, and opened as a memory map."""
+"""Decoded images on disk: each entry is written once, whole or not at all, and opened as a memory map."""
 
 import errno
 import json
@@ -6,36 +6,58 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from jaxtyping import Int32, UInt8
 
 from ..errors import InputError
 
-#: Images, their labels, and the (number, reason) of each row left out, a chunk at a time.
+#: Some images, their labels, and the (number, reason) of each row that was skipped among them.
 Chunk = tuple[np.ndarray, np.ndarray, list[tuple[int, str]]]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What the cache holds under one key."""
+    """The arrays that the cache holds under one key."""
 
     images: UInt8[np.ndarray, "n h w c"]
     labels: Int32[np.ndarray, " n"]
     skipped: tuple[tuple[int, str], ...]
 
 
-def cache_root(given: str | Path | None = None) -> Path:
-    """The cache's folder: the given one, else `$EQXCNN_CACHE`, else `eqxcnn` in the user's cache folder."""
-    if given is not None:
-        return Path(given).expanduser()
+def cache_root(folder: str | Path | None = None) -> Path:
+    """Returns the cache's folder: `folder`, else `$EQXCNN_CACHE`, else `eqxcnn` in the user's cache folder."""
+    if folder is not None:
+        return Path(folder).expanduser()
     if os.environ.get("EQXCNN_CACHE"):
         return Path(os.environ["EQXCNN_CACHE"]).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "eqxcnn"
+
+
+def read_note(name: str) -> dict[str, Any] | None:
+    """Returns a value that `write_note` stored in the default cache folder, or `None`."""
+    try:
+        note = json.loads((cache_root() / "notes" / f"{name}.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return note if isinstance(note, dict) else None
+
+
+def write_note(name: str, value: dict[str, Any]) -> None:
+    """Stores a value that is slow to compute again; does nothing where the cache cannot be written."""
+    folder = cache_root() / "notes"
+    partial = folder / f"{name}.{os.getpid()}.partial"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(value))
+        partial.replace(folder / f"{name}.json")
+    except OSError:
+        with suppress(OSError):
+            partial.unlink()
 
 
 def open_or_build(
@@ -45,39 +67,39 @@ def open_or_build(
     image_shape: tuple[int, int, int],
     chunks: Callable[[], Generator[Chunk, None, None]],
 ) -> Entry:
-    """The entry `key` of the cache, built from `chunks()` where it is not there or not whole.
+    """Returns the entry `key` of the cache, and builds it from `chunks()` if it is missing or damaged.
 
-    Safe when several processes ask at once: one builds, the others wait for it. An entry is a folder that gets its
-    name only when it is complete.
+    Several processes may ask at once: one builds, the others wait for it. An entry is a folder that gets its name only
+    when it is complete.
 
     **Arguments:**
 
-    - `rows`: how many rows the chunks hold at most; fewer when some are skipped.
+    - `rows`: the number of rows in the chunks; fewer are kept when some are skipped.
     - `image_shape`: `(height, width, channels)`.
 
-    **Raises:** `InputError` when the folder cannot be written or the disk is full, and whatever `chunks` raises.
+    **Raises:** `InputError` if the folder cannot be written or the disk is full; any error that `chunks` raises.
     """
     from filelock import FileLock, Timeout
 
     folder = root / key
-    needed = rows * int(np.prod(image_shape))
+    needed_bytes = rows * int(np.prod(image_shape))
     entry = _open(folder, image_shape)
     if entry is not None:
         return entry
     lock = FileLock(str(root / f"{key}.lock"))
-    with _writing(root, needed):
+    with _explain_write_errors(root, needed_bytes):
         root.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            _say(f"waiting for another process that decodes into {folder}")
+            _print_to_stderr(f"waiting for another process that decodes into {folder}")
             lock.acquire()
     try:
         # The other process may have built it meanwhile.
-        entry = _open(folder, image_shape, say=True)
+        entry = _open(folder, image_shape, report=True)
         if entry is None:
-            _build(folder, rows, image_shape, needed, chunks)
-            entry = _open(folder, image_shape, say=True)
+            _build(folder, rows, image_shape, needed_bytes, chunks)
+            entry = _open(folder, image_shape, report=True)
     finally:
         lock.release()
     if entry is None:
@@ -89,28 +111,28 @@ def _build(
     folder: Path,
     rows: int,
     image_shape: tuple[int, int, int],
-    needed: int,
+    needed_bytes: int,
     chunks: Callable[[], Generator[Chunk, None, None]],
 ) -> None:
-    # Only the holder of the lock comes here, so what bears this name was left by a process that died.
+    # Only the holder of the lock gets here, so a folder of this name was left by a process that died.
     partial = folder.with_name(f"{folder.name}.partial")
     labels: list[np.ndarray] = []
     skipped: list[tuple[int, str]] = []
     try:
-        with _writing(folder.parent, needed):
+        with _explain_write_errors(folder.parent, needed_bytes):
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
             # Plain writes: on a full disk, a write through a memory map kills the process instead of raising.
             with (partial / "images.npy").open("w+b") as file, closing(chunks()) as source:
                 _write_header(file, rows, image_shape)
-                for images, chunk_labels, chunk_skipped in source:
-                    _write(file, images)
+                for chunk_images, chunk_labels, chunk_skipped in source:
+                    _write_images(file, chunk_images)
                     labels.append(chunk_labels)
                     skipped += chunk_skipped
-                kept = sum(len(each) for each in labels)
+                kept = sum(map(len, labels))
                 _write_header(file, kept, image_shape)
                 file.flush()
-                os.fsync(file.fileno())  # Some file systems find out only here that there is no room.
+                os.fsync(file.fileno())  # Some file systems report a full disk only here.
             np.save(partial / "labels.npy", np.concatenate(labels).astype(np.int32), allow_pickle=False)
             meta = {"rows": kept, "image_shape": image_shape, "skipped": skipped}
             (partial / "meta.json").write_text(json.dumps(meta, indent=1))
@@ -121,7 +143,7 @@ def _build(
 
 
 def _write_header(file: BinaryIO, rows: int, image_shape: tuple[int, int, int]) -> None:
-    """The header of a `.npy` file, at its start; numpy leaves room in it for any number of rows."""
+    """Writes the header of a `.npy` file at its start; numpy leaves room in it for any number of rows."""
     end = file.seek(0, os.SEEK_END)
     file.seek(0)
     header = {"descr": "|u1", "fortran_order": False, "shape": (rows, *image_shape)}
@@ -129,12 +151,12 @@ def _write_header(file: BinaryIO, rows: int, image_shape: tuple[int, int, int]) 
     file.seek(max(end, file.tell()))
 
 
-def _write(file: BinaryIO, images: np.ndarray) -> None:
+def _write_images(file: BinaryIO, images: np.ndarray) -> None:
     file.write(np.ascontiguousarray(images).data)
 
 
-def _open(folder: Path, image_shape: tuple[int, int, int], say: bool = False) -> Entry | None:
-    """The entry, or `None` when it is not there; also when it is not whole, which is said."""
+def _open(folder: Path, image_shape: tuple[int, int, int], report: bool = False) -> Entry | None:
+    """Returns the entry, or `None` if it is missing or damaged; with `report`, prints how it is damaged."""
     if not folder.is_dir():
         return None
     try:
@@ -149,26 +171,28 @@ def _open(folder: Path, image_shape: tuple[int, int, int], say: bool = False) ->
             raise ValueError(f"it has {labels.dtype} labels {labels.shape} for {meta['rows']} images")
         skipped = tuple((int(row), str(reason)) for row, reason in meta["skipped"])
     except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError) as error:
-        if say:
-            _say(f"the image cache {folder} is not whole ({error}): decoding again")
+        if report:
+            _print_to_stderr(f"the image cache {folder} is damaged ({error}): decoding again")
         return None
-    # A plain view: as a `memmap`, each batch taken from it would be one too.
+    # A plain view: indexing a `memmap` would return another `memmap` for each batch.
     return Entry(np.asarray(images), labels, skipped)
 
 
 @contextmanager
-def _writing(root: Path, needed: int) -> Iterator[None]:
+def _explain_write_errors(root: Path, needed_bytes: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        hint = "free some space, or set `EQXCNN_CACHE` to a folder on another disk"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise InputError(f"no room in `{root}` for {needed:,} bytes of decoded images: {hint}.") from error
+            raise InputError(
+                f"no room in `{root}` for {needed_bytes:,} bytes of decoded images: free some space, or set "
+                "`EQXCNN_CACHE` to a folder on another disk."
+            ) from error
         raise InputError(
             f"the image cache cannot be written in `{root}` ({error.strerror or error}): set `EQXCNN_CACHE` to a "
-            "folder that can."
+            "writable folder."
         ) from error
 
 
-def _say(line: str) -> None:
+def _print_to_stderr(line: str) -> None:
     print(line, file=sys.stderr, flush=True)

@@ -1,12 +1,10 @@
-"""A data set as training sees it: `open_source` looks at it, `DataSet.decode` and `load` give its arrays."""
+"""A data set as training uses it: `open_source` inspects it, `DataSet.decode` and `load` return its arrays."""
 
-import hashlib
-import json
 import re
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -14,30 +12,31 @@ from ..errors import InputError
 from .batches import hold_out
 from .cache import Chunk, cache_root, open_or_build
 from .columns import find_image_column, find_label_column, read_labels
-from .decode import DECODER_VERSION, fetch, read_header
+from .decode import DECODER_VERSION
+from .fingerprint import digest_values, fingerprint_images, fingerprint_rows
+from .headers import find_size_and_channels
 from .parts import Part, decode_part
 from .reading import read_rows
 from .records import DataInfo, Split
-from .sources import find_source
+from .sources import Source, find_source
 
 if TYPE_CHECKING:
     from datasets import Dataset
 else:
-    Dataset = Any
+    from typing import Any as Dataset
 
-_LOOK = 64
 _TEST_SPLITS = ("test", "validation", "valid", "val")
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """An opened data set: see `open_source`."""
+    """An opened data set; see `open_source`."""
 
     info: DataInfo
     _parts: Mapping[str, Part]
     _image_column: str
     _own_size: tuple[int, int] | None
-    _fingerprint: str | None
+    _use_cache: bool
 
     def decode(
         self,
@@ -49,9 +48,9 @@ class DataSet:
         cache_dir: str | Path | None = None,
         progress: bool = True,
     ) -> Split:
-        """The images of a split as `uint8[n h w c]`, with their labels.
+        """Returns the images of a split as `uint8[n h w c]`, with their labels.
 
-        They are decoded once, and from then on are a memory map of the cache's file. See `load` for the arguments.
+        The images are decoded once; later calls memory-map the cache's file. See `load` for the arguments.
         """
         if split not in self._parts:
             raise InputError(f"`split` (=`{split}`) must be `train` or `test`.")
@@ -72,21 +71,17 @@ class DataSet:
             title = f"{self.info.name}/{split}" if progress else None
             return decode_part(part, self._image_column, shape, on_bad_image, title)
 
-        if self._fingerprint is None:
-            images, labels, bad = zip(*chunks(), strict=True)
-            arrays = np.concatenate(images), np.concatenate(labels), sum(len(each) for each in bad)
-        else:
-            key = self._key(split, shape, on_bad_image)
-            entry = open_or_build(cache_root(cache_dir), key, len(part.numbers), shape, chunks)
-            arrays = entry.images, entry.labels, len(entry.skipped)
-        return Split(arrays[0], arrays[1], self.info.class_names, arrays[2])
+        if not self._use_cache:
+            images, labels, skipped = zip(*chunks(), strict=True)
+            return Split(np.concatenate(images), np.concatenate(labels), self.info.class_names, sum(map(len, skipped)))
+        key = self._cache_key(split, shape, on_bad_image)
+        entry = open_or_build(cache_root(cache_dir), key, len(part.numbers), shape, chunks)
+        return Split(entry.images, entry.labels, self.info.class_names, len(entry.skipped))
 
-    def _key(self, split: str, shape: tuple[int, int, int], on_bad_image: str) -> str:
-        part = self._parts[split]
-        facts = (DECODER_VERSION, self._fingerprint, split, shape, on_bad_image, self._image_column)
-        digest = hashlib.sha256(json.dumps(facts).encode() + part.numbers.tobytes() + part.labels.tobytes())
+    def _cache_key(self, split: str, shape: tuple[int, int, int], on_bad_image: str) -> str:
+        digest = digest_values(DECODER_VERSION, self._parts[split].fingerprint, shape, on_bad_image)
         name = re.sub(r"[^\w.-]", "_", self.info.name)[:40]
-        return f"{name}-{split}-{'x'.join(map(str, shape))}-{digest.hexdigest()[:16]}"
+        return f"{name}-{split}-{'x'.join(map(str, shape))}-{digest[:16]}"
 
 
 def open_source(
@@ -97,45 +92,52 @@ def open_source(
     test_fraction: float = 0.2,
     seed: int = 0,
 ) -> DataSet:
-    """Opens a data set: finds its splits, columns and classes, and looks at a few images.
+    """Opens a data set: finds its splits, columns, classes, image size and channels, and computes its fingerprint.
 
-    Its training split is `train`, or its only one. Its test split is `test`; without one, `validation` (or `valid`,
-    `val`) is taken for it; without that too, a part of the training split, the same share of each class.
+    The training split is `train`, or the only split. The test split is `test`, else `validation` (or `valid`, `val`),
+    else a part of the training split, with the same fraction of each class. Image size and channels are those of the
+    training split; test images are converted to them.
 
     **Arguments:**
 
     - `source`: a name of `SOURCES`, a local folder (parquet, `save_to_disk`, or class folders of images), or a Hub id
         `org/name` or `org/name:config`; see `find_source`.
-    - `image_column`, `label_column`: which columns to take, where it cannot be told from their kinds and names.
-    - `test_fraction`, `seed`: how much of the training split is held out, where there is no test split, and which part.
-        The seed is not the training's, so that runs of several seeds are tested on the same images.
+    - `image_column`, `label_column`: the columns to use, where types and names leave a choice.
+    - `test_fraction`, `seed`: the fraction of the training split to hold out where there is no test split, and the seed
+        that draws it. It is not the training seed, so that runs with several seeds are tested on the same images.
 
-    **Raises:** `InputError`, in one sentence, for whatever is wrong with the source.
+    **Raises:** `InputError`, in one sentence, if the source cannot be used.
     """
     name, place = find_source(source)
     splits = read_rows(place)
-    found = {split: len(rows) for split, rows in splits.items()}
-    train, test = _train_and_test(source, found)
+    counts = {split: len(rows) for split, rows in splits.items()}
+    train, test = _choose_splits(source, counts)
     used = {split: splits[split] for split in (train, test) if split is not None}
     features = splits[train].features
     images = find_image_column(features, image_column or place.image_column)
-    wanted = find_label_column(features, label_column or place.label_column)
+    target = find_label_column(features, label_column or place.label_column)
     for split, rows in used.items():
-        if missing := {images, wanted} - set(rows.column_names):
+        if missing := {images, target} - set(rows.column_names):
             raise InputError(f"split `{split}` of `{source}` has no column `{missing.pop()}`, split `{train}` has.")
-    class_names, labels = read_labels(used, wanted)
-    size, channels = _look(source, splits[train], images)
-    size = place.image_size or size
-    # The fingerprint follows from the files' names and modification times, or from the Hub's commit, and is the same
-    # in every process. Digits come from memory, and decode faster than a cache opens.
-    prints = None if place.hub is None and place.folder is None else [rows._fingerprint for rows in used.values()]
-    return DataSet(
-        DataInfo(name, place.named(source), class_names, channels, None if place.follows_model else size, found, test),
-        _parts(used, labels, train, test, test_fraction, seed),
-        images,
-        size,
-        None if prints is None else "-".join(prints),
+    class_names, labels = read_labels(used, target)
+    fingerprints = {split: _fingerprint(place, rows, images) for split, rows in used.items()}
+    found = find_size_and_channels(splits[train], images, fingerprints[train], place.image_size, place.channels)
+    if found is None:
+        raise InputError(f"none of the {counts[train]} images of split `{train}` of `{source}` can be read.")
+    size, channels = found
+    parts = _make_parts(used, labels, fingerprints, train, test, test_fraction, seed)
+    info = DataInfo(
+        name=name,
+        source=place.absolute_name(source),
+        class_names=class_names,
+        channels=channels,
+        image_size=None if place.resizes_to_model else size,
+        splits=counts,
+        test_split=test,
+        fingerprint=digest_values(class_names, *(part.fingerprint for part in parts.values())),
     )
+    # Digits come from memory, and decode faster than a cache opens.
+    return DataSet(info, parts, images, size, _use_cache=not _is_digits(place))
 
 
 def load(
@@ -150,18 +152,17 @@ def load(
     seed: int = 0,
     progress: bool = True,
 ) -> Split:
-    """The images and labels of a split: `open_source` and `DataSet.decode` in one.
+    """Returns the images and labels of a split: `open_source` and `DataSet.decode` in one call.
 
     **Arguments:**
 
     - `source`, `test_fraction`, `seed`: see `open_source`.
     - `split`: `train` or `test`.
-    - `image_size`: `(height, width)` to bring every image to; by default the images' own, if they have one size.
+    - `image_size`: the `(height, width)` to resize every image to; by default the images' own, if they share one size.
     - `channels`: 1 or 3; by default the images' own.
-    - `on_bad_image`: at an image that cannot be read, or a row without a label, `stop` with an error that names it, or
-        `skip` it.
-    - `cache_dir`: where decoded images are kept; by default `$EQXCNN_CACHE`, else `eqxcnn` in the user's cache folder.
-    - `progress`: show a progress bar, or a line where there is no terminal, on standard error.
+    - `on_bad_image`: `stop` with an error that names the first unreadable image or row without a label, or `skip` it.
+    - `cache_dir`: the folder for decoded images; by default `$EQXCNN_CACHE`, else `eqxcnn` in the user's cache folder.
+    - `progress`: whether to show a progress bar, or a line where there is no terminal, on standard error.
     """
     opened = open_source(source, test_fraction=test_fraction, seed=seed)
     return opened.decode(
@@ -174,8 +175,17 @@ def load(
     )
 
 
-def _train_and_test(source: str, rows: Mapping[str, int]) -> tuple[str, str | None]:
-    """Which of the found splits to train and to test on."""
+def _is_digits(place: Source) -> bool:
+    return place.hub is None and place.folder is None
+
+
+def _fingerprint(place: Source, rows: Dataset, column: str) -> str:
+    # The digits are encoded here, by whatever version of Pillow there is, and their pixels never change.
+    return "digits" if _is_digits(place) else fingerprint_images(rows, column)
+
+
+def _choose_splits(source: str, rows: Mapping[str, int]) -> tuple[str, str | None]:
+    """Returns the names of the training split and of the test split, if there is one."""
     filled = [split for split, count in rows.items() if count > 0]
     if not filled:
         raise InputError(f"`{source}` has no rows.")
@@ -186,32 +196,24 @@ def _train_and_test(source: str, rows: Mapping[str, int]) -> tuple[str, str | No
     return train, next((split for split in _TEST_SPLITS if split in filled and split != train), None)
 
 
-def _parts(
+def _make_parts(
     used: Mapping[str, Dataset],
     labels: Mapping[str, np.ndarray],
+    fingerprints: Mapping[str, str],
     train: str,
     test: str | None,
     test_fraction: float,
     seed: int,
 ) -> Mapping[str, Part]:
     if test is None:
-        kept, held = hold_out(labels[train], test_fraction, seed)
+        kept, held = hold_out(labels[train], test_fraction, seed, "test")
         if len(held) == 0:
             raise InputError("a test split cannot be held out of classes that have one row each: give more rows.")
     else:
         kept, held = (np.arange(len(labels[split]), dtype=np.int32) for split in (train, test))
-    return {
-        "train": Part(used[train], train, kept, labels[train][kept]),
-        "test": Part(used[test or train], test or train, held, labels[test or train][held]),
-    }
 
+    def make_part(split: str, numbers: np.ndarray) -> Part:
+        chosen = labels[split][numbers]
+        return Part(used[split], split, numbers, chosen, fingerprint_rows(fingerprints[split], numbers, chosen))
 
-def _look(source: str, rows: Dataset, column: str) -> tuple[tuple[int, int] | None, int]:
-    """The one size of all images looked at, if it is one, and 1 when all are gray, else 3."""
-    numbers = np.unique(np.linspace(0, len(rows) - 1, _LOOK).astype(np.int32))
-    values = fetch(rows.select_columns(column).with_format("arrow"), column, numbers)
-    headers = [header for header in map(read_header, values) if header is not None]
-    if not headers:
-        raise InputError(f"not one of {len(numbers)} rows looked at in `{source}` has an image that can be read.")
-    sizes = {size for size, _ in headers}
-    return sizes.pop() if len(sizes) == 1 else None, 1 if all(gray for _, gray in headers) else 3
+    return {"train": make_part(train, kept), "test": make_part(test or train, held)}

@@ -1,4 +1,4 @@
-"""Encoded images of any kind to `uint8` arrays: one (`decode_image`), or a split's rows in threads (`decode_rows`)."""
+"""Decoding of encoded images to `uint8` arrays: one image (`decode_image`), or rows in threads (`decode_rows`)."""
 
 import io
 import os
@@ -20,15 +20,18 @@ if TYPE_CHECKING:
 else:
     Dataset = Image = Any
 
-#: Part of every cache's key: raise it when the same file would give other pixels.
+#: Part of every cache key: raise it when the same file decodes to other pixels than before.
 DECODER_VERSION = 1
+
+#: The EXIF tag of the orientation; 1 is upright, 5 to 8 swap height and width.
+ORIENTATION = 0x0112
 
 _CHUNK_BYTES = 16 << 20
 _CHUNK_ROWS = 1024
 
 
 class BadRow(NamedTuple):
-    """The number of a row that cannot be used, in its split, and what is wrong with it (and its file's name)."""
+    """The number of an unusable row in its split, and the reason, with the file's name where there is one."""
 
     row: int
     reason: str
@@ -37,36 +40,36 @@ class BadRow(NamedTuple):
 def decode_image(
     source: bytes | str | Path | Image, image_size: tuple[int, int] | None, channels: int
 ) -> UInt8[np.ndarray, "h w c"]:
-    """One image as a classifier takes it.
+    """Decodes one image as training decodes it.
 
-    Turned upright by its EXIF orientation; transparent parts over white; 16-bit gray divided by 257; any color space
-    to gray (ITU-R 601 luma) or RGB; then resized straight to `image_size` with Pillow's antialiased bilinear filter,
-    without a crop, if it has another size. Of an animation, the first frame.
+    The image is turned upright by its EXIF orientation, transparent parts are blended over white, 16-bit gray is
+    divided by 257, and any color space is converted to gray (ITU-R 601 luma) or RGB. It is then resized to `image_size`
+    with Pillow's antialiased bilinear filter, without a crop. Only the first frame of an animation is decoded.
 
     **Arguments:**
 
-    - `source`: an encoded file's bytes, its path, or a Pillow image.
-    - `image_size`: `(height, width)` in pixels; `None` keeps the image's own.
+    - `source`: the bytes of an encoded file, its path, or a Pillow image.
+    - `image_size`: `(height, width)` in pixels; `None` keeps the image's own size.
     - `channels`: 1 or 3.
 
-    **Raises:** `InputError` when the source is no image that can be read whole.
+    **Raises:** `InputError` if the source is not an image or is truncated.
     """
     if channels not in (1, 3):
         raise InputError(f"`channels` (={channels}) must be 1 (gray) or 3 (RGB).")
     try:
-        return _pixels(source, image_size, channels).copy()
-    except _unreadable() as error:
+        return _decode(source, image_size, channels).copy()
+    except unreadable_errors() as error:
         what = f"`{source}`" if isinstance(source, str | Path) else "the image"
-        raise InputError(f"{what} cannot be read as an image: {_reason(error)}.") from error
+        raise InputError(f"{what} cannot be read as an image: {_describe_error(error)}.") from error
 
 
 def decode_rows(
     rows: Dataset, column: str, numbers: Integer[np.ndarray, " n"], image_size: tuple[int, int], channels: int
 ) -> Generator[tuple[UInt8[np.ndarray, "k h w c"], list[BadRow]], None, None]:
-    """The rows of the given numbers, in order, a chunk at a time; a bad row is zeros in its chunk, and listed.
+    """Yields the images of the given rows in order, a chunk at a time, with the chunk's bad rows.
 
-    Threads, because Pillow lets go of the interpreter while it decodes and resizes; a few chunks ahead of the
-    consumer, so that memory stays bounded.
+    A bad row is zeros in its chunk. Threads decode in parallel, since Pillow releases the GIL; they run only a few
+    chunks ahead of the consumer to bound the memory.
     """
     size = max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // (image_size[0] * image_size[1] * channels)))
     raw = rows.select_columns(column).with_format("arrow")
@@ -93,49 +96,31 @@ def _decode_chunk(
     try:
         values = fetch(raw, column, numbers)
     except (OSError, ValueError) as error:
-        raise InputError(f"rows {numbers[0]} to {numbers[-1]} cannot be read: {_reason(error)}.") from error
+        raise InputError(f"rows {numbers[0]} to {numbers[-1]} cannot be read: {_describe_error(error)}.") from error
     for index, value in enumerate(values):
         try:
-            images[index] = _pixels(_encoded(value), image_size, channels)
-        except _unreadable() as error:
-            bad.append(BadRow(int(numbers[index]), f"{_file_name(value)}{_reason(error)}"))
+            images[index] = _decode(encoded_file(value), image_size, channels)
+        except unreadable_errors() as error:
+            bad.append(BadRow(int(numbers[index]), f"{_file_name(value)}{_describe_error(error)}"))
     return images, bad
 
 
 def fetch(raw: Dataset, column: str, numbers: np.ndarray) -> Iterator[Any]:
-    """A column's stored values (of a dataset in arrow format, so nothing is decoded) in the rows of these numbers.
+    """Yields the stored values of a column in the given rows, one at a time: a thousand photographs are gigabytes.
 
-    They are taken from the memory-mapped table one by one: a thousand photographs at once would be gigabytes.
+    **Arguments:**
+
+    - `raw`: a data set in arrow format, so that nothing is decoded.
     """
     first, last = int(numbers[0]), int(numbers[-1])
-    adjacent = last - first + 1 == len(numbers)
-    # A slice of a memory-mapped table is free; a list of rows is gathered one by one.
-    table = raw[slice(first, last + 1) if adjacent else numbers.tolist()]
+    is_range = last - first + 1 == len(numbers)
+    # A slice of a memory-mapped table is free; a list of rows is gathered row by row.
+    table = raw[slice(first, last + 1) if is_range else numbers.tolist()]
     return (value.as_py() for value in table[column])
 
 
-def read_header(value: Any) -> tuple[tuple[int, int], bool] | None:
-    """Upright `(height, width)` of a stored value, and whether it is gray; `None` when it cannot be read."""
-    from PIL import Image
-
-    try:
-        encoded = _encoded(value)
-        with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
-            turned = image.format != "TIFF" and image.getexif().get(_ORIENTATION, 1) >= 5
-            if image.format == "TIFF":
-                image.load()  # See `_upright`.
-            width, height = image.size
-            gray = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
-    except _unreadable():
-        return None
-    return ((width, height) if turned else (height, width)), gray
-
-
-_ORIENTATION = 0x0112  # EXIF; 1 is upright, 5 to 8 swap height and width.
-
-
-def _encoded(value: Any) -> bytes | str:
-    """The file's bytes, or its path; `datasets` stores `{"bytes", "path"}`, other writers of parquet plain bytes."""
+def encoded_file(value: Any) -> bytes | str:
+    """Returns the bytes or the path in a stored value: `{"bytes", "path"}` of `datasets`, or plain bytes."""
     if isinstance(value, dict):
         value = value.get("path") if value.get("bytes") is None else value["bytes"]
     if value is None:
@@ -148,34 +133,34 @@ def _file_name(value: Any) -> str:
     return f"`{path}`: " if path else ""
 
 
-def _pixels(source: Any, image_size: tuple[int, int] | None, channels: int) -> np.ndarray:
+def _decode(source: Any, image_size: tuple[int, int] | None, channels: int) -> np.ndarray:
     from PIL import Image
 
     if isinstance(source, str | Path):
         source = Path(source).read_bytes()  # Pillow would keep the file of an animation open.
     image = Image.open(io.BytesIO(source)) if isinstance(source, bytes) else source
     image.load()
-    image = _in_channels(_upright(image), channels)
+    image = _convert_channels(_turn_upright(image), channels)
     if image_size is not None and image.size != (image_size[1], image_size[0]):
         image = image.resize((image_size[1], image_size[0]), Image.Resampling.BILINEAR)
     return np.asarray(image).reshape(image.height, image.width, channels)
 
 
-def _upright(image: Image) -> Image:
+def _turn_upright(image: Image) -> Image:
     from PIL import ImageOps
 
-    # Pillow itself turns a TIFF as it loads it (older versions leave the tag in place, to be obeyed twice). An image
-    # without metadata has no orientation, and to ask costs as much as to decode a small one.
+    # Pillow turns a TIFF while loading it, and older versions leave the tag in place. An image without metadata has no
+    # orientation, and asking for it costs as much as decoding a small image.
     if image.format == "TIFF" or not image.info:
         return image
-    return ImageOps.exif_transpose(image) if image.getexif().get(_ORIENTATION, 1) != 1 else image
+    return ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION, 1) != 1 else image
 
 
-def _in_channels(image: Image, channels: int) -> Image:
+def _convert_channels(image: Image, channels: int) -> Image:
     from PIL import Image
 
     if image.mode.startswith("I") or image.mode == "F":
-        image = _eight_bit(image)
+        image = _convert_to_8_bits(image)
     elif image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -183,33 +168,33 @@ def _in_channels(image: Image, channels: int) -> Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _eight_bit(image: Image) -> Image:
-    """Gray of 16 or 32 bits, or floating point, to 8 bits by its range, never clipped.
+def _convert_to_8_bits(image: Image) -> Image:
+    """Scales gray of 16 or 32 bits or floating point to 8 bits by its range, without clipping.
 
-    Modes `I;16*` are 16 bits whatever they hold. 32-bit integers may hold either range; floats are 0 to 1 or 0 to 255.
+    Modes `I;16*` have the range of 16 bits. 32-bit integers have that of 8 or of 16 bits, floats 0 to 1 or 0 to 255.
     """
     from PIL import Image
 
     values = np.asarray(image)
     low, high = float(values.min()), float(values.max())
-    wide = image.mode != "F" and (image.mode != "I" or image.format == "PNG" or high > 255)
-    limit = 65535 if wide else 255
+    is_16_bit = image.mode != "F" and (image.mode != "I" or image.format == "PNG" or high > 255)
+    limit = 65535 if is_16_bit else 255
     if not 0 <= low <= high <= limit:
         raise ValueError(f"its values {low:g} to {high:g} are not within 0 to {limit}")
-    scale = 1 / 257 if wide else 255 if image.mode == "F" and high <= 1 else 1
+    scale = 1 / 257 if is_16_bit else 255 if image.mode == "F" and high <= 1 else 1
     return Image.fromarray(np.rint(values * scale).astype(np.uint8))
 
 
-def _unreadable() -> tuple[type[Exception], ...]:
-    """What Pillow raises for files that are broken in one way or another."""
+def unreadable_errors() -> tuple[type[Exception], ...]:
+    """Returns the exceptions that Pillow raises for broken files."""
     from PIL.Image import DecompressionBombError
 
-    # Each was seen from Pillow's readers for a mangled file of some format, or is raised in them by hand.
+    # Each was seen for a mangled file of some format, or is raised explicitly by one of Pillow's readers.
     usual = (OSError, ValueError, SyntaxError, RuntimeError, EOFError, LookupError, TypeError, ArithmeticError)
     return (*usual, struct.error, DecompressionBombError)
 
 
-def _reason(error: BaseException) -> str:
+def _describe_error(error: BaseException) -> str:
     from PIL import UnidentifiedImageError
 
     if isinstance(error, UnidentifiedImageError):

@@ -1,4 +1,4 @@
-"""The rows that make up the training or the test part of a data set, and their way to arrays."""
+"""The rows of the training or the test part of a data set, and their decoding with a progress bar."""
 
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -26,60 +26,63 @@ class Part:
 
     **Arguments:**
 
-    - `rows`, `found_as`: the source's split, and its name there.
-    - `numbers`: which of its rows, ascending.
+    - `rows`: all rows of the source's split.
+    - `split`: its name in the source.
+    - `numbers`: the numbers of the rows that belong to this part, ascending.
     - `labels`: their class numbers.
+    - `fingerprint`: a digest of their images and labels.
     """
 
     rows: Dataset
-    found_as: str
+    split: str
     numbers: Int32[np.ndarray, " n"]
     labels: Int32[np.ndarray, " n"]
+    fingerprint: str
 
 
 def decode_part(
     part: Part, column: str, image_shape: tuple[int, int, int], on_bad_image: str, title: str | None
 ) -> Generator[Chunk, None, None]:
-    """Images, labels and rows left out, a chunk at a time, under a progress bar with this title.
+    """Yields images, labels and skipped rows, a chunk at a time, under a progress bar with this title.
 
-    **Raises:** `InputError` at the first bad row unless told to `skip`, and in the end when no row was good.
+    **Raises:** `InputError` at the first bad row unless `on_bad_image` is `"skip"`, or at the end if every row is bad.
     """
-    labeled = part.labels != MISSING
-    numbers, labels = part.numbers[labeled], part.labels[labeled]
-    skipped = [BadRow(int(number), "it has no label") for number in part.numbers[~labeled]]
-    first: BadRow | None = None
+    has_label = part.labels != MISSING
+    numbers, labels = part.numbers[has_label], part.labels[has_label]
+    skipped = [BadRow(int(number), "it has no label") for number in part.numbers[~has_label]]
+    first_bad: BadRow | None = None
     done = kept = 0
     with (
         closing(decode_rows(part.rows, column, numbers, image_shape[:2], image_shape[2])) as decoded,
-        _bar(title, len(numbers), image_shape) as advance,
+        _progress_bar(title, len(numbers), image_shape) as advance,
     ):
-        _stop_at(skipped, part, on_bad_image)
+        _check_bad_rows(skipped, part, on_bad_image)
         for images, bad in decoded:
-            _stop_at(bad, part, on_bad_image)
-            good = ~np.isin(numbers[done : done + len(images)], [row for row, _ in bad])
-            yield images[good], labels[done : done + len(images)][good], [*skipped, *bad]
-            first = first or next(iter([*skipped, *bad]), None)
-            skipped, done, kept = [], done + len(images), kept + int(good.sum())
+            _check_bad_rows(bad, part, on_bad_image)
+            is_good = ~np.isin(numbers[done : done + len(images)], [row for row, _ in bad])
+            yield images[is_good], labels[done : done + len(images)][is_good], [*skipped, *bad]
+            first_bad = first_bad or next(iter([*skipped, *bad]), None)
+            skipped, done, kept = [], done + len(images), kept + int(is_good.sum())
             advance(len(images))
     if kept == 0:
-        first = first or skipped[0]
+        first_bad = first_bad or skipped[0]
         raise InputError(
-            f"not one of {len(part.numbers)} rows of split `{part.found_as}` can be used; the first, row {first.row}: "
-            f"{first.reason}."
+            f"none of the {len(part.numbers)} rows of split `{part.split}` can be used; the first, row "
+            f"{first_bad.row}: {first_bad.reason}."
         )
 
 
-def _stop_at(bad: list[BadRow], part: Part, on_bad_image: str) -> None:
+def _check_bad_rows(bad: list[BadRow], part: Part, on_bad_image: str) -> None:
     if bad and on_bad_image == "stop":
         raise InputError(
-            f"row {bad[0].row} of split `{part.found_as}` cannot be used: {bad[0].reason} (mend it, or leave such rows "
-            "out with `--on-bad-image skip`)."
+            f"row {bad[0].row} of split `{part.split}` cannot be used: {bad[0].reason} (repair it, or skip bad rows "
+            "with `--on-bad-image skip`)."
         )
 
 
 @contextmanager
-def _bar(title: str | None, rows: int, image_shape: tuple[int, int, int]) -> Iterator[Callable[[int], None]]:
-    """A way to say how many rows more are done; what it shows stands on standard error."""
+def _progress_bar(title: str | None, rows: int, image_shape: tuple[int, int, int]) -> Iterator[Callable[[int], None]]:
+    """Shows a progress bar, or one line without a terminal, on standard error; yields a function that advances it."""
     if title is None:
         yield lambda _: None
         return
@@ -94,4 +97,4 @@ def _bar(title: str | None, rows: int, image_shape: tuple[int, int, int]) -> Ite
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(f"decoding {title}", total=rows)
-        yield lambda done: bar.advance(task, done)
+        yield lambda rows_done: bar.advance(task, rows_done)

@@ -1,4 +1,4 @@
-"""A source's rows as the `datasets` library gives them, nothing decoded; and one sentence when it cannot."""
+"""The rows of a source as the `datasets` library returns them, undecoded, with its errors in one sentence."""
 
 import glob
 import sys
@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 
 from .. import hub
 from ..errors import InputError
+from .fingerprint import fingerprint_files
 from .sources import Source
 
 if TYPE_CHECKING:
@@ -23,20 +24,24 @@ else:
 _TRAIN_FOLDERS = ("train", "training")
 _TEST_FOLDERS = ("test", "testing", "validation", "valid", "val")
 _TABLES = (".parquet", ".arrow")
+_LAYOUTS = (
+    "put images into one folder per class (`FOLDER/cat/1.jpg`, or `FOLDER/train/cat/1.jpg` and "
+    "`FOLDER/test/cat/2.jpg`), or give parquet files or a `save_to_disk` folder."
+)
 
 
 def read_rows(source: Source) -> dict[str, Dataset]:
-    """All splits of a source, by name; a table without splits is called `train`.
+    """Returns all splits of a source, by name; a table without splits is called `train`.
 
-    **Raises:** `InputError`, with the library's own error as its cause, when there is nothing there that
-    `datasets` can open, or when the Hub is out of reach and its cache on this machine has no copy.
+    **Raises:** `InputError`, with the library's own error as its cause, if `datasets` cannot open the source, or if the
+    Hub is out of reach and its cache on this machine has no copy.
     """
     import datasets
     from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
     what = f"`{source.folder or source.hub or 'digits'}`"
     try:
-        with _quiet_unless_terminal():
+        with _hide_progress_without_terminal():
             rows = _read(source)
     except DatasetNotFoundError as error:
         raise InputError(
@@ -44,7 +49,7 @@ def read_rows(source: Source) -> dict[str, Dataset]:
             "`hf auth login` if it is private or gated."
         ) from error
     except FileNotFoundError as error:
-        raise InputError(f"{what} holds no images or tables that can be read: {_HOW_TO_LAY_OUT}") from error
+        raise InputError(f"{what} holds no images or tables that can be read: {_LAYOUTS}") from error
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         if isinstance(error, InputError):
             raise
@@ -52,12 +57,6 @@ def read_rows(source: Source) -> dict[str, Dataset]:
     if isinstance(rows, datasets.Dataset):
         return {"train": rows}
     return {str(name): split for name, split in rows.items()}
-
-
-_HOW_TO_LAY_OUT = (
-    "put images into one folder a class (`FOLDER/cat/1.jpg`, or `FOLDER/train/cat/1.jpg` and `FOLDER/test/cat/2.jpg`), "
-    "or give parquet files or a `save_to_disk` folder."
-)
 
 
 def _read(source: Source) -> "Dataset | DatasetDict":
@@ -72,7 +71,23 @@ def _read(source: Source) -> "Dataset | DatasetDict":
     files = _class_folders(source.folder)
     if files:
         return datasets.load_dataset("imagefolder", data_files=files)
-    return datasets.load_dataset(str(source.folder), source.config)
+    return _read_described_folder(source.folder, source.config)
+
+
+def _read_described_folder(folder: Path, config: str | None) -> "Dataset | DatasetDict":
+    """Reads a folder of tables, or with a data card or a metadata file.
+
+    `datasets` caches a folder with a card by the names of folder and configuration alone, and others by modification
+    times, which a copy may preserve: other content would be read from the cache. So the files' fingerprint is made part
+    of the cache's path.
+    """
+    import datasets
+    from datasets import config as settings
+
+    found = datasets.load_dataset_builder(str(folder), config).config.data_files or {}
+    files = sorted({str(file) for split in found.values() for file in split})
+    cache = Path(settings.HF_DATASETS_CACHE, "eqxcnn", fingerprint_files(files)[:32])
+    return datasets.load_dataset(str(folder), config, cache_dir=str(cache))
 
 
 def _read_digits() -> Dataset:
@@ -87,26 +102,26 @@ def _read_digits() -> Dataset:
 
 
 def load_digits() -> tuple[Float[np.ndarray, "n 64"], Int[np.ndarray, " n"]]:
-    """Scikit-learn's digits: pixels from 0 to 16, and labels."""
+    """Returns scikit-learn's digits: pixels from 0 to 16, and labels."""
     package = find_spec("sklearn")
     for folder in package.submodule_search_locations or () if package else ():
         file = Path(folder, "datasets", "data", "digits.csv.gz")
         if file.is_file():
-            # Its own function reads the same file, but takes more than a second to import.
+            # scikit-learn's own function reads the same file, but takes more than a second to import.
             rows = np.loadtxt(file, delimiter=",")
             return rows[:, :-1], rows[:, -1].astype(int)
     from sklearn import datasets
 
-    both: Any = datasets.load_digits(return_X_y=True)
-    return both
+    pixels_and_labels: Any = datasets.load_digits(return_X_y=True)
+    return pixels_and_labels
 
 
 def _class_folders(folder: Path) -> dict[str, list[str]]:
-    """Patterns of the image files by split, when the folder is a tree of class folders; empty when it is not.
+    """Returns patterns of the image files by split if the folder is a tree of class folders, else nothing.
 
-    `datasets` would find such a tree by itself, but it guesses splits from any "train" or "test" in a path: a class
-    called `train` or an image called `test_1.png` then silently hides all the others; and it passes over a class
-    folder that is a link. So the patterns are given to it.
+    `datasets` finds such a tree by itself, but guesses splits from any "train" or "test" in a path: a class called
+    `train` or an image called `test_1.png` then silently hides all others. It also skips a class folder that is a
+    symbolic link. Explicit patterns avoid both.
     """
     if _is_described(folder):
         return {}
@@ -120,7 +135,7 @@ def _class_folders(folder: Path) -> dict[str, list[str]]:
 
 
 def _is_described(folder: Path) -> bool:
-    """Whether tables, a metadata file or a data card say what the rows are; then `datasets` reads those."""
+    """Returns whether tables, a metadata file or a data card define the rows."""
     card = folder / "README.md"
     return (
         any(path.suffix.lower() in _TABLES for depth in ("*", "*/*") for path in folder.glob(depth))
@@ -132,44 +147,43 @@ def _is_described(folder: Path) -> bool:
 def _image_folders(folder: Path) -> list[str]:
     from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 
-    def holds_images(path: Path) -> bool:
+    def has_images(path: Path) -> bool:
         return any(file.suffix.lower() in ImageFolder.EXTENSIONS for file in path.iterdir())
 
     if not folder.is_dir():
         return []
     inner = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
-    return [f"{glob.escape(str(path))}/**" for path in inner if holds_images(path)]
+    return [f"{glob.escape(str(path))}/**" for path in inner if has_images(path)]
 
 
 def _read_hub(repository: str, config: str | None) -> DatasetDict:
-    """A set of the Hub, or of its cache when the Hub is out of reach.
+    """Reads a data set from the Hub, or from the Hub's cache when the Hub is out of reach.
 
-    `datasets` itself retries for half a minute before it looks into its cache; told that it is offline, it looks there
-    at once. So the Hub is asked for one answer first.
+    `datasets` retries for half a minute before it looks into its cache, but looks there at once in offline mode, so a
+    single request tests first whether the Hub answers.
     """
     import datasets
     from datasets import config as settings
 
-    before = settings.HF_HUB_OFFLINE
-    unreachable = ConnectionError("offline mode is set") if before else hub.why_unreachable()
+    was_offline = settings.HF_HUB_OFFLINE
+    unreachable = ConnectionError("offline mode is set") if was_offline else hub.why_unreachable()
     try:
         settings.HF_HUB_OFFLINE = unreachable is not None
         return datasets.load_dataset(repository, config)
     except (ConnectionError, FileNotFoundError, ValueError) as error:
         if unreachable is None:
             raise
-        why = _first_line(getattr(unreachable, "reason", unreachable))
+        reason = _first_line(getattr(unreachable, "reason", unreachable))
         raise InputError(
-            f"the Hugging Face Hub cannot be reached ({why}) and this machine has no copy of `{repository}`: give a "
-            "local folder with `--data FOLDER`, use `--data digits`, or run once online so that the Hub's cache holds "
-            "it."
+            f"the Hugging Face Hub cannot be reached ({reason}) and this machine has no copy of `{repository}`: give a "
+            "local folder with `--data FOLDER`, use `--data digits`, or run once online to fill the Hub's cache."
         ) from error
     finally:
-        settings.HF_HUB_OFFLINE = before
+        settings.HF_HUB_OFFLINE = was_offline
 
 
 @contextmanager
-def _quiet_unless_terminal() -> Iterator[None]:
+def _hide_progress_without_terminal() -> Iterator[None]:
     import datasets
 
     hide = not sys.stderr.isatty() and not datasets.are_progress_bars_disabled()

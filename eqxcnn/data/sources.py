@@ -1,4 +1,4 @@
-"""Which data sets there are, and what a name on the command line stands for."""
+"""The known data sets, and the resolution of a name, folder or Hub id to a source."""
 
 import re
 from collections.abc import Mapping
@@ -11,28 +11,35 @@ from ..errors import InputError, nearest
 
 @dataclass(frozen=True)
 class Source:
-    """Where rows come from: a Hub repository, a local folder, or (neither given) scikit-learn's digits.
+    """The origin of the rows: a Hub repository, a local folder, or (with neither) scikit-learn's digits.
 
     **Arguments:**
 
     - `hub`: the repository on the Hugging Face Hub, `org/name`.
     - `config`: its configuration, where it has several.
     - `folder`: a local folder instead.
-    - `image_size`: the height and width that every image is known to have; `None` when they vary or are not known.
-    - `follows_model`: the images are so small that a network does better to have them at its own input size.
-    - `image_column`, `label_column`: which columns to take, where the features leave a choice.
+    - `image_size`: the `(height, width)` that all images are known to share; `None` if they differ or are not known.
+    - `channels`: 1 if all images are known to be gray; `None` if their headers must be read.
+    - `resizes_to_model`: whether to resize the images to the network's input size by default, since they are tiny.
+    - `image_column`, `label_column`: the columns to use, where the features leave a choice.
     """
 
     hub: str | None = None
     config: str | None = None
     folder: Path | None = None
     image_size: tuple[int, int] | None = None
-    follows_model: bool = False
+    channels: int | None = None
+    resizes_to_model: bool = False
     image_column: str | None = None
     label_column: str | None = None
 
-    def named(self, text: str) -> str:
-        """What `find_source` finds this by from any working directory, where it was found by `text` from this one."""
+    def absolute_name(self, text: str) -> str:
+        """Returns a text from which `find_source` finds this source in any working directory.
+
+        **Arguments:**
+
+        - `text`: the text from which it was found in this one.
+        """
         if self.folder is None:
             return text
         return f"{self.folder}:{self.config}" if self.config else str(self.folder)
@@ -43,13 +50,13 @@ class Source:
         return None if self.hub is None else f"https://huggingface.co/datasets/{self.hub}"
 
 
-#: The sets that have a short name. Those of the Hub come under the license that their page states.
+#: The data sets with a short name. Those of the Hub come under the license that their page states.
 SOURCES: Mapping[str, Source] = MappingProxyType(
     {
-        "digits": Source(image_size=(8, 8), follows_model=True),
-        "mnist": Source("ylecun/mnist", image_size=(28, 28)),
-        "fashion_mnist": Source("zalando-datasets/fashion_mnist", image_size=(28, 28)),
-        "kmnist": Source("tanganke/kmnist", image_size=(28, 28)),
+        "digits": Source(image_size=(8, 8), channels=1, resizes_to_model=True),
+        "mnist": Source("ylecun/mnist", image_size=(28, 28), channels=1),
+        "fashion_mnist": Source("zalando-datasets/fashion_mnist", image_size=(28, 28), channels=1),
+        "kmnist": Source("tanganke/kmnist", image_size=(28, 28), channels=1),
         "cifar10": Source("uoft-cs/cifar10", image_size=(32, 32)),
         "cifar100": Source("uoft-cs/cifar100", image_size=(32, 32), label_column="fine_label"),
         "svhn": Source("ufldl-stanford/svhn", "cropped_digits", image_size=(32, 32)),
@@ -69,12 +76,12 @@ _HUB_ID = re.compile(r"[\w][\w.-]*/[\w.-]+")
 
 
 def find_source(text: str) -> tuple[str, Source]:
-    """What `--data TEXT` stands for: a short name for run folders, and where the rows come from.
+    """Returns the short name, used for run folders, and the source that `--data TEXT` selects.
 
-    Tried in this order: a name of `SOURCES`, an existing folder (write `./mnist` for a folder that is called like a
-    set of the table), a Hub id `org/name`. A configuration follows after a colon: `org/name:config`.
+    The text is tried as a name of `SOURCES`, then as an existing folder (write `./mnist` for a folder with the name of
+    a known set), then as a Hub id `org/name`. A configuration follows after a colon: `org/name:config`.
 
-    **Raises:** `InputError` when it is none of these.
+    **Raises:** `InputError` if it is none of these.
     """
     if text in SOURCES:
         return text, SOURCES[text]
@@ -85,7 +92,7 @@ def find_source(text: str) -> tuple[str, Source]:
     if place and folder.is_dir():
         return folder.resolve().name or "data", Source(folder=folder.resolve(), config=config or None)
     if folder.is_file():
-        raise InputError(f"`{text}` is a file: give the folder it lies in.")
+        raise InputError(f"`{text}` is a file: give the folder that contains it.")
     if _HUB_ID.fullmatch(place):
         return place.split("/")[1], Source(place, config or None)
     if any(sign in place for sign in "/\\~") or place in ("", ".", ".."):

@@ -199,7 +199,8 @@ def augmented_examples(
     if transform is None:
         return None
     images = _training_images(recipe)
-    chosen = np.sort(np.random.default_rng(recipe.seed).choice(len(images), rows, replace=len(images) < rows))
+    rng = np.random.default_rng(np.random.SeedSequence(recipe.seed, spawn_key=(3,)))
+    chosen = np.sort(rng.choice(len(images), rows, replace=len(images) < rows))
     originals = np.asarray(images[chosen])
     keys = jax.random.split(jax.random.key(recipe.seed), (rows, draws))
     many = jax.jit(jax.vmap(jax.vmap(transform, in_axes=(None, 0))))

@@ -1,6 +1,7 @@
-"""The order of rows: nothing lost, nothing twice, the same again for the same seed."""
+"""Hold-outs, orders and batches lose no row, repeat none, and are the same for the same seed."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -13,24 +14,23 @@ from eqxcnn.errors import InputError
 
 @settings(deadline=None, max_examples=50)
 @given(
-    labels=st.lists(st.integers(0, 4), min_size=1, max_size=60).map(lambda each: np.array(each, np.int32)),
+    labels=st.lists(st.integers(0, 4), min_size=1, max_size=60).map(lambda labels: np.array(labels, np.int32)),
     fraction=st.floats(0.01, 0.99),
     seed=st.integers(0, 2**31),
 )
-def test_hold_out_parts_every_class(labels, fraction, seed):
+def test_hold_out_splits_every_class(labels, fraction, seed):
     kept, held = hold_out(labels, fraction, seed)
     assert sorted([*kept, *held]) == list(range(len(labels)))
     assert kept.tolist() == sorted(kept)
     assert held.tolist() == sorted(held)
     for label, rows in zip(*np.unique(labels, return_counts=True), strict=True):
-        aside = int((labels[held] == label).sum())
+        held_rows = int((labels[held] == label).sum())
         if rows == 1:
-            assert aside == 0
+            assert held_rows == 0
         else:
-            assert 1 <= aside < rows
-            assert abs(aside - fraction * rows) <= 1
-    again = hold_out(labels, fraction, seed)
-    assert again[0].tolist() == kept.tolist()
+            assert 1 <= held_rows < rows
+            assert abs(held_rows - fraction * rows) <= 1
+    assert hold_out(labels, fraction, seed)[0].tolist() == kept.tolist()
 
 
 def test_hold_out_counts_and_seeds():
@@ -42,22 +42,62 @@ def test_hold_out_counts_and_seeds():
     assert held.tolist() != hold_out(labels, 0.2, 4)[1].tolist()
 
 
+def test_the_number_of_held_out_rows_is_rounded():
+    # 0.3 * 8 = 2.4 rows and 0.3 * 6 = 1.8 rows.
+    labels = np.repeat(np.array([0, 1], np.int32), [8, 6])
+    assert np.bincount(labels[hold_out(labels, 0.3, 0)[1]]).tolist() == [2, 2]
+
+
+def test_every_row_is_held_out_for_some_seed():
+    counts = sum(np.bincount(hold_out(np.zeros(5, np.int32), 0.4, seed)[1], minlength=5) for seed in range(100))
+    assert sum(counts) == 200
+    assert min(counts) > 20
+
+
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 2.0])
-def test_hold_out_refuses_a_fraction_that_is_none(fraction):
-    with pytest.raises(InputError, match="`fraction`"):
+def test_hold_out_rejects_a_fraction_out_of_range(fraction):
+    with pytest.raises(InputError, match=rf"`fraction` \(={fraction}\)"):
         hold_out(np.zeros(4, np.int32), fraction, 0)
 
 
-def test_a_balanced_order_shows_every_class_as_often():
+@pytest.mark.parametrize("seed", [0, 1, 7])
+def test_every_purpose_has_its_own_random_stream(monkeypatch, seed):
+    seen = []
+    make = np.random.default_rng
+
+    def record(source):
+        seen.append(make(source).random(4).tolist())
+        return make(source)
+
+    monkeypatch.setattr(np.random, "default_rng", record)
+    labels = np.zeros(8, np.int32)
+    hold_out(labels, 0.5, seed)
+    hold_out(labels, 0.5, seed, "test")
+    for epoch in range(3):
+        epoch_order(8, seed, epoch)
+    assert len(seen) == 5
+    assert len({tuple(draws) for draws in seen}) == 5
+
+
+def test_the_hold_out_is_independent_of_the_order_of_epoch_0():
+    # With one class and one stream, the held-out rows would be the first rows of the order.
+    held = hold_out(np.zeros(1000, np.int32), 0.5, 3)[1]
+    assert 200 < len(set(held) & set(epoch_order(1000, 3, 0)[:500])) < 300
+    assert 200 < len(set(held) & set(hold_out(np.zeros(1000, np.int32), 0.5, 3, "test")[1])) < 300
+
+
+def test_a_balanced_order_draws_every_class_equally_often():
     labels = np.array([0] * 900 + [1] * 90 + [3] * 10)
     order = balanced_order(labels, 1, 0)
     assert order.shape == (1000,)
+    assert order.dtype == np.int32
     counts = np.bincount(labels[order])
-    # Four deviations of a count of 1000 draws with a chance of one third.
+    # Four standard deviations of a count of 1000 draws with probability 1/3.
     assert counts[2] == 0
     assert (np.abs(counts[[0, 1, 3]] - 1000 / 3) < 4 * np.sqrt(1000 * 2 / 9)).all()
     assert order.tolist() == balanced_order(labels, 1, 0).tolist()
     assert order.tolist() != balanced_order(labels, 1, 1).tolist()
+    assert order.tolist() != balanced_order(labels, 2, 0).tolist()
 
 
 def test_epoch_order_is_a_function_of_seed_and_epoch():
@@ -67,15 +107,20 @@ def test_epoch_order_is_a_function_of_seed_and_epoch():
     assert first.tolist() == epoch_order(1000, 1, 0).tolist()
     assert first.tolist() != epoch_order(1000, 1, 1).tolist()
     assert first.tolist() != epoch_order(1000, 2, 0).tolist()
-    # Seed and epoch do not stand for each other.
+    # Seed and epoch are not interchangeable.
     assert epoch_order(1000, 1, 2).tolist() != epoch_order(1000, 2, 1).tolist()
     assert epoch_order(4, 1, 7, shuffle=False).tolist() == [0, 1, 2, 3]
+
+
+def test_the_order_of_an_epoch_stays_the_same_between_versions():
+    assert epoch_order(8, 3, 2).tolist() == np.random.default_rng([3, 2]).permutation(8).tolist()
 
 
 def test_train_batches():
     order = np.array([5, 3, 1, 0, 2, 4, 6], np.int32)
     assert train_batches(order, 3).tolist() == [[5, 3, 1], [0, 2, 4]]
     assert train_batches(order, 7).tolist() == [order.tolist()]
+    assert train_batches(order, 1).shape == (7, 1)
     with pytest.raises(InputError, match=r"`batch_size` \(=8\) is more than the 7 images"):
         train_batches(order, 8)
     with pytest.raises(InputError, match=r"`batch_size` \(=0\)"):
@@ -90,10 +135,19 @@ def test_eval_batches_pad_and_never_drop():
     assert eval_batches(6, 3)[1].all()
     assert eval_batches(0, 3)[0].shape == (0, 3)
     assert eval_batches(2, 3)[1].tolist() == [[True, True, False]]
+    with pytest.raises(InputError, match=r"`batch_size` \(=0\)"):
+        eval_batches(5, 0)
+
+
+# --- prefetch ---
 
 
 def split(n=20):
     return np.arange(n, dtype=np.uint8).reshape(n, 1, 1, 1), np.arange(n, dtype=np.int32) * 10
+
+
+def prefetch_threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
 
 
 def test_prefetch_gathers_the_rows_in_order(tmp_path):
@@ -102,11 +156,11 @@ def test_prefetch_gathers_the_rows_in_order(tmp_path):
     mapped = np.asarray(np.load(tmp_path / "images.npy", mmap_mode="r"))
     rows = train_batches(epoch_order(20, 0, 0), 4)
     batches = Prefetch(mapped, labels, rows)
-    for _ in range(2):  # An epoch after an epoch.
+    for _ in range(2):  # The iterable can be used for several epochs.
         out = list(batches)
-        assert [each[0].ravel().tolist() for each in out] == rows.tolist()
-        assert [each[1].tolist() for each in out] == (rows * 10).tolist()
-        assert [each[2].tolist() for each in out] == rows.tolist()
+        assert [batch[0].ravel().tolist() for batch in out] == rows.tolist()
+        assert [batch[1].tolist() for batch in out] == (rows * 10).tolist()
+        assert [batch[2].tolist() for batch in out] == rows.tolist()
         assert type(out[0][0]) is np.ndarray
 
 
@@ -119,33 +173,95 @@ def test_prefetch_gathers_stacked_batches():
     assert seen.tolist() == rows.tolist()
 
 
-def test_prefetch_raises_where_the_error_belongs():
+def test_prefetch_raises_an_error_at_the_batch_it_belongs_to():
     images, labels = split()
     batches = iter(Prefetch(images, labels, [np.array([1], np.int32), np.array([99], np.int32)]))
     assert next(batches)[1].tolist() == [10]
     with pytest.raises(IndexError):
         next(batches)
-    assert not [each for each in threading.enumerate() if each.name.startswith("prefetch")]
+    assert not prefetch_threads()
 
 
-def test_prefetch_left_early_ends_its_thread():
+def test_leaving_the_loop_early_ends_the_thread():
     images, labels = split()
     batches = iter(Prefetch(images, labels, np.zeros((1000, 4), np.int32)))
     next(batches)
-    assert [each for each in threading.enumerate() if each.name.startswith("prefetch")]
+    assert prefetch_threads()
     batches.close()
-    assert not [each for each in threading.enumerate() if each.name.startswith("prefetch")]
+    assert not prefetch_threads()
 
 
-def test_prefetch_reads_only_a_little_ahead():
+class Reader:
+    """Rows of 2 images of 10 bytes per batch; counts the bytes that were asked for and not yet handed to the loop."""
+
+    def __init__(self, batches=10, stacked=1):
+        self.images = np.zeros((batches * 2 * stacked, 5, 2, 1), np.uint8)
+        self.labels = np.zeros(len(self.images), np.int32)
+        self.batches = np.arange(len(self.images), dtype=np.int32).reshape(batches, stacked, 2)
+        self.asked = 0
+
+    def __iter__(self):
+        for rows in self.batches:
+            self.asked += rows.size * 10
+            yield rows
+
+    def most_bytes_ahead(self, **bounds):
+        """The greatest number of bytes that are read ahead while the loop works on a batch."""
+        handed, most = 0, []
+        for images, _, _ in Prefetch(self.images, self.labels, self, **bounds):
+            handed += images.nbytes
+            most.append(self.asked - handed)
+        assert handed == self.images.nbytes
+        return max(most)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "expected"),
+    [
+        ({}, 40),
+        ({"depth": 3}, 60),
+        ({"depth": 3, "max_bytes": 1000}, 60),
+        # Whole batches of 20 bytes within the bound ...
+        ({"depth": 9, "max_bytes": 60}, 60),
+        ({"depth": 9, "max_bytes": 59}, 40),
+        ({"depth": 9, "max_bytes": 20}, 20),
+        # ... but always one.
+        ({"depth": 9, "max_bytes": 19}, 20),
+        ({"depth": 9, "max_bytes": 0}, 20),
+        ({"depth": 1}, 20),
+    ],
+)
+def test_prefetch_bounds_the_batches_and_bytes_read_ahead(bounds, expected):
+    assert Reader().most_bytes_ahead(**bounds) == expected
+
+
+def test_prefetch_bounds_the_bytes_of_stacked_batches():
+    # A call of 5 steps reads 100 bytes.
+    assert Reader(stacked=5).most_bytes_ahead(max_bytes=250) == 200
+    assert Reader(stacked=5).most_bytes_ahead(max_bytes=150) == 100
+
+
+def test_prefetch_reads_at_most_256_mebibytes_ahead():
+    assert Prefetch(*split(), []).max_bytes == 256 * 2**20
+
+
+class Announced(np.ndarray):
+    """An array that counts how often it was read."""
+
+    reads = 0
+
+    def __getitem__(self, rows):
+        Announced.reads += 1
+        return super().__getitem__(rows)
+
+
+def test_prefetch_reads_the_next_batch_while_the_loop_works_on_one():
     images, labels = split()
-    asked = []
-
-    def rows():
-        for batch in np.arange(20, dtype=np.int32).reshape(10, 2):
-            asked.append(batch)
-            yield batch
-
-    batches = iter(Prefetch(images, labels, rows(), depth=3))
+    rows = np.arange(20, dtype=np.int32).reshape(10, 2)
+    batches = iter(Prefetch(images.view(Announced), labels, rows, max_bytes=0))
     next(batches)
-    assert len(asked) == 4
+    deadline = time.monotonic() + 20
+    while Announced.reads < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert Announced.reads == 2
+    batches.close()

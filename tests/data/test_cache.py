@@ -1,4 +1,4 @@
-"""Decoded once and whole: bad rows, hits, damage, full disks, and processes that start together."""
+"""The decoded cache: bad rows, hits, damaged entries, full disks, and processes that start together."""
 
 import errno
 import hashlib
@@ -18,19 +18,13 @@ from eqxcnn.data.cache import cache_root
 from eqxcnn.errors import InputError
 
 
-@pytest.fixture(autouse=True)
-def own_folders(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hub")
-    monkeypatch.setenv("EQXCNN_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def folder(tmp_path):
-    """20 gray images of 6x4, `a` 0 to 9 and `b` 100 to 109, all for training; and a test split of 2."""
-    for split, each in (("train", 10), ("test", 1)):
+    """20 gray training images of 6x4, values 0 to 9 in class `a` and 100 to 109 in `b`, and 2 test images."""
+    for split, count in (("train", 10), ("test", 1)):
         for start, name in ((0, "a"), (100, "b")):
             (tmp_path / "set" / split / name).mkdir(parents=True)
-            for index in range(each):
+            for index in range(count):
                 Image.new("L", (6, 4), start + index).save(tmp_path / "set" / split / name / f"{index}.png")
     return tmp_path / "set"
 
@@ -82,7 +76,7 @@ def test_a_missing_label_stops_or_is_skipped(tmp_path):
     assert (values(split), split.labels.tolist(), split.skipped) == ([0, 2, 4], [0, 1, 0], 2)
 
 
-def test_bad_rows_of_a_held_out_part_keep_their_own_number(tmp_path):
+def test_bad_rows_of_a_held_out_part_are_numbered_as_in_the_split(tmp_path):
     for name in "ab":
         (tmp_path / "set" / name).mkdir(parents=True)
         for index in range(10):
@@ -99,7 +93,7 @@ def test_bad_rows_of_a_held_out_part_keep_their_own_number(tmp_path):
     assert split.skipped == 1
 
 
-def test_nothing_but_bad_rows(tmp_path):
+def test_a_split_of_bad_rows_only_is_rejected(tmp_path):
     features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=["x", "y"]))
     good = [np.zeros((4, 6), np.uint8)] * 2
     train = datasets.Dataset.from_dict({"image": good, "label": [0, 1]}, features=features)
@@ -107,7 +101,7 @@ def test_nothing_but_bad_rows(tmp_path):
     test = datasets.Dataset.from_dict({"image": bad, "label": [0, 1]}, features=features)
     datasets.DatasetDict(train=train, test=test).save_to_disk(tmp_path / "set")
     with pytest.raises(
-        InputError, match="not one of 2 rows of split `test` can be used; the first, row 0: its content"
+        InputError, match="none of the 2 rows of split `test` can be used; the first, row 0: its content"
     ):
         load(str(tmp_path / "set"), "test", on_bad_image="skip")
 
@@ -115,14 +109,11 @@ def test_nothing_but_bad_rows(tmp_path):
 # --- hits and keys ---
 
 
-def test_a_hit_is_a_memory_map_and_decodes_nothing(folder, monkeypatch, capsys):
+def test_a_cached_split_is_memory_mapped_and_not_decoded(folder, monkeypatch, capsys):
     first = load(str(folder), "train")
     assert "decoding 20 images of set/train to 4x6x1" in capsys.readouterr().err
 
-    def never(*_):
-        raise AssertionError("decoded again")
-
-    monkeypatch.setattr(parts, "decode_rows", never)
+    monkeypatch.setattr(parts, "decode_rows", None)
     again = load(str(folder), "train")
     assert values(first) == values(again) == ALL
     assert isinstance(again.images.base, np.memmap)
@@ -131,7 +122,7 @@ def test_a_hit_is_a_memory_map_and_decodes_nothing(folder, monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_what_changes_the_arrays_changes_the_key(folder, tmp_path):
+def test_options_that_change_the_arrays_change_the_key(folder, tmp_path):
     load(str(folder), "train")
     load(str(folder), "train", on_bad_image="skip")
     load(str(folder), "train", image_size=(3, 3))
@@ -144,15 +135,15 @@ def test_what_changes_the_arrays_changes_the_key(folder, tmp_path):
 
 
 def test_hold_outs_of_different_seeds_and_sizes_differ(tmp_path, folder):
-    parts_of = [load(str(folder / "train"), "test", seed=seed, test_fraction=part) for seed, part in
-                ((0, 0.2), (1, 0.2), (0, 0.4), (0, 0.2))]  # fmt: skip
-    assert [len(each.labels) for each in parts_of] == [4, 4, 8, 4]
-    assert values(parts_of[0]) != values(parts_of[1])
-    assert values(parts_of[0]) == values(parts_of[3])
+    options = ((0, 0.2), (1, 0.2), (0, 0.4), (0, 0.2))
+    splits = [load(str(folder / "train"), "test", seed=seed, test_fraction=fraction) for seed, fraction in options]
+    assert [len(split.labels) for split in splits] == [4, 4, 8, 4]
+    assert values(splits[0]) != values(splits[1])
+    assert values(splits[0]) == values(splits[3])
     assert len(entries(tmp_path)) == 3
 
 
-def test_where_the_cache_lies(tmp_path, monkeypatch, folder):
+def test_the_folder_of_the_cache(tmp_path, monkeypatch, folder):
     assert cache_root(tmp_path / "x") == tmp_path / "x"
     assert cache_root() == tmp_path / "cache"
     monkeypatch.delenv("EQXCNN_CACHE")
@@ -166,7 +157,7 @@ def test_where_the_cache_lies(tmp_path, monkeypatch, folder):
     assert not (tmp_path / "home").exists()
 
 
-def test_many_chunks_keep_their_order(folder, tmp_path, monkeypatch):
+def test_chunks_keep_their_order(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("eqxcnn.data.decode._CHUNK_ROWS", 3)
     (folder / "train" / "a" / "4.png").write_bytes(b"")
     split = load(str(folder), "train", on_bad_image="skip")
@@ -205,37 +196,37 @@ def no_meta(entry):
     (entry / "meta.json").unlink()
 
 
-NAMES = ("images.npy", "labels.npy", "meta.json")
-DAMAGES = [*map(cut, NAMES), *map(empty, NAMES), lengthen, other_labels, other_meta, no_meta]
+FILES = ("images.npy", "labels.npy", "meta.json")
+DAMAGES = [*map(cut, FILES), *map(empty, FILES), lengthen, other_labels, other_meta, no_meta]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_entry_is_named_and_made_again(folder, tmp_path, capsys, damage):
+def test_a_damaged_entry_is_reported_and_built_again(folder, tmp_path, capsys, damage):
     load(str(folder), "train", progress=False)
     entry = entries(tmp_path)[0]
     damage(entry)
     split = load(str(folder), "train", progress=False)
     assert values(split) == ALL
     assert split.labels.tolist() == [0] * 10 + [1] * 10
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert f"the image cache {entry} is not whole" in said
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert f"the image cache {entry} is damaged" in printed
     assert values(load(str(folder), "train", progress=False)) == ALL
     assert capsys.readouterr().err == ""
 
 
-def test_what_a_killed_process_left_is_cleared(folder, tmp_path):
+def test_the_remains_of_a_killed_process_are_removed(folder, tmp_path):
     opened = open_source(str(folder))
-    key = opened._key("train", (4, 6, 1), "stop")
-    left = tmp_path / "cache" / f"{key}.partial"
-    left.mkdir(parents=True)
-    (left / "images.npy").write_bytes(b"half")
+    key = opened._cache_key("train", (4, 6, 1), "stop")
+    partial = tmp_path / "cache" / f"{key}.partial"
+    partial.mkdir(parents=True)
+    (partial / "images.npy").write_bytes(b"half")
     assert values(opened.decode("train")) == ALL
     assert [path.name for path in entries(tmp_path)] == [key]
 
 
-@pytest.mark.parametrize("place", ["eqxcnn.data.cache._write", "os.fsync"])
-def test_a_full_disk_is_one_sentence_and_leaves_nothing(folder, tmp_path, monkeypatch, place):
+@pytest.mark.parametrize("place", ["eqxcnn.data.cache._write_images", "os.fsync"])
+def test_a_full_disk_is_reported_in_one_sentence_and_leaves_no_files(folder, tmp_path, monkeypatch, place):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -246,7 +237,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(folder, tmp_path, monkey
     assert entries(tmp_path) == []
 
 
-def test_a_cache_that_cannot_be_written(folder, tmp_path):
+def test_an_unwritable_cache_folder_is_reported(folder, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot be written in `.*/file/x`.*set `EQXCNN_CACHE`"):
         load(str(folder), "train", cache_dir=tmp_path / "file" / "x")
@@ -262,12 +253,13 @@ print(hashlib.sha256(split.images.tobytes() + split.labels.tobytes()).hexdigest(
 """
 
 
-def test_two_processes_make_one_entry(folder, tmp_path):
+@pytest.mark.slow
+def test_two_processes_build_one_entry(folder, tmp_path):
     opened = open_source(str(folder))
-    key = opened._key("train", (4, 6, 1), "stop")
+    key = opened._cache_key("train", (4, 6, 1), "stop")
     (tmp_path / "cache").mkdir()
     environment = os.environ | {"HF_HOME": str(tmp_path / "hf")}
-    # The lock is held until both stand before it, so that they do start together.
+    # The lock is held until both processes wait for it, so that they do start together.
     with FileLock(str(tmp_path / "cache" / f"{key}.lock")):
         processes = [
             subprocess.Popen(
@@ -297,7 +289,7 @@ def test_mnist(mnist, tmp_path):
     assert (opened.info.image_size, opened.info.channels) == ((28, 28), 1)
     assert opened.info.splits == {"train": 60000, "test": 10000}
     test = opened.decode("test", cache_dir=tmp_path)
-    # The counts of the test set's digits, and its mean pixel, are MNIST's own.
+    # The published counts of the test set's digits, and its mean pixel.
     assert np.bincount(test.labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     assert test.images.shape == (10000, 28, 28, 1)
     assert test.images.mean() == pytest.approx(33.791, abs=1e-3)

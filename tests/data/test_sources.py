@@ -1,10 +1,9 @@
-"""Tables, folders and Hub ids open as splits, columns and classes, or are refused in one sentence."""
+"""Tables, folders and Hub ids open as splits, columns and classes, or are rejected in one sentence."""
 
 import http.server
 import shutil
 import socket
 import threading
-from pathlib import Path
 
 import datasets
 import huggingface_hub
@@ -20,26 +19,6 @@ from eqxcnn.data.sources import find_source
 from eqxcnn.errors import InputError
 
 
-@pytest.fixture(autouse=True)
-def own_folders(tmp_path, monkeypatch):
-    """No test reads or writes the caches of whoever runs it."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hub")
-    monkeypatch.setenv("EQXCNN_CACHE", str(tmp_path / "cache"))
-
-
-def draw(path: Path, value: int, size=(6, 4)) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("L", size, value).save(path, "PNG")
-
-
-def classes(folder: Path, names="ab", each=5, start=0) -> Path:
-    """`each` gray images in one folder a class; every image has a value of its own."""
-    for number, name in enumerate(names):
-        for index in range(each):
-            draw(folder / name / f"{index}.png", start + 50 * number + index)
-    return folder
-
-
 def rows(labels, feature=None) -> datasets.Dataset:
     images = [np.full((4, 6), 10 * index, np.uint8) for index in range(len(labels))]
     table = datasets.Dataset.from_dict({"image": images}, features=datasets.Features(image=datasets.Image()))
@@ -52,7 +31,7 @@ def values(split) -> list[int]:
     return split.images[:, 0, 0, 0].tolist()
 
 
-# --- the table and what a name stands for ---
+# --- names ---
 
 
 def test_digits_need_no_network():
@@ -65,17 +44,13 @@ def test_digits_need_no_network():
     assert train.images.shape == (1438, 8, 8, 1)
     assert test.images.shape == (359, 16, 12, 3)
     assert (train.images.min(), train.images.max()) == (0, 255)
-    # The set's first image, a zero: 0, 0, 5, 13, 9, 1, 0, 0 of 16 in its first row.
-    from sklearn.datasets import load_digits
-
-    first = np.flatnonzero((train.images[..., 0] == np.rint(load_digits().images[0] * 255 / 16)).all((1, 2)))
-    assert first.tolist() == [0]
+    # scikit-learn's first image, a zero, starts with 0, 0, 5, 13, 9, 1, 0, 0 of 16.
     assert train.images[0, 0, :, 0].tolist() == [0, 0, 80, 207, 143, 16, 0, 0]
     assert train.labels[0] == 0
     assert np.bincount(test.labels).tolist() == [36, 36, 35, 37, 36, 36, 36, 36, 35, 36]
 
 
-def test_table_names_hub_repositories():
+def test_known_names_are_hub_repositories():
     for name, source in SOURCES.items():
         assert (source.hub is None) == (name == "digits")
         assert source.hub is None or find_source(source.hub)[1].hub == source.hub
@@ -85,7 +60,7 @@ def test_table_names_hub_repositories():
     assert find_source("org/my-set")[0] == "my-set"
 
 
-def test_a_folder_beats_a_hub_id_and_the_table_beats_a_folder(tmp_path, monkeypatch):
+def test_known_names_come_before_folders_and_folders_before_hub_ids(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "org" / "set").mkdir(parents=True)
     (tmp_path / "mnist").mkdir()
@@ -105,12 +80,12 @@ def test_a_folder_beats_a_hub_id_and_the_table_beats_a_folder(tmp_path, monkeypa
         ("a/b/c", "no folder `a/b/c`"),
     ],
 )
-def test_unknown_names_are_refused(name, message):
+def test_unknown_names_are_rejected(name, message):
     with pytest.raises(InputError, match=message):
         open_source(name)
 
 
-def test_a_file_is_refused(tmp_path):
+def test_a_file_is_rejected(tmp_path, draw):
     draw(tmp_path / "x.png", 1)
     with pytest.raises(InputError, match="is a file: give the folder"):
         open_source(str(tmp_path / "x.png"))
@@ -119,8 +94,8 @@ def test_a_file_is_refused(tmp_path):
 # --- folders ---
 
 
-def test_class_folders_without_splits(tmp_path):
-    opened = open_source(str(classes(tmp_path / "pets", each=10)))
+def test_class_folders_without_splits(tmp_path, make_classes):
+    opened = open_source(str(make_classes(tmp_path / "pets", count=10)))
     assert opened.info.name == "pets"
     assert opened.info.class_names == ("a", "b")
     assert (opened.info.image_size, opened.info.channels) == ((4, 6), 1)
@@ -133,9 +108,9 @@ def test_class_folders_without_splits(tmp_path):
 
 
 @pytest.mark.parametrize("test_name", ["test", "val", "validation", "valid"])
-def test_class_folders_with_splits(tmp_path, test_name):
-    classes(tmp_path / "train")
-    classes(tmp_path / test_name, each=2, start=10)
+def test_class_folders_with_splits(tmp_path, test_name, make_classes):
+    make_classes(tmp_path / "train")
+    make_classes(tmp_path / test_name, count=2, start=10)
     train, test = (load(str(tmp_path), split) for split in ("train", "test"))
     assert sorted(values(train)) == [0, 1, 2, 3, 4, 50, 51, 52, 53, 54]
     assert sorted(values(test)) == [10, 11, 60, 61]
@@ -150,23 +125,23 @@ def test_a_validation_split_is_not_needed_beside_a_test_split(tmp_path):
     assert (len(opened.decode("train").labels), len(opened.decode("test").labels)) == (6, 8)
 
 
-def test_words_in_paths_are_not_taken_for_splits(tmp_path):
-    # `datasets` alone would make a training split of the class `train`, and drop all the rest.
-    folder = classes(tmp_path / "vehicles", names=("car", "train"))
+def test_words_in_paths_are_not_mistaken_for_splits(tmp_path, draw, make_classes):
+    # `datasets` alone would make the class `train` the training split, and drop all other images.
+    folder = make_classes(tmp_path / "vehicles", names=("car", "train"))
     draw(folder / "car" / "test_1.png", 99)
     info = open_source(str(folder)).info
     assert info.class_names == ("car", "train")
     assert info.splits == {"train": 11}
 
 
-def test_unlabeled_test_images_are_left_alone(tmp_path):
-    classes(tmp_path / "train")
+def test_unlabeled_test_images_are_ignored(tmp_path, draw, make_classes):
+    make_classes(tmp_path / "train")
     draw(tmp_path / "test" / "1.png", 1)
     assert open_source(str(tmp_path)).info.splits == {"train": 10}
 
 
-def test_odd_files_and_names_in_class_folders(tmp_path):
-    folder = classes(tmp_path / "my [set] *", names=("a", "b [c]"))
+def test_odd_files_and_names_in_class_folders(tmp_path, make_classes):
+    folder = make_classes(tmp_path / "my [set] *", names=("a", "b [c]"))
     shutil.copy(folder / "a" / "0.png", folder / "a" / "UPPER.PNG")
     for name in (".DS_Store", "._0.png", "notes.txt"):
         (folder / "a" / name).write_bytes(b"no image")
@@ -180,10 +155,10 @@ def test_odd_files_and_names_in_class_folders(tmp_path):
     assert info.splits == {"train": 11}
 
 
-def test_a_class_folder_may_be_a_link(tmp_path):
-    # `datasets` alone passes over it.
-    folder = classes(tmp_path / "set")
-    (folder / "linked").symlink_to(classes(tmp_path / "elsewhere", names="z") / "z")
+def test_a_class_folder_may_be_a_link(tmp_path, make_classes):
+    # `datasets` alone skips it.
+    folder = make_classes(tmp_path / "set")
+    (folder / "linked").symlink_to(make_classes(tmp_path / "elsewhere", names="z") / "z")
     info = open_source(str(folder)).info
     assert info.class_names == ("a", "b", "linked")
     assert info.splits == {"train": 15}
@@ -204,7 +179,7 @@ def test_parquet_with_splits(tmp_path):
     assert opened.decode("test").labels.tolist() == [1, 0]
 
 
-def test_plain_parquet_of_bytes_and_names(tmp_path):
+def test_plain_parquet_of_bytes_and_names(tmp_path, draw):
     draw(tmp_path / "x.png", 7)
     data = (tmp_path / "x.png").read_bytes()
     (tmp_path / "set").mkdir()
@@ -220,7 +195,7 @@ def test_plain_parquet_of_bytes_and_names(tmp_path):
 def test_save_to_disk(tmp_path, with_splits):
     train = rows([0, 1, 0, 1, 1, 0], datasets.ClassLabel(names=["x", "y"]))
     if with_splits:
-        # Saved by someone who numbered the same names the other way round.
+        # The same names in another order.
         other = rows([1, 0], datasets.ClassLabel(names=["y", "x"]))
         datasets.DatasetDict(train=train, test=other).save_to_disk(tmp_path / "saved")
     else:
@@ -235,7 +210,7 @@ def test_save_to_disk(tmp_path, with_splits):
         assert np.bincount(opened.decode("test").labels).tolist() == [1, 1]
 
 
-def test_single_split_of_another_name_and_missing_train(tmp_path):
+def test_a_single_split_may_have_any_name_and_several_need_train(tmp_path):
     both = rows([0, 1, 0, 1], datasets.ClassLabel(names=["x", "y"]))
     datasets.DatasetDict(validation=both).save_to_disk(tmp_path / "one")
     assert len(load(str(tmp_path / "one"), "train").labels) == 2
@@ -244,52 +219,27 @@ def test_single_split_of_another_name_and_missing_train(tmp_path):
         open_source(str(tmp_path / "two"))
 
 
-def make_nothing(folder):
-    pass
-
-
-def make_one_class(folder):
-    classes(folder, names="a")
-
-
-def make_flat(folder):
-    draw(folder / "1.png", 1)
-
-
-def make_text(folder):
-    (folder / "1.txt").write_text("hello")
-
-
-def make_broken_parquet(folder):
-    (folder / "train.parquet").write_bytes(b"PAR1 and then nothing")
-
-
-def make_one_image_a_class(folder):
-    classes(folder, each=1)
-
-
-def make_all_unreadable(folder):
-    for name in ("a/1.png", "b/1.png"):
-        (folder / name).parent.mkdir()
-        (folder / name).write_bytes(b"")
-
-
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("files", "message"),
     [
-        (make_nothing, "holds no images or tables"),
-        (make_one_class, "at least two classes"),
-        (make_flat, "one folder of images a class"),
-        (make_text, "no image column among `text`"),
-        (make_broken_parquet, "cannot be opened: Parquet magic bytes"),
-        (make_one_image_a_class, "classes that have one row each"),
-        (make_all_unreadable, "not one of 2 rows looked at"),
+        ({}, "holds no images or tables"),
+        ({"a/1.png": 1, "a/2.png": 2}, "at least two classes"),
+        ({"1.png": 1}, "one folder of images per class"),
+        ({"1.txt": b"hello"}, "no image column among `text`"),
+        ({"train.parquet": b"PAR1 and then nothing"}, "cannot be opened: Parquet magic bytes"),
+        ({"a/1.png": 1, "b/1.png": 2}, "classes that have one row each"),
+        ({"a/1.png": b"", "b/1.png": b""}, "none of the 2 images of split `train`"),
     ],
 )
-def test_unusable_folders_end_in_one_sentence(tmp_path, make, message):
+def test_unusable_folders_are_rejected_in_one_sentence(tmp_path, draw, files, message):
     folder = tmp_path / "set"
     folder.mkdir()
-    make(folder)
+    for name, content in files.items():
+        if isinstance(content, int):
+            draw(folder / name, content)
+        else:
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(content)
     with pytest.raises(InputError, match=message) as caught:
         open_source(str(folder))
     assert "\n" not in str(caught.value)
@@ -311,14 +261,14 @@ def test_unusable_folders_end_in_one_sentence(tmp_path, make, message):
         ([-1, 1, 1, -1], ("-1", "1"), [0, 1, 1, 0]),
     ],
 )
-def test_labels_of_every_kind(tmp_path, labels, names, numbers):
+def test_labels_of_every_type(tmp_path, labels, names, numbers):
     datasets.DatasetDict(train=rows(labels), test=rows(labels[:1])).save_to_disk(tmp_path / "set")
     opened = open_source(str(tmp_path / "set"))
     assert opened.info.class_names == names
     assert opened._parts["train"].labels.tolist() == numbers
 
 
-def test_plain_numbers_are_numbered_over_all_splits(tmp_path):
+def test_plain_numbers_are_numbered_across_splits(tmp_path):
     datasets.DatasetDict(train=rows([1, 9, 9]), test=rows([5, 1])).save_to_disk(tmp_path / "set")
     opened = open_source(str(tmp_path / "set"))
     assert opened.info.class_names == ("1", "5", "9")
@@ -335,13 +285,13 @@ def test_plain_numbers_are_numbered_over_all_splits(tmp_path):
         (["p", "q", "r"], "`label` differs in every row"),
     ],
 )
-def test_labels_that_are_no_classes(tmp_path, labels, message):
+def test_columns_that_hold_no_classes_are_rejected(tmp_path, labels, message):
     rows(labels).save_to_disk(tmp_path / "set")
     with pytest.raises(InputError, match=message):
         open_source(str(tmp_path / "set"))
 
 
-def test_choice_of_columns(tmp_path):
+def test_the_choice_of_columns(tmp_path):
     def saved(name, **columns):
         table = rows([0, 1, 0, 1]).remove_columns("label")
         for column, content in columns.items():
@@ -356,11 +306,11 @@ def test_choice_of_columns(tmp_path):
     assert open_source(two, label_column="coarse").info.class_names == ("x", "y")
     with pytest.raises(InputError, match=r"`label_column` \(=`rough`\) must be one of the columns `image`, `fine`"):
         open_source(two, label_column="rough")
-    # A usual name wins over the rest; a column that is told to hold classes wins over one that could.
+    # A usual name is preferred, then a column declared to hold classes.
     assert open_source(saved("usual", caption=fine, Class=coarse)).info.class_names == ("x", "y")
-    told = datasets.load_from_disk(two).cast_column("coarse", datasets.ClassLabel(names=["y", "x"]))
-    told.save_to_disk(tmp_path / "told")
-    assert open_source(str(tmp_path / "told")).info.class_names == ("y", "x")
+    declared = datasets.load_from_disk(two).cast_column("coarse", datasets.ClassLabel(names=["y", "x"]))
+    declared.save_to_disk(tmp_path / "declared")
+    assert open_source(str(tmp_path / "declared")).info.class_names == ("y", "x")
     masks = datasets.load_from_disk(two).rename_column("coarse", "label")
     masks = masks.rename_column("image", "picture1").add_column("mask", masks["fine"])
     masks = datasets.concatenate_datasets([masks, rows([0] * 4).select_columns("image")], axis=1)
@@ -369,8 +319,8 @@ def test_choice_of_columns(tmp_path):
     assert open_source(str(tmp_path / "masks"), image_column="picture1")._image_column == "picture1"
 
 
-def test_sizes_and_channels_are_looked_up(tmp_path):
-    folder = classes(tmp_path / "set")
+def test_sizes_and_channels_are_found(tmp_path, draw, make_classes):
+    folder = make_classes(tmp_path / "set")
     draw(folder / "a" / "wide.png", 3, size=(9, 4))
     Image.new("RGB", (6, 4), (1, 2, 3)).save(folder / "b" / "color.png")
     opened = open_source(str(folder))
@@ -389,7 +339,7 @@ def offline(monkeypatch):
 
 
 @pytest.mark.usefixtures("offline")
-def test_hub_set_without_network_or_cache():
+def test_a_hub_set_without_network_or_cache_is_reported():
     before = datasets.config.HF_HUB_OFFLINE
     with pytest.raises(InputError, match=r"cannot be reached \(no route\).*`ylecun/mnist`.*--data FOLDER.*digits") as e:
         open_source("mnist")
@@ -399,9 +349,9 @@ def test_hub_set_without_network_or_cache():
 
 
 @pytest.mark.usefixtures("offline")
-def test_hub_set_without_network_from_the_hubs_cache(tmp_path):
-    # What a run online leaves behind, made from a local set: org___name/config/version/hash/name-split.arrow.
-    datasets.load_dataset("imagefolder", data_dir=str(classes(tmp_path / "set")), cache_dir=str(tmp_path / "made"))
+def test_a_hub_set_without_network_comes_from_the_hubs_cache(tmp_path, make_classes):
+    # The files of an online run, made from a local set: org___name/config/version/hash/name-split.arrow.
+    datasets.load_dataset("imagefolder", data_dir=str(make_classes(tmp_path / "set")), cache_dir=str(tmp_path / "made"))
     kept = tmp_path / "hub" / "org___animals" / "default"
     shutil.copytree(next((tmp_path / "made" / "imagefolder").iterdir()), kept)
     for path in kept.rglob("*.arrow"):
@@ -416,7 +366,7 @@ def test_hub_set_without_network_from_the_hubs_cache(tmp_path):
     assert opened.decode("train").images.shape == (8, 4, 6, 1)
 
 
-def test_unknown_hub_set(monkeypatch):
+def test_an_unknown_hub_set_is_reported(monkeypatch):
     def refuse(*_):
         raise datasets.exceptions.DatasetNotFoundError("Dataset 'org/none' doesn't exist on the Hub")
 
@@ -434,13 +384,13 @@ class Refusing(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def test_whether_the_hub_answers(monkeypatch):
+def test_an_unreachable_hub_is_detected(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(hub, "_TIMEOUT_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        assert isinstance(hub.why_unreachable(), OSError)  # It takes the call and says nothing.
-    assert isinstance(hub.why_unreachable(), OSError)  # Nobody is there any more.
+        assert isinstance(hub.why_unreachable(), OSError)  # It accepts the connection and never answers.
+    assert isinstance(hub.why_unreachable(), OSError)  # Nothing listens on the port any more.
     with http.server.HTTPServer(("127.0.0.1", 0), Refusing) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
         monkeypatch.setattr(hub, "_TIMEOUT_SECONDS", 20.0)

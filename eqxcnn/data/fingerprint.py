@@ -1,0 +1,129 @@
+"""Fingerprints of data: of the encoded images themselves, and of files by their size and time."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .cache import read_note, write_note
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from pyarrow import Array
+else:
+    Dataset = Array = Any
+
+#: From this many bytes on, the fingerprint of unchanged files is read from the cache instead of computed again.
+_NOTE_BYTES = 256 << 20
+#: A file younger than this may change again without a new modification time.
+_CLOCK_TICK_SECONDS = 2.0
+#: Lengths of an image that a table only refers to, and of one that is not there.
+_OUTSIDE, _MISSING = -2, -1
+#: Bounds the memory: a few photographs per thread.
+_FILES_AT_ONCE = 64
+
+
+def fingerprint_images(rows: Dataset, column: str) -> str:
+    """Returns a digest of a split's images: their encoded bytes, in the order of the rows.
+
+    It depends on neither names nor places, so that the same image files give the same digest as class folders, as
+    parquet, and on another machine. Encoding the same pixels again gives another one. SHA-256 reads 1 to 2 GB/s, so the
+    digest of a set that is larger than 256 MiB is kept in the cache, under the sizes and times of its files.
+    """
+    began = time.time()
+    chunks = rows.select_columns(column).with_format("arrow")[:][column].chunks
+    encoded, references = zip(*map(_bytes_and_paths, chunks), strict=True)
+    paths = [path for chunk_paths in references for path in chunk_paths]
+    facts = [_file_facts(path) for path in [*(entry["filename"] for entry in rows.cache_files), *paths]]
+    note = f"images-{digest_values(column, len(rows), facts)}"
+    is_large = bool(rows.cache_files) and sum(size for _, size, _ in facts) >= _NOTE_BYTES
+    if is_large and (noted := read_note(note)) is not None:
+        return str(noted["fingerprint"])
+    content = hashlib.sha256()
+    lengths = np.concatenate([_add_bytes(content, chunk) for chunk in encoded])
+    lengths[lengths == _OUTSIDE] = _add_files(content, paths)
+    fingerprint = digest_values(hashlib.sha256(lengths.astype("<i8").tobytes()).hexdigest(), content.hexdigest())
+    if is_large and max(max(times) for *_, times in facts) < (began - _CLOCK_TICK_SECONDS) * 1e9:
+        write_note(note, {"fingerprint": fingerprint})
+    return fingerprint
+
+
+def fingerprint_files(paths: Iterable[str | Path]) -> str:
+    """Returns a digest of the files' paths, sizes and times of modification and change; it reads no content."""
+    return digest_values([_file_facts(path) for path in paths])
+
+
+def fingerprint_rows(images: str, numbers: np.ndarray, labels: np.ndarray) -> str:
+    """Returns a digest of some rows of a split.
+
+    **Arguments:**
+
+    - `images`: the fingerprint of all images of the split.
+    - `numbers`, `labels`: the chosen rows, and their class numbers.
+    """
+    chosen = np.stack([numbers, labels]).astype("<i4").tobytes()
+    return digest_values(images, len(numbers), hashlib.sha256(chosen).hexdigest())
+
+
+def digest_values(*values: Any) -> str:
+    """Returns a digest of values that JSON can hold."""
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+
+
+def _file_facts(path: str | Path | None) -> tuple[str, int, tuple[int, int]]:
+    """Path, size, and times of the last modification and the last change, which copying does not preserve."""
+    try:
+        stat = Path(path or "").stat()
+    except OSError:
+        return str(path), -1, (0, 0)
+    return str(path), stat.st_size, (stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+def _bytes_and_paths(chunk: Array) -> tuple[Array, list[str | None]]:
+    """Returns the encoded bytes in a column's chunk, and the paths of the images whose bytes are null."""
+    import pyarrow as pa
+
+    if not pa.types.is_struct(chunk.type):
+        return chunk, [None] * chunk.null_count
+    fields = dict(zip((field.name for field in chunk.type), chunk.flatten(), strict=True))
+    is_outside = fields["bytes"].is_null()
+    if "path" not in fields:
+        return fields["bytes"], [None] * fields["bytes"].null_count
+    return fields["bytes"], fields["path"].filter(is_outside).to_pylist()
+
+
+def _add_bytes(content: Any, encoded: Array) -> np.ndarray:
+    """Adds binary values to a hash without copying them; returns their lengths, `_OUTSIDE` for null."""
+    import pyarrow as pa
+
+    dtype = np.int64 if pa.types.is_large_binary(encoded.type) else np.int32
+    _, offsets, data = encoded.buffers()
+    if len(encoded) == 0 or offsets is None:
+        return np.zeros(0, np.int64)
+    ends = np.frombuffer(offsets, dtype)[encoded.offset : encoded.offset + len(encoded) + 1].astype(np.int64)
+    if data is not None:
+        content.update(memoryview(data)[ends[0] : ends[-1]])
+    return np.where(np.asarray(encoded.is_null()), _OUTSIDE, np.diff(ends))
+
+
+def _add_files(content: Any, paths: list[str | None]) -> list[int]:
+    """Adds the files' content to a hash; returns their lengths, `_MISSING` for a file that cannot be read."""
+    lengths = []
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(paths), _FILES_AT_ONCE):
+            for data in pool.map(_read_file, paths[start : start + _FILES_AT_ONCE]):
+                content.update(data or b"")
+                lengths.append(_MISSING if data is None else len(data))
+    return lengths
+
+
+def _read_file(path: str | None) -> bytes | None:
+    try:
+        return None if path is None else Path(path).read_bytes()
+    except OSError:
+        return None

@@ -1,0 +1,108 @@
+"""Sizes and channels of a split's images, from their headers alone."""
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .cache import read_note, write_note
+from .decode import DECODER_VERSION, ORIENTATION, encoded_file, fetch, unreadable_errors
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+else:
+    Dataset = Any
+
+#: Rows spread over the split that are read first: they usually settle that sizes differ and that there is color.
+_FIRST_ROWS = 64
+_CHUNK_ROWS = 1024
+#: From this many rows on, the result is kept in the cache.
+_NOTE_ROWS = 4096
+#: Names of the parts of a PNG that can hold an orientation, after the pixels too.
+_PNG_METADATA = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
+
+
+def find_size_and_channels(
+    rows: Dataset,
+    column: str,
+    fingerprint: str,
+    image_size: tuple[int, int] | None = None,
+    channels: int | None = None,
+) -> tuple[tuple[int, int] | None, int] | None:
+    """Returns the size that all images share, or `None`, and the channels: 1 if all are gray, else 3.
+
+    Reads headers until both are settled: all of them where images share one size or are all gray. Unreadable images
+    are left to the decoder.
+
+    **Arguments:**
+
+    - `fingerprint`: that of the images, under which the cache keeps the result for a large split.
+    - `image_size`, `channels`: what is known already.
+
+    **Returns:** `None` if no image has a readable header.
+    """
+    if image_size is not None and channels is not None:
+        return image_size, channels
+    note = f"headers-{DECODER_VERSION}-{fingerprint}"
+    if len(rows) >= _NOTE_ROWS and (noted := read_note(note)) is not None:
+        noted_size = noted["image_size"] and tuple(noted["image_size"])
+        return image_size or noted_size, channels or noted["channels"]
+    sizes: set[tuple[int, int]] = set()
+    has_color = False
+    for size, is_gray in _read_headers(rows, column):
+        sizes.add(size)
+        has_color |= not is_gray
+        if (len(sizes) > 1 or image_size is not None) and (has_color or channels is not None):
+            break
+    if not sizes:
+        return None
+    found_size, found_channels = sizes.pop() if len(sizes) == 1 else None, 3 if has_color else 1
+    if len(rows) >= _NOTE_ROWS and image_size is None and channels is None:
+        write_note(note, {"image_size": found_size, "channels": found_channels})
+    return image_size or found_size, channels or found_channels
+
+
+def _read_headers(rows: Dataset, column: str) -> Iterator[tuple[tuple[int, int], bool]]:
+    raw = rows.select_columns(column).with_format("arrow")
+    spread = np.unique(np.linspace(0, len(rows) - 1, _FIRST_ROWS).astype(np.int32))
+    every = (np.arange(start, min(start + _CHUNK_ROWS, len(rows))) for start in range(0, len(rows), _CHUNK_ROWS))
+    for numbers in (spread, *every):
+        for value in fetch(raw, column, numbers):
+            header = read_header(value)
+            if header is not None:
+                yield header
+
+
+def read_header(value: Any) -> tuple[tuple[int, int], bool] | None:
+    """Returns the upright `(height, width)` of a stored image and whether it is gray; `None` if it cannot be read."""
+    from PIL import Image
+
+    try:
+        encoded = encoded_file(value)
+        data = encoded if isinstance(encoded, bytes) else Path(encoded).read_bytes()
+        if (header := _read_png_header(data)) is not None:
+            return header
+        with Image.open(io.BytesIO(data)) as image:
+            is_turned = image.format != "TIFF" and image.getexif().get(ORIENTATION, 1) >= 5
+            if image.format == "TIFF":
+                image.load()  # Pillow turns a TIFF only while loading it.
+            width, height = image.size
+            is_gray = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
+    except unreadable_errors():
+        return None
+    return ((width, height) if is_turned else (height, width)), is_gray
+
+
+def _read_png_header(data: bytes) -> tuple[tuple[int, int], bool] | None:
+    """Reads a PNG without metadata; Pillow would decode all of it to look for an orientation behind the pixels."""
+    if data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR" or len(data) < 33:
+        return None
+    if any(name in data for name in _PNG_METADATA):
+        return None
+    width, height, _, color_type = struct.unpack(">IIBB", data[16:26])
+    is_intact = zlib.crc32(data[12:29]) == int.from_bytes(data[29:33], "big")
+    return ((height, width), color_type in (0, 4)) if is_intact else None

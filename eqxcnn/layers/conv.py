@@ -170,8 +170,8 @@ def _pads(image: Image, spans: Sequence[int], conv: Conv) -> Sequence[tuple[int,
     """The zeros before and after the height and the width, for kernels that span so many pixels."""
     if not isinstance(conv.padding, str):
         return conv.padding
-    # Old versions of JAX return NumPy integers.
-    return [(int(low), int(high)) for low, high in lax.padtype_to_pads(image.shape[:2], spans, conv.stride, conv.padding)]
+    pads = lax.padtype_to_pads(image.shape[:2], spans, conv.stride, conv.padding)
+    return [(int(low), int(high)) for low, high in pads]  # JAX 0.7 returns NumPy integers
 
 
 def _check_channels(in_channels: int, out_channels: int, groups: int) -> None:

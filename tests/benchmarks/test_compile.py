@@ -11,7 +11,7 @@ from eqxcnn.errors import InputError
 from eqxcnn.training.step import train_step
 
 #: Networks whose shapes take seconds to trace.
-DEEP = ("densenet_bc_190_40", "preact_resnet1001", "preact_resnet164", "resnet110")
+DEEP = ("densenet_bc_190_40", "preact_resnet1001", "preact_resnet164", "resnet110", "mobilenet_v2_cifar")
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,19 @@ def test_every_call_traces_and_compiles_the_step(monkeypatch):
     assert len(traced) == 2
 
 
-@pytest.mark.slow
+def test_each_network_is_compared_with_flax(tmp_path, monkeypatch):
+    benchmarks = []
+    monkeypatch.setattr(compile, "run_benchmark", lambda benchmark, *_: benchmarks.append(benchmark))
+    compile.main(["--nets", "resnet20", "--out", str(tmp_path / "compile.json")])
+    (benchmark,) = benchmarks
+    assert list(benchmark.cases) == ["resnet20, eqxcnn", "resnet20, Flax linen"]
+    assert [(ratio.label, ratio.target) for ratio in benchmark.ratios] == [
+        ("resnet20, eqxcnn / resnet20, Flax linen", "<= 1.5")
+    ]
+    assert not benchmark.warm_up
+
+
+@pytest.mark.exhaustive
 def test_the_compile_benchmark_from_end_to_end(tmp_path):
     compile.main(["--nets", "resnet20", "--rounds", "2", "--out", str(tmp_path / "compile.json")])
     written = json.loads((tmp_path / "compile.json").read_text())

@@ -59,7 +59,13 @@ def test_a_case_takes_some_steps_before_those_that_are_timed(step, lead, monkeyp
 
 
 @needs_nnx
-@pytest.mark.parametrize("name", sorted({workload.net for workload in SUITES["cpu"].values()}))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(net, marks=pytest.mark.slow if net == "mobilenet_v2_cifar" else ())
+        for net in sorted({workload.net for workload in SUITES["cpu"].values()})
+    ],
+)
 def test_the_nnx_networks_have_the_published_parameter_counts(name):
     from benchmarks.peers.nnx import NETS
 
@@ -139,7 +145,8 @@ def test_the_fraction_of_the_peak_counts_three_forward_passes(monkeypatch):
     assert throughput._make_speed_tables(workloads, seconds) == [ResultTable(head, rows)]
 
 
-@pytest.mark.slow
+# `tests/layers/test_beside_torch.py` runs it together with PyTorch.
+@pytest.mark.exhaustive
 def test_the_gpu_suite_runs_at_a_small_size(tmp_path, in_process):
     out = tmp_path / "gpu.json"
     options = ["--suite", "gpu", "--only", "resnet18_256", "--batch", "2", "--image-size", "32", "--rounds", "2"]

@@ -1,1 +1,1 @@
-"""What the library is measured by; no part of the package."""
+"""Measurements of the library's speed and accuracy; not part of the package."""

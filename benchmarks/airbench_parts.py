@@ -1,8 +1,8 @@
-"""`python -m benchmarks.airbench_parts`: what each part of airbench94's training is worth in a short run on a CPU.
+"""`python -m benchmarks.airbench_parts`: the accuracy that each part of airbench94's training adds in a short CPU run.
 
-The recipe `cifar_fast`, that training on a narrow network, cut to few epochs: once whole, and once without each part.
-Every trained network is tested twice, with the six views of the multi-crop test and with one: that is the last part. A
-run's time goes from opening the decoded data to the end of its test.
+Trains the recipe `cifar_fast`, which uses airbench94's training for a narrow network, for a few epochs: once complete,
+and once without each part. Every trained network is tested with the six views of the multi-crop test and with a single
+view, which measures the last part. The time includes decoding, training and the test.
 """
 
 from collections.abc import Sequence
@@ -19,50 +19,50 @@ from eqxcnn.data import load as load_data
 from eqxcnn.errors import InputError
 from eqxcnn.training import Evaluator, Recipe, fit, load_recipe
 
-from .markdown import number
-from .timing import RESULTS, Rows, check, write_rows
+from .markdown import format_number
+from .timing import RESULTS, ResultTable, check_options, write_tables
 
 _RECIPE = load_recipe("cifar_fast")
 
 
-def _without(*patterns: str) -> tuple[str, ...]:
-    """The recipe's learning-rate factors but those of these parameters."""
-    return tuple(each for each in _RECIPE.learning_rate_factors if each.partition("=")[0] not in patterns)
+def _factors_without(*patterns: str) -> tuple[str, ...]:
+    """Returns the recipe's learning-rate factors, except those of these parameters."""
+    return tuple(factor for factor in _RECIPE.learning_rate_factors if factor.partition("=")[0] not in patterns)
 
 
-#: What a part is called, and the settings that leave it out.
+#: Each part's name, and the settings that leave it out.
 PARTS: dict[str, dict[str, Any]] = {
-    # The first layer is then an ordinary one: random, and trained to the end.
-    "whitening": {"init_images": 0, "learning_rate_factors": _without("whiten.weight", "whiten.bias")},
+    # The first layer then starts from random weights and is trained like the others.
+    "whitening": {"init_images": 0, "learning_rate_factors": _factors_without("whiten.weight", "whiten.bias")},
     "Dirac": {"architecture": ("dirac=False",)},
-    "bias learning rate x64": {"learning_rate_factors": _without("*norm*.bias")},
+    "bias learning rate x64": {"learning_rate_factors": _factors_without("*norm*.bias")},
     "lookahead": {"lookahead_every": 0},
     "alternating flip": {
-        "augment": tuple("flip_horizontal" if each == "alternating_flip" else each for each in _RECIPE.augment)
+        "augment": tuple("flip_horizontal" if name == "alternating_flip" else name for name in _RECIPE.augment)
     },
 }
 
 
 @dataclass(frozen=True)
 class Options:
-    """Trains a narrow airbench94 for few epochs, whole and without each of its parts."""
+    """Train a narrow airbench94 for a few epochs, complete and without each of its parts."""
 
     data: str = _RECIPE.data
     """A data set's name or folder."""
     epochs: float = 2.0
-    """Of each training."""
+    """Epochs of each training run."""
     seeds: int = 1
-    """How many seeds, from 0 on."""
+    """Number of seeds, starting from 0."""
     train_images: int | None = None
-    """Use only this many training images; by default all."""
+    """Use only the first training images; by default all."""
     parts: tuple[str, ...] = tuple(PARTS)
-    """The parts that are left out, one at a time."""
+    """Parts to leave out, one at a time."""
     out: Path = RESULTS / "airbench_parts.json"
-    """The file that the results go to."""
+    """Path of the results file."""
 
 
-class Trained(NamedTuple):
-    """A run's seconds, and its test accuracy in per cent with the recipe's views and with one."""
+class TrainingResult(NamedTuple):
+    """Seconds of a run, and its test accuracy in percent with the recipe's views and with a single view."""
 
     seconds: float
     accuracy: float
@@ -70,44 +70,42 @@ class Trained(NamedTuple):
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parses, trains, prints and writes."""
+    """Parses the options, trains, writes and prints the results."""
     options = tyro.cli(Options, prog="python -m benchmarks.airbench_parts", args=arguments)
     if unknown := [part for part in options.parts if part not in PARTS]:
-        raise InputError(f"`parts`: there is no `{unknown[0]}`, only {', '.join(PARTS)}")
+        raise InputError(f"`parts` (={unknown[0]!r}) must be among {', '.join(PARTS)}")
     if options.seeds < 1:
         raise InputError(f"`seeds` (={options.seeds}) must be 1 or more")
-    check(2, options.out)
-    whole = replace(_RECIPE, data=options.data, epochs=options.epochs, train_images=options.train_images)
-    cases = {"nothing": whole, **{part: replace(whole, **PARTS[part]) for part in options.parts}}
-    runs = {
+    check_options(2, options.out)
+    complete = replace(_RECIPE, data=options.data, epochs=options.epochs, train_images=options.train_images)
+    cases = {"nothing": complete, **{part: replace(complete, **PARTS[part]) for part in options.parts}}
+    results = {
         part: [train(replace(recipe, seed=seed)) for seed in range(options.seeds)] for part, recipe in cases.items()
     }
-    lines = [_line(part, trained, runs["nothing"]) for part, trained in runs.items()]
-    head = (
-        "left out", "test accuracy (%)", "less than whole", "with one view (%)", "multi-crop test is worth", "seconds",
-    )  # fmt: skip
-    title = f"{options.epochs:g} epochs of the recipe `cifar_fast`, without one part at a time; seeds: {options.seeds}"
-    write_rows("airbench_parts", title, arguments, [Rows(head, lines)], options.out)
+    rows = [_make_row(part, runs, results["nothing"]) for part, runs in results.items()]
+    head = ("left out", "test accuracy (%)", "loss of accuracy", "one view (%)", "gain from multi-crop", "seconds")
+    title = f"The recipe `cifar_fast` for {options.epochs:g} epochs, leaving out one part; seeds: {options.seeds}"
+    write_tables("airbench_parts", title, arguments, [ResultTable(head, rows)], options.out)
 
 
-def train(recipe: Recipe) -> Trained:
-    """Trains in this process, into a folder that is then removed."""
+def train(recipe: Recipe) -> TrainingResult:
+    """Trains and tests in this process, in a temporary folder."""
     with TemporaryDirectory() as runs:
         result = fit(recipe, runs=runs)
         classifier = load(result.folder)
     test = load_data(recipe.data, "test", image_size=classifier.image_size, channels=classifier.in_channels)
     evaluate = Evaluator(classifier.mean, classifier.std, len(classifier.class_names))
-    alone = evaluate(classifier.model, classifier.state, test.images, test.labels)
-    return Trained(result.metrics[-1]["wall_seconds"], 100 * result.test.accuracy, 100 * alone.accuracy)
+    one_view = evaluate(classifier.model, classifier.state, test.images, test.labels)
+    return TrainingResult(result.metrics[-1]["wall_seconds"], 100 * result.test.accuracy, 100 * one_view.accuracy)
 
 
-def _line(part: str, trained: Sequence[Trained], whole: Sequence[Trained]) -> tuple[str, ...]:
-    """A part's line: means over the seeds, and how far below those of the whole training."""
-    seconds, accuracy, one_view = (sum(each) / len(trained) for each in zip(*trained, strict=True))
-    best = sum(each.accuracy for each in whole) / len(whole)
+def _make_row(part: str, runs: Sequence[TrainingResult], complete_runs: Sequence[TrainingResult]) -> tuple[str, ...]:
+    """Returns a part's row: means over the seeds, and the accuracy lost against complete training."""
+    seconds, accuracy, one_view = (sum(values) / len(runs) for values in zip(*runs, strict=True))
+    complete = sum(run.accuracy for run in complete_runs) / len(complete_runs)
     return (
-        part, f"{accuracy:.2f}", "-" if trained is whole else f"{best - accuracy:.2f}", f"{one_view:.2f}",
-        f"{accuracy - one_view:.2f}", number(seconds),
+        part, f"{accuracy:.2f}", "-" if runs is complete_runs else f"{complete - accuracy:.2f}", f"{one_view:.2f}",
+        f"{accuracy - one_view:.2f}", format_number(seconds),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.compile`: from a train step of a deep network as written to one that runs, beside Flax's."""
+"""`python -m benchmarks.compile`: time to compile a train step of deep networks, compared with Flax."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,55 +14,57 @@ from eqxcnn import zoo
 from eqxcnn.cli import run_command
 from eqxcnn.errors import InputError
 
-from .our_step import compiler
 from .peers.linen import NETS
-from .timing import RESULTS, Benchmark, Case, Ratio, run
+from .timing import RESULTS, Benchmark, Case, Ratio, run_benchmark
+from .trainer_step import make_compile_function
 
 _BATCH = 128
 
 
 @dataclass(frozen=True)
 class Options:
-    """Times tracing, lowering and compiling a step of SGD with momentum on CIFAR-10's shapes; needs Flax."""
+    """Time tracing, lowering and compiling a step of SGD with momentum on CIFAR-10's shapes; needs Flax."""
 
     nets: tuple[str, ...] = ("resnet110", "preact_resnet164", "wrn_28_10", "densenet_bc_190_40", "preact_resnet1001")
-    """The networks."""
+    """Names of the networks."""
     rounds: int = 3
-    """How often everything is timed."""
+    """Measurements of each case."""
     out: Path = RESULTS / "compile.json"
-    """The file that the results go to."""
+    """Path of the results file."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parses, measures, prints and writes."""
+    """Parses the options, measures, writes and prints the results."""
     options = tyro.cli(Options, prog="python -m benchmarks.compile", args=arguments)
     cases, ratios = {}, []
     for name in options.nets:
         if name not in NETS:
-            raise InputError(f"`nets`: there is no peer of `{name}`, only of {', '.join(NETS)}")
-        ours, theirs = f"{name}, eqxcnn", f"{name}, Flax linen"
-        cases[ours], cases[theirs] = Case(compiler(name, optax.sgd(0.1, momentum=0.9), _BATCH)), Case(_flax(name))
-        ratios.append(Ratio(ours, theirs, "<= 1.5"))
+            raise InputError(f"`nets` (={name!r}) must be among the networks written in Flax: {', '.join(NETS)}")
+        ours, flax = f"{name}, eqxcnn", f"{name}, Flax linen"
+        cases[ours] = Case(make_compile_function(name, optax.sgd(0.1, momentum=0.9), _BATCH))
+        cases[flax] = Case(_make_flax_compile_function(name))
+        ratios.append(Ratio(ours, flax, "<= 1.5"))
     title = "Seconds to trace, lower and compile a train step: SGD with momentum, batch 128, 32x32x3"
-    run(Benchmark("compile", title, arguments, "s", cases, ratios, warm_up=False), options.rounds, options.out)
+    benchmark = Benchmark("compile", title, arguments, "s", cases, ratios, warm_up=False)
+    run_benchmark(benchmark, options.rounds, options.out)
 
 
-def _flax(name: str) -> Callable[[], None]:
+def _make_flax_compile_function(name: str) -> Callable[[], None]:
     net, optimizer = NETS[name], optax.sgd(0.1, momentum=0.9)
     images, labels = jnp.zeros((_BATCH, 32, 32, 3)), jnp.zeros(_BATCH, jnp.int32)
     variables = jax.eval_shape(net.init, jax.random.key(0), images)
     published = zoo.card(name).params
     if (found := sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))) != published:
-        raise AssertionError(f"the peer of {name} has {found} parameters, not {published}")
-    carried = (variables["params"], variables["batch_stats"], jax.eval_shape(optimizer.init, variables["params"]))
+        raise AssertionError(f"the Flax network {name} has {found} parameters instead of {published}")
+    carry = (variables["params"], variables["batch_stats"], jax.eval_shape(optimizer.init, variables["params"]))
 
-    def step(carried: Any, images: jax.Array, labels: jax.Array) -> tuple[Any, jax.Array]:
-        params, stats, opt_state = carried
+    def step(carry: Any, images: jax.Array, labels: jax.Array) -> tuple[Any, jax.Array]:
+        params, stats, opt_state = carry
 
         def mean_loss(params: Any) -> tuple[jax.Array, Any]:
-            logits, after = net.apply({"params": params, "batch_stats": stats}, images, mutable=["batch_stats"])
+            logits, updates = net.apply({"params": params, "batch_stats": stats}, images, mutable=["batch_stats"])
             loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-            return loss, (after["batch_stats"], (logits.argmax(-1) == labels).sum())
+            return loss, (updates["batch_stats"], (logits.argmax(-1) == labels).sum())
 
         (loss, (stats, correct)), gradients = jax.value_and_grad(mean_loss, has_aux=True)(params)
         updates, opt_state = optimizer.update(gradients, opt_state, params)
@@ -70,7 +72,7 @@ def _flax(name: str) -> Callable[[], None]:
 
     def compile_step() -> None:
         jax.clear_caches()
-        jax.jit(lambda *arguments: step(*arguments)).lower(carried, images, labels).compile()
+        jax.jit(lambda *arguments: step(*arguments)).lower(carry, images, labels).compile()
 
     return compile_step
 

@@ -1,9 +1,8 @@
-"""`python -m benchmarks.fine_tuning`: what a network that has learnt CIFAR-10 is worth on cats and dogs, at equal time.
+"""`python -m benchmarks.fine_tuning`: test accuracy on cats and dogs, fine-tuned from CIFAR-10 and from scratch.
 
-The recipe `catsdogs_finetune` from a run of `cifar_fast`, all of the network learning and its head alone, beside the
-same network from scratch: at the learning rate of `cifar_fast` for its batches, its first layer whitening patches. Each
-has as many epochs as fit into the time of fine-tuning; the time told goes from opening the decoded data to the end of
-the test.
+Trains the recipe `catsdogs_finetune` from a run of `cifar_fast` in three ways: the whole network, the head alone, and
+the same network from scratch, with the learning rate of `cifar_fast` for its batch size and a whitening first layer.
+Each trains for about as long as fine-tuning the whole network does. The time includes decoding, training and the test.
 """
 
 from collections.abc import Sequence
@@ -18,8 +17,8 @@ from eqxcnn.cli import run_command
 from eqxcnn.errors import InputError
 from eqxcnn.training import Recipe, fit, load_recipe
 
-from .markdown import number
-from .timing import RESULTS, Rows, check, write_rows
+from .markdown import format_number
+from .timing import RESULTS, ResultTable, check_options, write_tables
 
 _RECIPE, _SOURCE = load_recipe("catsdogs_finetune"), load_recipe("cifar_fast")
 _FROM_SCRATCH: dict[str, Any] = {
@@ -27,36 +26,36 @@ _FROM_SCRATCH: dict[str, Any] = {
     "init_images": _SOURCE.init_images,
     "learning_rate": _SOURCE.learning_rate * _RECIPE.batch_size / _SOURCE.batch_size,
 }
-#: A head behind features that stay as they are bears a higher rate.
+#: A head on frozen features tolerates a higher learning rate.
 _HEAD_ONLY: dict[str, Any] = {"freeze": ("backbone",), "learning_rate": 0.2, "learning_rate_factors": ()}
 
 
 @dataclass(frozen=True)
 class Options:
-    """Trains on cats and dogs from what CIFAR-10 has taught, and from scratch."""
+    """Train on cats and dogs from weights trained on CIFAR-10, and from scratch."""
 
     data: str = _RECIPE.data
     """The data set's name or folder."""
     source: Path | None = None
-    """A finished run of the recipe `cifar_fast`; by default that is trained first."""
+    """A finished run of the recipe `cifar_fast`; by default it is trained first."""
     source_data: str = _SOURCE.data
-    """CIFAR-10's name or folder, where that is so."""
+    """CIFAR-10's name or folder, if `cifar_fast` has to be trained."""
     epochs: float = 5.0
-    """Of fine-tuning."""
+    """Epochs of fine-tuning."""
     seeds: int = 1
-    """How many seeds, from 0 on."""
+    """Number of seeds, starting from 0."""
     train_images: int | None = None
-    """Use only this many training images of each set; by default all."""
+    """Use only the first training images of each set; by default all."""
     out: Path = RESULTS / "fine_tuning.json"
-    """The file that the results go to."""
+    """Path of the results file."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parses, trains, prints and writes."""
+    """Parses the options, trains, writes and prints the results."""
     options = tyro.cli(Options, prog="python -m benchmarks.fine_tuning", args=arguments)
     if options.seeds < 1:
         raise InputError(f"`seeds` (={options.seeds}) must be 1 or more")
-    check(2, options.out)
+    check_options(2, options.out)
     with TemporaryDirectory() as runs:
         source = (
             options.source
@@ -66,26 +65,26 @@ def main(arguments: Sequence[str]) -> None:
             _RECIPE, data=options.data, epochs=options.epochs, train_images=options.train_images, init_from=str(source)
         )
         head = replace(tuned, **_HEAD_ONLY)
-        # Its steps are shorter, so that it has more of them.
+        # Epochs of the head alone are shorter, so it trains for more of them.
         head = replace(head, epochs=options.epochs * _epoch_seconds(tuned, runs) / _epoch_seconds(head, runs))
-        cases = {"from scratch": replace(tuned, **_FROM_SCRATCH), "fine-tuned": tuned, "only the head": head}
-        lines = [_line(name, recipe, options.seeds, runs) for name, recipe in cases.items()]
-    head_row = ("start", "epochs", "test accuracy (%)", "seconds")
-    title = f"the recipe `catsdogs_finetune` beside the same network from scratch; seeds: {options.seeds}"
-    write_rows("fine_tuning", title, arguments, [Rows(head_row, lines)], options.out)
+        cases = {"from scratch": replace(tuned, **_FROM_SCRATCH), "fine-tuned": tuned, "head only": head}
+        rows = [_make_row(name, recipe, options.seeds, runs) for name, recipe in cases.items()]
+    table_head = ("start", "epochs", "test accuracy (%)", "seconds")
+    title = f"The recipe `catsdogs_finetune`, and the same network from scratch; seeds: {options.seeds}"
+    write_tables("fine_tuning", title, arguments, [ResultTable(table_head, rows)], options.out)
 
 
 def _epoch_seconds(recipe: Recipe, runs: str) -> float:
-    """How long an epoch takes, the first one, in which steps are compiled, left out."""
+    """Returns the time of the second epoch, since the first includes compilation."""
     return fit(replace(recipe, epochs=2), runs=runs).metrics[1]["seconds"]
 
 
-def _line(name: str, recipe: Recipe, seeds: int, runs: str) -> tuple[str, ...]:
-    """A start's line: means over the seeds."""
+def _make_row(name: str, recipe: Recipe, seeds: int, runs: str) -> tuple[str, ...]:
+    """Returns a row with the means over the seeds."""
     results = [fit(replace(recipe, seed=seed), runs=runs) for seed in range(seeds)]
     accuracy = sum(result.test.accuracy for result in results) / seeds
     seconds = sum(result.metrics[-1]["wall_seconds"] for result in results) / seeds
-    return name, f"{recipe.epochs:.1f}", f"{100 * accuracy:.2f}", number(seconds)
+    return name, f"{recipe.epochs:.1f}", f"{100 * accuracy:.2f}", format_number(seconds)
 
 
 if __name__ == "__main__":

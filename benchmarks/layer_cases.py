@@ -1,4 +1,4 @@
-"""The layers that `layers` times, as this library has them and as plain operations on a whole batch."""
+"""The layers that `benchmarks.layers` times, in this library and as plain JAX operations on a batch."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -17,7 +17,10 @@ BATCH = 128
 
 
 class Layer(NamedTuple):
-    """A layer on images `[h w c]`; `padding` pixels on each side are half a kernel, but for pools without overlap."""
+    """A layer on images `[h w c]`.
+
+    `padding` is half of the kernel, or 0 if the stride equals the kernel size, as in pools without overlap.
+    """
 
     kind: Literal["conv", "max", "avg", "global", "norm"]
     image: tuple[int, int, int]
@@ -28,7 +31,7 @@ class Layer(NamedTuple):
 
     @property
     def padding(self) -> int:
-        """Pixels added to each side."""
+        """Returns the number of pixels added on each side."""
         return 0 if self.kernel == self.stride else self.kernel // 2
 
 
@@ -54,43 +57,43 @@ LAYERS = {
 
 
 def our_case(layer: Layer, backward: bool) -> Callable[[], Any]:
-    """A call of this library's layer on a batch, and of its gradients."""
-    return _case(*ours(layer), layer, backward)
+    """Returns a function that calls this library's layer on a batch, with its gradients if `backward`."""
+    return _make_case(*make_layer(layer), layer, backward)
 
 
 def jax_case(layer: Layer, backward: bool) -> Callable[[], Any]:
-    """A call of the plain operation on a batch, and of its gradients."""
-    return _case(*plain(layer), layer, backward)
+    """Returns a function that calls the plain JAX operation on a batch, with its gradients if `backward`."""
+    return _make_case(*make_plain_operation(layer), layer, backward)
 
 
-def ours(layer: Layer) -> tuple[Any, Callable[[Any, jax.Array], Any]]:
-    """The layer, and a function of it and of a batch."""
+def make_layer(layer: Layer) -> tuple[Any, Callable[[Any, jax.Array], Any]]:
+    """Returns the layer, and a function of the layer and a batch."""
     if layer.kind == "norm":
         norm, state = eqx.nn.make_with_state(BatchNorm)(layer.image[-1])
 
         def normalize(norm: BatchNorm, x: jax.Array) -> Any:
-            start = jax.tree.map(jnp.asarray, state)  # a state is used up by the call that changes it
+            start = jax.tree.map(jnp.asarray, state)  # an Equinox state can only be used once
             return jax.vmap(lambda image: norm(image, start), out_axes=(0, None), axis_name=BATCH_AXIS)(x)
 
         return norm, normalize
     if layer.kind == "conv":
-        made = Conv(
+        module = Conv(
             layer.image[-1], layer.out_channels, layer.kernel, layer.stride, layer.padding, groups=layer.groups,
             use_bias=False, key=jax.random.key(0),
         )  # fmt: skip
     else:
         pool = {"max": MaxPool, "avg": AvgPool}.get(layer.kind)
-        made = global_avg_pool if pool is None else pool(layer.kernel, layer.stride, layer.padding)
-    return made, lambda made, x: jax.vmap(made)(x)
+        module = global_avg_pool if pool is None else pool(layer.kernel, layer.stride, layer.padding)
+    return module, lambda module, x: jax.vmap(module)(x)
 
 
-def plain(layer: Layer) -> tuple[Any, Callable[[Any, jax.Array], Any]]:
-    """Weights, and a function of them and of a batch, in as few operations as JAX has for it."""
+def make_plain_operation(layer: Layer) -> tuple[Any, Callable[[Any, jax.Array], Any]]:
+    """Returns the weights, and a function of weights and a batch that uses as few JAX operations as possible."""
     edges = ((0, 0), *[(layer.padding, layer.padding)] * 2, (0, 0))
     window, strides = (1, layer.kernel, layer.kernel, 1), (1, layer.stride, layer.stride, 1)
     match layer.kind:
         case "conv":
-            return ours(layer)[0].weight, lambda weight, x: lax.conv_general_dilated(
+            return make_layer(layer)[0].weight, lambda weight, x: lax.conv_general_dilated(
                 x, weight, (layer.stride,) * 2, edges[1:3], dimension_numbers=("NHWC", "HWIO", "NHWC"),
                 feature_group_count=layer.groups,
             )  # fmt: skip
@@ -107,32 +110,34 @@ def plain(layer: Layer) -> tuple[Any, Callable[[Any, jax.Array], Any]]:
 
 
 def _batch_norm(weights: tuple[jax.Array, jax.Array], x: jax.Array) -> tuple[jax.Array, ...]:
-    """Normalized by the batch's moments, and those, as running averages need them."""
+    """Returns the normalized batch, and its mean and variance, which running averages need."""
     mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
     return (x - mean) * lax.rsqrt(var + 1e-5) * weights[0] + weights[1], mean, var
 
 
-def _case(weights: Any, function: Callable[[Any, jax.Array], Any], layer: Layer, backward: bool) -> Callable[[], Any]:
-    x = pixels(layer)
+def _make_case(
+    weights: Any, function: Callable[[Any, jax.Array], Any], layer: Layer, backward: bool
+) -> Callable[[], Any]:
+    x = make_batch(layer)
     if not backward:
         forward = async_jit(function)
         return lambda: forward(weights, x)
 
-    def both(weights: Any, x: jax.Array, slope: jax.Array) -> Any:
-        def output(parts: tuple[Any, jax.Array]) -> tuple[jax.Array, Any]:
+    def forward_and_backward(weights: Any, x: jax.Array, cotangent: jax.Array) -> Any:
+        def apply(parts: tuple[Any, jax.Array]) -> tuple[jax.Array, Any]:
             result = function(*parts)
             out, *rest = result if isinstance(result, tuple) else (result,)
             return out, rest
 
-        out, pull, rest = eqx.filter_vjp(output, (weights, x), has_aux=True)
-        return out, rest, pull(slope)
+        out, vjp, rest = eqx.filter_vjp(apply, (weights, x), has_aux=True)
+        return out, rest, vjp(cotangent)
 
-    step = async_jit(both)
+    step = async_jit(forward_and_backward)
     out = jax.eval_shape(lambda: function(weights, x))
-    slope = jnp.ones((out[0] if isinstance(out, tuple) else out).shape)
-    return lambda: step(weights, x, slope)
+    cotangent = jnp.ones((out[0] if isinstance(out, tuple) else out).shape)
+    return lambda: step(weights, x, cotangent)
 
 
-def pixels(layer: Layer) -> jax.Array:
-    """A batch for the layer, the same at every call."""
+def make_batch(layer: Layer) -> jax.Array:
+    """Returns the layer's batch, the same at every call."""
     return jnp.asarray(np.random.default_rng(0).standard_normal((BATCH, *layer.image), np.float32))

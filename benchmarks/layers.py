@@ -1,7 +1,7 @@
-"""`python -m benchmarks.layers`: layers one by one, forward and with their gradients, beside JAX's plain operations.
+"""`python -m benchmarks.layers`: single layers, forward and with gradients, compared with plain JAX operations.
 
-Ours is the layer as a network calls it, under `vmap`; plain is one `lax` operation on the whole batch, or the formula
-in `jax.numpy`; torch is the quicker of its two memory formats. What surrounds a layer in a network may change its time.
+"ours" is the layer as a network calls it, under `vmap`; "plain JAX" is one `lax` operation on the whole batch, or the
+formula in `jax.numpy`; "torch" is the faster of its two memory formats. Inside a network a layer may take another time.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,8 +16,19 @@ from eqxcnn.cli import run_command
 from eqxcnn.errors import InputError
 
 from .layer_cases import LAYERS, Layer, jax_case, our_case
-from .markdown import number
-from .timing import RESULTS, Case, Ratio, Rows, check, is_noisy, measure, ratio_spread, write_rows
+from .markdown import format_number
+from .timing import (
+    RESULTS,
+    TOO_NOISY,
+    Case,
+    Ratio,
+    ResultTable,
+    check_options,
+    is_noisy,
+    measure,
+    ratio_spread,
+    write_tables,
+)  # fmt: skip
 from .torch_layers import torch_case
 
 _PASSES = ("forward", "forward and backward")
@@ -25,49 +36,50 @@ _PASSES = ("forward", "forward and backward")
 
 @dataclass(frozen=True)
 class Options:
-    """Times convolutions, pools and BatchNorm on a batch of 128."""
+    """Time convolutions, pools and BatchNorm on a batch of 128."""
 
     only: str = ""
-    """Time only the layers whose name holds this."""
+    """Time only the layers whose names contain this text."""
     torch: bool = True
-    """Whether torch's layers are timed too, which needs torch."""
+    """Also time PyTorch's layers; needs torch."""
     calls: int = 5
-    """How often a layer is called for one time."""
+    """Calls of a layer per measurement."""
     rounds: int = 9
-    """How often everything is timed."""
+    """Measurements of each case."""
     out: Path = RESULTS / "layers.json"
-    """The file that the results go to."""
+    """Path of the results file."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parses, measures, prints and writes."""
+    """Parses the options, measures, writes and prints the results."""
     options = tyro.cli(Options, prog="python -m benchmarks.layers", args=arguments)
-    check(options.rounds, options.out)
+    check_options(options.rounds, options.out)
     layers = {name: layer for name, layer in LAYERS.items() if options.only in name}
     if not layers:
-        raise InputError(f"`only` (='{options.only}') is in no layer's name: there are {', '.join(LAYERS)}")
+        raise InputError(f"`only` (='{options.only}') must be part of a layer's name: {', '.join(LAYERS)}")
     tables = []
-    for backward, words in enumerate(_PASSES):
-        head = ("layer", "ours", "plain JAX", *(["torch"] if options.torch else []), "ours / plain JAX")
-        lines = [_line(name, layer, bool(backward), options) for name, layer in layers.items()]
-        tables.append(Rows((f"{words} (ms)", *head[1:]), lines))
-    write_rows("layers", "Layers on a batch of 128, one by one", arguments, tables, options.out)
+    for has_backward, title in enumerate(_PASSES):
+        head = (f"{title} (ms)", "ours", "plain JAX", *(["torch"] if options.torch else []), "ours / plain JAX")
+        rows = [_make_row(name, layer, bool(has_backward), options) for name, layer in layers.items()]
+        tables.append(ResultTable(head, rows))
+    write_tables("layers", "Single layers on a batch of 128", arguments, tables, options.out)
 
 
-def _line(name: str, layer: Layer, backward: bool, options: Options) -> tuple[str, ...]:
-    """A layer's medians, measured in turns, and the ratio of ours to the plain one."""
-    calls = {"ours": our_case(layer, backward), "plain": jax_case(layer, backward)}
+def _make_row(name: str, layer: Layer, has_backward: bool, options: Options) -> tuple[str, ...]:
+    """Measures a layer's cases in turns; returns their medians, and the ratio of ours to plain JAX."""
+    calls = {"ours": our_case(layer, has_backward), "plain": jax_case(layer, has_backward)}
     if options.torch:
-        calls |= {layout: torch_case(layer, backward, layout) for layout in ("contiguous", "channels_last")}
+        calls |= {layout: torch_case(layer, has_backward, layout) for layout in ("contiguous", "channels_last")}
     cases = {
-        who: Case(lambda call=call: _repeat(call, options.calls), 1 / options.calls) for who, call in calls.items()
+        library: Case(lambda call=call: _repeat(call, options.calls), 1 / options.calls)
+        for library, call in calls.items()
     }
     seconds = measure(cases, options.rounds)
-    middle = {who: float(np.median(values)) * 1e3 for who, values in seconds.items()}
+    median = {library: float(np.median(values)) * 1e3 for library, values in seconds.items()}
     ratio = ratio_spread(Ratio("ours", "plain"), seconds)
-    theirs = [number(min(middle["contiguous"], middle["channels_last"]))] if options.torch else []
-    told = "too noisy to tell" if is_noisy(ratio) else number(ratio[0])
-    return name, number(middle["ours"]), number(middle["plain"]), *theirs, told
+    torch_cells = [format_number(min(median["contiguous"], median["channels_last"]))] if options.torch else []
+    ratio_cell = TOO_NOISY if is_noisy(ratio) else format_number(ratio[0])
+    return name, format_number(median["ours"]), format_number(median["plain"]), *torch_cells, ratio_cell
 
 
 def _repeat(call: Callable[[], Any], times: int) -> Any:

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.manual_step`: a step of `scratch` by hand against one by automatic differentiation."""
+"""`python -m benchmarks.manual_step`: a step of `scratch` with gradients by hand and by automatic differentiation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,45 +10,45 @@ import tyro
 from eqxcnn.cli import run_command
 from eqxcnn.training import load_recipe
 
-from .mlp_epoch import Training, prepared
-from .timing import RESULTS, Benchmark, Case, Ratio, run
+from .mlp_epoch import EpochTrainer, prepare_job
+from .timing import RESULTS, Benchmark, Case, Ratio, run_benchmark
 
 
 @dataclass(frozen=True)
 class Options:
-    """Times a step of `scratch`, on random pixels of MNIST's shape, by hand and by automatic differentiation."""
+    """Time a step of `scratch`, on random pixels of MNIST's shape, by hand and by automatic differentiation."""
 
     batches: int = 50
-    """Steps of batch 64 that are timed together, each a call of its own."""
+    """Steps of batch 64 per measurement, each its own call."""
     steps: int = 1000
-    """Steps of batch 1 that are timed together, in a single call."""
+    """Steps of batch 1 per measurement, all in one call."""
     rounds: int = 15
-    """How often everything is timed."""
+    """Measurements of each case."""
     out: Path = RESULTS / "manual_step.json"
-    """The file that the results go to."""
+    """Path of the results file."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parses, measures, prints and writes."""
+    """Parses the options, measures, writes and prints the results."""
     options = tyro.cli(Options, prog="python -m benchmarks.manual_step", args=arguments)
     cases, ratios = {}, []
-    for words, size, steps, per_call in (
+    for label, size, steps, per_call in (
         ("batch 64", 64, options.batches, 1),
-        (f"batch 1, {options.steps} steps a call", 1, options.steps, options.steps),
+        (f"batch 1, {options.steps} steps per call", 1, options.steps, options.steps),
     ):
-        by_hand, autodiff = f"by hand, {words}", f"autodiff, {words}"
-        cases[by_hand] = _case("by_hand", size, steps, per_call)
-        cases[autodiff] = _case("autodiff", size, steps, per_call)
+        by_hand, autodiff = f"by hand, {label}", f"autodiff, {label}"
+        cases[by_hand] = _make_case("by_hand", size, steps, per_call)
+        cases[autodiff] = _make_case("autodiff", size, steps, per_call)
         ratios.append(Ratio(by_hand, autodiff, "<= 1.25"))
-    title = "A step of `scratch`: gradients by hand and by automatic differentiation, random pixels in MNIST's shape"
-    run(Benchmark("manual_step", title, arguments, "ms", cases, ratios), options.rounds, options.out)
+    title = "A step of `scratch`: gradients by hand and by automatic differentiation, random pixels of MNIST's shape"
+    run_benchmark(Benchmark("manual_step", title, arguments, "ms", cases, ratios), options.rounds, options.out)
 
 
-def _case(gradients: Literal["autodiff", "by_hand"], batch_size: int, steps: int, steps_per_call: int) -> Case:
-    """So many steps of training; the time is that of one."""
+def _make_case(gradients: Literal["autodiff", "by_hand"], batch_size: int, steps: int, steps_per_call: int) -> Case:
+    """Returns a case that trains `steps` steps; its time is per step."""
     recipe = load_recipe("scratch")
     recipe = replace(recipe, gradients=gradients, batch_size=batch_size, steps_per_call=steps_per_call)
-    return Case(Training(prepared(recipe, steps)), 1 / steps)
+    return Case(EpochTrainer(prepare_job(recipe, steps)), 1 / steps)
 
 
 if __name__ == "__main__":

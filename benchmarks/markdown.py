@@ -1,11 +1,11 @@
-"""Markdown, as the generated pages of the site write it."""
+"""Formatters of the Markdown in the site's generated pages."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 
-def machine_words(environment: Mapping[str, Any]) -> str:
-    """Machine and versions in a line; the commit is each run's own."""
+def format_environment(environment: Mapping[str, Any]) -> str:
+    """Returns machine and package versions on one line, without the commit, which differs between runs."""
     processor, cores = (environment.get(name, "-") for name in ("processor", "cores"))
     devices = ", ".join(environment.get("devices") or ["-"])
     packages = ("python", "jax", "jaxlib", "equinox", "optax")
@@ -13,23 +13,23 @@ def machine_words(environment: Mapping[str, Any]) -> str:
     return f"**{processor}, cores: {cores}, devices: {devices}**; {versions}"
 
 
-def table(head: Iterable[Any], lines: Iterable[Iterable[Any]]) -> str:
-    """A table; a `|` in a cell does not end it."""
+def format_table(head: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
+    """Returns a table, with every `|` inside a cell escaped."""
     titles = list(head)
-    rows = [titles, ["---"] * len(titles), *lines]
-    return "".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in row)} |\n" for row in rows)
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
 
-def section(name: str, text: str) -> str:
-    """Text that other pages can include by its name, through `pymdownx.snippets`."""
+def format_section(name: str, text: str) -> str:
+    """Returns the text between markers, so that other pages can include it through `pymdownx.snippets`."""
     return f"<!-- --8<-- [start:{name}] -->\n\n{text}\n<!-- --8<-- [end:{name}] -->\n"
 
 
-def code(command: str) -> str:
-    """A block with a command."""
+def format_code(command: str) -> str:
+    """Returns a fenced block that holds a shell command."""
     return f"```bash\n{command}\n```\n"
 
 
-def number(value: float) -> str:
-    """Three significant digits, and no fewer before the point than there are."""
+def format_number(value: float) -> str:
+    """Returns a number with three significant digits, or as an integer from 100 on."""
     return f"{value:,.0f}" if abs(value) >= 99.95 else f"{value:#.3g}"

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.mlp_epoch`: an epoch of the `mlp` recipe against the loop of the write-up that it follows.
+"""`python -m benchmarks.mlp_epoch`: an epoch of the `mlp` recipe compared with the training loop of its write-up.
 
 The write-up: https://www.jtrive.com/posts/intro-to-jax-part-3/intro-to-jax-part-3.html
 """
@@ -22,58 +22,58 @@ from eqxcnn.runtime.compile import async_jit
 from eqxcnn.training import Job, Recipe, Setup, Sums, TrainState, load_recipe, prepare
 from eqxcnn.training.step import train_steps
 
-from .timing import RESULTS, Benchmark, Case, Ratio, run
+from .timing import RESULTS, Benchmark, Case, Ratio, run_benchmark
 
-#: Steps of a call without compilation: it takes a whole epoch's time from a few.
-FEW = 20
+#: An uncompiled epoch would take too long, so its time is scaled up from this many steps.
+NUM_UNCOMPILED_STEPS = 20
 #: Weights `[in out]` and bias of each layer.
 Params = list[tuple[Float[Array, "i o"], Float[Array, " o"]]]
 
 
 @dataclass(frozen=True)
 class Options:
-    """Times an epoch of a perceptron on MNIST, as its write-up's loop and as this library run it."""
+    """Time an epoch of a perceptron on MNIST, with the loop of its write-up and with this library."""
 
     data: str | None = None
     """A data set's name or folder; by default random pixels of MNIST's shape, which take the same time."""
     batches: int = 937
-    """Batches of an epoch."""
+    """Batches per epoch."""
     rounds: int = 15
-    """How often everything is timed."""
+    """Measurements of each case."""
     out: Path = RESULTS / "mlp_epoch.json"
-    """The file that the results go to."""
+    """Path of the results file."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parses, measures, prints and writes."""
+    """Parses the options, measures, writes and prints the results."""
     options = tyro.cli(Options, prog="python -m benchmarks.mlp_epoch", args=arguments)
-    batches, few = options.batches, min(FEW, options.batches)
+    batches, few = options.batches, min(NUM_UNCOMPILED_STEPS, options.batches)
     recipe = load_recipe("mlp")
-    job = prepared(replace(recipe, steps_per_call=batches), batches, options.data)
-    first = replace(job, steps_per_call=1, train_rows=job.train_rows[: few * recipe.batch_size])
-    loop, epoch, step = "write-up, jit", "ours, one call an epoch", "ours, one call a step"
-    slow_loop, slow_step = (f"{whose}, no jit ({few} steps, scaled)" for whose in ("write-up", "ours"))
+    job = prepare_job(replace(recipe, steps_per_call=batches), batches, options.data)
+    short_job = replace(job, steps_per_call=1, train_rows=job.train_rows[: few * recipe.batch_size])
+    loop, epoch, step = "write-up, jit", "ours, one call per epoch", "ours, one call per step"
+    slow_loop, slow_step = (f"{library}, no jit ({few} steps, scaled)" for library in ("write-up", "ours"))
     cases = {
-        loop: Case(WriteUp(job, jax.jit(update))),
-        epoch: Case(Training(job)),
-        step: Case(Training(replace(job, steps_per_call=1))),
-        slow_loop: Case(WriteUp(first, update), batches / few),
-        slow_step: Case(Training(first, jit=False), batches / few),
+        loop: Case(WriteUpLoop(job, jax.jit(sgd_update))),
+        epoch: Case(EpochTrainer(job)),
+        step: Case(EpochTrainer(replace(job, steps_per_call=1))),
+        slow_loop: Case(WriteUpLoop(short_job, sgd_update), batches / few),
+        slow_step: Case(EpochTrainer(short_job, jit=False), batches / few),
     }
     ratios = (Ratio(epoch, loop, "<= 0.8"), Ratio(slow_loop, loop), Ratio(slow_step, epoch))
-    data = "random pixels in MNIST's shape (they do not change the time)" if options.data is None else job.info.name
+    data = "random pixels of MNIST's shape (which take the same time)" if options.data is None else job.info.name
     title = f"An epoch of `mlp`: {batches} batches of {recipe.batch_size}, {data}"
-    run(Benchmark("mlp_epoch", title, arguments, "s", cases, ratios), options.rounds, options.out)
+    run_benchmark(Benchmark("mlp_epoch", title, arguments, "s", cases, ratios), options.rounds, options.out)
 
 
-def prepared(recipe: Recipe, batches: int, data: str | None = None) -> Job:
-    """A recipe's job on so many batches of a data set, or of random pixels in MNIST's shape."""
+def prepare_job(recipe: Recipe, batches: int, data: str | None = None) -> Job:
+    """Returns a recipe's job on `batches` batches of a data set, or of random pixels of MNIST's shape."""
     if batches < 1:
         raise InputError(f"`batches` (={batches}) must be 1 or more")
     count = batches * recipe.batch_size
     if data is not None:
         return prepare(replace(recipe, data=data, train_images=count, validation=0.0))
-    # The bundled digits have MNIST's classes and channels: the model is made for them, then learns from others.
+    # The bundled digits have MNIST's classes and channels: build the model for them, then replace the images.
     job = prepare(replace(recipe, data="digits", image_size=(28, 28), train_images=None, validation=0.0))
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, 28, 28, 1), np.uint8)
@@ -86,16 +86,16 @@ def prepared(recipe: Recipe, batches: int, data: str | None = None) -> Job:
     )
 
 
-class Training:
-    """A call is a job's next epoch as `fit` trains it, up to reading the sums; what it learns it keeps for the next."""
+class EpochTrainer:
+    """Trains one epoch of a job per call, as `fit` does, until the metrics' sums are read; weights carry over."""
 
     def __init__(self, job: Job, *, jit: bool = True):
-        self.job, self._steps = job, async_jit(train_steps, donate=True) if jit else _uncompiled
-        # The steps give their state's memory away, and others start from the job's.
+        self.job, self._steps = job, async_jit(train_steps, donate=True) if jit else _train_steps_uncompiled
+        # The steps donate their state, and other cases start from the job's, so copy it.
         self._train = jax.tree.map(lambda leaf: leaf.copy() if eqx.is_array(leaf) else leaf, job.make_start())
 
     def __call__(self) -> float:
-        """Trains, and returns the mean loss."""
+        """Trains an epoch and returns the mean loss."""
         train = self._train
         for batches in self.job.batches(0, 0):
             train = self._steps(self.job.setup, train, batches)
@@ -104,28 +104,31 @@ class Training:
         return loss
 
 
-def _uncompiled(setup: Setup, train: TrainState, batches: Any) -> TrainState:
-    """The steps as `fit` takes them without `jit`."""
+def _train_steps_uncompiled(setup: Setup, train: TrainState, batches: Any) -> TrainState:
+    """Takes the steps of `fit` with `jit=False`."""
     return train_steps(setup, train, jax.tree.map(jnp.asarray, batches))
 
 
-class WriteUp:
-    """A call is the next epoch of the write-up's loop, from the job's weights: batches on the host, each loss read."""
+class WriteUpLoop:
+    """Trains one epoch per call with the write-up's loop: batches on the host, and every loss read.
+
+    It starts from the job's initial weights, and weights carry over.
+    """
 
     def __init__(self, job: Job, update: Callable[..., Any]):
         size, model = job.recipe.batch_size, job.make_start().model
         assert isinstance(model, MLP)
         assert isinstance(model.head, eqx.nn.Linear)
-        # Its arrays are NumPy's own 64 bits wide, and each call makes 32 of them.
+        # The write-up keeps 64-bit NumPy arrays, which each call converts to 32 bits.
         pixels = job.train.images[job.train_rows].reshape(len(job.train_rows), -1) / 255.0
         labels = job.train.labels[job.train_rows].astype(np.int64)
         starts = range(0, len(labels) - size + 1, size)
-        self._batches = [(pixels[at : at + size], labels[at : at + size]) for at in starts]
+        self._batches = [(pixels[start : start + size], labels[start : start + size]) for start in starts]
         self._params = [(layer.weight.T, layer.bias) for layer in (*model.hidden, model.head)]
         self._update = update
 
     def __call__(self) -> list[float]:
-        """Trains, and returns the loss of each step."""
+        """Trains an epoch and returns the loss of each step."""
         losses = []
         for x, y in self._batches:
             self._params, loss = self._update(self._params, x, y, rate=0.01)
@@ -133,19 +136,18 @@ class WriteUp:
         return losses
 
 
-def update(params: Params, x: Float[Array, "b i"], y: Int[Array, " b"], rate: float) -> tuple[Params, Array]:
-    """A step of gradient descent and the loss before it, in plain JAX."""
-    loss, gradients = jax.value_and_grad(_loss)(params, x, y)
-    return jax.tree.map(lambda each, slope: each - rate * slope, params, gradients), loss
+def sgd_update(params: Params, x: Float[Array, "b i"], y: Int[Array, " b"], rate: float) -> tuple[Params, Array]:
+    """Takes a step of gradient descent in plain JAX; returns the parameters, and the loss before the step."""
+    loss, gradients = jax.value_and_grad(_mean_cross_entropy)(params, x, y)
+    return jax.tree.map(lambda param, gradient: param - rate * gradient, params, gradients), loss
 
 
-def _loss(params: Params, x: Float[Array, "b i"], y: Int[Array, " b"]) -> Float[Array, ""]:
-    """The batch's mean cross-entropy."""
+def _mean_cross_entropy(params: Params, x: Float[Array, "b i"], y: Int[Array, " b"]) -> Float[Array, ""]:
     *hidden, (weight, bias) = params
     for w, b in hidden:
         x = jax.nn.relu(jnp.dot(x, w) + b)
-    scores = jax.nn.log_softmax(jnp.dot(x, weight) + bias)
-    return -scores[jnp.arange(len(y)), y].mean()
+    log_probabilities = jax.nn.log_softmax(jnp.dot(x, weight) + bias)
+    return -log_probabilities[jnp.arange(len(y)), y].mean()
 
 
 if __name__ == "__main__":

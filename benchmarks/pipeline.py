@@ -1,4 +1,4 @@
-"""`python -m benchmarks.pipeline`: images from a folder to a training step, augmented on the way; ours and others'."""
+"""`python -m benchmarks.pipeline`: the input pipeline, from image files to a training step, compared with others."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,114 +21,116 @@ from eqxcnn.training import Job, Setup, load_recipe, prepare
 from eqxcnn.training.inputs import Batch, make_input, step_keys
 from eqxcnn.types import Images
 
-from .mlp_epoch import Training
-from .timing import RESULTS, Benchmark, Case, Ratio, run
-from .torch_loader import Pictures, make_loader
+from .mlp_epoch import EpochTrainer
+from .timing import RESULTS, Benchmark, Case, Ratio, run_benchmark
+from .torch_loader import ImageDataset, make_loader
 
-#: `datasets` would need half a minute for an epoch in its slowest format: its time is told from this many images.
-_FEW = 1024
+#: `datasets` would take too long for an epoch in its slowest format, so its time is scaled up from this many images.
+_NUM_DATASETS_IMAGES = 1024
 _WORKERS = 2
 
 
 @dataclass(frozen=True)
 class Options:
-    """Times the input of `cifar_cnn`, alone and with its training step: flips, random crops, normalization."""
+    """Time the input of `cifar_cnn`, alone and with its training step: flips, random crops, normalization."""
 
     data: str = "cifar10"
     """A data set's name or folder."""
     images: int = 8192
-    """How many of its training images are gone through in each round; times are scaled to all of them."""
+    """Training images per measurement; times are scaled to the whole training split."""
     torch: bool = True
-    """Whether torch's DataLoader is timed too, which needs torch and torchvision."""
+    """Also time PyTorch's DataLoader; needs torch and torchvision."""
     rounds: int = 7
-    """How often everything is timed."""
+    """Measurements of each case."""
     out: Path = RESULTS / "pipeline.json"
-    """The file that the results go to."""
+    """Path of the results file."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parses, measures, prints and writes."""
+    """Parses the options, measures, writes and prints the results."""
     options = tyro.cli(Options, prog="python -m benchmarks.pipeline", args=arguments)
     if options.images < load_recipe("cifar_cnn").batch_size:
-        raise InputError(f"`images` (={options.images}) must be a batch of 128 or more")
-    job = prepared(options)
+        raise InputError(f"`images` (={options.images}) must be at least one batch of 128")
+    job = prepare_job(options)
     plain, streamed = (replace(job, setup=replace(job.setup, **{part: None})) for part in ("augment", "data"))
-    whole, used = len(job.train.labels), job.steps_per_epoch * job.recipe.batch_size
-    trained, unchanged, from_disk = (
-        f"training step, {words}" for words in ("augmented", "not augmented", "augmented, streamed")
+    num_images, num_used = len(job.train.labels), job.steps_per_epoch * job.recipe.batch_size
+    scale = num_images / num_used
+    augmented, unaugmented, from_host = (
+        f"training step, {kind}" for kind in ("augmented", "not augmented", "augmented, streamed")
     )
-    alone = "input alone"
+    input_only = "input only"
     cases = {
-        trained: Case(Training(job), whole / used),
-        unchanged: Case(Training(plain), whole / used),
-        from_disk: Case(Training(streamed), whole / used),
-        alone: Case(Input(job), whole / used),
-        "input alone, streamed": Case(Input(streamed), whole / used),
+        augmented: Case(EpochTrainer(job), scale),
+        unaugmented: Case(EpochTrainer(plain), scale),
+        from_host: Case(EpochTrainer(streamed), scale),
+        input_only: Case(InputEpoch(job), scale),
+        "input only, streamed": Case(InputEpoch(streamed), scale),
     }
-    ratios = [Ratio(trained, unchanged, "<= 1.15"), Ratio(trained, from_disk, ">= 0.9")]
+    ratios = [Ratio(augmented, unaugmented, "<= 1.15"), Ratio(augmented, from_host, ">= 0.9")]
     if options.torch:
-        for words, from_folder in (("decoded before", False), ("from the folder", True)):
-            name = f"torch DataLoader, {_WORKERS} processes, Pillow, {words}"
-            cases[name] = Case(_loader(options, job, from_folder), whole / used)
-            ratios.append(Ratio(name, alone, ">= 5"))
-    for form in ("numpy", "jax"):
-        rows = _rows(options.data).select(range(min(_FEW, used))).with_format(form)
-        cases[f'datasets, with_format("{form}"), nothing changed'] = Case(
-            lambda rows=rows: _go_through(rows.iter(job.recipe.batch_size)), whole / len(rows)
+        for source, from_folder in (("decoded before", False), ("from the folder", True)):
+            name = f"torch DataLoader, {_WORKERS} processes, Pillow, {source}"
+            cases[name] = Case(_make_torch_epoch(options, job, from_folder), scale)
+            ratios.append(Ratio(name, input_only, ">= 5"))
+    for kind in ("numpy", "jax"):
+        rows = _open_rows(options.data).select(range(min(_NUM_DATASETS_IMAGES, num_used))).with_format(kind)
+        cases[f'datasets, with_format("{kind}"), not augmented'] = Case(
+            lambda rows=rows: _count_batches(rows.iter(job.recipe.batch_size)), num_images / len(rows)
         )
-    title = f"An epoch of {job.info.name}, {whole:,} images: flips, random resized crops, normalization; `cifar_cnn`"
-    benchmark = Benchmark("pipeline", title, arguments, "s", cases, ratios, images=whole)
-    run(benchmark, options.rounds, options.out)
+    steps = "flips, random resized crops, normalization"
+    title = f"An epoch of {job.info.name}, {num_images:,} images: {steps}; `cifar_cnn`"
+    benchmark = Benchmark("pipeline", title, arguments, "s", cases, ratios, images=num_images)
+    run_benchmark(benchmark, options.rounds, options.out)
 
 
-def prepared(options: Options) -> Job:
-    """The recipe's job on the first images of the data, which lie on the device."""
-    # The mean and deviation are measured: the recipe's own are CIFAR-10's.
+def prepare_job(options: Options) -> Job:
+    """Returns the recipe's job on the first images of the data, with the images on the device."""
+    # The recipe's own mean and deviation are CIFAR-10's, so measure those of the data.
     recipe = replace(load_recipe("cifar_cnn"), data=options.data, mean=None, std=None, validation=0.0)
     job = prepare(recipe)
     if options.images > len(job.train_rows):
-        raise InputError(f"`images` (={options.images}) must be at most the {len(job.train_rows):,} that there are")
+        raise InputError(f"`images` (={options.images}) must be at most {len(job.train_rows):,}, the training images")
     return replace(job, train_rows=job.train_rows[: options.images])
 
 
-class Input:
-    """A call makes an epoch's batches as the step makes them, each waited for as a network would."""
+class InputEpoch:
+    """Makes the input of every step of an epoch per call, and waits for each as a network would."""
 
     def __init__(self, job: Job):
-        self.job, self._make = job, async_jit(_model_input)
+        self.job, self._make = job, async_jit(_make_input)
 
     def __call__(self) -> None:
-        """Makes them."""
+        """Makes the inputs of an epoch."""
         for step, batches in enumerate(self.job.batches(0, 0)):
             jax.block_until_ready(self._make(self.job.setup, np.int32(step), batches))
 
 
-def _model_input(setup: Setup, step: Int[Array, ""], batches: Batch) -> tuple[Images, Targets]:
-    """The input of a call's only step."""
+def _make_input(setup: Setup, step: Int[Array, ""], batches: Batch) -> tuple[Images, Targets]:
+    """Returns the model input of a call that has one step."""
     return make_input(setup, jax.tree.map(lambda leaf: leaf[0], batches), step, step_keys(setup.key, step))
 
 
-def _loader(options: Options, job: Job, from_folder: bool) -> Callable[[], int]:
-    """An epoch of torch's loader over the same images, from the rows of the folder or from their pixels in memory."""
+def _make_torch_epoch(options: Options, job: Job, from_folder: bool) -> Callable[[], int]:
+    """Returns a function that loads an epoch with PyTorch's loader, from the folder's files or from decoded pixels."""
     count = len(job.train_rows)
     if from_folder:
-        rows = _rows(options.data).select(range(count))
+        rows = _open_rows(options.data).select(range(count))
         column = find_image_column(rows.features)
     else:
         rows, column = np.array(job.train.images[:count]), None
-    mean, std = (np.asarray(each).tolist() for each in (job.setup.mean, job.setup.std))
-    pictures = Pictures(rows, column, job.train.labels[:count], job.image_size, mean, std)
-    batches = make_loader(pictures, job.recipe.batch_size, _WORKERS)
-    return lambda: _go_through(batches)
+    mean, std = (np.asarray(moment).tolist() for moment in (job.setup.mean, job.setup.std))
+    dataset = ImageDataset(rows, column, job.train.labels[:count], job.image_size, mean, std)
+    batches = make_loader(dataset, job.recipe.batch_size, _WORKERS)
+    return lambda: _count_batches(batches)
 
 
-def _rows(data: str) -> Any:
-    """The training split as `datasets` opens it."""
+def _open_rows(data: str) -> Any:
+    """Returns the training split as a `datasets.Dataset`."""
     return read_rows(find_source(data)[1])["train"]
 
 
-def _go_through(batches: Iterator[Any]) -> int:
-    """Takes every batch and counts them."""
+def _count_batches(batches: Iterator[Any]) -> int:
+    """Iterates over all batches and returns their number."""
     return sum(1 for _ in batches)
 
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.results`: what the shipped recipes reach, from the runs' own files to the site's pages."""
+"""`python -m benchmarks.results`: records finished runs of the shipped recipes, and writes the pages of results."""
 
 import json
 import re
@@ -30,17 +30,15 @@ PAGE = ROOT / "docs" / "results.md"
 SPEED_PAGE = ROOT / "docs" / "benchmarks.md"
 PICTURES = ROOT / "docs" / "images" / "systems"
 
-#: Settings that do not decide what a recipe reaches, or, as the seed, only by luck.
-_FREE = ("data", "seed", "checkpoint_seconds", "keep_checkpoints", "device_budget")
-#: `platform` names the machine's own kernel build, and is left out.
+#: Settings that may differ from the recipe's: they do not affect the accuracy, apart from the seed's random effect.
+_FREE_SETTINGS = ("data", "seed", "checkpoint_seconds", "keep_checkpoints", "device_budget")
+#: Without `platform`, which names the machine's kernel build.
 _ENVIRONMENT = (
     "python", "jax", "jaxlib", "equinox", "optax", "numpy", "processor", "cores", "devices", "commit",
 )  # fmt: skip
-#: Line art where the report draws it, and pixels.
-_PICTURES = (
-    "training.svg", "confusion.svg", "kernels.png", "augment.png", "wrong.png",
-)  # fmt: skip
-_ABSOLUTE = re.compile(r"""(?:^|[\s='":])(?:~|/|[A-Za-z]:[\\/])""")
+#: Pictures of a report that are published: SVG for line art, PNG for pixels.
+_PICTURES = ("training.svg", "confusion.svg", "kernels.png", "augment.png", "wrong.png")
+_ABSOLUTE_PATH = re.compile(r"""(?:^|[\s='":])(?:~|/|[A-Za-z]:[\\/])""")
 
 
 @dataclass(frozen=True)
@@ -50,58 +48,58 @@ class Add:
     recipe: Annotated[str, tyro.conf.Positional]
     """The shipped recipe's name."""
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """The runs' folders."""
+    """Run folders."""
     pictures: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Also draw the run, one only, into docs/images/systems."""
+    """Also draw the pictures of a single run into docs/images/systems."""
     data: str | None = None
-    """With --pictures: where the images are now, when not where the run's recipe says."""
+    """With --pictures: path of the images, if they have moved since training."""
 
 
 @dataclass(frozen=True)
 class Write:
-    """Write docs/results.md and docs/benchmarks.md from what is recorded in benchmarks/results."""
+    """Write docs/results.md and docs/benchmarks.md from the records in benchmarks/results."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parses, records or writes, prints the paths of what was written."""
+    """Parses the options, records runs or writes the pages, and prints the paths of the written files."""
     options = tyro.cli(Add | Write, prog="python -m benchmarks.results", args=arguments)
     if isinstance(options, Write):
-        for path, make in ((PAGE, results_page.page), (SPEED_PAGE, speed_page.page)):
-            write_text_atomically(path, make(RESULTS))
+        for path, render in ((PAGE, results_page.render_page), (SPEED_PAGE, speed_page.render_page)):
+            write_text_atomically(path, render(RESULTS))
             print(path)
         return
     if not options.runs:
-        raise InputError("there is nothing to add: give the folder of a run, or several")
+        raise InputError("`runs` must name one run folder or more")
     if options.pictures and len(options.runs) > 1:
         raise InputError(f"`--pictures` draws one run, not {len(options.runs)}: add the others without it")
-    for path in add(options.recipe, options.runs, RESULTS):
+    for path in add_runs(options.recipe, options.runs, RESULTS):
         print(path)
     for run in options.runs if options.pictures else ():
-        for path in draw(options.recipe, run, data=options.data, to=PICTURES):
+        for path in copy_pictures(options.recipe, run, data=options.data, destination=PICTURES):
             print(path)
 
 
-def add(recipe: str, runs: Sequence[Path], results: Path) -> list[Path]:
-    """Records runs of a shipped recipe, all or none of them, each in `results/runs/RECIPE-seedN.json`.
+def add_runs(recipe: str, runs: Sequence[Path], results: Path) -> list[Path]:
+    """Records all runs of a shipped recipe, or none if one is refused, each in `results/runs/RECIPE-seedN.json`.
 
-    **Raises:** `InputError` for a run that is not finished, was resumed, had other settings, or whose command tells
-    an absolute path.
+    **Raises:** `InputError` if a run is not finished, was resumed, had other settings, or names an absolute path in its
+    command.
     """
-    records = [record(recipe, run) for run in runs]
-    paths = [results / "runs" / f"{recipe}-seed{each['seed']}.json" for each in records]
+    records = [make_record(recipe, run) for run in runs]
+    paths = [results / "runs" / f"{recipe}-seed{record['seed']}.json" for record in records]
     if len(set(paths)) < len(paths):
-        raise InputError(f"two of the {len(runs)} runs have the same seed: a recipe's record has one run a seed")
-    for path, each in zip(paths, records, strict=True):
+        raise InputError(f"`runs` ({len(runs)} folders) must have different seeds: there is one record per seed")
+    for path, record in zip(paths, records, strict=True):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text_atomically(path, json.dumps(each, indent=2) + "\n")
+        write_text_atomically(path, json.dumps(record, indent=2) + "\n")
     return paths
 
 
-def record(name: str, folder: Path) -> dict[str, Any]:
-    """What is published of a run: its scores, times and environment, and its settings but for where its data lay."""
-    shipped = _shipped(name)
-    run, classifier, last = _finished(folder)
-    # Where the images lay is free; which they are is not.
+def make_record(name: str, folder: Path) -> dict[str, Any]:
+    """Returns a run's scores, times, environment and settings, without the path of its data."""
+    shipped = _load_shipped_recipe(name)
+    run, classifier, test = _read_finished_run(folder)
+    # The path of the data may differ, but not the data set.
     if Path(run.recipe.data).name != shipped.data:
         raise InputError(
             f"`data` (={run.recipe.data!r}) of the run `{folder}` must be `{shipped.data}`, as in the recipe `{name}`, "
@@ -109,8 +107,8 @@ def record(name: str, folder: Path) -> dict[str, Any]:
         )
     check_settings(name, shipped, run.recipe, str(folder))
     _check_command(name, shipped, run.environment["command"])
-    seconds = [row["seconds"] for row in run.epochs]
-    final = run.epochs[-1]
+    seconds = [epoch["seconds"] for epoch in run.epochs]
+    last_epoch = run.epochs[-1]
     return {
         "recipe": name,
         "model": run.recipe.model,
@@ -118,77 +116,77 @@ def record(name: str, folder: Path) -> dict[str, Any]:
         "data": shipped.data,
         "seed": run.recipe.seed,
         "command": run.environment["command"],
-        **{key: last[key] for key in ("test_accuracy", "test_loss", "test_count")},
-        **{key: final.get(key) for key in ("train_accuracy", "train_loss", "validation_accuracy")},
+        **{key: test[key] for key in ("test_accuracy", "test_loss", "test_count")},
+        **{key: last_epoch.get(key) for key in ("train_accuracy", "train_loss", "validation_accuracy")},
         "epochs": len(run.epochs),
         "train_images_per_epoch": run.epochs[0]["step"] * run.recipe.batch_size,
         "train_seconds": round(sum(seconds), 3),
         "epoch_seconds_median": round(median(seconds), 3),
-        "wall_seconds": last["wall_seconds"],
+        "wall_seconds": test["wall_seconds"],
         "environment": {key: run.environment.get(key) for key in _ENVIRONMENT},
         "settings": {key: value for key, value in asdict(run.recipe).items() if key != "data"},
     }
 
 
-def _finished(folder: Path) -> tuple[RunRecord, ImageClassifier, dict[str, Any]]:
-    """A run that went through in one go, its classifier, and the row of its test."""
+def _read_finished_run(folder: Path) -> tuple[RunRecord, ImageClassifier, dict[str, Any]]:
+    """Returns a run that finished without being resumed, its classifier, and the row of its test."""
     run = read_run(folder)
-    last = next(reversed(read_metrics(folder)), {})
+    last_row = next(reversed(read_metrics(folder)), {})
     parts = {
-        "a model/": run.classifier is not None,
-        "epochs in its metrics.jsonl": bool(run.epochs),
-        "a test with from_step and wall_seconds there": {"test_accuracy", "from_step", "wall_seconds"} <= last.keys(),
-        "a command in its environment.json": "command" in run.environment,
+        "model/": run.classifier is not None,
+        "epochs in metrics.jsonl": bool(run.epochs),
+        "test row with from_step and wall_seconds in metrics.jsonl": (
+            {"test_accuracy", "from_step", "wall_seconds"} <= last_row.keys()
+        ),
+        "command in environment.json": "command" in run.environment,
     }
-    missing = [part for part, is_there in parts.items() if not is_there]
+    missing = [part for part, is_present in parts.items() if not is_present]
     if missing or run.classifier is None:
-        raise InputError(f"the run `{folder}` is not finished: it lacks {', '.join(missing)}; give one that is")
-    if last["from_step"] != 0:
+        raise InputError(f"the run `{folder}` must be finished, but has no {', and no '.join(missing)}")
+    if last_row["from_step"] != 0:
         raise InputError(
-            f"the run `{folder}` was resumed, from step {last['from_step']:,}, so its wall time is not the whole "
-            "run's: train it in one go"
+            f"the run `{folder}` was resumed from step {last_row['from_step']:,}, so its wall time is incomplete: "
+            "train without interruption"
         )
-    return run, run.classifier, last
+    return run, run.classifier, last_row
 
 
-def check_settings(name: str, shipped: Recipe, had: Recipe, whose: str) -> None:
-    """Refuses settings other than the shipped recipe's; what that leaves open (`None`) may have become anything.
+def check_settings(name: str, shipped: Recipe, recipe: Recipe, run: str) -> None:
+    """Checks that a run had the shipped recipe's settings; a setting that is `None` there may have any value.
 
     **Raises:** `InputError` naming the first setting that differs.
     """
-    for setting in (field.name for field in fields(Recipe) if field.name not in _FREE):
-        wanted, found = getattr(shipped, setting), getattr(had, setting)
-        if wanted is not None and wanted != found:
+    for setting in (field.name for field in fields(Recipe) if field.name not in _FREE_SETTINGS):
+        expected, found = getattr(shipped, setting), getattr(recipe, setting)
+        if expected is not None and expected != found:
             raise InputError(
-                f"`{setting}` (={found!r}) of the run `{whose}` differs from the recipe `{name}`, which has "
-                f"{wanted!r}: train the recipe as it is shipped"
+                f"`{setting}` (={found!r}) of the run `{run}` must be {expected!r}, as in the recipe `{name}`: train "
+                "the recipe as it is shipped"
             )
 
 
-def _shipped(name: str) -> Recipe:
+def _load_shipped_recipe(name: str) -> Recipe:
     if name not in list_recipes():
         raise InputError(f"there is no shipped recipe named `{name}`; {nearest(name, list_recipes())}")
     return load_recipe(name)
 
 
 def _check_command(name: str, shipped: Recipe, command: str) -> None:
-    """Refuses a command that tells where a machine keeps its files, or sets what the recipe leaves open."""
-    if _ABSOLUTE.search(command):
-        raise InputError(
-            f"the command `{command}` names an absolute path, and it is published: train with a relative one"
-        )
-    given = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in command.split() if word[:2] == "--"}
-    is_open = [field.name for field in fields(Recipe) if getattr(shipped, field.name) is None]
-    if chosen := [setting for setting in is_open if setting in given]:
-        raise InputError(f"the command `{command}` sets `{chosen[0]}`, which the recipe `{name}` leaves open")
+    """Refuses a command that names an absolute path, or gives a setting that the recipe leaves open."""
+    if _ABSOLUTE_PATH.search(command):
+        raise InputError(f"the published command `{command}` names an absolute path: train with a relative one")
+    flags = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in command.split() if word[:2] == "--"}
+    open_settings = [field.name for field in fields(Recipe) if getattr(shipped, field.name) is None]
+    if given := [setting for setting in open_settings if setting in flags]:
+        raise InputError(f"the command `{command}` sets `{given[0]}`, which the recipe `{name}` leaves open")
 
 
-def draw(recipe: str, run: Path, *, data: str | None, to: Path) -> list[Path]:
-    """Draws a run's report and copies its pictures into `to/RECIPE`."""
+def copy_pictures(recipe: str, run: Path, *, data: str | None, destination: Path) -> list[Path]:
+    """Writes a run's report, and copies its pictures into `destination/RECIPE`."""
     plots = write_report(run, data=data).parent
-    drawn = [name for name in _PICTURES if (plots / name).exists()]
-    (to / recipe).mkdir(parents=True, exist_ok=True)
-    return [Path(shutil.copyfile(plots / name, to / recipe / name)) for name in drawn]
+    names = [name for name in _PICTURES if (plots / name).exists()]
+    (destination / recipe).mkdir(parents=True, exist_ok=True)
+    return [Path(shutil.copyfile(plots / name, destination / recipe / name)) for name in names]
 
 
 if __name__ == "__main__":

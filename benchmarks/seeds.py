@@ -1,6 +1,7 @@
-"""`python -m benchmarks.seeds`: training steps of five seeds in one program against those of one seed after another.
+"""`python -m benchmarks.seeds`: a training step of five seeds, vectorized in one program and one seed after another.
 
-Without compilation, which one program does once. Where this says that one program is faster, `--seeds` has it so.
+Compilation, which one program needs only once, is not included. `--seeds` trains all seeds in one program where that
+is faster here.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,54 +18,54 @@ from eqxcnn.training import Job, load_recipe
 from eqxcnn.training.epochs import compile_steps
 from eqxcnn.training.vmapped_seeds import stack_setups, stack_trains, train_steps_of_seeds
 
-from .mlp_epoch import Training, prepared
-from .timing import RESULTS, Benchmark, Case, Ratio, run
+from .mlp_epoch import EpochTrainer, prepare_job
+from .timing import RESULTS, Benchmark, Case, Ratio, run_benchmark
 
 
 @dataclass(frozen=True)
 class Options:
-    """Times steps of several seeds on random pixels of MNIST's shape, in one program and one seed after another."""
+    """Time steps of several seeds on random pixels of MNIST's shape, in one program and one seed after another."""
 
     models: tuple[str, ...] = ("mlp", "lenet")
-    """The recipes whose steps are timed."""
+    """Recipes whose steps are timed."""
     seeds: int = 5
-    """How many seeds."""
+    """Number of seeds."""
     steps: int = 100
-    """Steps that are timed together, of each seed."""
+    """Steps of each seed per measurement."""
     rounds: int = 9
-    """How often everything is timed."""
+    """Measurements of each case."""
     out: Path = RESULTS / "seeds.json"
-    """The file that the results go to."""
+    """Path of the results file."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parses, measures, prints and writes."""
+    """Parses the options, measures, writes and prints the results."""
     options = tyro.cli(Options, prog="python -m benchmarks.seeds", args=arguments)
     cases, ratios = {}, []
     for name in options.models:
         recipe = replace(load_recipe(name), steps_per_call=1)
-        jobs = [prepared(replace(recipe, seed=seed), options.steps) for seed in range(options.seeds)]
-        together, apart = f"{name}, one program", f"{name}, one after another"
-        cases[together] = Case(in_one_program(jobs), 1 / options.steps)
-        # One stands for all: they are the same program.
-        cases[apart] = Case(Training(jobs[0]), options.seeds / options.steps)
-        ratios.append(Ratio(together, apart))
-    title = f"A step of {options.seeds} seeds each, batches as in the recipes, random pixels in MNIST's shape"
-    run(Benchmark("seeds", title, arguments, "ms", cases, ratios), options.rounds, options.out)
+        jobs = [prepare_job(replace(recipe, seed=seed), options.steps) for seed in range(options.seeds)]
+        vmapped, sequential = f"{name}, one program", f"{name}, one seed after another"
+        cases[vmapped] = Case(make_vmapped_epoch(jobs), 1 / options.steps)
+        # All seeds run the same program, so one seed's time is multiplied.
+        cases[sequential] = Case(EpochTrainer(jobs[0]), options.seeds / options.steps)
+        ratios.append(Ratio(vmapped, sequential))
+    title = f"One step of each of {options.seeds} seeds, batch sizes of the recipes, random pixels of MNIST's shape"
+    run_benchmark(Benchmark("seeds", title, arguments, "ms", cases, ratios), options.rounds, options.out)
 
 
-def in_one_program(jobs: Sequence[Job]) -> Callable[[], Any]:
-    """An epoch of all jobs, to be called again and again."""
+def make_vmapped_epoch(jobs: Sequence[Job]) -> Callable[[], Any]:
+    """Returns a function that trains all jobs for one epoch in one program; weights carry over between calls."""
     steps, setup = compile_steps(jobs[0].recipe, train_steps_of_seeds), stack_setups(jobs)
     train = stack_trains([job.make_start() for job in jobs])
 
-    def epoch() -> Any:
+    def train_epoch() -> Any:
         nonlocal train
         for batches in zip(*(job.batches(0, 0) for job in jobs), strict=True):
-            train = steps(setup, train, np.stack([np.asarray(each) for each in batches]))
+            train = steps(setup, train, np.stack([np.asarray(batch) for batch in batches]))
         return jax.block_until_ready(train.step)
 
-    return epoch
+    return train_epoch
 
 
 if __name__ == "__main__":

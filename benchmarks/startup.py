@@ -1,7 +1,7 @@
-"""`python -m benchmarks.startup`: what passes before training is under way, and how much memory it takes.
+"""`python -m benchmarks.startup`: time until training is under way, and peak memory.
 
-A process that trains LeNet on the bundled digits, as the first command of the documentation does, from its start to the
-end; and the time to compile a train step alone.
+Runs the README's first training command, LeNet on the bundled digits, as a process; also times the compilation of a
+train step.
 """
 
 import json
@@ -19,14 +19,14 @@ import tyro
 from eqxcnn.cli import run_command
 from eqxcnn.errors import InputError
 
-from .markdown import number
-from .our_step import compiler
-from .timing import RESULTS, Case, Rows, check, measure, spread, write_rows
+from .markdown import format_number
+from .timing import RESULTS, Case, ResultTable, check_options, measure, spread, write_tables
+from .trainer_step import make_compile_function
 
-#: Moments of `startup_probe`, in order.
-_MOMENTS = {
+#: Moments that `startup_probe` reports, in order, and their descriptions.
+MOMENTS = {
     "imported": "everything is imported",
-    "prepared": "the data are decoded and the model is made",
+    "prepared": "the data are decoded and the model is built",
     "stepped": "the first step is done",
     "ended": "the run is finished",
 }
@@ -34,57 +34,58 @@ _MOMENTS = {
 
 @dataclass(frozen=True)
 class Options:
-    """Times the start of `python -m eqxcnn.train`, in processes of its own, and the compilation of train steps."""
+    """Time the start of `python -m eqxcnn.train` in a new process, and the compilation of train steps."""
 
     model: str = "lenet"
-    """What is trained, on the bundled digits."""
+    """The model to train on the bundled digits."""
     compile: tuple[str, ...] = ("lenet", "resnet20")
-    """The networks whose train step is compiled."""
+    """Networks whose train step is compiled."""
     rounds: int = 5
-    """How often everything is timed."""
+    """Measurements of each case."""
     out: Path = RESULTS / "startup.json"
-    """The file that the results go to."""
+    """Path of the results file."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parses, measures, prints and writes."""
+    """Parses the options, measures, writes and prints the results."""
     options = tyro.cli(Options, prog="python -m benchmarks.startup", args=arguments)
-    check(options.rounds, options.out)
-    compiling = {
-        f"compiling a train step of `{name}`": Case(compiler(name, optax.adam(1e-3), 64)) for name in options.compile
+    check_options(options.rounds, options.out)
+    compile_cases = {
+        f"compiling a train step of `{name}`": Case(make_compile_function(name, optax.adam(1e-3), 64))
+        for name in options.compile
     }
-    started = [start(options.model) for _ in range(options.rounds)]
-    compiled = measure(compiling, options.rounds, warm_up=False)
-    seconds = {f"until {words}": [each[moment] for each in started] for moment, words in _MOMENTS.items()} | compiled
-    memory = [each["megabytes"] for each in started]
+    probes = [run_probe(options.model) for _ in range(options.rounds)]
+    compile_seconds = measure(compile_cases, options.rounds, warm_up=False)
+    seconds = {f"until {phrase}": [probe[moment] for probe in probes] for moment, phrase in MOMENTS.items()}
+    memory = {"peak memory of the process": [probe["megabytes"] for probe in probes]}
+    quartiles = ("median", "lower quartile", "upper quartile")
     tables = [
-        Rows(("seconds", "median", "lower quartile", "upper quartile"), _lines(seconds)),
-        Rows(("MiB", "median", "lower quartile", "upper quartile"), _lines({"most memory of the process": memory})),
+        ResultTable(("seconds", *quartiles), _make_rows(seconds | compile_seconds)),
+        ResultTable(("MiB", *quartiles), _make_rows(memory)),
     ]
     title = f"`python -m eqxcnn.train --model {options.model}`, from the start of the process"
-    write_rows("startup", title, arguments, tables, options.out)
+    write_tables("startup", title, arguments, tables, options.out)
 
 
-def start(model: str) -> dict[str, float]:
-    """Trains in a process of its own; gives the seconds from its start to each moment, and its most `megabytes`.
+def run_probe(model: str) -> dict[str, float]:
+    """Trains in a new process; returns the seconds from its start to each moment, and its peak memory `megabytes`.
 
-    **Raises:** `InputError` with what that process said when it failed.
+    **Raises:** `InputError` with the process's last line of output if it fails.
     """
     with TemporaryDirectory() as runs:
         command = [sys.executable, "-m", "benchmarks.startup_probe", "--model", model, "--runs", runs]
         started = monotonic()
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise InputError(
-            f"training `{model}` failed, and said: {(done.stderr.strip().splitlines() or ['nothing'])[-1]}"
-        )
-    told = json.loads(done.stdout.splitlines()[-1])
-    # The clock that only goes forward is one for all processes of a machine.
-    return {name: value - (0 if name == "megabytes" else started) for name, value in told.items()}
+        process = subprocess.run(command, capture_output=True, text=True, check=False)
+    if process.returncode:
+        last_line = (process.stderr.strip().splitlines() or ["no output"])[-1]
+        raise InputError(f"training `{model}` failed with: {last_line}")
+    reported = json.loads(process.stdout.splitlines()[-1])
+    # The monotonic clock is shared by all processes of a machine.
+    return {name: value - (0 if name == "megabytes" else started) for name, value in reported.items()}
 
 
-def _lines(measured: dict[str, list[float]]) -> list[tuple[str, ...]]:
-    return [(words, *map(number, spread(values))) for words, values in measured.items()]
+def _make_rows(measured: dict[str, list[float]]) -> list[tuple[str, ...]]:
+    return [(label, *map(format_number, spread(values))) for label, values in measured.items()]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What `startup` runs: `eqxcnn.train`, which then tells when it was where, and how much memory it took at most."""
+"""The process that `benchmarks.startup` starts: runs `eqxcnn.train`, and reports its moments and peak memory."""
 
 import json
 import resource
@@ -11,30 +11,31 @@ from eqxcnn.runs.progress import TrainingProgress
 from eqxcnn.training import Job, Recipe
 from eqxcnn.training import trainer as loop
 
-#: Kibibytes on Linux, bytes on macOS.
-_UNIT = 2**20 if sys.platform == "darwin" else 2**10
+#: `ru_maxrss` is in kibibytes on Linux and in bytes on macOS.
+_UNITS_PER_MIB = 2**20 if sys.platform == "darwin" else 2**10
 
 
 def main() -> None:
-    """Trains by the flags that training itself takes, and prints seconds of the monotonic clock as JSON."""
+    """Trains with the command line's flags, and prints seconds of the monotonic clock and peak memory as JSON."""
     moments = {"imported": monotonic()}
     prepare, show = loop.prepare, TrainingProgress.step
 
-    def prepared(recipe: Recipe) -> Job:
+    def prepare_and_record(recipe: Recipe) -> Job:
         job = prepare(recipe)
         moments["prepared"] = monotonic()
         return job
 
-    def stepped(self: TrainingProgress, step: int, read_metrics: Callable[[], tuple[float, float]]) -> None:
+    def step_and_record(self: TrainingProgress, step: int, read_metrics: Callable[[], tuple[float, float]]) -> None:
         if "stepped" not in moments:
-            read_metrics()  # waits for the device
+            read_metrics()  # waits until the step is computed
             moments["stepped"] = monotonic()
         show(self, step, read_metrics)
 
-    loop.prepare, TrainingProgress.step = prepared, stepped
+    loop.prepare, TrainingProgress.step = prepare_and_record, step_and_record
     command.main(sys.argv[1:])
     moments["ended"] = monotonic()
-    print(json.dumps(moments | {"megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _UNIT}))
+    megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _UNITS_PER_MIB
+    print(json.dumps(moments | {"megabytes": megabytes}))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
-"""`python -m benchmarks.throughput`: training steps beside the same networks in Flax linen, Flax NNX and PyTorch.
+"""`python -m benchmarks.throughput`: training steps of the same networks in eqxcnn, Flax linen, Flax NNX and PyTorch.
 
-Each library trains the same network with the same batch, optimizer and precision, written as a competent user of it
-would, in a process of its own that has done nothing else; PyTorch eager and compiled, channels first and last. Ours is
-the whole step of the trainer, in memory that the trainer sets up: it takes the batch from the images on the device,
-divides and normalizes its bytes, and sums the metrics; the others are given floating point images that are ready. Each
-runs for a moment before it is timed.
+Every library trains the same network with the same batch size, optimizer and precision, in code that an experienced
+user would write and in a fresh process; PyTorch eager and compiled, channels first and last. Each case runs briefly
+before it is timed. Ours is the trainer's whole step, with the trainer's memory settings: it gathers the batch from the
+images on the device, normalizes its bytes and sums the metrics. The others get prepared floating-point images.
 
-`--suite gpu` is for accelerators: larger networks in bfloat16, ten steps of ours in one call, beside PyTorch with
-channels last and autocast; images a second, and their share of the chip's peak. It has been tried on a CPU at small
-sizes only: all figures below are a CPU's.
+`--suite gpu` is for accelerators: larger networks in bfloat16, with ten of our steps per call, compared with PyTorch
+with channels last and autocast; it reports images per second and the fraction of the chip's peak. So far it has been
+run only on a CPU at small sizes: all figures below are from a CPU.
 """
 
 import os
@@ -22,235 +21,215 @@ from time import perf_counter
 from typing import Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
 
 from eqxcnn import zoo
 from eqxcnn.cli import run_command
 from eqxcnn.errors import InputError
-from eqxcnn.runtime.compile import async_jit
-from eqxcnn.runtime.memory import keep_freed_memory
-from eqxcnn.training.step import train_steps
 
-from .apart import Apart
-from .markdown import number
-from .our_step import our_step
+from .markdown import format_number
 from .peers import flax_steps
-from .timing import RESULTS, Benchmark, Case, Ratio, Rows, check, measure, tell
+from .timing import RESULTS, Benchmark, Case, Ratio, ResultTable, check_options, measure, report
+from .trainer_step import NUM_IMAGES, build_trainer_steps
+from .worker_process import WorkerProcess
 from .workloads import FLAX_TARGET_NEWEST, SUITES, Workload
 
-#: Seconds that a case runs before it is timed, roughly; one whose step takes much longer does not.
-_LEAD = 0.2
-#: Images that batches are taken from.
-_IMAGES = 2048
-#: Dense bfloat16 TFLOP/s by the start of a device's name, from the makers' data sheets.
-_PEAKS = {
+#: Approximate seconds that a case runs before it is timed; not applied to cases with much longer steps.
+_LEAD_SECONDS = 0.2
+#: Dense bfloat16 TFLOP/s from the manufacturers' data sheets, by the beginning of the device's name.
+_PEAK_TFLOPS = {
     "NVIDIA H200": 989, "NVIDIA H100 PCIe": 756, "NVIDIA H100": 989, "NVIDIA A100": 312, "NVIDIA L40S": 362,
     "NVIDIA L4": 121, "TPU v6 lite": 918, "TPU v5 lite": 197, "TPU v5": 459, "TPU v4": 275,
 }  # fmt: skip
+#: Takes a number of training steps and waits for the last.
+RunSteps = Callable[[int], None]
 
 
-class Maker(NamedTuple):
-    """What a case is called, and what makes a function that takes so many steps and waits for the last."""
+class StepBuilder(NamedTuple):
+    """A case's name in the results, and a function that builds the steps of a workload."""
 
-    words: str
-    make: Callable[[Workload], Callable[[int], None]]
+    label: str
+    build: Callable[[Workload], RunSteps]
 
 
 @dataclass(frozen=True)
 class Options:
-    """Times training steps of the same networks in several libraries; needs Flax and PyTorch."""
+    """Time training steps of the same networks in several libraries; needs Flax and PyTorch."""
 
     suite: Literal["cpu", "gpu"] = "cpu"
     """Small networks in float32, or large ones in bfloat16."""
     only: tuple[str, ...] = ()
-    """The workloads, `network_batch`; by default all of the suite."""
+    """Workloads, named `network_batch`; by default all of the suite."""
     peers: tuple[str, ...] | None = None
-    """What to compare with, of linen, nnx, torch and torch_compiled; by default all, in `gpu` both forms of torch."""
+    """Peers among linen, nnx, torch and torch_compiled; by default all, and in `gpu` both torch peers."""
     batch: int | None = None
-    """Images a step; by default the workload's."""
+    """Images per step; by default the workload's."""
     image_size: int | None = None
     """Side of the images in pixels; by default the network's."""
     rounds: int = 5
-    """How often everything is timed."""
+    """Measurements of each case."""
     seconds: float = 0.4
-    """How long a case runs in a round, roughly."""
+    """Approximate duration of one measurement."""
     out: Path | None = None
-    """The file that the results go to; by default `throughput.json`, or `throughput_gpu.json`."""
+    """Path of the results file; by default `throughput.json` or `throughput_gpu.json`."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parses, measures, prints and writes."""
+    """Parses the options, measures, writes and prints the results."""
     options = tyro.cli(Options, prog="python -m benchmarks.throughput", args=arguments)
     if options.suite == "gpu":
-        # All libraries share the accelerator, so none may take most of it at once.
+        # The libraries share the accelerator, so JAX must not reserve most of its memory.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     out = options.out or RESULTS / f"throughput{'_gpu' * (options.suite == 'gpu')}.json"
-    check(options.rounds, out)
-    workloads, peers = _chosen(options), _peers(options)
+    check_options(options.rounds, out)
+    workloads, builders = _select_workloads(options), _select_builders(options)
     seconds: dict[str, list[float]] = {}
     ratios: list[Ratio] = []
     for workload in workloads:
-        cases = _cases(workload, peers, options.seconds)
-        ratios += _ratios(workload, list(cases.values.keys()))
+        cases = _start_cases(workload, builders, options.seconds)
+        ratios += _make_ratios(workload, list(cases.by_name))
         try:
-            seconds |= measure(cases.values, options.rounds, warm_up=False)
+            seconds |= measure(cases.by_name, options.rounds, warm_up=False)
         finally:
             cases.close()
-    title = "Milliseconds of a training step of the same network in several libraries"
-    tables = partial(_shares, workloads) if options.suite == "gpu" else None
-    tell(Benchmark("throughput", title, arguments, "ms", {}, ratios, tables=tables), seconds, out)
+    title = "Milliseconds per training step of the same network in several libraries"
+    make_tables = partial(_make_speed_tables, workloads) if options.suite == "gpu" else None
+    report(Benchmark("throughput", title, arguments, "ms", {}, ratios, make_tables=make_tables), seconds, out)
 
 
-def _chosen(options: Options) -> list[Workload]:
-    """The suite's workloads, as the options change them."""
+def _select_workloads(options: Options) -> list[Workload]:
+    """Returns the selected workloads of the suite, with the options applied."""
     known = SUITES[options.suite]
     for name in options.only:
         if name not in known:
-            raise InputError(f"`only`: there is no workload `{name}` in `{options.suite}`, only {', '.join(known)}")
+            raise InputError(f"`only` (={name!r}) must be among the workloads of `{options.suite}`: {', '.join(known)}")
     changes = {name: getattr(options, name) for name in ("batch", "image_size") if getattr(options, name) is not None}
     for name, value in changes.items():
-        if not 0 < value <= _IMAGES:
-            raise InputError(f"`{name}` (={value}) must be from 1 to {_IMAGES}")
+        if not 0 < value <= NUM_IMAGES:
+            raise InputError(f"`{name}` (={value}) must be from 1 to {NUM_IMAGES}")
     if options.suite == "gpu" and jax.default_backend() == "cpu":
-        # Loops around convolutions are slow there.
+        # On a CPU, loops around convolutions are slow.
         changes["steps"] = 1
     return [known[name]._replace(**changes) for name in options.only or known]
 
 
-def _peers(options: Options) -> dict[str, list[Maker]]:
-    """What makes the steps that are compared with, those of a library together; ours is the first."""
+def _select_builders(options: Options) -> dict[str, list[StepBuilder]]:
+    """Returns the step builders of each library, ours first; builders of one library share a process."""
     by_suite = {"cpu": ("linen", "nnx", "torch", "torch_compiled"), "gpu": ("torch", "torch_compiled")}
     known = by_suite[options.suite]
-    asked = known if options.peers is None else options.peers
-    for name in asked:
+    selected = known if options.peers is None else options.peers
+    for name in selected:
         if name not in known:
-            raise InputError(f"`peers`: `{options.suite}` knows no `{name}`, only {', '.join(known)}")
-    found = {"ours": [Maker("eqxcnn", _ours)]}
-    for name, words, maker in (("linen", "Flax linen", flax_steps.linen), ("nnx", "Flax NNX", flax_steps.nnx)):
-        if name in asked:
-            found[name] = [Maker(words, maker)]
-    if forms := [form for form, name in (("eager", "torch"), ("compiled", "torch_compiled")) if name in asked]:
+            raise InputError(f"`peers` (={name!r}) must be among the peers of `{options.suite}`: {', '.join(known)}")
+    builders = {"ours": [StepBuilder("eqxcnn", build_trainer_steps)]}
+    for name, label, build in (("linen", "Flax linen", flax_steps.linen), ("nnx", "Flax NNX", flax_steps.nnx)):
+        if name in selected:
+            builders[name] = [StepBuilder(label, build)]
+    if forms := [form for form, name in (("eager", "torch"), ("compiled", "torch_compiled")) if name in selected]:
         if find_spec("torch") is None or find_spec("torchvision") is None:
-            raise InputError("`peers`: PyTorch is not installed: `pip install torch==2.13.0 torchvision==0.28.0`")
-        found["torch"] = [
-            Maker(f"torch {form}{' channels last' * (channels == 'last')}", partial(_torch_step, form, channels))
+            raise InputError(
+                "`peers` includes PyTorch, which is not installed: run `pip install torch==2.13.0 torchvision==0.28.0`"
+            )
+        builders["torch"] = [
+            StepBuilder(
+                f"torch {form}{' channels last' * (channels == 'last')}", partial(_build_torch_steps, form, channels)
+            )
             for channels in (("first", "last") if options.suite == "cpu" else ("last",))
             for form in forms
         ]
-    return found
+    return builders
 
 
-def _torch_step(form: str, channels: str, workload: Workload) -> Callable[[int], None]:
-    # Imported in its own process only.
+def _build_torch_steps(form: str, channels: str, workload: Workload) -> RunSteps:
+    # Imported only in the worker process.
     from .peers.torch_steps import torch_step
 
     return torch_step(workload, form, channels)
 
 
 class Cases(NamedTuple):
-    """What is timed of a workload, by name, and what ends its processes."""
+    """The cases of a workload by name, and a function that ends their processes."""
 
-    values: dict[str, Case]
+    by_name: dict[str, Case]
     close: Callable[[], None]
 
 
-def _cases(workload: Workload, peers: Mapping[str, Sequence[Maker]], seconds: float) -> Cases:
-    """Each library's steps of a workload, in a process that has done nothing else."""
-    processes = {library: Apart() for library in peers}
+def _start_cases(workload: Workload, builders: Mapping[str, Sequence[StepBuilder]], seconds: float) -> Cases:
+    """Builds the steps of a workload in every library, in a fresh process for each library."""
+    processes = {library: WorkerProcess() for library in builders}
 
     def close() -> None:
-        for each in processes.values():
-            each.close()
+        for process in processes.values():
+            process.close()
 
-    # Dense networks have no channels to put last.
-    makers = [
-        (processes[library], maker)
-        for library, each in peers.items()
-        for maker in each
-        if workload.net != "mlp" or "channels last" not in maker.words
+    # A network without convolutions has no channels.
+    selected = [
+        (processes[library], builder)
+        for library, of_library in builders.items()
+        for builder in of_library
+        if workload.net != "mlp" or "channels last" not in builder.label
     ]
     try:
         with ThreadPoolExecutor(len(processes)) as pool:
-            takes = list(pool.map(lambda pair: pair[0].make(pair[1].make, workload), makers))
-        return Cases(
-            {
-                f"{workload.name}, {maker.words}": _repeated(
-                    take, seconds, workload.steps if maker.make is _ours else 1
-                )
-                for (_, maker), take in zip(makers, takes, strict=True)
-            },
-            close,
-        )
+            steps = list(pool.map(lambda pair: pair[0].build(pair[1].build, workload), selected))
+        cases = {}
+        for (_, builder), run_steps in zip(selected, steps, strict=True):
+            per_call = workload.steps if builder.build is build_trainer_steps else 1
+            cases[f"{workload.name}, {builder.label}"] = _make_case(run_steps, seconds, per_call)
+        return Cases(cases, close)
     except BaseException:
         close()
         raise
 
 
-def _ratios(workload: Workload, names: Sequence[str]) -> list[Ratio]:
-    """The best of each other library over ours."""
-    found = []
-    # From JAX 0.12 on its convolutions are threaded as they come, for Flax as well.
+def _make_ratios(workload: Workload, names: Sequence[str]) -> list[Ratio]:
+    """Returns the ratio of each other library's fastest case to ours."""
+    ratios = []
+    # From version 0.12 on, JAX runs convolutions on several threads, for Flax as well.
     flax_target = workload.flax_target if jax.__version_info__ < (0, 12) else FLAX_TARGET_NEWEST
     for library, target in (("torch", workload.torch_target), ("Flax", flax_target)):
-        over = tuple(name for name in names if f", {library}" in name)
-        if over:
-            wanted = None if target is None else f">= {target}"
-            found.append(Ratio(over, f"{workload.name}, eqxcnn", wanted, f"{workload.name}, the best {library}"))
-    return found
+        cases = tuple(name for name in names if f", {library}" in name)
+        if cases:
+            label = f"{workload.name}, fastest {library}"
+            ratios.append(Ratio(cases, f"{workload.name}, eqxcnn", None if target is None else f">= {target}", label))
+    return ratios
 
 
-def _repeated(take: Callable[[int], None], seconds: float, steps: int) -> Case:
-    """As many calls of `steps` as take about so long, told as the time of one step; compiled and warm before that."""
-    take(steps)
-    # The first one after compilation is often slow.
+def _make_case(run_steps: RunSteps, seconds: float, steps: int) -> Case:
+    """Compiles and warms up, then returns a case of about `seconds` in calls of `steps`; its time is per step."""
+    run_steps(steps)
+    # The first call after compilation is often slow.
     for tries in (1, 2):
         started = perf_counter()
-        take(tries * steps)
-        took = (perf_counter() - started) / tries
-        if took > seconds:
+        run_steps(tries * steps)
+        call_seconds = (perf_counter() - started) / tries
+        if call_seconds > seconds:
             break
-    count = steps * max(1, round(seconds / took))
-    # Caches hold what ran before, and a core that was idle is slow at first: neither is this case's own.
-    lead = steps * round(_LEAD / took)
-    return Case(lambda: take(count), 1 / count, (lambda: take(lead)) if lead else None)
+    count = steps * max(1, round(seconds / call_seconds))
+    # The caches hold another case's data, and an idle core starts slowly; neither belongs to this case's time.
+    lead = steps * round(_LEAD_SECONDS / call_seconds)
+    return Case(lambda: run_steps(count), 1 / count, (lambda: run_steps(lead)) if lead else None)
 
 
-def _ours(workload: Workload) -> Callable[[int], None]:
-    """The trainer's own step, its images on the device, in memory set up as the trainer does."""
-    keep_freed_memory()
-    rng = np.random.default_rng(0)
-    pixels = jnp.asarray(rng.integers(0, 256, (_IMAGES, *workload.input), dtype=np.uint8))
-    labels = jnp.asarray(rng.integers(0, 10, _IMAGES, dtype=np.int32))
-    setup, train = our_step(workload.net, workload.optax(), (pixels, labels), workload.precision, workload.image_size)
-    carried = [train]
-    call = async_jit(train_steps, donate=True)
-    rows = np.stack([rng.permutation(_IMAGES)[: workload.batch] for _ in range(workload.steps)]).astype(np.int32)
+def _make_speed_tables(workloads: Sequence[Workload], seconds: Mapping[str, Sequence[float]]) -> list[ResultTable]:
+    """Returns images per second, and the fraction of the chip's peak.
 
-    def take(steps: int) -> None:
-        for _ in range(steps // workload.steps):
-            carried[0] = call(setup, carried[0], rows)
-        jax.block_until_ready(carried[0].sums.loss)
-
-    return take
-
-
-def _shares(workloads: Sequence[Workload], seconds: Mapping[str, Sequence[float]]) -> list[Rows]:
-    """Images a second, and the share of the chip's peak: forward's multiply-adds, and twice as many backward."""
+    A training step counts as three forward passes: one forward, and two for the backward pass.
+    """
     kind = jax.devices()[0].device_kind
-    peak = next((peak for start, peak in _PEAKS.items() if kind.startswith(start)), None)
-    lines = []
+    peak = next((peak for start, peak in _PEAK_TFLOPS.items() if kind.startswith(start)), None)
+    rows = []
     for workload in workloads:
         for name, values in seconds.items():
             if name.startswith(f"{workload.name}, "):
                 speed = workload.batch / float(np.median(values))
-                share = "-"
+                fraction = "-"
                 if peak is not None and workload.image_size is None:
-                    share = f"{6 * zoo.card(workload.net).multiply_adds * speed / (peak * 1e12):.1%}"
-                lines.append((name, number(speed), share))
-    told = "unknown" if peak is None else f"{peak} TFLOP/s"
-    return [Rows((f"{kind} (peak: {told})", "images/s", "share of the peak"), lines)]
+                    fraction = f"{6 * zoo.card(workload.net).multiply_adds * speed / (peak * 1e12):.1%}"
+                rows.append((name, format_number(speed), fraction))
+    peak_text = "unknown" if peak is None else f"{peak} TFLOP/s"
+    return [ResultTable((f"{kind} (peak: {peak_text})", "images/s", "fraction of peak"), rows)]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How benchmarks measure: in turns within one process, by ratios, and with no ratio from a machine too noisy for it."""
+"""Measurement shared by the benchmarks: cases take turns in one process, and ratios too noisy to trust are withheld."""
 
 import json
 import shlex
@@ -17,18 +17,21 @@ from eqxcnn.errors import InputError
 from eqxcnn.runs.folder import environment
 from eqxcnn.weights import write_text_atomically
 
-#: Where results lie, seen from the checkout that `python -m benchmarks.NAME` is run in.
+#: Folder of the results, relative to the checkout that `python -m benchmarks.NAME` runs in.
 RESULTS = Path("benchmarks/results")
-#: A ratio is given only if the middle half of its rounds spans at most this share of their median.
-NOISE = 0.25
-#: The commit and the platform are left out: they name no version, and the platform names a machine's kernel.
+#: A ratio is reported only if its interquartile range is at most this fraction of its median.
+MAX_RELATIVE_SPREAD = 0.25
+TOO_NOISY = "too noisy"
+#: Without the platform, which names the machine's kernel build, and without the commit.
 _ENVIRONMENT = ("python", "jax", "jaxlib", "equinox", "optax", "processor", "cores", "devices")
 
 
 class Case(NamedTuple):
-    """What is timed; each time is multiplied by `scale`, to stand for more work than was done, or for less.
+    """A timed function.
 
-    `before` is called each time before it, and is not counted.
+    - `call`: the function.
+    - `scale`: factor of each measured time, where a call does more or less work than the time stands for.
+    - `before`: called before each timed call, outside the measurement.
     """
 
     call: Callable[[], Any]
@@ -37,24 +40,27 @@ class Case(NamedTuple):
 
 
 class Ratio(NamedTuple):
-    """The time of one case over that of another, and what it should be: `<= 0.8`, say.
+    """The time of one case divided by the time of another.
 
-    `over` may name several cases, together called `name`: the one with the least median then counts.
+    - `numerator`: a case, or several, of which the one with the smallest median counts.
+    - `denominator`: a case.
+    - `target`: the range that the ratio should be in, such as `<= 0.8`.
+    - `name`: of the numerator in the results; needed if it is several cases.
     """
 
-    over: str | tuple[str, ...]
-    under: str
+    numerator: str | tuple[str, ...]
+    denominator: str
     target: str | None = None
     name: str | None = None
 
     @property
-    def words(self) -> str:
-        """What the ratio is called in the results."""
-        return f"{self.name or self.over} / {self.under}"
+    def label(self) -> str:
+        """Name of the ratio in the results."""
+        return f"{self.name or self.numerator} / {self.denominator}"
 
 
-class Rows(NamedTuple):
-    """A table of figures that is told as it stands, where times and ratios alone would not say it."""
+class ResultTable(NamedTuple):
+    """A table of formatted figures, for results that are not only times and ratios."""
 
     head: Sequence[str]
     lines: Sequence[Sequence[str]]
@@ -62,15 +68,15 @@ class Rows(NamedTuple):
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What is measured and how it is told.
+    """The cases of a benchmark and how its results are reported.
 
-    - `name`, `title`: its module's name, and a heading.
+    - `name`, `title`: the module's name, and the heading of the results.
     - `arguments`: the command line after the module's name.
-    - `unit`: in which times are given.
-    - `cases`, `ratios`: what is timed, by name, and which of those names are compared.
-    - `warm_up`: whether every case is called once before, which is not counted: it compiles what the others then run.
-    - `images`: how many images a case's time stands for, where speeds are told too.
-    - `tables`: makes what else is told, of every case's seconds.
+    - `unit`: of the reported times.
+    - `cases`, `ratios`: the timed functions by name, and the comparisons between them.
+    - `warm_up`: whether to call every case once before the measurement, so that compilation is not timed.
+    - `images`: number of images that a case's time stands for, to report images per second as well.
+    - `make_tables`: returns further tables, given each case's times in seconds.
     """
 
     name: str
@@ -81,57 +87,57 @@ class Benchmark:
     ratios: Sequence[Ratio]
     warm_up: bool = True
     images: int | None = None
-    tables: Callable[[Mapping[str, Sequence[float]]], Sequence[Rows]] | None = None
+    make_tables: Callable[[Mapping[str, Sequence[float]]], Sequence[ResultTable]] | None = None
 
 
-def run(benchmark: Benchmark, rounds: int, out: Path, clock: Callable[[], float] = perf_counter) -> None:
-    """Measures, prints a table and writes the results to `out`.
+def run_benchmark(benchmark: Benchmark, rounds: int, out: Path, clock: Callable[[], float] = perf_counter) -> None:
+    """Measures all cases, writes the results to `out` and prints them.
 
-    **Raises:** `InputError` when there are too few rounds, or no folder for `out`.
+    **Raises:** `InputError` if `rounds` is less than 2, or the folder of `out` does not exist.
     """
-    check(rounds, out)
-    tell(benchmark, measure(benchmark.cases, rounds, clock, benchmark.warm_up), out)
+    check_options(rounds, out)
+    report(benchmark, measure(benchmark.cases, rounds, clock, benchmark.warm_up), out)
 
 
-def tell(benchmark: Benchmark, seconds: Mapping[str, Sequence[float]], out: Path) -> None:
-    """Writes and prints what was measured: the seconds of each case, a number for each round."""
-    write_text_atomically(out, json.dumps(results(benchmark, seconds), indent=2) + "\n")
-    show(benchmark, seconds, Console())
+def report(benchmark: Benchmark, seconds: Mapping[str, Sequence[float]], out: Path) -> None:
+    """Writes the results to `out` and prints them, given each case's seconds, one number per round."""
+    write_text_atomically(out, json.dumps(make_record(benchmark, seconds), indent=2) + "\n")
+    print_results(benchmark, seconds, Console())
 
 
-def check(rounds: int, out: Path) -> None:
-    """Refuses what cannot be told or written, before anything is measured.
+def check_options(rounds: int, out: Path) -> None:
+    """Checks the options before the measurement, which may take long.
 
-    **Raises:** as `run`.
+    **Raises:** as `run_benchmark`.
     """
     if rounds < 2:
-        raise InputError(f"`rounds` (={rounds}) must be 2 or more: a single one has no spread")
+        raise InputError(f"`rounds` (={rounds}) must be 2 or more: one round has no spread")
     if not out.parent.is_dir():
-        raise InputError(f"`out` (={out}) lies in a folder that is not there: make `{out.parent}` first")
+        raise InputError(f"`out` (={out}) must be in an existing folder: create `{out.parent}` first")
 
 
-def write_rows(name: str, title: str, arguments: Sequence[str], tables: Sequence[Rows], out: Path) -> None:
-    """Prints tables and writes them to `out`, with the same words around them as `run` writes.
+def write_tables(name: str, title: str, arguments: Sequence[str], tables: Sequence[ResultTable], out: Path) -> None:
+    """Prints tables, and writes them to `out` with the same header as `run_benchmark`.
 
     **Arguments:**
 
-    - `name`, `title`, `arguments`: as a `Benchmark` has them.
+    - `name`, `title`, `arguments`: see `Benchmark`.
     """
-    told = {"tables": [each._asdict() for each in tables]}
-    write_text_atomically(out, json.dumps(_opening(name, title, arguments) | told, indent=2) + "\n")
-    _print_rows(tables, title, Console())
+    record = _make_header(name, title, arguments) | {"tables": [table._asdict() for table in tables]}
+    write_text_atomically(out, json.dumps(record, indent=2) + "\n")
+    _print_tables(tables, title, Console())
 
 
 def measure(
     cases: Mapping[str, Case], rounds: int, clock: Callable[[], float] = perf_counter, warm_up: bool = True
 ) -> dict[str, list[float]]:
-    """Seconds of every case in every round, in turns, after a first call (if `warm_up`) that is not counted."""
+    """Returns the seconds of every case in every round; the cases take turns within a round."""
     if warm_up:
         for case in cases.values():
             jax.block_until_ready(case.call())
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for turn in range(rounds):
-        # A machine that slows down within a round favors those that come first, so the next round is the other way.
+        # A machine that slows down during a round favors the first cases, so every other round runs backwards.
         for name in list(cases)[:: 1 if turn % 2 == 0 else -1]:
             case = cases[name]
             if case.before is not None:
@@ -143,42 +149,45 @@ def measure(
 
 
 def spread(values: Sequence[float]) -> list[float]:
-    """Median, lower and upper quartile, to four digits."""
-    return [float(f"{each:.4g}") for each in np.quantile(values, [0.5, 0.25, 0.75])]
+    """Returns median, lower and upper quartile, each to four digits."""
+    return [float(f"{quantile:.4g}") for quantile in np.quantile(values, [0.5, 0.25, 0.75])]
 
 
 def ratio_spread(ratio: Ratio, seconds: Mapping[str, Sequence[float]]) -> list[float]:
-    """The spread of the rounds' own ratios: what slows a whole round cancels out."""
-    names = (ratio.over,) if isinstance(ratio.over, str) else ratio.over
-    best = min(names, key=lambda name: np.median(seconds[name]))
-    return spread(np.divide(seconds[best], seconds[ratio.under]).tolist())
+    """Returns the spread of the per-round ratios, from which a slowdown of a whole round cancels out."""
+    names = (ratio.numerator,) if isinstance(ratio.numerator, str) else ratio.numerator
+    fastest = min(names, key=lambda name: np.median(seconds[name]))
+    return spread(np.divide(seconds[fastest], seconds[ratio.denominator]).tolist())
 
 
 def is_noisy(ratio: Sequence[float]) -> bool:
-    """Whether the rounds disagree too much on a ratio (median, low, high) for it to be told."""
+    """Returns whether the interquartile range of a ratio (median, low, high) is too large to report it."""
     median, low, high = ratio
-    return high - low > NOISE * median
+    return high - low > MAX_RELATIVE_SPREAD * median
 
 
-def results(benchmark: Benchmark, seconds: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    """What is written of a benchmark; a ratio that is too noisy is `None`."""
-    ratios = {each.words: ratio_spread(each, seconds) for each in benchmark.ratios}
-    return {
-        **_opening(benchmark.name, benchmark.title, benchmark.arguments),
+def make_record(benchmark: Benchmark, seconds: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """Returns the content of a benchmark's results file; a ratio that is too noisy is `None`."""
+    ratios = {ratio.label: ratio_spread(ratio, seconds) for ratio in benchmark.ratios}
+    record = {
+        **_make_header(benchmark.name, benchmark.title, benchmark.arguments),
         "unit": benchmark.unit,
-        "times": _times(benchmark, seconds),
-        **({} if benchmark.images is None else {"images_per_second": _speeds(benchmark.images, seconds)}),
-        "ratios": {words: None if is_noisy(ratio) else ratio for words, ratio in ratios.items()},
-        "targets": {each.words: each.target for each in benchmark.ratios if each.target is not None},
-        "rounds": len(next(iter(seconds.values()))),
-        **({} if benchmark.tables is None else {"tables": [each._asdict() for each in benchmark.tables(seconds)]}),
+        "times": _time_spreads(benchmark, seconds),
     }
+    if benchmark.images is not None:
+        record["images_per_second"] = _images_per_second(benchmark.images, seconds)
+    record["ratios"] = {label: None if is_noisy(ratio) else ratio for label, ratio in ratios.items()}
+    record["targets"] = {ratio.label: ratio.target for ratio in benchmark.ratios if ratio.target is not None}
+    record["rounds"] = len(next(iter(seconds.values())))
+    if benchmark.make_tables is not None:
+        record["tables"] = [table._asdict() for table in benchmark.make_tables(seconds)]
+    return record
 
 
-def _opening(name: str, title: str, arguments: Sequence[str]) -> dict[str, Any]:
-    """What every benchmark's file begins with."""
+def _make_header(name: str, title: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """Returns the first entries of every results file."""
     machine = environment()
-    # The command is published, so that of an absolute path it has only the last part.
+    # The command is published, so absolute paths are reduced to their last component.
     options = (word.rpartition("=") for word in arguments)
     words = (f"{flag}{sign}{Path(value).name if value[:1] in '/~' else value}" for flag, sign, value in options)
     return {
@@ -189,43 +198,43 @@ def _opening(name: str, title: str, arguments: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def show(benchmark: Benchmark, seconds: Mapping[str, Sequence[float]], console: Console) -> None:
-    """Prints times and ratios, and a sentence for each ratio that is too noisy to be given."""
+def print_results(benchmark: Benchmark, seconds: Mapping[str, Sequence[float]], console: Console) -> None:
+    """Prints times and ratios, and a sentence about each ratio that is too noisy."""
     table = Table("", "median", "quartiles", "target", title=benchmark.title)
-    speeds = {} if benchmark.images is None else _speeds(benchmark.images, seconds)
-    for name, (median, low, high) in _times(benchmark, seconds).items():
+    speeds = {} if benchmark.images is None else _images_per_second(benchmark.images, seconds)
+    for name, (median, low, high) in _time_spreads(benchmark, seconds).items():
         speed = f" ({speeds[name]:,.0f} images/s)" if name in speeds else ""
         table.add_row(name, f"{median:.3g} {benchmark.unit}{speed}", f"{low:.3g} to {high:.3g}")
     table.add_section()
     sentences = []
-    for each in benchmark.ratios:
-        median, low, high = ratio = ratio_spread(each, seconds)
-        shown = ("too noisy", "") if is_noisy(ratio) else (f"{median:.3g}", f"{low:.3g} to {high:.3g}")
-        table.add_row(each.words, *shown, each.target)
-        if is_noisy(ratio):
+    for ratio in benchmark.ratios:
+        median, low, high = quartiles = ratio_spread(ratio, seconds)
+        cells = (TOO_NOISY, "") if is_noisy(quartiles) else (f"{median:.3g}", f"{low:.3g} to {high:.3g}")
+        table.add_row(ratio.label, *cells, ratio.target)
+        if is_noisy(quartiles):
             sentences.append(
-                f"The machine was too noisy to tell {each.words}: the middle half of the rounds spans {low:.3g} to "
-                f"{high:.3g}, more than {NOISE:.0%} of the median; repeat it when nothing else runs."
+                f"The ratio {ratio.label} is too noisy to report: half of its rounds range from {low:.3g} to "
+                f"{high:.3g}, more than {MAX_RELATIVE_SPREAD:.0%} of the median; repeat it on an idle machine."
             )
     console.print(table, *sentences, sep="\n")
-    if benchmark.tables is not None:
-        _print_rows(benchmark.tables(seconds), benchmark.title, console)
+    if benchmark.make_tables is not None:
+        _print_tables(benchmark.make_tables(seconds), benchmark.title, console)
 
 
-def _print_rows(tables: Sequence[Rows], title: str, console: Console) -> None:
-    for each in tables:
-        table = Table(*each.head, title=title)
-        for line in each.lines:
+def _print_tables(tables: Sequence[ResultTable], title: str, console: Console) -> None:
+    for content in tables:
+        table = Table(*content.head, title=title)
+        for line in content.lines:
             table.add_row(*line)
         console.print(table)
 
 
-def _times(benchmark: Benchmark, seconds: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
-    """The spread of each case's times in the benchmark's unit."""
+def _time_spreads(benchmark: Benchmark, seconds: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    """Returns the spread of each case's times in the benchmark's unit."""
     factor = {"s": 1.0, "ms": 1e3}[benchmark.unit]
-    return {name: spread([each * factor for each in values]) for name, values in seconds.items()}
+    return {name: spread([value * factor for value in values]) for name, values in seconds.items()}
 
 
-def _speeds(images: int, seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """Images a second of each case, by its median, to four digits."""
+def _images_per_second(images: int, seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Returns each case's images per second, from its median time, to four digits."""
     return {name: float(f"{images / np.median(values):.4g}") for name, values in seconds.items()}

@@ -1,27 +1,27 @@
-"""The layers of `layer_cases` in torch."""
+"""The layers of `layer_cases` in PyTorch."""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from .layer_cases import Layer, pixels
-from .torch_loader import need
+from .layer_cases import Layer, make_batch
+from .torch_loader import import_torch_module
 
 
 def torch_case(layer: Layer, backward: bool, layout: str) -> Callable[[], Any]:
-    """A call of torch's layer on a batch, and of its gradients.
+    """Returns a function that calls PyTorch's layer on a batch, with its gradients if `backward`.
 
     **Arguments:**
 
-    - `layout`: `contiguous` or `channels_last`, how the batch lies in memory.
+    - `layout`: memory format of the batch, `contiguous` or `channels_last`.
 
-    **Raises:** `InputError` without torch.
+    **Raises:** `InputError` if torch is not installed.
     """
-    torch = need("torch")
-    order = torch.channels_last if layout == "channels_last" else torch.contiguous_format
-    module = _module(torch.nn, layer).to(memory_format=order)
-    x = torch.from_numpy(np.asarray(pixels(layer)).transpose(0, 3, 1, 2).copy()).to(memory_format=order)
+    torch = import_torch_module("torch")
+    memory_format = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+    module = _make_module(torch.nn, layer).to(memory_format=memory_format)
+    x = torch.from_numpy(np.asarray(make_batch(layer)).transpose(0, 3, 1, 2).copy()).to(memory_format=memory_format)
     if not backward:
 
         def forward() -> Any:
@@ -30,19 +30,19 @@ def torch_case(layer: Layer, backward: bool, layout: str) -> Callable[[], Any]:
 
         return forward
     x.requires_grad_()
-    slope = torch.ones_like(module(x))
+    cotangent = torch.ones_like(module(x))
 
-    def both() -> Any:
+    def forward_and_backward() -> Any:
         module.zero_grad(set_to_none=True)
         x.grad = None
         out = module(x)
-        out.backward(slope)
+        out.backward(cotangent)
         return out
 
-    return both
+    return forward_and_backward
 
 
-def _module(nn: Any, layer: Layer) -> Any:
+def _make_module(nn: Any, layer: Layer) -> Any:
     channels = layer.image[-1]
     window = (layer.kernel, layer.stride, layer.padding)
     match layer.kind:

@@ -1,4 +1,4 @@
-"""The other way to feed a network: torch's `DataLoader`, whose processes change each image with Pillow."""
+"""PyTorch's `DataLoader`, whose worker processes augment each image with Pillow."""
 
 from functools import cache, cached_property
 from importlib import import_module
@@ -10,20 +10,21 @@ from PIL import Image
 
 from eqxcnn.errors import InputError
 
-#: Operators of torchvision that it registers shapes for when it is imported, whether its build has them or not.
+#: Operators for which torchvision registers shapes at import, even if its build does not have them.
 _OPERATORS = ("nms", "qnms", "roi_align", "ps_roi_align", "ps_roi_pool", "roi_pool", "deform_conv2d")
 _OPERATORS += tuple(f"_{name}_backward" for name in _OPERATORS[2:])
 
 
-class Pictures:
-    """A data set as torch sees one: Pillow images, each flipped, cropped and normalized, with its label.
+class ImageDataset:
+    """A PyTorch data set of labeled images, each flipped, cropped and normalized at random.
 
     **Arguments:**
 
-    - `rows`: decoded pixels, or rows of `datasets`, which decodes each one when it is asked for.
-    - `column`: the name of such rows' images; `None` for pixels.
-    - `labels`: the class of each row.
-    - `size`, `mean`, `std`: height and width, and the normalization, a channel.
+    - `rows`: decoded pixels, or a `datasets.Dataset`, which decodes each image on access.
+    - `column`: name of the image column of a `datasets.Dataset`; `None` for pixels.
+    - `labels`: class of each row.
+    - `size`: height and width of the crops.
+    - `mean`, `std`: per-channel normalization.
     """
 
     def __init__(
@@ -42,13 +43,14 @@ class Pictures:
         return len(self._labels)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        picture = Image.fromarray(self._rows[index]) if self._column is None else self._rows[index][self._column]
-        return self._change(picture), int(self._labels[index])
+        image = Image.fromarray(self._rows[index]) if self._column is None else self._rows[index][self._column]
+        return self._augment(image), int(self._labels[index])
 
     @cached_property
-    def _change(self) -> Any:
-        # Made at the first image, in the process that changes it: pickled, it would import torchvision there by itself.
-        transforms = _transforms()
+    def _augment(self) -> Any:
+        # Built in the worker at its first image: unpickling the transforms would import torchvision without the
+        # workaround of `import_torch_module`.
+        transforms = _import_transforms()
         return transforms.Compose(
             [
                 transforms.RandomHorizontalFlip(),
@@ -59,48 +61,48 @@ class Pictures:
         )
 
 
-def make_loader(pictures: Pictures, batch_size: int, workers: int) -> Any:
-    """Shuffled full batches, made by processes that stay from one epoch to the next.
+def make_loader(dataset: ImageDataset, batch_size: int, workers: int) -> Any:
+    """Returns a loader of shuffled full batches, whose worker processes persist between epochs.
 
-    **Raises:** `InputError` without torch or torchvision.
+    **Raises:** `InputError` if torch or torchvision is not installed.
     """
-    torch = need("torch")
-    need("torchvision")
-    # Not forked: a thread of JAX's may hold a lock just then.
+    torch = import_torch_module("torch")
+    import_torch_module("torchvision")
+    # Not "fork": a thread of JAX may hold a lock at that moment.
     return torch.utils.data.DataLoader(
-        pictures, batch_size, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=True,
+        dataset, batch_size, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=True,
         multiprocessing_context="spawn",
     )  # fmt: skip
 
 
-def need(name: str) -> Any:
-    """The module `torch` or `torchvision`.
+def import_torch_module(name: str) -> Any:
+    """Imports and returns the module `torch` or `torchvision`.
 
-    **Raises:** `InputError` when it is not there.
+    **Raises:** `InputError` if it is not installed.
     """
     try:
         return import_module(name)
     except ImportError as error:
         raise InputError(
-            f"this compares with {name}, which is not installed: `pip install torch==2.13.0 torchvision`, or leave "
-            "torch out with `--no-torch`"
+            f"the comparison needs {name}, which is not installed: run `pip install torch==2.13.0 torchvision`, or "
+            "leave PyTorch out with `--no-torch`"
         ) from error
     except RuntimeError:
-        return _without_operators(name)
+        return _import_without_operators(name)
 
 
-def _transforms() -> Any:
-    need("torchvision")
+def _import_transforms() -> Any:
+    import_torch_module("torchvision")
     return import_module("torchvision.transforms")
 
 
 @cache
-def _without_operators(name: str) -> Any:
-    """A torchvision that was built for another torch has no operators, and looks for them; its transforms need none."""
+def _import_without_operators(name: str) -> Any:
+    """Imports a torchvision built for another torch, with declarations of the operators that its build lacks."""
     torch: Any = import_module("torch")
     library = torch.library.Library("torchvision", "FRAGMENT")
     for operator in _OPERATORS:
         library.define(f"{operator}(Tensor a) -> Tensor")
-    # What it declares goes when it goes.
+    # The declarations last as long as the library object.
     torch._torchvision_operators = library
     return import_module(name)

@@ -1,4 +1,4 @@
-"""The training steps that `benchmarks.throughput` compares: networks, batches, optimizers, precisions."""
+"""The training steps that `benchmarks.throughput` compares: network, batch size, optimizer and precision."""
 
 from typing import Literal, NamedTuple
 
@@ -7,18 +7,20 @@ import optax
 
 from eqxcnn import zoo
 
-#: Learning rates that leave a network which sees the same random images again and again finite.
-RATES = {"sgd": 0.01, "adam": 1e-4, "momentum": 0.01}
+#: Learning rates at which training on the same random images stays finite.
+LEARNING_RATES = {"sgd": 0.01, "adam": 1e-4, "momentum": 0.01}
 MOMENTUM = 0.9
-#: What all ratios to Flax should be with the newest JAX.
+#: Target of all ratios to Flax with the newest JAX.
 FLAX_TARGET_NEWEST = 1.1
 
 
 class Workload(NamedTuple):
-    """A network, the images of a batch, the optimizer, and what the ratios to PyTorch and to Flax should be.
+    """A training step.
 
-    Ours takes `steps` in one call, as the network's own recipe does, or any recipe on an accelerator. Images have the
-    network's published size unless `image_size` is another.
+    - `net`, `batch`, `optimizer`, `precision`: the network, batch size, optimizer and precision.
+    - `torch_target`, `flax_target`: targets of PyTorch's and Flax's time relative to ours.
+    - `steps`: steps that our trainer takes per call, as in the network's recipe, or as in any recipe on an accelerator.
+    - `image_size`: side of the images in pixels; by default the network's published size.
     """
 
     net: str
@@ -32,40 +34,40 @@ class Workload(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What it is called in the results, and in `--only`."""
+        """Returns the name in the results and in `--only`."""
         return f"{self.net}_{self.batch}"
 
     @property
     def input(self) -> tuple[int, int, int]:
-        """Height, width and channels of an image."""
+        """Returns height, width and channels of an image."""
         height, width, channels = zoo.card(self.net).input
         return (height, width, channels) if self.image_size is None else (self.image_size, self.image_size, channels)
 
-    def data(self) -> tuple[np.ndarray, np.ndarray]:
-        """A batch of normalized random images `[b h w c]`, and labels `[b]`."""
+    def make_batch(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns a batch of normalized random images `[b h w c]`, and labels `[b]`."""
         rng = np.random.default_rng(0)
         images = rng.normal(size=(self.batch, *self.input)).astype(np.float32)
         return images, rng.integers(0, 10, self.batch).astype(np.int32)
 
-    def optax(self) -> optax.GradientTransformation:
-        """The optimizer, for those who use JAX."""
-        rate = RATES[self.optimizer]
+    def build_optimizer(self) -> optax.GradientTransformation:
+        """Returns the optimizer in Optax."""
+        rate = LEARNING_RATES[self.optimizer]
         if self.optimizer == "adam":
             return optax.adam(rate)
         return optax.sgd(rate, momentum=MOMENTUM if self.optimizer == "momentum" else None)
 
 
-def _named(*workloads: Workload) -> dict[str, Workload]:
-    return {each.name: each for each in workloads}
+def _by_name(*workloads: Workload) -> dict[str, Workload]:
+    return {workload.name: workload for workload in workloads}
 
 
-def _large(net: str, batch: int, optimizer: Literal["momentum", "adam"]) -> Workload:
+def _gpu_workload(net: str, batch: int, optimizer: Literal["momentum", "adam"]) -> Workload:
     return Workload(net, batch, optimizer, steps=10, precision="bf16")
 
 
-#: By suite and name.
+#: Workloads by suite and name.
 SUITES: dict[str, dict[str, Workload]] = {
-    "cpu": _named(
+    "cpu": _by_name(
         Workload("mlp", 64, "sgd", 2.0, steps=937),
         Workload("lenet", 64, "adam", 1.0),
         Workload("mnist_cnn", 64, "adam", 1.15, 1.4),
@@ -74,11 +76,11 @@ SUITES: dict[str, dict[str, Workload]] = {
         Workload("resnet20", 128, "momentum", 0.6, 1.6),
         Workload("mobilenet_v2_cifar", 64, "momentum", 0.6, 2.0),
     ),
-    "gpu": _named(
-        _large("resnet18", 256, "momentum"),
-        _large("resnet50", 256, "momentum"),
-        _large("wrn_28_10", 256, "momentum"),
-        _large("convnext_tiny", 128, "adam"),
-        _large("vit_b_16", 128, "adam"),
+    "gpu": _by_name(
+        _gpu_workload("resnet18", 256, "momentum"),
+        _gpu_workload("resnet50", 256, "momentum"),
+        _gpu_workload("wrn_28_10", 256, "momentum"),
+        _gpu_workload("convnext_tiny", 128, "adam"),
+        _gpu_workload("vit_b_16", 128, "adam"),
     ),
 }

@@ -1,1 +1,1 @@
-"""The zoo's networks as competent users of other libraries write them, for benchmarks to compare with."""
+"""Networks of the zoo, and training steps, as an experienced user of another library writes them."""

@@ -1,4 +1,4 @@
-"""Training steps in Flax, linen and NNX, as its own examples write them."""
+"""Training steps in Flax, linen and NNX, in the style of Flax's own examples."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,11 +13,11 @@ from ..workloads import Workload
 
 
 def linen(workload: Workload) -> Callable[[int], None]:
-    """A function that takes so many steps and waits for the last."""
+    """Returns a function that takes a number of steps in Flax linen and waits for the last."""
     from .linen import NETS
 
-    net, optimizer = NETS[workload.net], workload.optax()
-    images, labels = map(jnp.asarray, workload.data())
+    net, optimizer = NETS[workload.net], workload.build_optimizer()
+    images, labels = map(jnp.asarray, workload.make_batch())
     variables = net.init(jax.random.key(0), images)
     params, stats = variables["params"], variables.get("batch_stats", {})
 
@@ -25,40 +25,42 @@ def linen(workload: Workload) -> Callable[[int], None]:
     def update(params: Any, stats: Any, opt_state: Any, images: jax.Array, labels: jax.Array) -> Any:
         def mean_loss(params: Any) -> tuple[jax.Array, Any]:
             variables = {"params": params, **({"batch_stats": stats} if stats else {})}
-            logits, after = net.apply(variables, images, mutable=["batch_stats"])
+            logits, updated = net.apply(variables, images, mutable=["batch_stats"])
             loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-            return loss, (after.get("batch_stats", {}), (logits.argmax(-1) == labels).mean())
+            return loss, (updated.get("batch_stats", {}), (logits.argmax(-1) == labels).mean())
 
-        (loss, (after, accuracy)), gradients = jax.value_and_grad(mean_loss, has_aux=True)(params)
+        (loss, (new_stats, accuracy)), gradients = jax.value_and_grad(mean_loss, has_aux=True)(params)
         updates, opt_state = optimizer.update(gradients, opt_state, params)
-        return optax.apply_updates(params, updates), after, opt_state, loss, accuracy
+        return optax.apply_updates(params, updates), new_stats, opt_state, loss, accuracy
 
-    carried = [params, stats, optimizer.init(params)]
+    carry = [params, stats, optimizer.init(params)]
 
-    def take(steps: int) -> None:
+    def run_steps(steps: int) -> None:
         loss = None
         for _ in range(steps):
-            *carried[:], loss, _ = update(*carried, images, labels)
+            *carry[:], loss, _ = update(*carry, images, labels)
         jax.block_until_ready(loss)
 
-    return take
+    return run_steps
 
 
 def nnx(workload: Workload) -> Callable[[int], None]:
-    """The same in NNX.
+    """Returns a function that takes a number of steps in Flax NNX and waits for the last.
 
-    **Raises:** `InputError` where Flax is older than it must be for the JAX that is installed.
+    **Raises:** `InputError` if the installed Flax is too old for the installed JAX.
     """
     try:
         from flax import nnx
 
         from .nnx import NETS
     except (ImportError, AttributeError) as error:
-        # An AttributeError where a JAX is newer than this Flax knows.
-        raise InputError(f"`peers`: Flax NNX cannot be imported ({error}): leave `nnx` out, or update Flax") from error
+        # An AttributeError if Flax uses a name that a newer JAX has removed.
+        raise InputError(
+            f"`peers` includes Flax NNX, which cannot be imported ({error}): leave `nnx` out, or update Flax"
+        ) from error
     model = NETS[workload.net](nnx.Rngs(0))
-    optimizer = nnx.Optimizer(model, workload.optax(), wrt=nnx.Param)
-    images, labels = map(jnp.asarray, workload.data())
+    optimizer = nnx.Optimizer(model, workload.build_optimizer(), wrt=nnx.Param)
+    images, labels = map(jnp.asarray, workload.make_batch())
 
     @nnx.jit
     def update(model: Any, optimizer: Any, images: jax.Array, labels: jax.Array) -> Any:
@@ -71,7 +73,7 @@ def nnx(workload: Workload) -> Callable[[int], None]:
         optimizer.update(model, gradients)
         return loss, accuracy
 
-    def take(steps: int) -> None:
+    def run_steps(steps: int) -> None:
         jax.block_until_ready([update(model, optimizer, images, labels) for _ in range(steps)][-1])
 
-    return take
+    return run_steps

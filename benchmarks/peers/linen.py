@@ -1,4 +1,4 @@
-"""Networks in Flax linen, as its own examples write such networks."""
+"""Networks in Flax linen, in the style of Flax's own examples."""
 
 from functools import partial
 from typing import Any
@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 
 Conv = partial(nn.Conv, use_bias=False)
-#: Expansion, channels, blocks and first stride of MobileNetV2's stages for 32x32 images.
+#: Expansion, channels, blocks and first stride of each stage of MobileNetV2 for 32x32 images.
 MOBILE_STAGES = (
     (1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1),
 )  # fmt: skip
 
 
 class MLP(nn.Module):
-    """One hidden layer of 128."""
+    """A perceptron with one hidden layer of 128 units."""
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = True) -> jax.Array:
@@ -44,17 +44,17 @@ class SimpleCNN(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """The form for CIFAR-10 of Sandler et al. 2018: ReLU, and a 1x1 convolution where a shortcut changes channels."""
+    """MobileNetV2 of Sandler et al. 2018 for CIFAR-10: ReLU, and 1x1 convolutions in shortcuts that change channels."""
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = True) -> jax.Array:
         norm = partial(nn.BatchNorm, use_running_average=not train, momentum=0.9)
         x = nn.relu(norm()(Conv(32, (3, 3))(x)))
-        for expansion, width, blocks, first in MOBILE_STAGES:
-            for stride in (first, *[1] * (blocks - 1)):
-                wide = expansion * x.shape[-1]
-                y = nn.relu(norm()(Conv(wide, (1, 1))(x)))
-                y = nn.relu(norm()(Conv(wide, (3, 3), (stride, stride), feature_group_count=wide)(y)))
+        for expansion, width, blocks, first_stride in MOBILE_STAGES:
+            for stride in (first_stride, *[1] * (blocks - 1)):
+                hidden = expansion * x.shape[-1]
+                y = nn.relu(norm()(Conv(hidden, (1, 1))(x)))
+                y = nn.relu(norm()(Conv(hidden, (3, 3), (stride, stride), feature_group_count=hidden)(y)))
                 y = norm()(Conv(width, (1, 1))(y))
                 x = y + (x if width == x.shape[-1] else norm()(Conv(width, (1, 1))(x))) if stride == 1 else y
         x = nn.relu(norm()(Conv(1280, (1, 1))(x)))
@@ -62,7 +62,7 @@ class MobileNetV2(nn.Module):
 
 
 class ResNet(nn.Module):
-    """The CIFAR network of He et al. 2015, section 4.2, with `n` blocks a stage and shortcuts without parameters."""
+    """The CIFAR network of He et al. 2015, section 4.2, with `n` blocks per stage and shortcuts without parameters."""
 
     n: int
 
@@ -81,7 +81,7 @@ class ResNet(nn.Module):
 
 
 class PreActResNet(nn.Module):
-    """The bottleneck network of He et al. 2016, with `n` blocks a stage."""
+    """The bottleneck network of He et al. 2016, with `n` blocks per stage."""
 
     n: int
 
@@ -102,7 +102,7 @@ class PreActResNet(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """WRN of Zagoruyko and Komodakis 2016, with `n` blocks a stage and widths times `k`."""
+    """WRN of Zagoruyko and Komodakis 2016, with `n` blocks per stage and widening factor `k`."""
 
     n: int
     k: int
@@ -123,7 +123,7 @@ class WideResNet(nn.Module):
 
 
 class DenseNetBC(nn.Module):
-    """DenseNet-BC of Huang et al. 2017, with `n` layers a block and growth `k`."""
+    """DenseNet-BC of Huang et al. 2017, with `n` layers per block and growth rate `k`."""
 
     n: int
     k: int
@@ -141,7 +141,7 @@ class DenseNetBC(nn.Module):
         return nn.Dense(10)(nn.relu(norm()(x)).mean((1, 2)))
 
 
-#: The same networks by the names they have in the zoo.
+#: Networks by their names in the zoo.
 NETS: dict[str, Any] = {
     "mlp": MLP(),
     "lenet": LeNet(),

@@ -1,4 +1,4 @@
-"""Networks in Flax NNX, as its own examples write such networks."""
+"""Networks in Flax NNX, in the style of Flax's own examples."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +12,7 @@ from .linen import MOBILE_STAGES
 
 
 class MLP(nnx.Module):
-    """One hidden layer of 128."""
+    """A perceptron with one hidden layer of 128 units."""
 
     def __init__(self, rngs: nnx.Rngs):
         self.hidden, self.head = nnx.Linear(784, 128, rngs=rngs), nnx.Linear(128, 10, rngs=rngs)
@@ -52,34 +52,42 @@ class SimpleCNN(nnx.Module):
 
 
 class ConvNorm(nnx.Module):
-    """A convolution without bias, and BatchNorm."""
+    """A convolution without bias, followed by BatchNorm."""
 
-    def __init__(self, n_in: int, n_out: int, size: int, stride: int = 1, groups: int = 1, *, rngs: nnx.Rngs):
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1, *, rngs: nnx.Rngs
+    ):
         self.conv = nnx.Conv(
-            n_in, n_out, (size, size), (stride, stride), feature_group_count=groups, use_bias=False, rngs=rngs
+            in_channels,
+            out_channels,
+            (kernel_size, kernel_size),
+            (stride, stride),
+            feature_group_count=groups,
+            use_bias=False,
+            rngs=rngs,
         )
-        self.norm = nnx.BatchNorm(n_out, momentum=0.9, rngs=rngs)
+        self.norm = nnx.BatchNorm(out_channels, momentum=0.9, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.norm(self.conv(x))
 
 
 class Block(nnx.Module):
-    """Two 3x3 convolutions beside a shortcut without parameters."""
+    """Two 3x3 convolutions and a shortcut without parameters."""
 
-    def __init__(self, n_in: int, width: int, stride: int, rngs: nnx.Rngs):
-        self.conv1 = ConvNorm(n_in, width, 3, stride, rngs=rngs)
+    def __init__(self, in_channels: int, width: int, stride: int, rngs: nnx.Rngs):
+        self.conv1 = ConvNorm(in_channels, width, 3, stride, rngs=rngs)
         self.conv2 = ConvNorm(width, width, 3, rngs=rngs)
-        self.stride, self.more = stride, width - n_in
+        self.stride, self.added_channels = stride, width - in_channels
 
     def __call__(self, x: jax.Array) -> jax.Array:
         y = self.conv2(nnx.relu(self.conv1(x)))
         x = x[:, :: self.stride, :: self.stride]
-        return nnx.relu(y + jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, self.more))))
+        return nnx.relu(y + jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, self.added_channels))))
 
 
 class ResNet(nnx.Module):
-    """The CIFAR network of He et al. 2015, section 4.2, with `n` blocks a stage."""
+    """The CIFAR network of He et al. 2015, section 4.2, with `n` blocks per stage."""
 
     def __init__(self, n: int, rngs: nnx.Rngs):
         self.stem = ConvNorm(3, 16, 3, rngs=rngs)
@@ -95,35 +103,37 @@ class ResNet(nnx.Module):
 
 
 class InvertedResidual(nnx.Module):
-    """Widens, filters each channel on its own, narrows again; ReLU, and a shortcut wherever the size stays."""
+    """An inverted residual block with ReLU, and a shortcut if the stride is 1."""
 
-    def __init__(self, n_in: int, n_out: int, expansion: int, stride: int, rngs: nnx.Rngs):
-        wide = expansion * n_in
-        self.widen = ConvNorm(n_in, wide, 1, rngs=rngs)
-        self.depthwise = ConvNorm(wide, wide, 3, stride, wide, rngs=rngs)
-        self.narrow = ConvNorm(wide, n_out, 1, rngs=rngs)
+    def __init__(self, in_channels: int, out_channels: int, expansion: int, stride: int, rngs: nnx.Rngs):
+        hidden = expansion * in_channels
+        self.expand = ConvNorm(in_channels, hidden, 1, rngs=rngs)
+        self.depthwise = ConvNorm(hidden, hidden, 3, stride, hidden, rngs=rngs)
+        self.project = ConvNorm(hidden, out_channels, 1, rngs=rngs)
         self.has_shortcut = stride == 1
-        self.shortcut = nnx.data(ConvNorm(n_in, n_out, 1, rngs=rngs) if stride == 1 and n_in != n_out else None)
+        self.shortcut = nnx.data(
+            ConvNorm(in_channels, out_channels, 1, rngs=rngs) if stride == 1 and in_channels != out_channels else None
+        )
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = self.narrow(nnx.relu(self.depthwise(nnx.relu(self.widen(x)))))
+        y = self.project(nnx.relu(self.depthwise(nnx.relu(self.expand(x)))))
         if not self.has_shortcut:
             return y
         return y + (x if self.shortcut is None else self.shortcut(x))
 
 
 class MobileNetV2(nnx.Module):
-    """The form for CIFAR-10 of Sandler et al. 2018."""
+    """MobileNetV2 of Sandler et al. 2018 for CIFAR-10."""
 
     def __init__(self, rngs: nnx.Rngs):
         self.stem = ConvNorm(3, 32, 3, rngs=rngs)
-        blocks, n_in = [], 32
-        for expansion, n_out, count, first in MOBILE_STAGES:
-            for stride in (first, *[1] * (count - 1)):
-                blocks.append(InvertedResidual(n_in, n_out, expansion, stride, rngs))
-                n_in = n_out
+        blocks, in_channels = [], 32
+        for expansion, out_channels, count, first_stride in MOBILE_STAGES:
+            for stride in (first_stride, *[1] * (count - 1)):
+                blocks.append(InvertedResidual(in_channels, out_channels, expansion, stride, rngs))
+                in_channels = out_channels
         self.blocks = nnx.List(blocks)
-        self.last, self.head = ConvNorm(n_in, 1280, 1, rngs=rngs), nnx.Linear(1280, 10, rngs=rngs)
+        self.last, self.head = ConvNorm(in_channels, 1280, 1, rngs=rngs), nnx.Linear(1280, 10, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = nnx.relu(self.stem(x))
@@ -132,7 +142,7 @@ class MobileNetV2(nnx.Module):
         return self.head(nnx.relu(self.last(x)).mean((1, 2)))
 
 
-#: What makes the same networks, by the names they have in the zoo.
+#: Builders of the networks by their names in the zoo.
 NETS: dict[str, Callable[[nnx.Rngs], Any]] = {
     "mlp": MLP,
     "lenet": LeNet,

@@ -1,4 +1,4 @@
-"""Networks in PyTorch, as its own examples write such networks."""
+"""Networks in PyTorch, in the style of PyTorch's own examples."""
 
 from collections.abc import Callable
 
@@ -29,25 +29,27 @@ def _simple_cnn(channels: int, features: int) -> nn.Module:
     )
 
 
-def _conv_norm(n_in: int, n_out: int, size: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    conv = nn.Conv2d(n_in, n_out, size, stride, size // 2, groups=groups, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(n_out))
+def _conv_norm(
+    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels))
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions beside a shortcut without parameters."""
+    """Two 3x3 convolutions and a shortcut without parameters."""
 
-    def __init__(self, n_in: int, width: int, stride: int):
+    def __init__(self, in_channels: int, width: int, stride: int):
         super().__init__()
         self.branch = nn.Sequential(
-            _conv_norm(n_in, width, 3, stride), nn.ReLU(inplace=True), _conv_norm(width, width, 3)
+            _conv_norm(in_channels, width, 3, stride), nn.ReLU(inplace=True), _conv_norm(width, width, 3)
         )
-        self.stride, self.more = stride, width - n_in
+        self.stride, self.added_channels = stride, width - in_channels
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.branch(x)
-        if self.more:
-            x = functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.more))
+        if self.added_channels:
+            x = functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.added_channels))
         return functional.relu(x + y, inplace=True)
 
 
@@ -59,18 +61,24 @@ def _resnet(n: int) -> nn.Module:
 
 
 class InvertedResidual(nn.Module):
-    """Widens, filters each channel on its own, narrows again; ReLU, and a shortcut wherever the size stays."""
+    """An inverted residual block with ReLU, and a shortcut if the stride is 1."""
 
-    def __init__(self, n_in: int, n_out: int, expansion: int, stride: int):
+    def __init__(self, in_channels: int, out_channels: int, expansion: int, stride: int):
         super().__init__()
-        wide = expansion * n_in
+        hidden = expansion * in_channels
         self.branch = nn.Sequential(
-            *(_conv_norm(n_in, wide, 1), nn.ReLU(inplace=True)),
-            *(_conv_norm(wide, wide, 3, stride, wide), nn.ReLU(inplace=True)),
-            _conv_norm(wide, n_out, 1),
+            *(_conv_norm(in_channels, hidden, 1), nn.ReLU(inplace=True)),
+            *(_conv_norm(hidden, hidden, 3, stride, hidden), nn.ReLU(inplace=True)),
+            _conv_norm(hidden, out_channels, 1),
         )
         self.has_shortcut = stride == 1
-        self.shortcut = nn.Identity() if n_in == n_out else _conv_norm(n_in, n_out, 1) if stride == 1 else None
+        self.shortcut = (
+            nn.Identity()
+            if in_channels == out_channels
+            else _conv_norm(in_channels, out_channels, 1)
+            if stride == 1
+            else None
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.branch(x)
@@ -78,28 +86,28 @@ class InvertedResidual(nn.Module):
 
 
 def _mobilenet_v2() -> nn.Module:
-    blocks, n_in = [], 32
-    for expansion, n_out, count, first in MOBILE_STAGES:
-        for stride in (first, *[1] * (count - 1)):
-            blocks.append(InvertedResidual(n_in, n_out, expansion, stride))
-            n_in = n_out
+    blocks, in_channels = [], 32
+    for expansion, out_channels, count, first_stride in MOBILE_STAGES:
+        for stride in (first_stride, *[1] * (count - 1)):
+            blocks.append(InvertedResidual(in_channels, out_channels, expansion, stride))
+            in_channels = out_channels
     return nn.Sequential(
         *(_conv_norm(3, 32, 3), nn.ReLU(inplace=True)),
         *blocks,
-        *(_conv_norm(n_in, 1280, 1), nn.ReLU(inplace=True)),
+        *(_conv_norm(in_channels, 1280, 1), nn.ReLU(inplace=True)),
         *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1280, 10)),
     )
 
 
 class PreActBlock(nn.Module):
-    """BatchNorm and ReLU before each of two 3x3 convolutions; the shortcut of a wider block is a 1x1 convolution."""
+    """BatchNorm and ReLU before each of two 3x3 convolutions; a 1x1 convolution as shortcut if the width changes."""
 
-    def __init__(self, n_in: int, width: int, stride: int):
+    def __init__(self, in_channels: int, width: int, stride: int):
         super().__init__()
-        self.norm1, self.norm2 = nn.BatchNorm2d(n_in), nn.BatchNorm2d(width)
-        self.conv1 = nn.Conv2d(n_in, width, 3, stride, 1, bias=False)
+        self.norm1, self.norm2 = nn.BatchNorm2d(in_channels), nn.BatchNorm2d(width)
+        self.conv1 = nn.Conv2d(in_channels, width, 3, stride, 1, bias=False)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.shortcut = nn.Conv2d(n_in, width, 1, stride, bias=False) if n_in != width else None
+        self.shortcut = nn.Conv2d(in_channels, width, 1, stride, bias=False) if in_channels != width else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = functional.relu(self.norm1(x), inplace=True)
@@ -108,18 +116,18 @@ class PreActBlock(nn.Module):
 
 
 def _wide_resnet(n: int, k: int) -> nn.Module:
-    blocks, n_in = [], 16
-    for width, first in ((16 * k, 1), (32 * k, 2), (64 * k, 2)):
-        for stride in (first, *[1] * (n - 1)):
-            blocks.append(PreActBlock(n_in, width, stride))
-            n_in = width
-    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(n_in, 10))
+    blocks, in_channels = [], 16
+    for width, first_stride in ((16 * k, 1), (32 * k, 2), (64 * k, 2)):
+        for stride in (first_stride, *[1] * (n - 1)):
+            blocks.append(PreActBlock(in_channels, width, stride))
+            in_channels = width
+    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(in_channels, 10))
     return nn.Sequential(
-        nn.Conv2d(3, 16, 3, padding=1, bias=False), *blocks, nn.BatchNorm2d(n_in), nn.ReLU(inplace=True), *head
+        nn.Conv2d(3, 16, 3, padding=1, bias=False), *blocks, nn.BatchNorm2d(in_channels), nn.ReLU(inplace=True), *head
     )
 
 
-#: What makes the same networks, by the names they have in the zoo.
+#: Builders of the networks by their names in the zoo.
 NETS: dict[str, Callable[[], nn.Module]] = {
     "mlp": _mlp,
     "lenet": _lenet,

@@ -1,4 +1,4 @@
-"""Training steps in PyTorch: eager or compiled, channels first or last; bfloat16 by autocast."""
+"""Training steps in PyTorch: eager or compiled, channels first or last, bfloat16 through autocast."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,15 +7,15 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from ..torch_loader import need
-from ..workloads import MOMENTUM, RATES, Workload
+from ..torch_loader import import_torch_module
+from ..workloads import LEARNING_RATES, MOMENTUM, Workload
 from .pytorch import NETS
 
 _FORMATS = {"first": torch.contiguous_format, "last": torch.channels_last}
 
 
 def torch_step(workload: Workload, form: str, channels: str) -> Callable[[int], None]:
-    """A function that takes so many steps and waits for the last.
+    """Returns a function that takes a number of steps and waits for the last.
 
     **Arguments:**
 
@@ -23,36 +23,39 @@ def torch_step(workload: Workload, form: str, channels: str) -> Callable[[int], 
     - `channels`: `"first"` or `"last"`.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    # Both are what its performance guide tells everybody to set; they do nothing on a CPU.
+    # As PyTorch's performance guide recommends; both have no effect on a CPU.
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high")
-    array, classes = workload.data()
+    array, classes = workload.make_batch()
     images = torch.from_numpy(array).permute(0, 3, 1, 2).to(device).contiguous(memory_format=_FORMATS[channels])
     labels = torch.from_numpy(classes.astype(np.int64)).to(device)
-    # torchvision's own where it has the network.
-    net: Any = NETS[workload.net]() if workload.net in NETS else need("torchvision").models.get_model(workload.net)
+    # Networks that are not in `NETS` are torchvision's.
+    if workload.net in NETS:
+        net: Any = NETS[workload.net]()
+    else:
+        net = import_torch_module("torchvision").models.get_model(workload.net)
     net = net.to(device).to(memory_format=_FORMATS[channels])
-    optimizer = _optimizer(workload, net, fused=device.type == "cuda")
-    # The networks here are of one class, `nn.Sequential`, and torch would take them for one compiled again and again.
+    optimizer = _make_optimizer(workload, net, fused=device.type == "cuda")
+    # All networks have the class `nn.Sequential`, so torch counts them as recompilations of one.
     torch._dynamo.config.recompile_limit = 1000
-    run: Any = torch.compile(net) if form == "compiled" else net
-    is_narrow = workload.precision == "bf16"
+    forward: Any = torch.compile(net) if form == "compiled" else net
+    use_bfloat16 = workload.precision == "bf16"
 
-    def take(steps: int) -> None:
+    def run_steps(steps: int) -> None:
         loss = torch.zeros(())
         for _ in range(steps):
             optimizer.zero_grad(set_to_none=True)
-            with torch.autocast(device.type, torch.bfloat16, enabled=is_narrow):
-                loss = cross_entropy(run(images), labels)
+            with torch.autocast(device.type, torch.bfloat16, enabled=use_bfloat16):
+                loss = cross_entropy(forward(images), labels)
             loss.backward()
             optimizer.step()
         float(loss.detach())
 
-    return take
+    return run_steps
 
 
-def _optimizer(workload: Workload, net: torch.nn.Module, fused: bool) -> torch.optim.Optimizer:
-    rate = RATES[workload.optimizer]
+def _make_optimizer(workload: Workload, net: torch.nn.Module, fused: bool) -> torch.optim.Optimizer:
+    rate = LEARNING_RATES[workload.optimizer]
     if workload.optimizer == "adam":
         return torch.optim.Adam(net.parameters(), rate, fused=fused)
     return torch.optim.SGD(net.parameters(), rate, MOMENTUM if workload.optimizer == "momentum" else 0.0, fused=fused)

@@ -1,6 +1,6 @@
-"""The pictures of what a classifier does: numbers in, a matplotlib figure out.
+"""Figures of a classifier's kernels and predictions, and of augmentation.
 
-They have no titles, since captions belong to the text around them.
+They have no titles, which belong in the caption.
 """
 
 from collections.abc import Sequence
@@ -16,21 +16,21 @@ from matplotlib.style import context
 
 from .style import COLUMN, PAGE, STYLE
 
-#: Up to so many classes, a confusion matrix has numbers in its cells, and names at its sides.
-_NUMBERED, CLASSES_NAMED = 20, 40
-_NAME_LENGTH = 16
-#: How many kernels are shown, and how many stand in a row.
-KERNELS_SHOWN, _KERNELS_A_ROW = 64, 8
-_MISTAKES_A_ROW = 4
+#: Maximum number of classes for numbers in the cells of a confusion matrix, and for class names at its sides.
+_MAX_NUMBERED, MAX_NAMED_CLASSES = 20, 40
+_MAX_NAME_LENGTH = 16
+#: Maximum number of kernels, in total and per row.
+MAX_KERNELS, _KERNELS_PER_ROW = 64, 8
+_MISTAKES_PER_ROW = 4
 
 
 @context(STYLE)
 def confusion_matrix(confusion: Int[np.ndarray, "k k"], class_names: Sequence[str]) -> Figure:
-    """True class by predicted class, each row in per cent of the true class's images.
+    """Draws true class by predicted class, each row in percent of the true class's images.
 
-    Few classes have the numbers in the cells, an empty cell being no image at all; up to three, the counts stand below.
-    Very many classes are numbered, from 0, instead of named. The colors give small shares more room than large ones:
-    the mistakes are what one looks for.
+    With at most 20 classes, cells contain percentages, and an empty cell means no image; with at most three, also
+    counts. With more than 40 classes, classes are numbered from 0 instead of named. The color scale magnifies small
+    fractions, since the mistakes are of interest.
     """
     count = len(class_names)
     width = COLUMN if count <= 3 else 5.0 if count <= 10 else PAGE
@@ -40,24 +40,24 @@ def confusion_matrix(confusion: Int[np.ndarray, "k k"], class_names: Sequence[st
     image = axes.imshow(share, cmap="Blues", norm=PowerNorm(0.5, 0, 100), interpolation="nearest")
     axes.set(xlabel="Predicted class", ylabel="True class")
     axes.spines[:].set_visible(True)
-    if count <= CLASSES_NAMED:
-        _name_classes(axes, class_names)
-    if count <= _NUMBERED:
+    if count <= MAX_NAMED_CLASSES:
+        _label_classes(axes, class_names)
+    if count <= _MAX_NUMBERED:
         _write_cells(axes, share, confusion)
     bar = figure.colorbar(image, ax=axes, label="Images of the true class (%)", ticks=[0, 1, 5, 10, 25, 50, 75, 100])
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     return figure
 
 
-def _name_classes(axes: Axes, class_names: Sequence[str]) -> None:
-    """Class names at both sides, turned at the lower one unless all are very short."""
-    names = [_short(name) for name in class_names]
-    turn = 0 if max(map(len, names)) * len(names) <= 30 else 45 if len(names) <= _NUMBERED else 90
+def _label_classes(axes: Axes, class_names: Sequence[str]) -> None:
+    """Writes class names along both axes, rotated below the x axis unless they are all very short."""
+    names = [_shorten(name) for name in class_names]
+    rotation = 0 if max(map(len, names)) * len(names) <= 30 else 45 if len(names) <= _MAX_NUMBERED else 90
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(range(len(names)), names, parse_math=False)
-    for label in axes.get_xticklabels() if turn else []:
-        # The end of a turned name is what stands at its column.
-        label.set(rotation=turn, ha="right", va="center" if turn == 90 else "top", rotation_mode="anchor")
+    for label in axes.get_xticklabels() if rotation else []:
+        # A rotated name ends at its column.
+        label.set(rotation=rotation, ha="right", va="center" if rotation == 90 else "top", rotation_mode="anchor")
 
 
 def _write_cells(axes: Axes, share: Float[np.ndarray, "k k"], confusion: Int[np.ndarray, "k k"]) -> None:
@@ -70,21 +70,22 @@ def _write_cells(axes: Axes, share: Float[np.ndarray, "k k"], confusion: Int[np.
 
 @context(STYLE)
 def kernels(weights: Float[np.ndarray, "kh kw i o"]) -> Figure:
-    """The first of a layer's kernels, each a small image, all on one scale that is symmetric about zero.
+    """Draws a layer's first kernels as small images, all on one scale that is symmetric about zero.
 
-    Kernels over three channels are shown in color: mid-gray is zero, a channel's greatest weight is full or dark. Over
-    one channel, blue is negative and red positive; over any other number, the mean over the channels is.
+    Kernels with three channels are shown in color: zero is mid-gray, and each channel's largest weight is full or dark.
+    Kernels with one channel are blue where negative and red where positive; with any other number of channels, the mean
+    over the channels is shown in this way.
     """
-    panels = np.moveaxis(weights, -1, 0)[:KERNELS_SHOWN]
+    panels = np.moveaxis(weights, -1, 0)[:MAX_KERNELS]
     is_color = panels.shape[-1] == 3
     panels = panels if is_color else panels.mean(-1, keepdims=True)
     limit = float(np.abs(panels).max()) or 1.0
-    columns = min(len(panels), _KERNELS_A_ROW)
+    columns = min(len(panels), _KERNELS_PER_ROW)
     rows = ceil(len(panels) / columns)
-    side = COLUMN / _KERNELS_A_ROW
+    side = COLUMN / _KERNELS_PER_ROW
     height = side * panels.shape[1] / panels.shape[2]
-    below = 0 if is_color else 0.5
-    figure = Figure(figsize=(max(columns * side, 2.0), rows * height + below), layout="compressed")
+    colorbar_height = 0 if is_color else 0.5
+    figure = Figure(figsize=(max(columns * side, 2.0), rows * height + colorbar_height), layout="compressed")
     grid = figure.subplots(rows, columns, squeeze=False)
     scale = Normalize(-limit, limit)
     for axes, panel in _fill(grid, panels):
@@ -100,17 +101,17 @@ def kernels(weights: Float[np.ndarray, "kh kw i o"]) -> Figure:
 
 @context(STYLE)
 def augmentation(originals: Num[np.ndarray, "n h w c"], augmented: Num[np.ndarray, "n m h w c"]) -> Figure:
-    """A row an image: the image itself, then what augmentation made of it. Pixels are `uint8`, or in [0, 1]."""
+    """Draws one row per image: the original, then its augmented versions. Pixels are `uint8`, or in [0, 1]."""
     rows, draws, height, width, _ = augmented.shape
     side = COLUMN / (draws + 1.2)
     figure = Figure(figsize=(COLUMN, rows * side * height / width + 0.25), layout="compressed")
-    # An empty column keeps the originals apart.
+    # An empty column separates the originals.
     grid = figure.subplots(rows, draws + 2, squeeze=False, width_ratios=[1, 0.05, *[1] * draws])
     for axes in grid[:, 1]:
         axes.remove()
-    changed = augmented.reshape(-1, *originals.shape[1:])
-    for axes, panel in _fill(grid[:, :1], originals) + _fill(grid[:, 2:], changed):
-        _show(axes, panel)
+    panels = augmented.reshape(-1, *originals.shape[1:])
+    for axes, panel in _fill(grid[:, :1], originals) + _fill(grid[:, 2:], panels):
+        _draw_image(axes, panel)
     grid[0, 0].set_title("original")
     grid[0, 2 + draws // 2].set_title("augmented")
     return figure
@@ -123,23 +124,23 @@ def mistakes(
     predicted: Sequence[str],
     probabilities: Sequence[float],
 ) -> Figure:
-    """Images with the class each was taken for, how sure the classifier was of it, and the true class."""
-    columns = min(len(images), _MISTAKES_A_ROW)
+    """Draws misclassified images with their true class, and their predicted class with its probability."""
+    columns = min(len(images), _MISTAKES_PER_ROW)
     rows = ceil(len(images) / columns)
-    side = PAGE / _MISTAKES_A_ROW
+    side = PAGE / _MISTAKES_PER_ROW
     height = (side - 0.35) * images.shape[1] / images.shape[2] + 0.4
     figure = Figure(figsize=(columns * side, rows * height), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     captions = zip(actual, predicted, probabilities, strict=True)
-    for (axes, panel), (name, guess, probability) in zip(_fill(grid, images), captions, strict=True):
-        _show(axes, panel)
-        caption = f"{_short(name)}, taken for\n{_short(guess)} ({probability:.1%})"
+    for (axes, panel), (true_name, predicted_name, probability) in zip(_fill(grid, images), captions, strict=True):
+        _draw_image(axes, panel)
+        caption = f"{_shorten(true_name)}, predicted as\n{_shorten(predicted_name)} ({probability:.1%})"
         axes.set_title(caption, parse_math=False)
     return figure
 
 
 def _fill(grid: np.ndarray, panels: Num[np.ndarray, "n ..."]) -> list[tuple[Axes, np.ndarray]]:
-    """Pairs a grid's axes, row by row, with what they show; those left over are emptied."""
+    """Returns pairs of axes, in row order, and panels; clears the remaining axes."""
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(True)
@@ -148,11 +149,11 @@ def _fill(grid: np.ndarray, panels: Num[np.ndarray, "n ..."]) -> list[tuple[Axes
     return list(zip(grid.flat, panels, strict=False))
 
 
-def _show(axes: Axes, image: Num[np.ndarray, "h w c"]) -> None:
-    """One gray or color image, pixel by pixel."""
+def _draw_image(axes: Axes, image: Num[np.ndarray, "h w c"]) -> None:
+    """Draws a gray or color image without interpolation."""
     pixels = image / 255 if image.dtype == np.uint8 else np.clip(image, 0, 1)
     axes.imshow(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), interpolation="nearest")
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= _NAME_LENGTH else f"{name[: _NAME_LENGTH - 1]}…"
+def _shorten(name: str) -> str:
+    return name if len(name) <= _MAX_NAME_LENGTH else f"{name[: _MAX_NAME_LENGTH - 1]}…"

@@ -1,4 +1,4 @@
-"""The pictures of a run's course, epoch by epoch: numbers in, a matplotlib figure without a title out."""
+"""Figures of a run's learning curves and epoch times, without titles."""
 
 from collections.abc import Sequence
 from math import ceil
@@ -12,8 +12,8 @@ from matplotlib.ticker import MaxNLocator
 
 from .style import BLUE, COLUMN, PAGE, SKY, STYLE, VERMILLION
 
-#: A line has so many markers at most.
-_MARKERS = 12
+#: Maximum number of markers on a line.
+_MAX_MARKERS = 12
 
 
 @context(STYLE)
@@ -22,34 +22,38 @@ def curves(
     train: Sequence[float],
     validation: Sequence[float] | None,
     label: str,
-    most: float = float("inf"),
+    maximum: float = float("inf"),
 ) -> Figure:
-    """A quantity from 0 to `most`, epoch by epoch, on the training images and those held out, where there are some."""
-    figure = _column()
-    _draw_curves(figure.subplots(), epochs, train, validation, label, most)
+    """Draws a quantity from 0 to `maximum` per epoch, on the training images and, if given, on the held-out images."""
+    figure = _make_column()
+    _draw_curves(figure.subplots(), epochs, train, validation, label, maximum)
     return figure
 
 
 @context(STYLE)
 def epoch_times(epochs: Sequence[int], seconds: Sequence[float]) -> Figure:
-    """How long each epoch took, as bars: in seconds, or in minutes when one took more than ten."""
-    figure = _column()
+    """Draws the time of each epoch as bars, in seconds, or in minutes if one took more than ten minutes."""
+    figure = _make_column()
     _draw_times(figure.subplots(), epochs, seconds)
     return figure
 
 
 @context(STYLE)
 def training(epochs: Sequence[int], curves: Sequence[tuple[Any, ...]], seconds: Sequence[float]) -> Figure:
-    """Several quantities, each given as to `curves` after its epochs, and the epochs' times, side by side on a page."""
+    """Draws several quantities and the epoch times side by side, as wide as a page.
+
+    `curves` has the arguments of the function `curves` after its epochs, for each quantity.
+    """
     figure = Figure(figsize=(PAGE, 2.1), layout="constrained")
-    *places, last = figure.subplots(1, len(curves) + 1)
-    for axes, curve in zip(places, curves, strict=True):
+    *curve_axes, time_axes = figure.subplots(1, len(curves) + 1)
+    for axes, curve in zip(curve_axes, curves, strict=True):
         _draw_curves(axes, epochs, *curve)
-    _draw_times(last, epochs, seconds)
+    _draw_times(time_axes, epochs, seconds)
     return figure
 
 
-def _column() -> Figure:
+def _make_column() -> Figure:
+    """Returns an empty figure as wide as a column."""
     return Figure(figsize=(COLUMN, 2.4), layout="constrained")
 
 
@@ -59,29 +63,29 @@ def _draw_curves(
     train: Sequence[float],
     validation: Sequence[float] | None,
     label: str,
-    most: float,
+    maximum: float,
 ) -> None:
-    _prepare(axes, epochs, label)
-    every = ceil(len(epochs) / _MARKERS)
-    axes.plot(epochs, train, color=BLUE, marker="o", markevery=every, clip_on=False, label="training")
+    _set_up_axes(axes, epochs, label)
+    interval = ceil(len(epochs) / _MAX_MARKERS)
+    axes.plot(epochs, train, color=BLUE, marker="o", markevery=interval, clip_on=False, label="training")
     if validation is not None:
-        # Markers half-way between the others, so that lines that lie on each other are still seen as two.
-        marks = {"marker": "s", "markevery": (every // 2, every)}
+        # Markers half-way between the others keep coinciding lines distinguishable.
+        marks = {"marker": "s", "markevery": (interval // 2, interval)}
         axes.plot(epochs, validation, color=VERMILLION, linestyle="--", clip_on=False, label="validation", **marks)
     low, high = axes.get_ylim()
-    axes.set_ylim(max(low, 0), min(high, most))
+    axes.set_ylim(max(low, 0), min(high, maximum))
     axes.legend(loc="best" if train[-1] < train[0] else "lower right")
 
 
 def _draw_times(axes: Axes, epochs: Sequence[int], seconds: Sequence[float]) -> None:
     unit, size = ("min", 60) if max(seconds) > 600 else ("s", 1)
-    _prepare(axes, epochs, f"Time per epoch ({unit})")
+    _set_up_axes(axes, epochs, f"Time per epoch ({unit})")
     axes.bar(epochs, np.asarray(seconds) / size, color=SKY, width=0.8)
 
 
-def _prepare(axes: Axes, epochs: Sequence[int], label: str) -> None:
-    """Whole epochs on the x axis."""
-    # Room for a bar at either end, and none for an epoch 0.
+def _set_up_axes(axes: Axes, epochs: Sequence[int], label: str) -> None:
+    """Labels the axes, with whole epochs on the x axis."""
+    # Space for a bar at either end, but not for an epoch 0.
     axes.set(xlabel="Epoch", ylabel=label, xlim=(min(epochs) - 0.6, max(epochs) + 0.6))
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     axes.grid(axis="y")

@@ -1,7 +1,8 @@
-"""How pictures look. Sizes are those of papers: a column is 3.4 inches, a page 7. No text is smaller than 8 points.
+"""The pictures' style, with text of 8 points, and the widths of a paper's column (3.4 inches) and page (7 inches).
 
-Colors are Okabe's and Ito's, which the color-blind tell apart (https://jfly.uni-koeln.de/color/); lines differ in
-dashes and markers too. Pyplot and matplotlib's global settings are left alone.
+Colors are from the palette of Okabe and Ito, which color-blind readers can tell apart
+(https://jfly.uni-koeln.de/color/); lines also differ in dashes and markers. Pyplot and Matplotlib's global settings are
+not changed.
 """
 
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 COLUMN, PAGE = 3.4, 7.0
 BLUE, SKY, VERMILLION = "#0072B2", "#56B4E9", "#D55E00"
 
-#: On top of matplotlib's defaults, whatever the user's own settings are.
+#: Based on Matplotlib's defaults, so that the user's settings have no effect.
 STYLE: list[Any] = [
     "default",
     {
@@ -27,7 +28,7 @@ STYLE: list[Any] = [
         "lines.linewidth": 1.4,
         "lines.markersize": 3.5,
         "savefig.dpi": 200,
-        # Equal pictures become equal files.
+        # Makes the files of identical pictures identical.
         "svg.hashsalt": "eqxcnn",
     },
 ]

@@ -1,4 +1,4 @@
-"""Reports: a run folder in, pictures fit for a paper and one page that shows them out."""
+"""Reports: pictures for papers, and an HTML page with all of them, from a run's folder."""
 
 from .write import show_augment, write_report
 

@@ -1,4 +1,4 @@
-"""The page: one HTML file that holds its pictures, so that it can be sent and kept as it is."""
+"""The report's HTML page, a single file that contains its pictures."""
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,7 +7,7 @@ from html import escape
 from math import ceil, isnan
 
 from ..cost import count_parameters
-from ..plots.figures import CLASSES_NAMED, KERNELS_SHOWN
+from ..plots.figures import MAX_KERNELS, MAX_NAMED_CLASSES
 from .gather import RunRecord, TestPredictions
 
 _CSS = """
@@ -28,33 +28,38 @@ pre { background: #f6f6f6; padding: .8em 1em; overflow-x: auto; font-size: .85em
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawn picture: the file's bytes, its media type, and its width in CSS pixels (96 an inch)."""
+    """A picture's file content, media type, and width in CSS pixels (96 per inch)."""
 
     data: bytes
     media_type: str
     width: int
 
 
-def render(run: RunRecord, verdict: TestPredictions | None, shown: Mapping[str, Picture | str]) -> str:
-    """The page of a run.
+def render(run: RunRecord, predictions: TestPredictions | None, pictures: Mapping[str, Picture | str]) -> str:
+    """Returns the page of a run.
 
     **Arguments:**
 
-    - `run`, `verdict`: see `gather`; no verdict while the run is not finished.
-    - `shown`: by name, a picture, or the sentence that stands in its place.
+    - `run`, `predictions`: see `gather`; `predictions` is `None` if the run is not finished.
+    - `pictures`: pictures by name, or a sentence instead of a missing picture.
     """
     title = escape(run.folder.resolve().name)
-    curves = _items(("loss", "accuracy", "epoch_time"), run, shown)
-    body = [f"<h1>{title}</h1>", _facts(run, verdict), "<h2>Training</h2>", f'<div class="row three">{curves}</div>']
-    if verdict is not None:
-        classes = _items(["confusion"], run, shown) + _classes(run, verdict)
+    curves = _render_pictures(("loss", "accuracy", "epoch_time"), run, pictures)
+    body = [
+        f"<h1>{title}</h1>",
+        _render_facts(run, predictions),
+        "<h2>Training</h2>",
+        f'<div class="row three">{curves}</div>',
+    ]
+    if predictions is not None:
+        classes = _render_pictures(["confusion"], run, pictures) + _render_classes(run, predictions)
         body += ["<h2>Classes</h2>", f'<div class="row">{classes}</div>']
-        body += ["<h2>Most confidently wrong</h2>", _items(["wrong"], run, shown)]
-        body += ["<h2>First layer</h2>", _items(["kernels"], run, shown)]
-        body += ["<h2>Augmentation</h2>", _items(["augment"], run, shown)]
+        body += ["<h2>Most confidently wrong</h2>", _render_pictures(["wrong"], run, pictures)]
+        body += ["<h2>First layer</h2>", _render_pictures(["kernels"], run, pictures)]
+        body += ["<h2>Augmentation</h2>", _render_pictures(["augment"], run, pictures)]
     body += ["<h2>Recipe</h2>", f"<pre>{escape(run.recipe_text)}</pre>"]
     if run.environment:
-        body += ["<h2>Environment</h2>", _table((), run.environment.items(), "facts")]
+        body += ["<h2>Environment</h2>", _render_table((), run.environment.items(), "facts")]
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -62,39 +67,39 @@ def render(run: RunRecord, verdict: TestPredictions | None, shown: Mapping[str, 
     )
 
 
-def _facts(run: RunRecord, verdict: TestPredictions | None) -> str:
-    """What one wants to know first."""
+def _render_facts(run: RunRecord, predictions: TestPredictions | None) -> str:
+    """Returns the table at the top of the page, and a warning if the run is not finished."""
     recipe, facts = run.recipe, {}
-    if run.classifier is not None and verdict is not None:
+    if run.classifier is not None and predictions is not None:
         weights = count_parameters(run.classifier.model)
         size = " x ".join(map(str, (*run.classifier.image_size, run.classifier.in_channels)))
-        facts["Test accuracy"] = f"{verdict.accuracy:.2%} of {len(verdict.labels):,} images"
-        facts["Test loss"] = f"{verdict.loss:.4f} nats"
+        facts["Test accuracy"] = f"{predictions.accuracy:.2%} of {len(predictions.labels):,} images"
+        facts["Test loss"] = f"{predictions.loss:.4f} nats"
         facts["Model"] = f"{recipe.model}, {weights:,} parameters, input {size}"
         facts["Data"] = f"{recipe.data}, {len(run.classifier.class_names)} classes"
     else:
         facts |= {"Model": recipe.model, "Data": recipe.data}
     seconds = sum(run.series("seconds") or [], 0.0)
     facts["Training"] = (
-        f"{len(run.epochs)} of {ceil(recipe.epochs) if recipe.epochs else '?'} epochs in {_duration(seconds)}"
+        f"{len(run.epochs)} of {ceil(recipe.epochs) if recipe.epochs else '?'} epochs in {_format_duration(seconds)}"
     )
     unfinished = (
-        '<p class="warning">This run is not finished: there is no trained model to look at yet, only what has been '
-        "logged so far.</p>"
+        '<p class="warning">This run is not finished: there is no trained model yet, so the page shows only its '
+        "logged metrics.</p>"
     )
-    return (unfinished if verdict is None else "") + _table((), facts.items(), "facts")
+    return (unfinished if predictions is None else "") + _render_table((), facts.items(), "facts")
 
 
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     minutes, hours = seconds / 60, seconds / 3600
     return f"{seconds:.1f} s" if minutes < 2 else f"{minutes:.1f} min" if hours < 2 else f"{hours:.1f} h"
 
 
-def _items(names: Iterable[str], run: RunRecord, shown: Mapping[str, Picture | str]) -> str:
-    """Pictures with their captions, and the sentences that stand for pictures."""
+def _render_pictures(names: Iterable[str], run: RunRecord, pictures: Mapping[str, Picture | str]) -> str:
+    """Returns pictures with their captions, or the sentences for missing pictures."""
     items = []
     for name in names:
-        match shown.get(name):
+        match pictures.get(name):
             case Picture() as picture:
                 source = f"data:{picture.media_type};base64,{base64.b64encode(picture.data).decode()}"
                 items.append(
@@ -108,52 +113,52 @@ def _items(names: Iterable[str], run: RunRecord, shown: Mapping[str, Picture | s
 
 
 def _caption(name: str, run: RunRecord) -> str:
-    """How to read a picture."""
+    """Returns the caption of a picture."""
     recipe = run.recipe
     images = ", on augmented images" if recipe.augment else ""
-    series = f"Training: over the epoch, while the weights still move{images}."
+    series = f"Training: mean over the epoch, during training{images}."
     if run.series("validation_loss") is not None:
-        whose = "on the test images" if recipe.validation == "test" else "on images held out"
-        series += f" Validation: at its end, {whose}."
-    smoothed = f" Labels are smoothed by {recipe.label_smoothing:g} in training." if recipe.label_smoothing else ""
+        images = "test images" if recipe.validation == "test" else "held-out images"
+        series += f" Validation: at the end of the epoch, on {images}."
+    smoothed = f" Training labels are smoothed by {recipe.label_smoothing:g}." if recipe.label_smoothing else ""
     return {
         "loss": f"Mean cross-entropy. {series}{smoothed}",
-        "accuracy": f"Share of images whose likeliest class is theirs. {series}",
-        "epoch_time": "Training time of each epoch. The first includes compilation; one that was resumed counts only "
-        "from there.",
-        "confusion": "Test images by true class (rows) and predicted class (columns), in per cent of the true class. "
-        "The colors give small shares more room. Classes stand in the order of the table.",
-        "wrong": "The wrongly classified test images whose wrong class had the highest probability.",
-        "kernels": f"Weights of the first layer that sees the image: its kernels, {KERNELS_SHOWN} at most, all on one "
-        "scale. Zero is white, or mid-gray where the three channels are shown as colors.",
-        "augment": f"Training images, and what the recipe makes of each in three draws: {', '.join(recipe.augment)}.",
+        "accuracy": f"Fraction of images whose most likely class is correct. {series}",
+        "epoch_time": "Training time of each epoch. The first includes compilation; a resumed epoch counts only from "
+        "where it was resumed.",
+        "confusion": "Test images by true class (rows) and predicted class (columns), in percent of the true class. "
+        "The color scale magnifies small fractions. Classes are in the order of the table.",
+        "wrong": "The misclassified test images whose wrong class had the highest probability.",
+        "kernels": f"Weights of the first layer: at most {MAX_KERNELS} kernels, all on one scale. Zero is white, or "
+        "mid-gray if the kernels are shown in color.",
+        "augment": f"Training images, and three augmented versions of each: {', '.join(recipe.augment)}.",
     }[name]
 
 
-def _classes(run: RunRecord, verdict: TestPredictions) -> str:
-    """Precision, recall and F1 of each class; numbered where the confusion matrix numbers them."""
+def _render_classes(run: RunRecord, predictions: TestPredictions) -> str:
+    """Returns the table of precision, recall and F1 per class; classes are numbered if the confusion matrix does so."""
     names = run.classifier.class_names if run.classifier else ()
-    if len(names) > CLASSES_NAMED:
+    if len(names) > MAX_NAMED_CLASSES:
         names = [f"{number}: {name}" for number, name in enumerate(names)]
     rows = [
-        (name, *map(_percent, scores), f"{count:,}")
-        for name, (*scores, count) in zip(names, verdict.per_class(), strict=True)
+        (name, *map(_format_percent, scores), f"{count:,}")
+        for name, (*scores, count) in zip(names, predictions.per_class(), strict=True)
     ]
-    return _table(("class", "precision (%)", "recall (%)", "F1 (%)", "test images"), rows, "classes")
+    return _render_table(("class", "precision (%)", "recall (%)", "F1 (%)", "test images"), rows, "classes")
 
 
-def _percent(share: float) -> str:
-    """Per cent, or a dash where there was nothing to share."""
-    return "-" if isnan(share) else f"{100 * share:.1f}"
+def _format_percent(fraction: float) -> str:
+    """Returns a percentage, or a dash for NaN."""
+    return "-" if isnan(fraction) else f"{100 * fraction:.1f}"
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[object]], kind: str) -> str:
-    """A table of texts, all of them escaped."""
-    above = f"<thead><tr>{''.join(f'<th>{escape(each)}</th>' for each in head)}</tr></thead>" if head else ""
-    lines = ("".join(f"<td>{escape(_text(cell))}</td>" for cell in row) for row in rows)
+def _render_table(head: Sequence[str], rows: Iterable[Sequence[object]], kind: str) -> str:
+    """Returns an HTML table with all texts escaped."""
+    header = f"<thead><tr>{''.join(f'<th>{escape(title)}</th>' for title in head)}</tr></thead>" if head else ""
+    lines = ("".join(f"<td>{escape(_format_cell(cell))}</td>" for cell in row) for row in rows)
     body = "".join(f"<tr>{line}</tr>\n" for line in lines)
-    return f'<table class="{kind}">{above}<tbody>{body}</tbody></table>'
+    return f'<table class="{kind}">{header}<tbody>{body}</tbody></table>'
 
 
-def _text(cell: object) -> str:
+def _format_cell(cell: object) -> str:
     return ", ".join(map(str, cell)) if isinstance(cell, list) else "-" if cell is None else str(cell)

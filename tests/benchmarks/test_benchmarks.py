@@ -1,3 +1,5 @@
+"""How benchmarks measure and report, and the benchmarks of `mlp` and `scratch`."""
+
 import json
 from dataclasses import replace
 
@@ -7,15 +9,15 @@ import numpy as np
 import pytest
 
 from benchmarks import manual_step, mlp_epoch
-from benchmarks.mlp_epoch import Training, WriteUp, prepared
-from benchmarks.timing import Benchmark, Case, Ratio, is_noisy, measure, ratio_spread, run, spread
+from benchmarks.mlp_epoch import EpochTrainer, WriteUpLoop, prepare_job
+from benchmarks.timing import Benchmark, Case, Ratio, is_noisy, measure, ratio_spread, run_benchmark, spread
 from eqxcnn.errors import InputError
 from eqxcnn.runtime.compile import async_jit
 from eqxcnn.training import load_recipe
 
 
 class Clock:
-    """Time that passes only in the calls made with it."""
+    """A clock that advances only while a result of its cases is waited for."""
 
     def __init__(self):
         self.now, self.order = 0.0, []
@@ -24,18 +26,18 @@ class Clock:
         return self.now
 
     def case(self, name, *seconds, scale=1.0):
-        """A case whose calls take these seconds, one after the other, and only once somebody waits for them."""
-        left = list(seconds)
+        """Returns a case whose successive calls take these seconds."""
+        remaining = list(seconds)
 
         def call():
             self.order.append(name)
-            return Pending(self, left.pop(0))
+            return PendingResult(self, remaining.pop(0))
 
         return Case(call, scale)
 
 
-class Pending:
-    """A result under way."""
+class PendingResult:
+    """A result that is not computed yet."""
 
     def __init__(self, clock, seconds):
         self.clock, self.seconds = clock, seconds
@@ -45,39 +47,39 @@ class Pending:
         return self
 
 
-def benchmark(clock, arguments=()):
+def make_benchmark(clock, arguments=()):
     cases = {
-        "quick": clock.case("quick", 50, 1, 2, 3),
+        "fast": clock.case("fast", 50, 1, 2, 3),
         "slow": clock.case("slow", 50, 2, 4, 6),
-        "moody": clock.case("moody", 50, 1, 1, 9, scale=0.5),
+        "unsteady": clock.case("unsteady", 50, 1, 1, 9, scale=0.5),
     }
-    ratios = (Ratio("quick", "slow", "<= 0.8"), Ratio("moody", "slow"))
+    ratios = (Ratio("fast", "slow", "<= 0.8"), Ratio("unsteady", "slow"))
     return Benchmark("toy", "A toy", arguments, "ms", cases, ratios)
 
 
-def test_cases_take_turns_and_the_order_is_reversed_every_other_round():
+def test_cases_take_turns_in_an_order_that_alternates():
     clock = Clock()
-    measure(benchmark(clock).cases, 3, clock)
-    warm_up, first, second, third = (clock.order[at : at + 3] for at in (0, 3, 6, 9))
-    assert warm_up == first == third == ["quick", "slow", "moody"]
-    assert second == ["moody", "slow", "quick"]
+    measure(make_benchmark(clock).cases, 3, clock)
+    warm_up, first, second, third = (clock.order[start : start + 3] for start in (0, 3, 6, 9))
+    assert warm_up == first == third == ["fast", "slow", "unsteady"]
+    assert second == ["unsteady", "slow", "fast"]
 
 
-def test_a_time_is_that_of_the_finished_call_scaled_and_without_the_first():
+def test_times_include_waiting_and_the_scale_and_exclude_the_warm_up():
     clock = Clock()
-    assert measure(benchmark(clock).cases, 3, clock) == {
-        "quick": [1, 2, 3],
+    assert measure(make_benchmark(clock).cases, 3, clock) == {
+        "fast": [1, 2, 3],
         "slow": [2, 4, 6],
-        "moody": [0.5, 0.5, 4.5],
+        "unsteady": [0.5, 0.5, 4.5],
     }
 
 
-def test_what_runs_before_a_case_is_waited_for_each_time_and_not_counted():
+def test_the_call_before_a_case_is_awaited_and_not_timed():
     clock = Clock()
-    lead = clock.case("lead", 7, 8).call
-    case = clock.case("case", 1, 2)._replace(before=lead)
+    before = clock.case("before", 7, 8).call
+    case = clock.case("case", 1, 2)._replace(before=before)
     assert measure({"case": case}, 2, clock, warm_up=False) == {"case": [1, 2]}
-    assert clock.order == ["lead", "case"] * 2
+    assert clock.order == ["before", "case"] * 2
     assert clock.now == 18
 
 
@@ -91,17 +93,23 @@ def test_a_ratio_is_the_median_of_the_rounds_ratios():
     assert ratio_spread(Ratio("a", "b"), {"a": [1, 4, 3], "b": [2, 4, 1.5]}) == [1.0, 0.75, 1.5]
 
 
+def test_the_numerator_with_the_smallest_median_counts():
+    seconds = {"a": [1, 9, 9], "b": [4, 4, 4], "c": [2, 2, 2]}
+    assert ratio_spread(Ratio(("a", "b"), "c", name="a or b"), seconds) == [2, 2, 2]
+
+
 @pytest.mark.parametrize(
     ("ratio", "noisy"),
     [([1.0, 0.875, 1.125], False), ([1.0, 0.874, 1.125], True), ([40, 36, 46], False), ([40, 36, 47], True)],
 )
-def test_a_ratio_whose_middle_half_spans_more_than_a_quarter_of_it_is_noisy(ratio, noisy):
+def test_a_ratio_is_noisy_if_its_quartiles_differ_by_more_than_a_quarter_of_it(ratio, noisy):
     assert is_noisy(ratio) == noisy
 
 
-def test_the_file_and_the_table(tmp_path, capsys):
+def test_the_results_file_and_the_printed_table(tmp_path, capsys):
     clock, out = Clock(), tmp_path / "toy.json"
-    run(benchmark(clock, ["--data", "/somewhere/mnist", "--out=/elsewhere/toy.json", "--rounds", "3"]), 3, out, clock)
+    arguments = ["--data", "/somewhere/mnist", "--out=/elsewhere/toy.json", "--rounds", "3"]
+    run_benchmark(make_benchmark(clock, arguments), 3, out, clock)
     written = json.loads(out.read_text())
     environment = written.pop("environment")
     assert list(environment) == ["python", "jax", "jaxlib", "equinox", "optax", "processor", "cores", "devices"]
@@ -111,136 +119,140 @@ def test_the_file_and_the_table(tmp_path, capsys):
         "title": "A toy",
         "command": "python -m benchmarks.toy --data mnist --out=toy.json --rounds 3",
         "unit": "ms",
-        "times": {"quick": [2000, 1500, 2500], "slow": [4000, 3000, 5000], "moody": [500, 500, 2500]},
-        "ratios": {"quick / slow": [0.5, 0.5, 0.5], "moody / slow": None},
-        "targets": {"quick / slow": "<= 0.8"},
+        "times": {"fast": [2000, 1500, 2500], "slow": [4000, 3000, 5000], "unsteady": [500, 500, 2500]},
+        "ratios": {"fast / slow": [0.5, 0.5, 0.5], "unsteady / slow": None},
+        "targets": {"fast / slow": "<= 0.8"},
         "rounds": 3,
     }
     printed = " ".join(capsys.readouterr().out.split())
-    assert "quick / slow │ 0.5 │ 0.5 to 0.5 │ <= 0.8" in printed
-    assert "moody / slow │ too noisy │ │ │" in printed
-    assert "too noisy to tell moody / slow: the middle half of the rounds spans 0.188 to 0.5, more than 25%" in printed
-    assert "too noisy to tell quick" not in printed
+    assert "fast / slow │ 0.5 │ 0.5 to 0.5 │ <= 0.8" in printed
+    assert "unsteady / slow │ too noisy │ │ │" in printed
+    assert (
+        "unsteady / slow is too noisy to report: half of its rounds range from 0.188 to 0.5, more than 25%" in printed
+    )
+    assert "fast / slow is too noisy" not in printed
 
 
 @pytest.mark.parametrize(
     ("rounds", "folder", "message"),
     [
         (1, ".", r"`rounds` \(=1\) must be 2 or more"),
-        (2, "missing", r"`out` \(=.*\) lies in a folder that is not there"),
+        (2, "missing", r"`out` \(=.*\) must be in an existing folder"),
     ],
 )
-def test_what_cannot_be_told_or_written_is_not_measured(tmp_path, rounds, folder, message):
+def test_invalid_options_are_refused_before_the_measurement(tmp_path, rounds, folder, message):
     clock = Clock()
     with pytest.raises(InputError, match=message):
-        run(benchmark(clock), rounds, tmp_path / folder / "toy.json", clock)
+        run_benchmark(make_benchmark(clock), rounds, tmp_path / folder / "toy.json", clock)
     assert clock.order == []
 
 
 @pytest.fixture(scope="module")
 def job():
-    return prepared(replace(load_recipe("mlp"), steps_per_call=3), 3)
+    return prepare_job(replace(load_recipe("mlp"), steps_per_call=3), 3)
 
 
-def test_a_call_is_an_epoch_or_a_step(job, monkeypatch):
-    stacked = []
+def test_a_call_of_the_steps_takes_an_epoch_or_one_step(job, monkeypatch):
+    shapes = []
 
-    def steps(setup, train, batches):
-        stacked.append(batches.shape)
+    def fake_steps(setup, train, batches):
+        shapes.append(batches.shape)
         return replace(train, sums=replace(train.sums, loss=jnp.ones(()), count=train.sums.count + 1))
 
-    monkeypatch.setattr(mlp_epoch, "async_jit", lambda function, donate: steps if donate else None)
-    Training(job)()
-    Training(replace(job, steps_per_call=1))()
-    assert stacked == [(3, 64), (1, 64), (1, 64), (1, 64)]
+    monkeypatch.setattr(mlp_epoch, "async_jit", lambda function, donate: fake_steps if donate else None)
+    EpochTrainer(job)()
+    EpochTrainer(replace(job, steps_per_call=1))()
+    assert shapes == [(3, 64), (1, 64), (1, 64), (1, 64)]
 
 
-def test_the_write_ups_loop_gets_what_its_reader_would_give_it(job):
-    seen = []
+def test_the_write_ups_loop_gets_float64_batches(job):
+    calls = []
 
-    def recorded(params, x, y, rate):
-        seen.append((type(x), x.dtype, x.shape, y.dtype, y.shape, rate))
+    def fake_update(params, x, y, rate):
+        calls.append((type(x), x.dtype, x.shape, y.dtype, y.shape, rate))
         return params, jnp.float32(0)
 
-    WriteUp(job, recorded)()
-    assert seen == [(np.ndarray, np.float64, (64, 784), np.int64, (64,), 0.01)] * 3
+    WriteUpLoop(job, fake_update)()
+    assert calls == [(np.ndarray, np.float64, (64, 784), np.int64, (64,), 0.01)] * 3
 
 
-def test_a_set_that_is_not_there_is_refused():
+def test_an_unknown_data_set_is_refused():
     with pytest.raises(InputError, match="`no_such_set`"):
-        prepared(load_recipe("mlp"), 1, "no_such_set")
+        prepare_job(load_recipe("mlp"), 1, "no_such_set")
 
 
-def test_no_batches_are_refused():
+def test_zero_batches_are_refused():
     with pytest.raises(InputError, match=r"`batches` \(=0\) must be 1 or more"):
-        prepared(load_recipe("mlp"), 0)
+        prepare_job(load_recipe("mlp"), 0)
 
 
 @pytest.fixture
-def measured(monkeypatch):
-    """Makes a benchmark's `main` run, measuring or not, and gives back what it measured."""
+def run_main(monkeypatch):
+    """Calls a benchmark's `main`, with or without the measurement, and returns its `Benchmark`."""
 
-    def main(module, *arguments, measure=True):
-        given = []
-        monkeypatch.setattr(module, "run", lambda *each: given.append(each[0]) or (run(*each) if measure else None))
+    def run(module, *arguments, with_measurement=True):
+        benchmarks = []
+
+        def capture(benchmark, *options):
+            benchmarks.append(benchmark)
+            if with_measurement:
+                run_benchmark(benchmark, *options)
+
+        monkeypatch.setattr(module, "run_benchmark", capture)
         module.main(arguments)
-        return given[0]
+        return benchmarks[0]
 
-    return main
+    return run
 
 
-def test_a_set_by_name_and_few_steps_for_an_epoch(measured, monkeypatch):
-    jitted = []
-    monkeypatch.setattr(mlp_epoch, "async_jit", lambda *f, **donate: jitted.append(f) or async_jit(*f, **donate))
-    given = measured(mlp_epoch, "--batches", "22", "--data", "digits", measure=False)
-    assert given.title == "An epoch of `mlp`: 22 batches of 64, digits"
-    assert {name: case.scale for name, case in given.cases.items()} == {
+def test_an_epoch_of_a_named_data_set_is_scaled_up_from_a_few_uncompiled_steps(run_main, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(mlp_epoch, "async_jit", lambda *f, **donate: compiled.append(f) or async_jit(*f, **donate))
+    benchmark = run_main(mlp_epoch, "--batches", "22", "--data", "digits", with_measurement=False)
+    assert benchmark.title == "An epoch of `mlp`: 22 batches of 64, digits"
+    assert {name: case.scale for name, case in benchmark.cases.items()} == {
         "write-up, jit": 1,
-        "ours, one call an epoch": 1,
-        "ours, one call a step": 1,
+        "ours, one call per epoch": 1,
+        "ours, one call per step": 1,
         "write-up, no jit (20 steps, scaled)": 1.1,
         "ours, no jit (20 steps, scaled)": 1.1,
     }
-    loop, ours, one_by_one, _, few = (case.call for case in given.cases.values())
-    assert [each.job.steps_per_call for each in (ours, one_by_one, few)] == [22, 1, 1]
-    assert len(jitted) == 2
-    assert (len(ours.job.train.labels), ours.job.steps_per_epoch, few.job.steps_per_epoch) == (1438, 22, 20)
-    assert np.isclose(np.mean(loop()), ours(), rtol=1e-5)
+    _, ours, single_steps, _, uncompiled = (case.call for case in benchmark.cases.values())
+    assert [case.job.steps_per_call for case in (ours, single_steps, uncompiled)] == [22, 1, 1]
+    assert len(compiled) == 2
+    assert (len(ours.job.train.labels), ours.job.steps_per_epoch, uncompiled.job.steps_per_epoch) == (1438, 22, 20)
 
 
-def test_the_mlp_benchmark_from_end_to_end(measured, tmp_path):
-    given = measured(mlp_epoch, "--batches", "3", "--rounds", "2", "--out", str(tmp_path / "mlp.json"))
+def test_all_cases_of_the_mlp_benchmark_learn_the_same(run_main, tmp_path):
+    benchmark = run_main(mlp_epoch, "--batches", "2", "--rounds", "2", "--out", str(tmp_path / "mlp.json"))
     written = json.loads((tmp_path / "mlp.json").read_text())
-    assert "3 batches of 64, random pixels in MNIST's shape" in written["title"]
-    assert written["targets"] == {"ours, one call an epoch / write-up, jit": "<= 0.8"}
+    assert "2 batches of 64, random pixels of MNIST's shape" in written["title"]
+    assert written["targets"] == {"ours, one call per epoch / write-up, jit": "<= 0.8"}
     assert list(written["ratios"]) == [
-        "ours, one call an epoch / write-up, jit",
-        "write-up, no jit (3 steps, scaled) / write-up, jit",
-        "ours, no jit (3 steps, scaled) / ours, one call an epoch",
+        "ours, one call per epoch / write-up, jit",
+        "write-up, no jit (2 steps, scaled) / write-up, jit",
+        "ours, no jit (2 steps, scaled) / ours, one call per epoch",
     ]
     assert (written["unit"], written["rounds"], len(written["times"])) == ("s", 2, 5)
     assert all(0 < low <= median <= high for median, low, high in written["times"].values())
-    # All have learnt the same in a warm-up and two rounds, and go on from there.
-    calls = [case.call for case in given.cases.values()]
-    now, later = ([np.mean(call()) for call in calls] for _ in range(2))
-    np.testing.assert_allclose((now, later), ([now[0]] * 5, [later[0]] * 5), rtol=1e-5)
-    assert later[0] < now[0]
+    # All cases have trained for three epochs, so their next losses agree.
+    losses = [np.mean(case.call()) for case in benchmark.cases.values()]
+    np.testing.assert_allclose(losses, losses[0], rtol=1e-5)
+    assert benchmark.cases["ours, one call per epoch"].call() < losses[0]
 
 
-def test_the_manual_benchmark_from_end_to_end(measured, tmp_path):
-    sizes = ("--batches", "2", "--steps", "3")
-    given = measured(manual_step, *sizes, "--rounds", "2", "--out", str(tmp_path / "manual.json"))
-    written = json.loads((tmp_path / "manual.json").read_text())
-    assert written["targets"] == {
+def test_the_manual_benchmark_compares_equal_steps(run_main):
+    benchmark = run_main(manual_step, "--batches", "2", "--steps", "3", with_measurement=False)
+    assert {ratio.label: ratio.target for ratio in benchmark.ratios} == {
         "by hand, batch 64 / autodiff, batch 64": "<= 1.25",
-        "by hand, batch 1, 3 steps a call / autodiff, batch 1, 3 steps a call": "<= 1.25",
+        "by hand, batch 1, 3 steps per call / autodiff, batch 1, 3 steps per call": "<= 1.25",
     }
-    assert list(written["ratios"]) == list(written["targets"])
-    assert (written["unit"], written["rounds"]) == ("ms", 2)
-    jobs = [case.call.job for case in given.cases.values()]
+    jobs = [case.call.job for case in benchmark.cases.values()]
     assert [job.recipe.gradients for job in jobs] == ["by_hand", "autodiff", "by_hand", "autodiff"]
     steps = [(job.recipe.batch_size, job.steps_per_epoch, job.steps_per_call) for job in jobs]
     assert steps == [(64, 2, 1), (64, 2, 1), (1, 3, 3), (1, 3, 3)]
-    assert [case.scale for case in given.cases.values()] == [1 / 2, 1 / 2, 1 / 3, 1 / 3]
-    losses = [case.call() for case in given.cases.values()]
-    np.testing.assert_allclose(losses[::2], losses[1::2], rtol=1e-4)
+    assert [case.scale for case in benchmark.cases.values()] == [1 / 2, 1 / 2, 1 / 3, 1 / 3]
+    by_hand, autodiff = (
+        benchmark.cases[f"{kind}, batch 1, 3 steps per call"].call() for kind in ("by hand", "autodiff")
+    )
+    np.testing.assert_allclose(by_hand, autodiff, rtol=1e-4)

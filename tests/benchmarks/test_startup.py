@@ -1,4 +1,4 @@
-"""`benchmarks.startup` and `benchmarks.time_to_accuracy`: what they make of the processes that they start."""
+"""`benchmarks.startup` and `benchmarks.time_to_accuracy`, with most of their processes replaced by fakes."""
 
 import json
 from pathlib import Path
@@ -7,50 +7,50 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks import startup, time_to_accuracy
-from benchmarks.time_to_accuracy import Trained, line
+from benchmarks.time_to_accuracy import TrainingResult, make_row
 from eqxcnn.errors import InputError
 
 
 @pytest.fixture
-def processes(monkeypatch):
-    """Stands in for processes: keeps their commands, and answers each by a function of the command."""
+def fake_processes(monkeypatch):
+    """Replaces processes by a function of their command; returns the list of commands."""
     commands = []
 
-    def answer_by(answer):
+    def replace_by(fake):
         def run(command, **_):
             commands.append(command[1:])
-            return answer(command)
+            return fake(command)
 
         for module in (startup, time_to_accuracy):
             monkeypatch.setattr(module, "subprocess", SimpleNamespace(run=run))
         return commands
 
-    return answer_by
+    return replace_by
 
 
-def finished(accuracy):
-    """A process that trains: leaves a run with this accuracy where it was told to."""
+def train_to(accuracy):
+    """Returns a fake of training that writes the metrics of a run with this test accuracy."""
 
-    def answer(command):
+    def fake(command):
         folder = Path(command[command.index("--runs") + 1]) / "run"
         folder.mkdir()
         rows = [{"epoch": 1, "train_loss": 1.0}, {"test_accuracy": accuracy}]
         (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         return SimpleNamespace(returncode=0, stdout="", stderr="")
 
-    return answer
+    return fake
 
 
-def failed(command):
+def fail(command):
     return SimpleNamespace(returncode=1, stdout="", stderr="a warning\nerror: the disk is full\n")
 
 
-def test_a_recipe_is_trained_for_each_seed(processes, tmp_path):
-    commands, out = processes(finished(0.9912)), tmp_path / "time.json"
-    chosen = ("--recipes", "mlp", "--data", "digits", "--accuracies", "0.99", "--seconds", "60", "--seeds", "2")
-    time_to_accuracy.main([*chosen, "--out", str(out)])
-    flags = [command[2 : command.index("--runs")] for command in commands]
-    assert flags == [["--recipe", "mlp", "--data", "digits", "--seed", seed] for seed in "01"]
+def test_a_recipe_is_trained_for_each_seed(fake_processes, tmp_path):
+    commands, out = fake_processes(train_to(0.9912)), tmp_path / "time.json"
+    flags = ("--recipes", "mlp", "--data", "digits", "--accuracies", "0.99", "--seconds", "60", "--seeds", "2")
+    time_to_accuracy.main([*flags, "--out", str(out)])
+    recipes = [command[2 : command.index("--runs")] for command in commands]
+    assert recipes == [["--recipe", "mlp", "--data", "digits", "--seed", seed] for seed in "01"]
     assert all(command[:2] == ["-m", "eqxcnn.train"] for command in commands)
     (table,) = json.loads(out.read_text())["tables"]
     (row,) = table["lines"]
@@ -58,44 +58,44 @@ def test_a_recipe_is_trained_for_each_seed(processes, tmp_path):
     assert row[7:] == ["<= 60", "yes"]
 
 
-def test_a_target_is_met_when_every_seed_meets_it():
+def test_a_target_is_met_if_every_seed_meets_it():
     # Mean 99.1 and both 0.1 from it: the deviation is sqrt(2 * 0.01 / (2 - 1)) = 0.141.
-    runs = [Trained(20.0, 0.992), Trained(29.0, 0.99)]
-    assert line("a", runs, 0.99, 30)[2:] == ("99.10 ± 0.14", "99.00", ">= 99", "24.5", "29.0", "<= 30", "yes")
-    assert line("a", runs[:1], 0.99, 30)[1:3] == ("1", "99.20")
-    assert line("a", runs, 0.991, 30)[-1] == "no"
-    assert line("a", runs, 0.99, 28)[-1] == "no"
+    runs = [TrainingResult(20.0, 0.992), TrainingResult(29.0, 0.99)]
+    assert make_row("a", runs, 0.99, 30)[2:] == ("99.10 ± 0.14", "99.00", ">= 99", "24.5", "29.0", "<= 30", "yes")
+    assert make_row("a", runs[:1], 0.99, 30)[1:3] == ("1", "99.20")
+    assert make_row("a", runs, 0.991, 30)[-1] == "no"
+    assert make_row("a", runs, 0.99, 28)[-1] == "no"
 
 
-def test_lists_of_different_lengths_are_refused(processes):
-    commands = processes(finished(1.0))
-    with pytest.raises(InputError, match=r"`seconds` \(=\(1.0, 2.0\)\) must be as many as the recipes, 1"):
+def test_lists_of_different_lengths_are_refused(fake_processes):
+    commands = fake_processes(train_to(1.0))
+    with pytest.raises(InputError, match=r"`seconds` \(=\(1.0, 2.0\)\) must have one item per recipe, 1"):
         time_to_accuracy.main(["--recipes", "mlp", "--accuracies", "0.9", "--seconds", "1", "2"])
     with pytest.raises(InputError, match=r"`seeds` \(=0\) must be 1 or more"):
         time_to_accuracy.main(["--seeds", "0"])
     assert commands == []
 
 
-def test_a_process_that_fails_is_told_by_its_last_line(processes):
-    processes(failed)
-    with pytest.raises(InputError, match="training `mlp` on `digits` with seed 0 failed, and said: error: the disk is"):
+def test_a_failed_process_is_reported_with_its_last_line(fake_processes):
+    fake_processes(fail)
+    with pytest.raises(InputError, match="training `mlp` on `digits` with seed 0 failed with: error: the disk is"):
         time_to_accuracy.train("mlp", "digits", 0)
-    with pytest.raises(InputError, match="training `lenet` failed, and said: error: the disk is full"):
-        startup.start("lenet")
+    with pytest.raises(InputError, match="training `lenet` failed with: error: the disk is full"):
+        startup.run_probe("lenet")
 
 
-def test_moments_are_counted_from_the_start_of_the_process(processes, monkeypatch):
-    told = json.dumps({"imported": 101.5, "ended": 110.0, "megabytes": 640.0})
-    processes(lambda _: SimpleNamespace(returncode=0, stdout=f"test accuracy 97 %\n{told}\n", stderr=""))
+def test_moments_are_counted_from_the_start_of_the_process(fake_processes, monkeypatch):
+    reported = json.dumps({"imported": 101.5, "ended": 110.0, "megabytes": 640.0})
+    fake_processes(lambda _: SimpleNamespace(returncode=0, stdout=f"test accuracy 97 %\n{reported}\n", stderr=""))
     monkeypatch.setattr(startup, "monotonic", lambda: 100.0)
-    assert startup.start("lenet") == {"imported": 1.5, "ended": 10.0, "megabytes": 640.0}
+    assert startup.run_probe("lenet") == {"imported": 1.5, "ended": 10.0, "megabytes": 640.0}
 
 
 @pytest.mark.slow
-def test_the_probe_trains_and_tells_its_moments_in_order():
-    told = startup.start("mlp")
-    moments = [told[name] for name in startup._MOMENTS]
+def test_the_probe_trains_and_reports_its_moments_in_order():
+    reported = startup.run_probe("mlp")
+    moments = [reported[name] for name in startup.MOMENTS]
     assert moments[0] > 0
     assert moments == sorted(moments)
-    # No upper bound: to Linux, a process has had what its parent had when it was started.
-    assert told["megabytes"] > 100
+    # No upper bound: on Linux the peak memory of a process includes that of its parent before `exec`.
+    assert reported["megabytes"] > 100

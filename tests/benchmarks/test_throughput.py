@@ -5,9 +5,10 @@ import sys
 import jax
 import pytest
 
-from benchmarks import throughput
-from benchmarks.apart import Apart
+from benchmarks import throughput, trainer_step
 from benchmarks.peers import flax_steps
+from benchmarks.timing import ResultTable
+from benchmarks.worker_process import WorkerProcess
 from benchmarks.workloads import SUITES, Workload
 from eqxcnn import zoo
 from eqxcnn.errors import InputError
@@ -15,26 +16,40 @@ from eqxcnn.errors import InputError
 try:
     from flax import nnx
 except AttributeError:
-    # Flax 0.12 asks JAX for a name that it no longer has from 0.12 on; before that, this is a fault.
+    # Flax 0.12 uses a name that JAX 0.12 has removed; with an older JAX this is an error.
     if jax.__version_info__ < (0, 12):
         raise
     nnx = None
-needs_nnx = pytest.mark.skipif(nnx is None, reason="Flax NNX, as installed, cannot be imported beside this JAX")
-#: Flax's forms that can be imported, and what they are called in the results.
+needs_nnx = pytest.mark.skipif(nnx is None, reason="the installed Flax NNX cannot be imported with this JAX")
+#: Flax's APIs that can be imported, and their names in the results.
 FLAX = {"linen": "Flax linen"} | ({} if nnx is None else {"nnx": "Flax NNX"})
 
 
 @pytest.fixture(autouse=True)
-def memory_as_it_is(monkeypatch):
-    """What the benchmark asks of the allocator would hold for all tests behind it in this process."""
-    monkeypatch.setattr(throughput, "keep_freed_memory", lambda: None)
+def default_allocator(monkeypatch):
+    """Prevents the benchmark from changing the allocator of the test process."""
+    monkeypatch.setattr(trainer_step, "keep_freed_memory", lambda: None)
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Builds the steps of all libraries in this process, which saves the imports of one process per library."""
+
+    class InProcess:
+        def build(self, builder, *arguments):
+            return builder(*arguments)
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(throughput, "WorkerProcess", InProcess)
 
 
 @pytest.mark.parametrize(("step", "lead"), [(0.05, [4]), (3.0, [])])
 def test_a_case_takes_some_steps_before_those_that_are_timed(step, lead, monkeypatch):
     taken = []
     monkeypatch.setattr(throughput, "perf_counter", lambda: step * sum(taken))
-    case = throughput._repeated(taken.append, seconds=0.4, steps=1)
+    case = throughput._make_case(taken.append, seconds=0.4, steps=1)
     taken.clear()
     if case.before is not None:
         case.before()
@@ -44,91 +59,108 @@ def test_a_case_takes_some_steps_before_those_that_are_timed(step, lead, monkeyp
 
 
 @needs_nnx
-@pytest.mark.slow
-@pytest.mark.parametrize("name", sorted({each.net for each in SUITES["cpu"].values()}))
-def test_the_peers_in_nnx_are_the_same_networks(name):
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(net, marks=pytest.mark.slow if net == "mobilenet_v2_cifar" else ())
+        for net in sorted({workload.net for workload in SUITES["cpu"].values()})
+    ],
+)
+def test_the_nnx_networks_have_the_published_parameter_counts(name):
     from benchmarks.peers.nnx import NETS
 
     params = nnx.eval_shape(lambda: nnx.state(NETS[name](nnx.Rngs(0)), nnx.Param))
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == zoo.card(name).params
 
 
-def test_the_throughput_benchmark_from_end_to_end(tmp_path, capsys):
+def test_the_throughput_benchmark_from_end_to_end(tmp_path, in_process):
     out = tmp_path / "throughput.json"
     options = ["--only", "mlp_64", "--peers", *FLAX, "--rounds", "2", "--seconds", "0.01"]
     throughput.main([*options, "--out", str(out)])
     written = json.loads(out.read_text())
-    assert list(written["times"]) == [f"mlp_64, {words}" for words in ("eqxcnn", *FLAX.values())]
-    assert list(written["ratios"]) == ["mlp_64, the best Flax / mlp_64, eqxcnn"]
-    # A step that is not waited for would be there in microseconds.
+    assert list(written["times"]) == [f"mlp_64, {label}" for label in ("eqxcnn", *FLAX.values())]
+    assert list(written["ratios"]) == ["mlp_64, fastest Flax / mlp_64, eqxcnn"]
+    # A step that is not waited for would take microseconds.
     assert all(low > 0.1 for _, low, _ in written["times"].values())
 
 
-def test_what_is_not_there_is_refused(tmp_path, monkeypatch):
-    with pytest.raises(InputError, match="there is no workload `mlp` in `cpu`, only mlp_64"):
+def test_unknown_names_and_missing_libraries_are_refused(monkeypatch):
+    with pytest.raises(InputError, match=r"`only` \(='mlp'\) must be among the workloads of `cpu`: mlp_64"):
         throughput.main(["--only", "mlp"])
-    with pytest.raises(InputError, match="`gpu` knows no `linen`, only torch, torch_compiled"):
+    with pytest.raises(InputError, match=r"`peers` \(='linen'\) must be among the peers of `gpu`: torch, torch_comp"):
         throughput.main(["--suite", "gpu", "--peers", "linen"])
     with pytest.raises(InputError, match=r"`batch` \(=0\) must be from 1 to 2048"):
         throughput.main(["--only", "mlp_64", "--batch", "0"])
     monkeypatch.setitem(sys.modules, "benchmarks.peers.nnx", None)
-    with pytest.raises(InputError, match="Flax NNX cannot be imported"):
+    with pytest.raises(InputError, match="Flax NNX, which cannot be imported"):
         flax_steps.nnx(SUITES["cpu"]["mlp_64"])
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(InputError, match="pip install torch"):
         throughput.main(["--only", "mlp_64", "--peers", "torch"])
 
 
-def counting(path):
-    """Made in another process: writes down there how often it is called for how much."""
+def record_calls(path):
+    """Returns, in the worker process, a function that appends its argument to a file."""
 
-    def take(count):
+    def run_steps(count):
         if count < 0:
-            raise ValueError("it cannot go back")
+            raise ValueError("a count is never negative")
         path.write_text(f"{path.read_text() if path.exists() else ''}{count} ")
 
-    return take
+    return run_steps
 
 
-def refused():
+def refuse():
     raise InputError("no such thing")
 
 
-def test_what_is_made_in_a_process_apart_is_called_there(tmp_path):
-    apart = Apart()
-    first, second = (apart.make(counting, tmp_path / name) for name in ("first", "second"))
-    for take, count in ((first, 3), (second, 5), (first, 2)):
-        take(count)
-    # It has been waited for.
+def test_functions_built_in_a_worker_process_are_called_there(tmp_path):
+    worker = WorkerProcess()
+    first, second = (worker.build(record_calls, tmp_path / name) for name in ("first", "second"))
+    for run_steps, count in ((first, 3), (second, 5), (first, 2)):
+        run_steps(count)
+    # Each call has returned after the function.
     assert (tmp_path / "first").read_text() == "3 2 "
     assert (tmp_path / "second").read_text() == "5 "
-    with pytest.raises(RuntimeError, match=r"(?s)in take\n.*ValueError: it cannot go back"):
+    with pytest.raises(RuntimeError, match=r"(?s)in run_steps\n.*ValueError: a count is never negative"):
         first(-1)
     with pytest.raises(InputError, match="no such thing"):
-        apart.make(refused)
-    with pytest.raises(InputError, match=r"a process that was compared with has died.*memory"):
-        apart.make(os._exit, 1)
+        worker.build(refuse)
+    with pytest.raises(InputError, match=r"worker process of a compared library has died.*memory"):
+        worker.build(os._exit, 1)
 
 
-@pytest.mark.slow
-def test_the_suite_for_accelerators_at_a_small_size(tmp_path, monkeypatch):
+def test_the_fraction_of_the_peak_counts_three_forward_passes(monkeypatch):
     kind = jax.devices()[0].device_kind
-    monkeypatch.setitem(throughput._PEAKS, kind, 0.001)
+    monkeypatch.setitem(throughput._PEAK_TFLOPS, kind, 100)
+    workloads = [Workload("wrn_28_10", 256, "momentum"), Workload("resnet18", 8, "momentum", image_size=32)]
+    seconds = {"wrn_28_10_256, eqxcnn": [0.2, 0.1, 9.0], "wrn_28_10_256, torch": [0.4], "resnet18_8, eqxcnn": [2.0]}
+    # The median step of 0.2 s has 1280 images/s, each of 3 * 5.24 billion multiply-adds of two operations.
+    rows = [
+        ("wrn_28_10_256, eqxcnn", "1,280", "40.3%"),
+        ("wrn_28_10_256, torch", "640", "20.1%"),
+        ("resnet18_8, eqxcnn", "4.00", "-"),
+    ]
+    head = (f"{kind} (peak: 100 TFLOP/s)", "images/s", "fraction of peak")
+    assert throughput._make_speed_tables(workloads, seconds) == [ResultTable(head, rows)]
+
+
+# `tests/layers/test_beside_torch.py` runs it together with PyTorch.
+@pytest.mark.exhaustive
+def test_the_gpu_suite_runs_at_a_small_size(tmp_path, in_process):
     out = tmp_path / "gpu.json"
-    options = ["--suite", "gpu", "--only", "wrn_28_10_256", "--batch", "1", "--rounds", "2", "--seconds", "0.01"]
-    throughput.main([*options, "--peers", "--out", str(out)])
+    options = ["--suite", "gpu", "--only", "resnet18_256", "--batch", "2", "--image-size", "32", "--rounds", "2"]
+    throughput.main([*options, "--seconds", "0.01", "--peers", "--out", str(out)])
     written = json.loads(out.read_text())
-    ((head, ((name, speed, share),)),) = ((each["head"], each["lines"]) for each in written["tables"])
-    assert head == [f"{kind} (peak: 0.001 TFLOP/s)", "images/s", "share of the peak"]
-    assert name == "wrn_28_10_1, eqxcnn"
-    # A step of one image takes three times the 5.24 billion multiply-adds of its forward pass, of two operations each.
-    expected = float(speed) * 6 * 5.24e9 / 1e9
-    assert float(share.rstrip("%")) / 100 == pytest.approx(expected, rel=0.01)
+    assert list(written["times"]) == ["resnet18_2, eqxcnn"]
+    assert [row[0] for row in written["tables"][0]["lines"]] == ["resnet18_2, eqxcnn"]
 
 
-def test_a_step_in_bfloat16_keeps_its_weights_in_float32():
-    steps = throughput._ours(Workload("lenet", 4, "momentum", precision="bf16", image_size=20, steps=2))
-    steps(4)
-    train = next(cell.cell_contents for cell in steps.__closure__ if isinstance(cell.cell_contents, list))[0]
+def test_a_bfloat16_step_keeps_its_weights_in_float32():
+    run_steps = trainer_step.build_trainer_steps(
+        Workload("lenet", 4, "momentum", precision="bf16", image_size=20, steps=2)
+    )
+    run_steps(4)
+    train = next(cell.cell_contents for cell in run_steps.__closure__ if isinstance(cell.cell_contents, list))[0]
     assert int(train.step) == 4
     assert {leaf.dtype.name for leaf in jax.tree.leaves(train.model) if leaf.ndim} == {"float32"}

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks import airbench_parts
-from benchmarks.airbench_parts import PARTS, Trained
+from benchmarks.airbench_parts import PARTS, TrainingResult
 from eqxcnn.errors import InputError
 from eqxcnn.training import load_recipe
 
@@ -28,7 +28,7 @@ def test_a_line_for_each_part_of_means_over_the_seeds(tmp_path, monkeypatch):
     def train(recipe):
         trained.append(recipe)
         lost = 0 if recipe.lookahead_every else 2
-        return Trained(100.0 + recipe.seed, 80.0 - lost + recipe.seed, 79.0 - lost + recipe.seed)
+        return TrainingResult(100.0 + recipe.seed, 80.0 - lost + recipe.seed, 79.0 - lost + recipe.seed)
 
     monkeypatch.setattr(airbench_parts, "train", train)
     out = tmp_path / "parts.json"
@@ -52,7 +52,9 @@ def test_a_run_is_tested_with_all_views_and_with_one():
     assert 0 <= accuracy != one_view <= 100
 
 
-@pytest.mark.parametrize(("flag", "message"), [("--parts", "there is no `x`"), ("--seeds", "must be 1 or more")])
+@pytest.mark.parametrize(
+    ("flag", "message"), [("--parts", "`parts` \\(='x'\\) must be among"), ("--seeds", "must be 1 or more")]
+)
 def test_what_cannot_be_left_out_is_refused(flag, message):
     with pytest.raises(InputError, match=message):
         airbench_parts.main([flag, {"--parts": "x", "--seeds": "0"}[flag]])

@@ -11,7 +11,15 @@ import pytest
 import yaml
 from PIL import Image
 
-from benchmarks.recipes_page import RECIPES, ROOT, WITHOUT, comment, page, score, sentences
+from benchmarks.recipes_page import (
+    RECIPES,
+    ROOT,
+    WITHOUT,
+    extract_score,
+    read_comment,
+    render_page,
+    split_sentences,
+)  # fmt: skip
 from eqxcnn import zoo
 from eqxcnn.data import SOURCES
 from eqxcnn.registry import families, variant
@@ -33,17 +41,17 @@ def test_a_recipe_opens_with_its_command_its_source_and_its_score(name):
     text = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
     assert re.match(r"# \w", text)
     assert re.search(rf"^#     python -m eqxcnn\.train --recipe {name}\b", text, re.MULTILINE)
-    said = comment(name)
+    said = read_comment(name)
     # A paper and its year, a write-up, or another recipe that has one of these.
     others = [other for other in re.findall(r"`(\w+)`", said) if other in list_recipes()]
     assert re.search(r"[A-Z]\w+ (et al\. )?(19|20)\d\d, \"|write-up", said) or others
     measured = re.findall(r"docs/(results|benchmarks)\.md", said)
-    theirs = re.search(r"\d %.* that is (his|theirs), not measured here\.", said)
-    assert bool(measured) + bool(theirs) + ("no score is claimed" in said) == 1
+    published = re.search(r"\d %.* which was not reproduced here\.", said)
+    assert bool(measured) + bool(published) + ("there is no score to compare with" in said) == 1
     for page_name in measured:
         assert name in re.findall(r"\w+", (ROOT / "docs" / f"{page_name}.md").read_text(encoding="utf-8"))
-    assert score(name)
-    assert len(sentences(said)[0]) < 300
+    assert extract_score(name)
+    assert len(split_sentences(said)[0]) < 300
 
 
 @every_recipe
@@ -137,7 +145,7 @@ def test_a_recipe_can_start(name, tiny, monkeypatch):
 
 def test_the_page_is_what_the_files_say():
     written = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
-    assert written == page(), "bring it up to date: python -m benchmarks.recipes_page > docs/recipes.md"
+    assert written == render_page(), "bring it up to date: python -m benchmarks.recipes_page > docs/recipes.md"
     assert all(f"| `{name}` |" in written for name in list_recipes())
 
 
@@ -146,4 +154,4 @@ def test_sentences_end_where_they_end():
         "A net. Lin et al. 2014 (arXiv:1312.4400), report 8.81 % (table 1); not here. See docs/x.md. `a` is 0.5 wide."
     )
     ends = ["A net.", "Lin et al. 2014 (arXiv:1312.4400), report 8.81 % (table 1); not here.", "See docs/x.md."]
-    assert sentences(text) == [*ends, "`a` is 0.5 wide."]
+    assert split_sentences(text) == [*ends, "`a` is 0.5 wide."]

@@ -236,9 +236,9 @@ def test_augmented_images_stand_beside_their_originals():
 def test_mistakes_say_what_was_taken_for_what_and_how_surely():
     images = np.zeros((2, 4, 4, 1), np.uint8)
     figure = figures.mistakes(images, ["$x^{$", "cat"], ["a name that is far too long", "<b>"], [0.999, 0.5])
-    figure.draw_without_rendering()  # would fail if this were taken for a formula
+    figure.draw_without_rendering()  # would fail if this were parsed as a formula
     titles = [axes.get_title() for axes in figure.axes[:2]]
-    assert titles == ["$x^{$, taken for\na name that is … (99.9%)", "cat, taken for\n<b> (50.0%)"]
+    assert titles == ["$x^{$, predicted as\na name that is … (99.9%)", "cat, predicted as\n<b> (50.0%)"]
     assert panels(figure)[0].shape == (4, 4, 3)
 
 
@@ -440,8 +440,8 @@ def test_show_augment_draws_any_recipe_and_source(tmp_path, monkeypatch, capsys)
         (["--show-augment", "--augment", "flip"], "no `flip`"),
         (["--show-augment", "--recipe", "nosuch"], "no recipe named `nosuch`"),
         (["--show-augment", "--augment", "flip_vertical", "--out", "x.doc"], r"`out` \(='x.doc'\) must end in"),
-        (["run", "--show-augment"], "`--show-augment` takes no run"),
-        (["run", "--out", "x.png"], "go with --show-augment"),
+        (["run", "--show-augment"], r"`run` \(='run'\) cannot be given with --show-augment"),
+        (["run", "--out", "x.png"], "need --show-augment"),
     ],
 )
 def test_a_mistake_is_one_sentence(tmp_path, monkeypatch, arguments, sentence):

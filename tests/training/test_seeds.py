@@ -128,4 +128,4 @@ def test_one_seed_is_no_seeds(tmp_path):
 def test_the_benchmark_times_both_ways(tmp_path):
     benchmark.main(["--models", "mlp", "--steps", "3", "--seeds", "2", "--rounds", "2", "--out", f"{tmp_path}/s.json"])
     told = json.loads((tmp_path / "s.json").read_text())
-    assert set(told["times"]) == {"mlp, one program", "mlp, one after another"}
+    assert set(told["times"]) == {"mlp, one program", "mlp, one seed after another"}

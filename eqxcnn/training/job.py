@@ -25,7 +25,7 @@ class Job:
     - `recipe`: with all defaults filled in, so that it repeats the run.
     - `steps`: number of steps; the last epoch may have fewer than the others.
     - `steps_per_call`, `image_size`: from the resolved recipe.
-    - `info`, `fingerprint`: what is known of the data, and the digest of their content if they have one.
+    - `info`: what is known of the data.
     - `train`, `test`: the two splits.
     - `train_rows`: the rows of `train` to train on.
     - `validation`, `validation_rows`: the split, and its rows, that progress is measured on.
@@ -40,7 +40,6 @@ class Job:
     steps_per_call: int
     image_size: tuple[int, int]
     info: DataInfo
-    fingerprint: str | None
     train: Split
     test: Split
     train_rows: Int[np.ndarray, " n"]

@@ -28,6 +28,9 @@ from .job import Job
 from .setup import Setup
 from .start import check_normalization, init_train_state, load_warm_start, resolve_normalization
 
+#: Most bytes of images that one call streams to the device; a few calls are in flight at a time.
+_STREAMED_BYTES = 64 << 20
+
 
 def prepare(recipe: Recipe, *, is_resumed: bool = False) -> Job:
     """Prepares a run: everything but the training.
@@ -71,14 +74,14 @@ def prepare(recipe: Recipe, *, is_resumed: bool = False) -> Job:
         average=build_average(recipe, steps, steps_per_epoch),
         skip_nan=recipe.on_nan == "skip",
     )
-    steps_per_call = _resolve_steps_per_call(recipe)
+    steps_per_call = _resolve_steps_per_call(recipe, train, is_streamed=setup.data is None)
     resolved = replace(
         recipe, data=source.info.source, epochs=epochs, steps_per_call=steps_per_call, image_size=image_size,
         mean=mean, std=std, class_weights=class_weights, train_images=recipe.train_images or len(train.labels),
         **asdict(resolve_schedule_shape(recipe)),
     )  # fmt: skip
     return Job(
-        resolved, steps, steps_per_call, image_size, source.info, source._fingerprint, train, test, train_rows,
+        resolved, steps, steps_per_call, image_size, source.info, train, test, train_rows,
         validation, validation_rows, setup, template, partial(*start),
     )  # fmt: skip
 
@@ -122,10 +125,16 @@ def _count_steps(recipe: Recipe, images: int) -> tuple[int | float, int, int]:
     return epochs, steps_per_epoch, max(math.ceil(round(epochs * steps_per_epoch, 6)), 1)
 
 
-def _resolve_steps_per_call(recipe: Recipe) -> int:
+def _resolve_steps_per_call(recipe: Recipe, train: Split, is_streamed: bool) -> int:
+    """Returns the recipe's steps per call, else as many as the backend runs well and, if streamed, fit the bound."""
+    if not recipe.jit:
+        # A loop over several steps would compile them.
+        return 1
     default = 1 if jax.default_backend() == "cpu" else 100
-    # A loop over several steps would compile them.
-    return (recipe.steps_per_call or default) if recipe.jit else 1
+    if is_streamed:
+        bytes_per_step = recipe.batch_size * train.images[0].nbytes
+        default = max(min(default, _STREAMED_BYTES // bytes_per_step), 1)
+    return recipe.steps_per_call or default
 
 
 def _init_rows(recipe: Recipe, rows: Int[np.ndarray, " k"]) -> Int[np.ndarray, " i"]:

@@ -102,7 +102,7 @@ def _train_in_one_program(first: Job, recipe: Recipe, seeds: range, folder: Path
     with ExitStack() as stack:
         runs = [
             stack.enter_context(
-                Run.create(folder, job.recipe, job.info.name, _folder_name(job.recipe.seed), job.fingerprint)
+                Run.create(folder, job.recipe, job.info.name, _folder_name(job.recipe.seed), job.info.fingerprint)
             )
             for job in jobs
         ]

@@ -51,7 +51,7 @@ def load_warm_start(recipe: Recipe, info: DataInfo, image_size: tuple[int, int])
     if recipe.pretrained:
         published, origin = (
             load_published_tensors(recipe.model, **arguments),
-            f"the published weights of `{recipe.model}`",
+            f"the weights of `{recipe.model}`",
         )
         row = PUBLISHED[recipe.model]
         return WarmStart(fit_tensors(published, places, origin), (row.mean, row.std))

@@ -33,7 +33,7 @@ def fit(recipe: Recipe, *, runs: Path | str = "runs", name: str | None = None) -
     check_logs(recipe.log)
     keep_freed_memory()
     job = prepare(recipe)
-    with Run.create(Path(runs), job.recipe, job.info.name, name, job.fingerprint) as run:
+    with Run.create(Path(runs), job.recipe, job.info.name, name, job.info.fingerprint) as run:
         return _train(job, run, job.make_start(), started)
 
 
@@ -47,7 +47,7 @@ def resume(folder: Path | str) -> Result:
     keep_freed_memory()
     with Run.open(Path(folder)) as run:
         job = prepare(run.recipe, is_resumed=bool(run.checkpoints.steps()))
-        run.check_data(job.fingerprint)
+        run.check_data(job.info.fingerprint)
         restored = run.checkpoints.restore_latest(job.template, notify=log_line)
         return _train(job, run, job.make_start() if restored is None else restored[1], started)
 

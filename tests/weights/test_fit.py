@@ -65,5 +65,5 @@ def test_other_differences_are_refused(change, message):
 
 
 def test_an_unexpected_tensor_is_refused():
-    with pytest.raises(InputError, match="it does not fit: `norm.scale` is unexpected"):
+    with pytest.raises(InputError, match=r"it does not fit: `norm.scale` is unexpected"):
         fit_tensors(TENSORS | {"norm.scale": np.ones(2)}, SHAPES, "it")

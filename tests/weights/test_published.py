@@ -20,17 +20,26 @@ from eqxcnn.training import Recipe, prepare
 from eqxcnn.weights import save_safetensors, to_tensors, to_torch
 from eqxcnn.weights.names import names_of
 from eqxcnn.weights.published import PUBLISHED, Published
-from eqxcnn.weights.tensors import tensor_shapes
+from eqxcnn.weights.tensors import from_tensors, tensor_shapes
 
 KEY = jax.random.key(7)
 #: Written by golden/make_timm.py.
 TIMM = json.loads((Path(__file__).parents[1] / "golden" / "timm.json").read_text(encoding="utf-8"))
 
 
+@pytest.fixture(scope="module")
+def cifar_cnn():
+    """`cifar_cnn` with weights from NumPy: drawing them with JAX would compile a program per shape."""
+    empty = eqx.filter_eval_shape(zoo.create_model, "cifar_cnn", key=jax.random.key(0))
+    rng = np.random.default_rng(0)
+    weights = {name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape in tensor_shapes(*empty).items()}
+    return from_tensors(*empty, weights)
+
+
 @pytest.fixture
-def published(tmp_path, monkeypatch):
+def published(cifar_cnn, tmp_path, monkeypatch):
     """`cifar_cnn`, its state and a published file of its weights in the Hub's cache."""
-    model, state = zoo.create_model("cifar_cnn", key=jax.random.key(0))
+    model, state = cifar_cnn
     path = tmp_path / "model.safetensors"
     save_safetensors(path, to_torch("cifar_cnn", model, state), {})
     row = Published("someone/weights", "0" * 40, hashlib.sha256(path.read_bytes()).hexdigest())

@@ -11,7 +11,7 @@ from eqxcnn.training import load_recipe
 WHOLE = load_recipe("cifar_fast")
 
 
-def test_each_part_is_the_only_one_left_out():
+def test_each_recipe_leaves_out_exactly_one_part():
     frozen = ("whiten.weight=0", "whiten.bias=1 for 3 epochs")
     assert WHOLE.learning_rate_factors == (*frozen, "*norm*.bias=64")
     recipes = {part: replace(WHOLE, **changes) for part, changes in PARTS.items()}
@@ -22,13 +22,13 @@ def test_each_part_is_the_only_one_left_out():
     assert (WHOLE.lookahead_every, WHOLE.test_views) == (5, "mirror_and_shifts")
 
 
-def test_a_line_for_each_part_of_means_over_the_seeds(tmp_path, monkeypatch):
+def test_lines_have_the_mean_over_seeds_of_each_part(tmp_path, monkeypatch):
     trained = []
 
     def train(recipe):
         trained.append(recipe)
-        lost = 0 if recipe.lookahead_every else 2
-        return Trained(100.0 + recipe.seed, 80.0 - lost + recipe.seed, 79.0 - lost + recipe.seed)
+        loss = 0 if recipe.lookahead_every else 2
+        return Trained(100.0 + recipe.seed, 80.0 - loss + recipe.seed, 79.0 - loss + recipe.seed)
 
     monkeypatch.setattr(airbench_parts, "train", train)
     out = tmp_path / "parts.json"
@@ -44,15 +44,17 @@ def test_a_line_for_each_part_of_means_over_the_seeds(tmp_path, monkeypatch):
     ]
 
 
+@pytest.mark.slow
 def test_a_run_is_tested_with_all_views_and_with_one():
+    # One narrow block, without what makes the step slower to compile: only the views of the test matter here.
     recipe = replace(WHOLE, data="digits", init_images=1000, batch_size=64, epochs=1.0, train_images=1100)
-    recipe = replace(recipe, mean=(0.3,), std=(0.4,), architecture=("widths=(8, 8, 8)",))
+    recipe = replace(recipe, mean=(0.3,), std=(0.4,), architecture=("widths=(8,)",), augment=(), lookahead_every=0)
     seconds, accuracy, one_view = airbench_parts.train(recipe)
-    assert 1 < seconds < 100
+    assert seconds > 0
     assert 0 <= accuracy != one_view <= 100
 
 
 @pytest.mark.parametrize(("flag", "message"), [("--parts", "there is no `x`"), ("--seeds", "must be 1 or more")])
-def test_what_cannot_be_left_out_is_refused(flag, message):
+def test_invalid_flags_are_refused(flag, message):
     with pytest.raises(InputError, match=message):
         airbench_parts.main([flag, {"--parts": "x", "--seeds": "0"}[flag]])

@@ -12,8 +12,7 @@ from jaxtyping import jaxtyped
 
 from ..errors import InputError, nearest
 from ..types import Augment, AugmentContext, Image, Key
-from . import auto, erase, geometry, rotation
-from . import color
+from . import auto, color, erase, geometry, rotation
 from .context import ContextAugment
 
 #: The names that a recipe can use. `flip_horizontal` and `flip_vertical` are short for the names with `random_`.

@@ -1,4 +1,4 @@
-"""The worked example of docs/add_a_model.md: its blocks are complete, and do what the page says."""
+"""The example of docs/add_a_model.md is complete and does what the page says."""
 
 import re
 import sys
@@ -17,16 +17,16 @@ from eqxcnn.weights.tensors import tensor_shapes
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "add_a_model.md").read_text(encoding="utf-8")
 
 
-def blocks(language):
-    """The page's fenced blocks in a language."""
+def code_blocks(language):
+    """Returns the page's fenced code blocks in a language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
 def added(tmp_path, monkeypatch):
-    """The page's two files, where the package looks for them."""
-    assert "mobilenet_v1" not in zoo.list_models(), "the zoo has the page's example by now: choose another"
-    for package, block in zip((models, names), blocks("python"), strict=True):
+    """Adds the page's two files to the package."""
+    assert "mobilenet_v1" not in zoo.list_models(), "the zoo has this model now: choose another example for the page"
+    for package, block in zip((models, names), code_blocks("python"), strict=True):
         folder = tmp_path / package.__name__.rpartition(".")[2]
         folder.mkdir()
         (folder / "mobilenet_v1.py").write_text(block)
@@ -41,9 +41,9 @@ def added(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("added")
-def test_the_example_is_in_the_zoo_with_its_published_counts():
+def test_the_example_has_its_published_parameters_and_multiply_adds():
     assert zoo.list_models("mobilenet_v1*") == ["mobilenet_v1", "mobilenet_v1_x0_5"]
-    # Table 6 of the paper tells 4.2 and 1.3 million parameters, 569 and 149 million multiply-adds.
+    # Table 6 of the paper: 4.2 and 1.3 million parameters, 569 and 149 million multiply-adds.
     for name, cost in (("mobilenet_v1", 569), ("mobilenet_v1_x0_5", 149)):
         rows = zoo.summary(name)
         assert sum(row.params for row in rows) == zoo.card(name).params
@@ -54,22 +54,23 @@ def test_the_example_is_in_the_zoo_with_its_published_counts():
 
 
 @pytest.mark.usefixtures("added")
-def test_the_example_takes_any_size_from_the_smallest_on():
-    def logits_and_maps(images):
+def test_the_example_takes_images_of_any_size():
+    def compute_logits_and_maps(images):
         size = images.shape[1:3]
         model, state = zoo.create_model("mobilenet_v1_x0_5", num_classes=3, image_size=size, key=jax.random.key(0))
         logits, state = forward(model, state, images, key=jax.random.key(1))
         return logits, eqx.nn.inference_mode(model).features(images[0], state, key=None)[0]
 
-    for height, width in ((1, 1), (9, 33), (64, 64)):
+    for height, width in ((1, 1), (64, 96)):
         images = jax.ShapeDtypeStruct((2, height, width, 3), jnp.float32)
-        logits, maps = eqx.filter_eval_shape(logits_and_maps, images)
+        logits, maps = eqx.filter_eval_shape(compute_logits_and_maps, images)
         assert logits.shape == (2, 3)
-    assert [64 // each.shape[0] for each in maps] == list(zoo.card("mobilenet_v1_x0_5").strides)
+    strides = zoo.card("mobilenet_v1_x0_5").strides
+    assert [image_map.shape[:2] for image_map in maps] == [(64 // stride, 96 // stride) for stride in strides]
 
 
 @pytest.mark.usefixtures("added")
-def test_the_examples_rules_give_timms_names():
+def test_the_rules_of_the_example_give_timms_names():
     built = eqx.filter_eval_shape(zoo.create_model, "mobilenet_v1", key=jax.random.key(0))
     theirs = {names.names_of("mobilenet_v1").torch_name(ours) for ours in tensor_shapes(*built)}
     places = [f"blocks.{stage}.{at}" for stage, depth in enumerate((1, 2, 2, 6, 2)) for at in range(depth)]
@@ -81,7 +82,7 @@ def test_the_examples_rules_give_timms_names():
 
 
 @pytest.mark.usefixtures("added")
-def test_the_examples_recipe_is_one(tmp_path):
-    (recipe,) = blocks("yaml")
+def test_the_recipe_of_the_example_loads(tmp_path):
+    (recipe,) = code_blocks("yaml")
     (tmp_path / "example.yaml").write_text(recipe)
     assert load_recipe(tmp_path / "example.yaml").image_size == (128, 128)

@@ -55,6 +55,6 @@ def test_a_run_is_tested_with_all_views_and_with_one():
 @pytest.mark.parametrize(
     ("flag", "message"), [("--parts", "`parts` \\(='x'\\) must be among"), ("--seeds", "must be 1 or more")]
 )
-def test_what_cannot_be_left_out_is_refused(flag, message):
+def test_invalid_flags_are_refused(flag, message):
     with pytest.raises(InputError, match=message):
         airbench_parts.main([flag, {"--parts": "x", "--seeds": "0"}[flag]])

@@ -109,7 +109,7 @@ def axes_of(figure):
 
 
 def test_curves_show_both_series_against_the_epochs():
-    axes = axes_of(course.curves([1, 2, 3], [10.0, 60.0, 99.0], [20.0, 50.0, 70.0], "Accuracy (%)", most=100.0))
+    axes = axes_of(course.curves([1, 2, 3], [10.0, 60.0, 99.0], [20.0, 50.0, 70.0], "Accuracy (%)", maximum=100.0))
     train, validation = axes.get_lines()
     np.testing.assert_array_equal(train.get_xydata(), [[1, 10], [2, 60], [3, 99]])
     np.testing.assert_array_equal(validation.get_xydata(), [[1, 20], [2, 50], [3, 70]])

@@ -110,7 +110,7 @@ def axes_of(figure):
 
 def test_curves_show_both_series_against_the_epochs():
     axes = axes_of(
-        learning_curves.curves([1, 2, 3], [10.0, 60.0, 99.0], [20.0, 50.0, 70.0], "Accuracy (%)", most=100.0)
+        learning_curves.curves([1, 2, 3], [10.0, 60.0, 99.0], [20.0, 50.0, 70.0], "Accuracy (%)", maximum=100.0)
     )
     train, validation = axes.get_lines()
     np.testing.assert_array_equal(train.get_xydata(), [[1, 10], [2, 60], [3, 99]])

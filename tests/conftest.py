@@ -1,4 +1,4 @@
-"""What several test files share."""
+"""Fixtures for all tests."""
 
 import os
 from pathlib import Path
@@ -7,19 +7,13 @@ import jax
 import pytest
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """What is exhaustive is slow."""
-    for item in items:
-        if item.get_closest_marker("exhaustive"):
-            item.add_marker(pytest.mark.slow)
-
-
 @pytest.fixture(scope="session", autouse=True)
-def cache_of_its_own(tmp_path_factory):
-    """Decoded images of the tests stay out of the user's cache."""
+def environment(tmp_path_factory):
+    """Keeps decoded images out of the user's cache, and the C library's allocator as it is."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EQXCNN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        # Training would make the test process keep all memory that any test ever used.
+        patch.setenv("EQXCNN_KEEP_MEMORY", "0")
         yield
 
 
@@ -33,15 +27,7 @@ def mnist():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def forgotten_programs():
-    """A program that was compiled stays in memory otherwise: those of all files are gigabytes."""
+def clear_compiled_programs():
+    """Frees the compiled programs of each test file: those of all files take gigabytes."""
     yield
     jax.clear_caches()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def ordinary_memory():
-    """What training asks of the allocator holds for the whole process, which would keep all memory it ever had."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("eqxcnn.training.trainer.keep_freed_memory", lambda: None)
-        yield

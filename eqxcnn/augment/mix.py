@@ -22,7 +22,7 @@ class Mix:
 
     - `mixup`, `cutmix`: the alpha of each; 0 turns it off.
     - `probability`: the probability that an image is mixed.
-    - `switch`: the probability of CutMix for a mixed image, if both are on.
+    - `switch_probability`: the probability of CutMix for a mixed image, if both are on.
 
     **Raises:** `InputError` if a value is out of range.
     """
@@ -30,14 +30,14 @@ class Mix:
     mixup: float | int = 0.0
     cutmix: float | int = 0.0
     probability: float | int = 1.0
-    switch: float | int = 0.5
+    switch_probability: float | int = 0.5
 
     def __post_init__(self) -> None:
         if min(self.mixup, self.cutmix) < 0 or not (self.mixup or self.cutmix):
             raise InputError(
                 f"`mixup` (={self.mixup}) and `cutmix` (={self.cutmix}) must be 0 or more, and one of them above 0."
             )
-        for name in ("probability", "switch"):
+        for name in ("probability", "switch_probability"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"`{name}` (={getattr(self, name)}) must be a probability from 0 to 1.")
 
@@ -55,7 +55,7 @@ class Mix:
         if self.cutmix:
             height, width, _ = image.shape
             is_pasted = _draw_box(box_key, (height, width), jax.random.beta(cutmix_key, self.cutmix, self.cutmix))
-            is_cut = jax.random.bernoulli(is_cut_key, self.switch) if self.mixup else jnp.bool_(True)
+            is_cut = jax.random.bernoulli(is_cut_key, self.switch_probability) if self.mixup else jnp.bool_(True)
             mixed = jnp.where(is_cut, jnp.where(is_pasted[:, :, None], other, image), mixed)
             weight = jnp.where(is_cut, 1 - is_pasted.mean(), weight)
         is_mixed = jax.random.bernoulli(is_mixed_key, self.probability)

@@ -94,6 +94,9 @@ class TestPredictions:
     - `log_probabilities`: log-softmax `[n classes]`.
     """
 
+    # Keeps pytest from collecting the class as a test.
+    __test__ = False
+
     images: UInt8[np.ndarray, "n h w c"]
     labels: Int[np.ndarray, " n"]
     log_probabilities: Float[np.ndarray, "n k"]

@@ -72,8 +72,8 @@ def test_a_box_of_the_drawn_area_lies_around_a_random_pixel():
     assert covered.any(0).all()
 
 
-def test_the_switch_and_the_probability():
-    after, weight = mixed(mixup=1.0, cutmix=1.0, probability=0.8, switch=0.25)
+def test_both_probabilities():
+    after, weight = mixed(mixup=1.0, cutmix=1.0, probability=0.8, switch_probability=0.25)
     whole = (weight == 1) & (after == np.arange(1, 401)[:, None, None, None]).all((1, 2, 3))
     is_flat = np.ptp(after, axis=(1, 2, 3)) == 0
     # An empty box also leaves an image unchanged.
@@ -92,7 +92,7 @@ def test_another_key_mixes_differently():
         ({}, "one of them above 0"),
         ({"mixup": -1.0}, r"`mixup` \(=-1.0\)"),
         ({"cutmix": 1.0, "probability": 2.0}, r"`probability` \(=2.0\) must be a probability"),
-        ({"cutmix": 1.0, "switch": -0.5}, r"`switch` \(=-0.5\) must be a probability"),
+        ({"cutmix": 1.0, "switch_probability": -0.5}, r"`switch_probability` \(=-0.5\) must be a probability"),
     ],
 )
 def test_bad_settings_are_rejected(settings, message):

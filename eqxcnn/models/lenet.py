@@ -1,4 +1,4 @@
-"""LeNet-5 in today's textbook form: ReLU and max pooling instead of the paper's tanh and trainable average pooling."""
+"""LeNet-5 in the form taught today: ReLU and max pooling instead of the paper's tanh and trainable average pooling."""
 
 import equinox as eqx
 import jax

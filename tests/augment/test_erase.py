@@ -106,6 +106,14 @@ def test_erasing_replaces_a_box_of_the_drawn_area():
     assert noise.std() == pytest.approx(np.sqrt(1 / 12), rel=0.05)
 
 
+def test_the_ratio_of_an_erased_box_is_height_over_width():
+    after = erase(jnp.full((40, 40, 1), 0.5), 1.0, scale=(0.125, 0.125), ratio=(2.0, 2.0), noise=False)
+    # 200 pixels are 20 rows of 10.
+    is_erased = (after == 0)[..., 0]
+    assert set(is_erased.any(2).sum(1)) <= {19, 20}
+    assert set(is_erased.any(1).sum(1)) <= {9, 10}
+
+
 def test_erasing_with_black_reaches_every_pixel():
     after = erase(jnp.full((6, 5, 1), 0.5), 1.0, noise=False)
     assert set(np.unique(after)) == {0.0, 0.5}

@@ -2,11 +2,12 @@
 
 import io
 
+import datasets
 import numpy as np
 import pytest
 from PIL import Image
 
-from eqxcnn.data import decode_image
+from eqxcnn.data import decode, decode_image
 from eqxcnn.errors import InputError
 
 
@@ -56,7 +57,10 @@ def gray16(value) -> Image.Image:
         (encoded(gray16(65535), "TIFF"), 255, (255, 255, 255)),
         (encoded(one_pixel("I", 257 * 90), "TIFF"), 90, (90, 90, 90)),
         (encoded(one_pixel("I", 90), "TIFF"), 90, (90, 90, 90)),
+        (encoded(one_pixel("I", 255), "TIFF"), 255, (255, 255, 255)),
+        (encoded(one_pixel("I", 256), "TIFF"), 1, (1, 1, 1)),
         (encoded(one_pixel("F", 0.2), "TIFF"), 51, (51, 51, 51)),
+        (encoded(one_pixel("F", 1.0), "TIFF"), 255, (255, 255, 255)),
         (encoded(one_pixel("F", 51.2), "TIFF"), 51, (51, 51, 51)),
     ],
 )
@@ -154,3 +158,16 @@ def test_a_decompression_bomb_is_rejected(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(InputError, match="decompression bomb"):
         decode_image(encoded(Image.new("L", (64, 64))), None, 1)
+
+
+@pytest.mark.parametrize(
+    ("chunk_bytes", "chunk_rows", "expected"), [(72, 9, [3, 3, 1]), (999, 2, [2, 2, 2, 1]), (1, 9, [1] * 7)]
+)
+def test_chunks_are_bounded_in_bytes_and_rows(monkeypatch, chunk_bytes, chunk_rows, expected):
+    monkeypatch.setattr(decode, "_CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(decode, "_CHUNK_ROWS", chunk_rows)
+    files = [{"bytes": encoded(Image.new("L", (6, 4), value)), "path": None} for value in range(7)]
+    rows = datasets.Dataset.from_dict({"image": files}, features=datasets.Features(image=datasets.Image()))
+    chunks = [images for images, _ in decode.decode_rows(rows, "image", np.arange(7), (4, 6), 1)]
+    assert [len(images) for images in chunks] == expected
+    assert np.concatenate(chunks)[:, 0, 0, 0].tolist() == list(range(7))

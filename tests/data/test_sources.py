@@ -11,10 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets.table import InMemoryTable
 from PIL import Image
 
 from eqxcnn import hub
 from eqxcnn.data import SOURCES, load, open_source
+from eqxcnn.data.columns import find_label_column, read_labels
 from eqxcnn.data.sources import find_source
 from eqxcnn.errors import InputError
 
@@ -317,6 +319,29 @@ def test_the_choice_of_columns(tmp_path):
     masks.save_to_disk(tmp_path / "masks")
     assert open_source(str(tmp_path / "masks"))._image_column == "image"
     assert open_source(str(tmp_path / "masks"), image_column="picture1")._image_column == "picture1"
+
+
+@pytest.mark.parametrize(
+    ("features", "expected"),
+    [
+        # A usual name of a class label, then a usual name, then a class label, then any suitable column.
+        ({"label": "string", "target": "classes", "kind": "classes"}, "target"),
+        ({"label": "int64", "kind": "classes"}, "label"),
+        ({"caption": "string", "kind": "classes"}, "kind"),
+        ({"caption": "string"}, "caption"),
+    ],
+)
+def test_the_label_column_is_found_by_name_and_type(features, expected):
+    classes = datasets.ClassLabel(names=["x", "y"])
+    columns = {name: classes if kind == "classes" else datasets.Value(kind) for name, kind in features.items()}
+    assert find_label_column(datasets.Features(columns)) == expected
+
+
+def test_a_class_number_beyond_the_names_is_rejected():
+    info = datasets.DatasetInfo(features=datasets.Features(label=datasets.ClassLabel(names=["x", "y"])))
+    table = datasets.Dataset(InMemoryTable(pa.table({"label": [0, 1, 2]})), info=info)
+    with pytest.raises(InputError, match="label 2 of split `train` is beyond its 2 class names"):
+        read_labels({"train": table}, "label")
 
 
 def test_sizes_and_channels_are_found(tmp_path, draw, make_classes):

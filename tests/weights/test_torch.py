@@ -231,6 +231,11 @@ def test_wrappers_and_prefixes_are_removed(wrap, prefix):
     assert_lenet(*from_torch("lenet", {wrap: tensors, "epoch": 3} if wrap else tensors))
 
 
+def test_a_tensor_with_the_name_of_a_wrapper_is_a_tensor():
+    with pytest.raises(InputError, match=r"1 unexpected \(`model`\)$"):
+        from_torch("lenet", LENET | {"model": np.ones(1)})
+
+
 def test_a_prefix_of_only_some_names_is_kept():
     some = {("module." if name == "fc2.bias" else "") + name: tensor for name, tensor in LENET.items()}
     with pytest.raises(InputError, match=r"1 missing \(`fc2.bias`\); 1 unexpected \(`module.fc2.bias`\)$"):

@@ -280,6 +280,12 @@ def test_torch_tensors_of_any_precision_are_accepted():
     np.testing.assert_array_equal(model.fc2.weight, LENET["fc2.weight"].astype(ml_dtypes.bfloat16).astype(np.float32))
 
 
+def test_double_precision_arrays_become_float32():
+    model, _ = from_torch("lenet", {name: tensor.astype(np.float64) for name, tensor in LENET.items()})
+    np.testing.assert_array_equal(model.fc2.weight, LENET["fc2.weight"])
+    assert model.fc2.weight.dtype == jnp.float32
+
+
 def test_values_that_are_not_tensors_are_refused_by_name():
     with pytest.raises(InputError, match=r"`epoch` has type int, not a tensor"):
         from_torch("lenet", LENET | {"epoch": 3})

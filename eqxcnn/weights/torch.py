@@ -70,7 +70,7 @@ def read_torch(source: Mapping[str, Any] | str | Path) -> dict[str, np.ndarray]:
         if isinstance(tensors.get(wrapper), Mapping):
             tensors = tensors[wrapper]
     for prefix in _PREFIXES:
-        if tensors and all(name.startswith(prefix) for name in tensors):
+        if all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     return {name: _to_numpy(name, tensor) for name, tensor in tensors.items()}
 

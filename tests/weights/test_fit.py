@@ -57,6 +57,7 @@ def test_a_different_head_is_left_out(head):
         ({"stem.weight": (1, 1, 3, 4)}, r"`stem.weight` is \[1, 1, 3, 2\], expected \[1, 1, 3, 4\]"),
         ({"stem.weight": (1, 1, 3)}, r"`stem.weight` is \[1, 1, 3, 2\], expected \[1, 1, 3\]"),
         ({"norm.scale": (2,)}, r"it does not fit: `norm.scale` is missing"),
+        ({"norm.scale": (2,), "aux.scale": (2,)}, r"it does not fit: `aux.scale` is missing"),
     ],
 )
 def test_other_differences_are_refused(change, message):

@@ -119,6 +119,7 @@ def test_round_trip(abstract):
     assert isinstance(new_model.weight, jax.Array)
     assert new_model.temperature.weak_type
     assert not new_model.weight.weak_type
+    assert not new_state.get(new_model.blocks[0].moments)["count"].weak_type
 
 
 def aligned(size):
@@ -147,6 +148,12 @@ def test_restored_arrays_stay_on_the_device_they_were_put_on():
     assert not free.weight.committed
 
 
+def test_a_model_can_be_filled_while_tracing():
+    tensors = to_tensors(*make_trained())
+    model, _ = eqx.filter_eval_shape(lambda seed: from_tensors(*make(seed), tensors), 0)
+    assert model.weight.shape == (2, 3)
+
+
 def test_model_without_arrays():
     model, state = eqx.nn.make_with_state(lambda: eqx.nn.Identity())()
     assert to_tensors(model, state) == {}
@@ -166,6 +173,11 @@ def test_model_without_arrays():
             lambda t: t.update({"blocks.0.scale": np.zeros(3, np.float32)}),
             r"1 with another dtype \(`blocks.0.scale` is float32, expected bfloat16\)$",
         ),
+        (
+            lambda t: t.update({"weight": np.zeros((2, 3), np.float16)}),
+            r"1 with another dtype \(`weight` is float16, expected float32\)$",
+        ),
+        (lambda t: [t.pop(name) for name in NAMES[:5]], r"5 missing \((`[\w.]+`, ){4}`[\w.]+`\)$"),
         (lambda t: t.clear(), r"11 missing \((`[\w.]+`, ){5}\.\.\.\)$"),
         (
             lambda t: (t.pop("temperature"), t.update(extra=np.zeros(1))),
@@ -272,6 +284,16 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, name):
     assert list(tmp_path.iterdir()) == [path]
     write(path, big=True)
     assert path.stat().st_size > 100_000
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_files_are_replaced_in_one_step(tmp_path, name):
+    path = tmp_path / name
+    write(path, big=False)
+    with path.open("rb") as reader:
+        old = path.read_bytes()
+        write(path, big=True)
+        assert reader.read() == old
 
 
 def test_a_missing_folder_is_named(tmp_path):

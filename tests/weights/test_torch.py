@@ -231,6 +231,11 @@ def test_wrappers_and_prefixes_are_removed(wrap, prefix):
     assert_lenet(*from_torch("lenet", {wrap: tensors, "epoch": 3} if wrap else tensors))
 
 
+def test_a_tensor_with_the_name_of_a_wrapper_is_a_tensor():
+    with pytest.raises(InputError, match=r"1 unexpected \(`model`\)$"):
+        from_torch("lenet", LENET | {"model": np.ones(1)})
+
+
 def test_a_prefix_of_only_some_names_is_kept():
     some = {("module." if name == "fc2.bias" else "") + name: tensor for name, tensor in LENET.items()}
     with pytest.raises(InputError, match=r"1 missing \(`fc2.bias`\); 1 unexpected \(`module.fc2.bias`\)$"):
@@ -273,6 +278,12 @@ def test_torch_tensors_of_any_precision_are_accepted():
     model, _ = from_torch("lenet", tensors | {"norm.num_batches_tracked": Tensor(np.array(3))})
     assert model.fc2.weight.dtype == jnp.float32
     np.testing.assert_array_equal(model.fc2.weight, LENET["fc2.weight"].astype(ml_dtypes.bfloat16).astype(np.float32))
+
+
+def test_double_precision_arrays_become_float32():
+    model, _ = from_torch("lenet", {name: tensor.astype(np.float64) for name, tensor in LENET.items()})
+    np.testing.assert_array_equal(model.fc2.weight, LENET["fc2.weight"])
+    assert model.fc2.weight.dtype == jnp.float32
 
 
 def test_values_that_are_not_tensors_are_refused_by_name():

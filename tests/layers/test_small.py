@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 
 from eqxcnn.errors import InputError
-from eqxcnn.layers import AdaptiveAvgPool, ConvNorm, SqueezeExcite, drop_path_rates, keys_for, round_channels
+from eqxcnn.layers import (
+    AdaptiveAvgPool,
+    ConvNorm,
+    Linear,
+    SqueezeExcite,
+    drop_path_rates,
+    flatten_for,
+    keys_for,
+    round_channels,
+)
 from eqxcnn.runtime.compile import jit_once
 
 
@@ -159,7 +168,7 @@ def test_conv_norm_passes_its_arguments_on():
 
 
 def test_squeeze_excite_by_hand():
-    layer = SqueezeExcite(2, 1, gate=lambda x: x / 10, key=jax.random.key(0))
+    layer = eqx.filter_eval_shape(SqueezeExcite, 2, 1, gate=lambda x: x / 10, key=jax.random.key(0))
     where = lambda layer: (layer.fc1.weight, layer.fc1.bias, layer.fc2.weight, layer.fc2.bias)  # noqa: E731
     values = ([[[[1.0], [2.0]]]], [-1.0], [[[[3.0, -1.0]]]], [1.0, 0.0])
     layer = eqx.tree_at(where, layer, tuple(map(jnp.array, values)))
@@ -170,7 +179,24 @@ def test_squeeze_excite_by_hand():
 
 
 def test_the_default_gate_of_squeeze_excite_is_the_logistic_function():
-    layer = SqueezeExcite(4, 2, key=jax.random.key(0))
-    layer = jax.tree.map(lambda leaf: leaf * 0 if eqx.is_array(leaf) else leaf, layer)
+    layer = eqx.filter_eval_shape(SqueezeExcite, 4, 2, key=jax.random.key(0))
+    layer = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), layer)
     layer = eqx.tree_at(lambda layer: layer.fc2.bias, layer, jnp.log(jnp.array([1.0, 3.0, 4.0, 1 / 9])))
     np.testing.assert_allclose(layer(jnp.ones((2, 3, 4)))[1, 2], [0.5, 0.75, 0.8, 0.1], rtol=1e-6)
+
+
+def test_flatten_for_checks_the_number_of_values():
+    dense = Linear(12, 1, key=jax.random.key(0))
+    maps = jnp.arange(12.0).reshape(2, 3, 2)
+    np.testing.assert_array_equal(flatten_for(dense, maps), np.arange(12))
+    for shape in ((2, 2, 2), (2, 4, 2)):
+        with pytest.raises(InputError, match=r"`image` does not have the size .* the dense layer takes 12; resize"):
+            flatten_for(dense, jnp.zeros(shape))
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the barrier is for CPUs")
+@pytest.mark.parametrize(("channels", "has_barrier"), [(3, False), (5, True)])
+def test_flatten_for_computes_feature_maps_before_it_flattens_them(channels, has_barrier):
+    dense = Linear(4 * channels, 1, key=jax.random.key(0))
+    jaxpr = jax.make_jaxpr(lambda maps: flatten_for(dense, maps))(jnp.zeros((2, 2, channels)))
+    assert ("optimization_barrier" in str(jaxpr)) == has_barrier

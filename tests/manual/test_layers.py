@@ -216,7 +216,7 @@ def test_window_counts_and_padding():
         (((5, 5), 0, 1, "VALID"), r"`kernel_size` \(=0\) must be an integer of at least 1"),
         (((5, 5), 3, (1, 0), "VALID"), r"`stride` \(=\(1, 0\)\) must be an integer of at least 1"),
         (((5, 5), 3, 1, "FULL"), r"`padding` \(='FULL'\) must be \"SAME\", \"VALID\""),
-        (((5, 5), 3, 1, -1), r"`padding` \(=-1\) must be an integer of at least 0"),
+        (((5, 5), 3, 1, -1), r"`padding` \(=-1\) must be \"SAME\", \"VALID\", or integers of at least 0"),
         (((5, 5), 3, 1, ((0, -1), (0, 0))), r"`padding` \(=\(\(0, -1\), \(0, 0\)\)\) must be \"SAME\""),
     ],
 )

@@ -1,0 +1,20 @@
+"""Training gives the same bits as when `tests/golden/make_digests.py` was last run."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "golden"))
+from make_digests import FILE, RECIPES, digest_run, machine
+
+GOLDEN = json.loads(FILE.read_text(encoding="utf-8"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_run_gives_the_recorded_bits(name, tmp_path):
+    if machine() != GOLDEN["machine"]:
+        pytest.skip(f"the bits hold for {GOLDEN['machine']}, and this machine is {machine()}")
+    assert digest_run(RECIPES[name], tmp_path) == GOLDEN["digests"][name]

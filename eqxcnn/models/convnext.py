@@ -61,7 +61,7 @@ class ConvNeXtBlock(eqx.Module):
         """Returns maps `[h w channels]`."""
         x = each_position(self.norm, self.conv(image))
         x = jax.nn.gelu(each_position(self.fc1, x), approximate=False)  # h w 4*channels
-        x = each_position(self.fc2, x) * self.layer_scale  # h w channels
+        x = each_position(self.fc2, x) * self.layer_scale[None, None]  # h w channels
         return image + self.drop_path(x, key=key)
 
 

@@ -26,6 +26,7 @@ from eqxcnn.layers import (
 from eqxcnn.layers.blocks.inverted_residual import InvertedResidual
 from eqxcnn.layers.blocks.residual import BasicBlock
 from eqxcnn.layers.cpu import onednn
+from eqxcnn.runtime.compile import jit_once
 
 KEY = jax.random.key(0)
 
@@ -92,23 +93,10 @@ def test_strict_promotion_of_ranks_and_dtypes(name, uses_onednn, monkeypatch):
         eqx.filter_eval_shape(gradients, LAYERS[name], jax.ShapeDtypeStruct((2, 6, 6, 2), jnp.float32))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "conv",
-        "conv of few channels",
-        "conv in groups",
-        "conv 1x1",
-        "depthwise conv",
-        "max pool",
-        "batch norm",
-        "conv norm",
-        "linear",
-    ],
-)
+@pytest.mark.parametrize("name", ["conv", "conv 1x1", "depthwise conv", "max pool", "conv norm"])
 def test_disabled_jit(name):
     images = numpy_init(None, (2, 4, 4, 2))
-    expected = eqx.filter_jit(gradients)(LAYERS[name], images)
+    expected = jit_once(gradients)(LAYERS[name], images)
     with jax.disable_jit():
         found = gradients(LAYERS[name], images)
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):

@@ -115,13 +115,13 @@ def test_max_pool_agrees_with_reduce_window_and_its_gradient(kernel, stride, edg
 
 @pytest.mark.parametrize("stride", [2, 1])
 def test_the_first_of_tied_values_gets_the_gradient(stride):
-    gradient = jax.grad(lambda image: MaxPool(2, stride)(image).sum())
+    gradient = jit_once(jax.grad(lambda image: MaxPool(2, stride)(image).sum()))
     np.testing.assert_array_equal(gradient(jnp.ones((2, 2, 1)))[..., 0], [[1, 0], [0, 0]])
     np.testing.assert_array_equal(gradient(jnp.array([[[0.0], [1.0]], [[1.0], [0.0]]]))[..., 0], [[0, 1], [0, 0]])
 
 
 def test_no_gradient_is_lost_if_the_compiler_recomputes_the_image():
-    x = jax.random.normal(jax.random.key(0), (2, 4, 4, 64))
+    x = jnp.float32(np.random.RandomState(0).normal(size=(2, 4, 4, 64)))
 
     # With little optimization, the recomputed normalized image differs in the last bits from the pooled one.
     @jit_once

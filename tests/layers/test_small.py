@@ -87,6 +87,7 @@ def test_adaptive_pool_rejects_an_empty_output():
         (1280 * 1.4, 8, 1792),
         (130, 64, 128),
         (15, 10, 20),
+        (10, 9, 9),  # exactly nine tenths
     ],
 )
 def test_round_channels(channels, divisor, expected):

@@ -110,7 +110,14 @@ _ROWS = {
 }
 variants = {
     name: Variant(
-        make=partial(ConvMixer, channels, depth, kernel_size=kernel_size, patch_size=patch_size, activation=activation),
+        make=partial(
+            ConvMixer,
+            channels=channels,
+            depth=depth,
+            kernel_size=kernel_size,
+            patch_size=patch_size,
+            activation=activation,
+        ),
         input=(224, 224, 3),
         num_classes=1000,
         params=params,
@@ -123,7 +130,7 @@ variants = {
     for name, (channels, depth, kernel_size, patch_size, activation, params) in _ROWS.items()
 } | {
     "convmixer_256_8": Variant(
-        make=partial(ConvMixer, 256, 8, kernel_size=5, patch_size=2),
+        make=partial(ConvMixer, channels=256, depth=8, kernel_size=5, patch_size=2),
         input=(32, 32, 3),
         num_classes=10,
         params=594_186,

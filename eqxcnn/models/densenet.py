@@ -192,7 +192,7 @@ _CIFAR = {
 }
 variants = {
     name: Variant(
-        make=partial(DenseNet, layers, growth_rate, stem_channels),
+        make=partial(DenseNet, layers=layers, growth_rate=growth_rate, stem_channels=stem_channels),
         input=(224, 224, 3),
         num_classes=1000,
         params=params,
@@ -207,9 +207,9 @@ variants = {
     name: Variant(
         make=partial(
             DenseNet,
-            (count,) * 3,
-            growth_rate,
-            2 * growth_rate if is_bc else 16,
+            layers=(count,) * 3,
+            growth_rate=growth_rate,
+            stem_channels=2 * growth_rate if is_bc else 16,
             bottleneck=4 if is_bc else 0,
             compression=0.5 if is_bc else 1,
             small_images=True,

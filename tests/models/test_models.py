@@ -1,8 +1,9 @@
 """Tests that every architecture in the zoo must pass; a new file in `eqxcnn/models` is tested automatically.
 
-Most tests only trace, with `eqx.filter_eval_shape`. Parameter counts are tested for every variant. Whatever traces the
-network runs for one variant of each kind (a family with a task, a smallest size and strides), and for the others with
-`-m exhaustive`. Tests with numbers run on one variant per family, made shallow where its constructor allows it.
+Most tests only trace, with `eqx.filter_eval_shape`. Parameter counts are tested for every variant. Tests that trace a
+forward pass run for one variant of each kind (a family with a task, a smallest size and strides), and for the others
+with `-m exhaustive`. Tests with numbers run for one variant per family. Both make networks shallow where the
+constructor allows it: all blocks of a stage are alike.
 """
 
 import contextlib
@@ -41,15 +42,50 @@ def choose_cheapest(kind):
 
 
 KINDS = choose_cheapest(lambda its_family, row: (its_family, row.task, row.smallest, row.strides))
-every_kind = pytest.mark.parametrize("name", KINDS)
-every_variant = pytest.mark.parametrize(
-    "name", [name if name in KINDS else pytest.param(name, marks=pytest.mark.slow) for name in zoo.list_models()]
-)
-every_kind_others_exhaustive = pytest.mark.parametrize(
-    "name", [name if name in KINDS else pytest.param(name, marks=pytest.mark.exhaustive) for name in zoo.list_models()]
-)
+ONE_PER_FAMILY = choose_cheapest(lambda its_family, _: its_family)
+
+
+def with_marks(names, choose_mark):
+    """Parametrizes `name`, each with the mark that `choose_mark(name)` returns, if any."""
+    marks = {name: choose_mark(name) for name in names}
+    return [pytest.param(name, marks=[mark] if mark else []) for name, mark in marks.items()]
+
+
+def mark_others_slow(name):
+    return None if name in ONE_PER_FAMILY else pytest.mark.slow
+
+
+def mark_others_exhaustive(name):
+    return mark_others_slow(name) if name in KINDS else pytest.mark.exhaustive
+
+
+every_variant = pytest.mark.parametrize("name", with_marks(zoo.list_models(), mark_others_slow))
+every_kind = pytest.mark.parametrize("name", with_marks(KINDS, mark_others_slow))
+every_kind_others_exhaustive = pytest.mark.parametrize("name", with_marks(zoo.list_models(), mark_others_exhaustive))
 
 CLASSES, BATCH = 7, 2
+
+
+def shallow(name):
+    """Returns constructor arguments for one block per stage (or as few as show everything), if the family has them."""
+    stages = len(variant(name).strides)
+    match family(name):
+        case "convnext" | "preact_resnet" | "resnet" | "se_resnet":
+            return {"depths": (1,) * stages}
+        case "convmixer" | "resnet_cifar":
+            return {"depth": 1}
+        case "densenet":
+            return {"layers": (2,) * stages}
+        case "efficientnet":
+            rows = inspect.signature(variant(name).make).parameters["stages"].default
+            return {"stages": tuple(row._replace(blocks=1) for row in rows)}
+        case "shufflenet_v2":
+            return {"depths": (2, 1, 1)}
+        case "swin":
+            return {"depths": (2, 1, 1, 1)}  # only every second block shifts its windows
+        case "vit":
+            return {"depth": 2}
+    return {}
 
 
 @cache
@@ -67,7 +103,8 @@ def drop_rates(name):
 def trace_training_in_bfloat16(name):
     """Traces a training forward pass at the smallest size; returns operations, old state, logits and new state."""
     row = variant(name)
-    model, state = build_abstract(name, image_size=row.smallest, num_classes=CLASSES, **drop_rates(name))
+    arguments = {"image_size": row.smallest, "num_classes": CLASSES, **drop_rates(name), **shallow(name)}
+    model, state = build_abstract(name, **arguments)
     model = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16) if is_abstract_float(leaf) else leaf, model
     )
@@ -137,7 +174,7 @@ def test_only_models_that_drop_use_the_key(name):
 @every_kind_others_exhaustive
 def test_features_have_the_documented_strides(name):
     row = variant(name)
-    model, state = build_abstract(name)
+    model, state = build_abstract(name, **shallow(name))
     image = jax.ShapeDtypeStruct(row.input, jnp.float32)
     features = eqx.nn.inference_mode(model).features
     maps, _ = eqx.filter_eval_shape(features, image, state, key=None)
@@ -150,7 +187,7 @@ def test_features_have_the_documented_strides(name):
 
 @every_kind
 def test_without_classes_any_images_give_the_input_of_the_head_or_a_refusal(name):
-    smallest, arguments = variant(name).smallest, {"num_classes": 0, "in_channels": 2}
+    smallest, arguments = variant(name).smallest, {"num_classes": 0, "in_channels": 2, **shallow(name)}
     model, state = build_abstract(name, image_size=smallest, **arguments)
     try:
         features = eval_features(model, state, (smallest + 3, smallest + 6))
@@ -160,11 +197,16 @@ def test_without_classes_any_images_give_the_input_of_the_head_or_a_refusal(name
         size = (2 * smallest, 3 * smallest)
         model, state = build_abstract(name, image_size=size, **arguments)
         features = eval_features(model, state, size)
-    head = build_abstract(name)[0].head
+    with_head = build_abstract(name, **shallow(name))
+    head = with_head[0].head
     assert isinstance(model.head, eqx.nn.Identity)
     assert features.shape == (BATCH, head.in_features if isinstance(head, eqx.nn.Linear) else head.in_channels)
     assert features.dtype == jnp.float32
+<<<<<<< HEAD
     whole = tensor_shapes(*build_abstract(name))
+=======
+    whole = shapes(*with_head)
+>>>>>>> wt-models-shallow
     assert set(whole) - set(shapes(model, state)) == {tensor for tensor in whole if tensor.startswith("head.")}
 
 
@@ -175,26 +217,16 @@ def test_images_that_are_not_whole_patches_are_refused(name, patch):
     assert_one_sentence(raised.value, "multiple")
 
 
-#: Constructor arguments that make a family's network shallow enough to compile in a few seconds.
-DEPTHS = {
-    "convnext": {"depths": (1, 1, 2, 1)},
-    "preact_resnet": {"depths": (1, 1, 1)},
-    "resnet": {"depths": (1, 1, 1, 1)},
-    "resnet_cifar": {"depth": 1},
-    "se_resnet": {"depths": (1, 1, 1)},
-    "shufflenet_v2": {"depths": (2, 1, 1)},
-    "swin": {"depths": (2, 1, 1, 1)},
-    "vit": {"depth": 2},
-}
-#: Slow to compile, or large. `test_torch.py` has logits and gradients of nearly all of them.
-EXHAUSTIVE = {
-    *("alexnet", "convmixer", "densenet", "efficientnet", "googlenet", "inception_v3"),
-    *("mnasnet", "mobilenet_v2", "mobilenet_v3", "regnet"),
-}
-ONE_PER_FAMILY = [
-    pytest.param(name, marks=[pytest.mark.exhaustive] if family(name) in EXHAUSTIVE else [])
-    for name in choose_cheapest(lambda its_family, _: its_family)
-]
+#: The families whose numbers the fast part of the suite tests: BatchNorm, dropout, drop path and attention among them.
+FAST = {"lenet", "mlp", "resnet_cifar", "simple_cnn", "vit"}
+#: Slow to compile, or large. `test_torch.py` has logits and gradients of all of them.
+EXHAUSTIVE = {"alexnet", "googlenet", "inception_v3", "mnasnet", "mobilenet_v2", "mobilenet_v3", "regnet"}
+
+
+def mark_by_cost(name):
+    if family(name) in FAST:
+        return None
+    return pytest.mark.exhaustive if family(name) in EXHAUSTIVE else pytest.mark.slow
 
 
 @contextlib.contextmanager
@@ -209,19 +241,24 @@ def less_compilation():
 
 def build_shallow(name, seed=0):
     """Builds a shallow model with positive drop rates."""
-    row = variant(name)
     # A generator that compiles faster than JAX's default one.
     key = jax.random.key(seed, impl="unsafe_rbg")
-    sizes = {"num_classes": CLASSES, "image_size": max(row.smallest, 32)}
-    return build(name, key=key, **sizes, **drop_rates(name), **DEPTHS.get(family(name), {}))
+    arguments = {"num_classes": CLASSES, "image_size": side(name), **drop_rates(name), **shallow(name)}
+    return eqx.filter_jit(build)(name, key=key, **arguments)
 
 
-@pytest.fixture(scope="module", params=ONE_PER_FAMILY)
+def side(name):
+    """Returns the height and width of the test images."""
+    return max(variant(name).smallest, 16)
+
+
+@pytest.fixture(scope="module", params=with_marks(ONE_PER_FAMILY, mark_by_cost))
 def compiled(request):
     """A model with four images, its compiled training step (cached by seed) and forward pass, and its eval logits."""
-    model, state = build_shallow(request.param)
-    side = max(variant(request.param).smallest, 32)
-    images = jax.random.normal(jax.random.key(1), (4, side, side, variant(request.param).input[2]))
+    with less_compilation():
+        model, state = build_shallow(request.param)
+    size = side(request.param)
+    images = jax.random.normal(jax.random.key(1), (4, size, size, variant(request.param).input[2]))
 
     @jit_once
     @eqx.filter_value_and_grad(has_aux=True)

@@ -259,5 +259,5 @@ def test_donated_memory_gives_the_same_numbers():
 
 def test_rows_without_resident_images_is_a_plain_error():
     optimizer = optax.sgd(0.1)
-    with pytest.raises(AssertionError, match=r"holds no data"):
+    with pytest.raises(AssertionError, match=r"needs a setup that holds the data"):
         train_step(setup(optimizer, data=None), start(optimizer), jnp.arange(4))

@@ -202,11 +202,7 @@ def test_without_classes_any_images_give_the_input_of_the_head_or_a_refusal(name
     assert isinstance(model.head, eqx.nn.Identity)
     assert features.shape == (BATCH, head.in_features if isinstance(head, eqx.nn.Linear) else head.in_channels)
     assert features.dtype == jnp.float32
-<<<<<<< HEAD
-    whole = tensor_shapes(*build_abstract(name))
-=======
-    whole = shapes(*with_head)
->>>>>>> wt-models-shallow
+    whole = tensor_shapes(*with_head)
     assert set(whole) - set(shapes(model, state)) == {tensor for tensor in whole if tensor.startswith("head.")}
 
 

@@ -34,7 +34,7 @@ ALL = CURVES | {"confusion", "kernels", "wrong"}
 
 
 def make_row(number, **more):
-    row = {"@@": number, "train_loss": 2 / number, "train_accuracy": 0.5, "seconds": 1.5}
+    row = {"epoch": number, "train_loss": 2 / number, "train_accuracy": 0.5, "seconds": 1.5}
     return row | more
 
 
@@ -149,7 +149,7 @@ def test_nan_losses_are_left_out_of_the_curve():
 
 @pytest.mark.parametrize(
     ("seconds", "heights", "label"),
-    [([2.0, 0.5], [2.0, 0.5], "Time per make_row (s)"), ([900.0, 300.0], [15.0, 5.0], "Time per make_row (min)")],
+    [([2.0, 0.5], [2.0, 0.5], "Time per epoch (s)"), ([900.0, 300.0], [15.0, 5.0], "Time per epoch (min)")],
 )
 def test_epoch_times_are_bars_in_seconds_or_minutes(seconds, heights, label):
     axes = axes_of(learning_curves.epoch_times([1, 2], seconds))
@@ -165,7 +165,7 @@ def test_training_figure_has_all_curves_and_epoch_times():
     assert [line.get_ydata().tolist() for line in loss.get_lines()] == [[2.0, 1.0], [2.5, 1.5]]
     assert [line.get_ydata().tolist() for line in accuracy.get_lines()] == [[50.0, 60.0]]
     assert [bar.get_height() for bar in times.patches] == [3.0, 2.0]
-    assert [axes.get_ylabel() for axes in figure.axes] == ["Loss (nats)", "Accuracy (%)", "Time per make_row (s)"]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["Loss (nats)", "Accuracy (%)", "Time per epoch (s)"]
 
 
 def cells(axes):
@@ -373,7 +373,7 @@ def test_run_without_epochs_has_a_page(tmp_path):
     folder = make_run(tmp_path / "run", Recipe(), [])
     (folder / "environment.json").unlink()
     write_report(folder)
-    assert "No make_row is logged yet" in Page(folder).text
+    assert "No epoch is logged yet" in Page(folder).text
 
 
 def test_class_names_with_markup_are_escaped(tmp_path, monkeypatch):
@@ -459,7 +459,7 @@ def test_command_errors_are_one_sentence(tmp_path, monkeypatch, arguments, sente
         ("recipe.yaml", "model: nosuch", "nosuch"),
         ("metrics.jsonl", "no json\n", "metrics.jsonl` is not as training writes it"),
         ("metrics.jsonl", "5\n", "metrics.jsonl` is not as training writes it"),
-        ("metrics.jsonl", '{"@@": 1}\n', "metrics.jsonl` is not as training writes it"),
+        ("metrics.jsonl", '{"epoch": 1}\n', "metrics.jsonl` is not as training writes it"),
         (
             "metrics.jsonl",
             json.dumps(make_row(1, train_loss="low")) + "\n",
@@ -482,7 +482,7 @@ def test_damaged_run_files_are_named(tmp_path, name, text, sentence):
 def test_truncated_metrics_line_is_ignored(tmp_path):
     folder = make_run(tmp_path / "run", Recipe(), [make_row(1)])
     with (folder / "metrics.jsonl").open("a") as file:
-        file.write('{"@@": 2, "tra')
+        file.write('{"epoch": 2, "tra')
     assert read_run(folder).series("train_loss") == [2]
 
 

@@ -32,7 +32,7 @@ RECIPE = Recipe(
     batch_size=20,
     train_images=200,
     augment=("random_crop(padding=3)",),
-    log_rows=("csv", "tensorboard", "wandb"),
+    log=("csv", "tensorboard", "wandb"),
 )
 ROWS = [
     {"epoch": 1, "step": 9, "train_loss": 2.25, "seconds": 0.5},
@@ -155,7 +155,7 @@ def test_first_images_and_confusion_matrix_are_logged(finished_run):
 
 @pytest.mark.parametrize("device_budget", [2.0, 0.0])
 def test_first_images_are_the_batch_of_the_first_step(device_budget):
-    job = prepare(dataclasses.reoffset(RECIPE, augment=(), device_budget=device_budget))
+    job = prepare(dataclasses.replace(RECIPE, augment=(), device_budget=device_budget))
     (batches,) = list(job.batches(0, 0))[:1]
     rows = batches[0] if job.setup.data is not None else batches[2][0]
     tiles = tile_images(first_images(job))
@@ -251,7 +251,7 @@ def test_full_disk_stops_the_run_with_one_sentence(run):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_offset_that_is_taken_is_named(run):
+def test_existing_file_at_the_log_path_is_named(run):
     (run.folder / "tensorboard").write_text("")
     with (
         pytest.raises(InputError, match=r"tensorboard` cannot be written: File exists"),

@@ -78,7 +78,7 @@ VALUES = {
 ELSEWHERE = {
     "data": "training/test_train.py::test_evaluate_prints_what_training_found",
     "gradients": "training/test_job.py::test_gradients_by_hand_agree_with_autodiff",
-    "patience_epochs": "optim/test_optimizers.py::test_a_plateau_drops",
+    "patience_epochs": "optim/test_optimizers.py::test_plateau_lowers_the_rate_when_the_epoch_loss_stops_improving",
     "test_views": "training/test_job.py::test_evaluation_of_a_run_uses_the_test_views_of_its_recipe",
     "pretrained": "weights/test_published.py::test_a_run_starts_from_published_weights_by_its_recipe",
     "init_from": "training/test_warm_start.py::test_a_run_starts_where_another_ended",

@@ -76,7 +76,7 @@ VALUES = {
 }
 #: The tests of the other settings: a file and the start of a function's name.
 ELSEWHERE = {
-    "data": "training/test_train.py::test_evaluate_prints_what_training_found",
+    "data": "training/test_train.py::test_evaluate_prints_the_test_accuracy_of_training",
     "gradients": "training/test_job.py::test_gradients_by_hand_agree_with_autodiff",
     "patience_epochs": "optim/test_optimizers.py::test_plateau_lowers_the_rate_when_the_epoch_loss_stops_improving",
     "test_views": "training/test_job.py::test_evaluation_of_a_run_uses_the_test_views_of_its_recipe",
@@ -99,12 +99,12 @@ ELSEWHERE = {
     "log": "runs/test_logs.py::test_",
     "profile": "training/test_dry_run.py::test_a_trace_of_some_steps_is_written",
     "deterministic": "training/test_dry_run.py::test_deterministic",
-    "recipe": "training/test_train.py::test_flags_win_over_the_recipe",
-    "resume": "training/test_train.py::assert_ends_like",
-    "runs": "training/test_train.py::finished",
-    "seeds": "training/test_train.py::test_many_seeds",
-    "dry_run": "training/test_train.py::test_a_dry_run",
-    "list_recipes": "training/test_train.py::test_the_recipes_are_listed",
+    "recipe": "training/test_train.py::test_flags_override_the_recipe",
+    "resume": "training/test_train.py::assert_resumes_like",
+    "runs": "training/test_train.py::finished_run",
+    "seeds": "training/test_train.py::test_seed_sweep_prints_mean_and_deviation_and_refuses_to_resume_when_finished",
+    "dry_run": "training/test_train.py::test_dry_run_prints_time_and_memory_and_writes_nothing",
+    "list_recipes": "training/test_train.py::test_list_recipes_prints_every_recipe",
 }
 
 

@@ -163,11 +163,11 @@ def test_plateau_lowers_the_rate_when_the_epoch_loss_stops_improving():
     )
     optimizer = build_optimizer(recipe, 20, 2)
     params = jnp.zeros(1)
-    state, updates_seen = optimizer.init(params), []
+    state, deltas = optimizer.init(params), []
     for loss in (5.0, 3.0, 4.0, 2.0, 3.0, 3.5, 3.0, 3.6, 1.0, 1.0):  # epochs: 4, 3, 3.25, 3.3, 1
         update, state = optimizer.update(jnp.ones(1), state, params, value=jnp.float32(loss))
-        updates_seen.append(float(update[0]))
-    np.testing.assert_allclose(updates_seen, [-0.1] * 7 + [-0.05] * 3, rtol=1e-6)
+        deltas.append(float(update[0]))
+    np.testing.assert_allclose(deltas, [-0.1] * 7 + [-0.05] * 3, rtol=1e-6)
 
 
 def adam(gradient, param, memory, eps=1e-8):

@@ -266,10 +266,10 @@ def test_saved_weights_are_float32_at_any_precision(full_run):
 
 def test_evaluation_of_a_run_uses_the_test_views_of_its_recipe(full_run, capsys):
     evaluate.main([str(full_run.folder)])
-    assert f"loss {everything.test.loss:.4f}" in capsys.readouterr().out
+    assert f"loss {full_run.test.loss:.4f}" in capsys.readouterr().out
     shutil.copytree(full_run.folder / "model", full_run.folder.parent / "alone")
     evaluate.main([str(full_run.folder.parent / "alone"), "--data", "digits"])
-    assert f"loss {everything.test.loss:.4f}" not in capsys.readouterr().out
+    assert f"loss {full_run.test.loss:.4f}" not in capsys.readouterr().out
 
 
 def test_factors_that_match_no_parameter_are_refused_before_training():

@@ -201,7 +201,8 @@ def test_seed_sweep_prints_mean_and_deviation_and_refuses_to_resume_when_finishe
     folder = only_run(tmp_path)
     summary = json.loads((folder / "seeds.json").read_text())
     assert (
-        f"test accuracy {summary['mean']:.2%} ± {summary['deviation']:.2%}, mean and deviation of 2 seeds" in process.stdout
+        f"test accuracy {summary['mean']:.2%} ± {summary['deviation']:.2%}, mean and deviation of 2 seeds"
+        in process.stdout
     )
     resumed = python_m("train", "--resume", folder)
     assert (resumed.returncode, resumed_again.stderr.splitlines()[-1][:6]) == (1, "error:")

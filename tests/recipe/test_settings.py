@@ -82,7 +82,7 @@ ELSEWHERE = {
     "test_views": "training/test_job.py::test_evaluation_of_a_run_uses_the_test_views_of_its_recipe",
     "pretrained": "weights/test_published.py::test_a_run_starts_from_published_weights_by_its_recipe",
     "init_from": "training/test_warm_start.py::test_a_run_starts_where_another_ended",
-    "init_images": "training/test_start.py::test_a_job_sets_weights_from_the_first_training_images",
+    "init_images": "training/test_start.py::test_weights_are_initialized_from_the_first_normalized_training_images",
     "monitor": "runs/test_stopping.py::test_best_epochs_and_should_stop",
     "early_stop_epochs": "runs/test_stopping.py::test_run_stops_early_and_keeps_the_weights_of_its_best_epoch",
     "early_stop_delta": "runs/test_stopping.py::test_best_epochs_and_should_stop",

@@ -81,7 +81,7 @@ ELSEWHERE = {
     "patience_epochs": "optim/test_optimizers.py::test_plateau_lowers_the_rate_when_the_epoch_loss_stops_improving",
     "test_views": "training/test_job.py::test_evaluation_of_a_run_uses_the_test_views_of_its_recipe",
     "pretrained": "weights/test_published.py::test_a_run_starts_from_published_weights_by_its_recipe",
-    "init_from": "training/test_warm_start.py::test_a_run_starts_where_another_ended",
+    "init_from": "training/test_warm_start.py::test_run_starts_from_the_weights_of_another_run",
     "init_images": "training/test_start.py::test_weights_are_initialized_from_the_first_normalized_training_images",
     "monitor": "runs/test_stopping.py::test_best_epochs_and_should_stop",
     "early_stop_epochs": "runs/test_stopping.py::test_run_stops_early_and_keeps_the_weights_of_its_best_epoch",

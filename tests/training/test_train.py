@@ -205,7 +205,7 @@ def test_seed_sweep_prints_mean_and_deviation_and_refuses_to_resume_when_finishe
         in process.stdout
     )
     resumed = python_m("train", "--resume", folder)
-    assert (resumed.returncode, resumed_again.stderr.splitlines()[-1][:6]) == (1, "error:")
+    assert (resumed.returncode, resumed.stderr.splitlines()[-1][:6]) == (1, "error:")
 
 
 def test_dry_run_prints_time_and_memory_and_writes_nothing(tmp_path):

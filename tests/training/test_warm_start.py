@@ -39,7 +39,7 @@ def test_run_starts_from_the_weights_of_another_run(finished_run, subpath):
     assert actual.keys() == tensors.keys()
     for name in tensors:
         np.testing.assert_array_equal(actual[name], tensors[name])
-    # A run folder also provides the normalization of its weights.
+    # A run or model folder also provides the normalization of its weights.
     assert (job.recipe.mean == (0.25,)) == (not subpath.endswith("safetensors"))
 
 

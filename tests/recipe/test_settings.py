@@ -94,7 +94,7 @@ ELSEWHERE = {
     "steps_per_call": "training/test_job.py::test_scanned_steps_reach_the_loss_of_single_steps",
     "checkpoint_seconds": "training/test_job.py::full_run",
     "keep_checkpoints": "training/test_job.py::full_run",
-    "eval_batch_size": "training/test_evaluate.py::test_the_recipes_batch_size",
+    "eval_batch_size": "training/test_evaluate.py::test_eval_batch_size_is_used_for_validation_and_test",
     "device_budget": "training/test_job.py::test_streamed_data_set_gives_the_same_result",
     "log": "runs/test_logs.py::test_",
     "profile": "training/test_dry_run.py::test_a_trace_of_some_steps_is_written",

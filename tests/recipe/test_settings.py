@@ -167,7 +167,7 @@ def test_old_flags_are_accepted_with_a_warning():
         assert parse_flags(["--last-factor=0.5"]).schedule.final_lr_factor == 0.5
 
 
-def test_help_groups_are_in_order_of_use(capsys):
+def test_help_groups_settings_with_the_most_used_first(capsys):
     with pytest.raises(SystemExit):
         parse_flags(["--help"])
     titles = re.findall(r"─ (\w+) options? ─", capsys.readouterr().out)

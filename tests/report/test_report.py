@@ -76,16 +76,16 @@ class Page(HTMLParser):
 
     def __init__(self, folder):
         super().__init__()
-        self.fetched, self.pictures, self.rows, self.tags, self.text = [], {}, [], set(), ""
+        self.references, self.images, self.rows, self.tags, self.text = [], {}, [], set(), ""
         self._in_cell = False
         self.feed((folder / "plots" / "report.html").read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag, attrs):
         attributes = dict(attrs)
         self.tags.add(tag)
-        self.fetched += [attributes[name] for name in ("src", "href", "srcset", "data") if name in attributes]
+        self.references += [attributes[name] for name in ("src", "href", "srcset", "data") if name in attributes]
         if tag == "img":
-            self.pictures[attributes["alt"]] = base64.b64decode(attributes["src"].split("base64,")[1])
+            self.images[attributes["alt"]] = base64.b64decode(attributes["src"].split("base64,")[1])
         if tag == "tr":
             self.rows.append([])
         if tag in ("td", "th"):
@@ -322,8 +322,8 @@ def test_augmented_examples_follow_the_recipe():
 
 def test_finished_run_has_all_figures_as_files_and_in_the_page(reported_run):
     page, plots = Page(reported_run), reported_run / "plots"
-    assert set(page.pictures) == ALL
-    for name, data in page.pictures.items():
+    assert set(page.images) == ALL
+    for name, data in page.images.items():
         is_vector = name in CURVES | {"confusion"}
         assert (plots / f"{name}.{'svg' if is_vector else 'png'}").read_bytes() == data
         assert (plots / f"{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -333,7 +333,7 @@ def test_finished_run_has_all_figures_as_files_and_in_the_page(reported_run):
 
 def test_page_loads_no_external_resources(reported_run):
     page = Page(reported_run)
-    assert [source for source in page.fetched if not source.startswith("data:image/")] == []
+    assert [source for source in page.references if not source.startswith("data:image/")] == []
     assert page.tags.isdisjoint({"script", "link", "iframe", "object"})
     assert "url(" not in page.text
     assert "@import" not in page.text
@@ -361,12 +361,12 @@ def test_unfinished_run_has_curves_without_its_data(tmp_path):
     (folder / "plots" / "notes.txt").write_text("mine")
     write_report(folder)
     page = Page(folder)
-    assert set(page.pictures) == CURVES
+    assert set(page.images) == CURVES
     assert "This run is not finished" in page.text
     assert ["Training", "1 of 9 epochs in 1.5 s"] in page.rows
     files = {path.name for path in (folder / "plots").iterdir()}
-    pictures = {f"{name}.{kind}" for name in CURVES | {"training"} for kind in ("png", "svg")}
-    assert files == pictures | {"report.html", "notes.txt"}
+    figure_files = {f"{name}.{kind}" for name in CURVES | {"training"} for kind in ("png", "svg")}
+    assert files == figure_files | {"report.html", "notes.txt"}
 
 
 def test_run_without_epochs_has_a_page(tmp_path):
@@ -389,7 +389,7 @@ def test_class_names_with_markup_are_escaped(tmp_path, monkeypatch):
     folder = make_run(tmp_path / "run", recipe, [make_row(1)], classifier_of("mlp", MARKUP, channels=3, side=16))
     write_report(folder)
     page = Page(folder)
-    assert set(page.pictures) == ALL | {"augment"}
+    assert set(page.images) == ALL | {"augment"}
     assert "b" not in page.tags
     assert [row[0] for row in page.rows if row[-1] == "3"] == list(MARKUP)
 
@@ -401,7 +401,7 @@ def test_moved_data_set_gives_the_same_figures(tmp_path, reported_run):
     page, expected = Page(folder), Page(reported_run)
     assert "data: no/such-data\n" in page.text
     for name in ALL - CURVES:
-        assert page.pictures[name] == expected.pictures[name]
+        assert page.images[name] == expected.images[name]
 
 
 def test_page_states_that_all_test_images_are_classified_correctly(reported_run, tmp_path, monkeypatch):
@@ -410,7 +410,7 @@ def test_page_states_that_all_test_images_are_classified_correctly(reported_run,
     monkeypatch.setattr(write, "predict_test_split", lambda *_: correct)
     write_report(folder)
     page = Page(folder)
-    assert set(page.pictures) == ALL - {"wrong"}
+    assert set(page.images) == ALL - {"wrong"}
     assert "all 10 test images are classified rightly" in page.text
 
 

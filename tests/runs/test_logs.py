@@ -218,8 +218,8 @@ def test_csv_of_a_run_without_rows_is_empty(run):
 
 def test_resume_tells_tensorboard_which_steps_are_logged_again(run):
     job = prepare(RECIPE)
-    for kept, rows in ((0, ROWS), (1, ROWS[1:2]), (2, [])):
-        run.rewind(kept)
+    for epochs_kept, rows in ((0, ROWS), (1, ROWS[1:2]), (2, [])):
+        run.rewind(epochs_kept)
         with open_logs(["tensorboard"], run) as logs:
             if logs.is_new:
                 logs.image("first_images", lambda: tile_images(first_images(job)))
@@ -333,7 +333,7 @@ def test_wandb_without_a_login_raises_instead_of_prompting(offline, run, monkeyp
 
     monkeypatch.delenv("WANDB_MODE")
     monkeypatch.setattr("wandb.errors.term.can_use_terminput", lambda: True)
-    monkeypatch.setattr("wandb.util.prompt_choices", lambda *arguments, **options: pytest.fail("it asked"))
+    monkeypatch.setattr("wandb.util.prompt_choices", lambda *arguments, **options: pytest.fail("wandb prompted"))
     wandb.teardown()
     with pytest.raises(InputError, match=r"needs a login: call `wandb login`, or set WANDB_MODE=offline"):
         log_rows(run, ["wandb"], [])

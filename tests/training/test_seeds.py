@@ -27,7 +27,7 @@ from eqxcnn.weights import load_safetensors
 
 #: Seven steps per epoch; the last epoch is partial.
 RUN = Recipe(model="mlp", data="digits", train_images=400, epochs=1.5, batch_size=50, learning_rate=1e-3, seed=3)
-#: Uses BatchNorm, augmentation, mixup and everything else with arrays in the train state.
+#: Uses BatchNorm, augmentation, mixup, EMA and Lookahead, which add arrays to the train state.
 RICH = Recipe(
     model="resnet20", data="digits", train_images=80, epochs=1, batch_size=16, augment=("random_crop(padding=2)",),
     average="ema", lookahead_every=2, mixup=0.5, image_size=(32, 32), seed=1,
@@ -70,9 +70,9 @@ def test_seeds_are_vmapped_where_it_is_faster(monkeypatch):
     assert not vmapped_seeds.can_vmap_seeds(replace(job, setup=replace(job.setup, data=None)))
 
 
-@pytest.mark.parametrize("is_one_program", [True, False])
-def test_seeds_file_holds_mean_deviation_and_every_run(tmp_path, monkeypatch, is_one_program):
-    monkeypatch.setattr(seeds, "can_vmap_seeds", lambda job: is_one_program)
+@pytest.mark.parametrize("is_vmapped", [True, False])
+def test_seeds_file_holds_mean_deviation_and_every_run(tmp_path, monkeypatch, is_vmapped):
+    monkeypatch.setattr(seeds, "can_vmap_seeds", lambda job: is_vmapped)
     sweep = fit_seeds(RUN, 3, runs=tmp_path)
     accuracies = [read_metrics(sweep.folder / f"seed-{seed}")[-1]["test_accuracy"] for seed in (3, 4, 5)]
     assert list(sweep.accuracies.values()) == accuracies
@@ -89,16 +89,16 @@ def test_seeds_file_holds_mean_deviation_and_every_run(tmp_path, monkeypatch, is
         resume_seeds(sweep.folder)
 
 
-@pytest.mark.parametrize("is_one_program", [True, False])
-def test_interrupted_seeds_resume_to_the_same_results(tmp_path, monkeypatch, is_one_program):
-    monkeypatch.setattr(seeds, "can_vmap_seeds", lambda job: is_one_program)
+@pytest.mark.parametrize("is_vmapped", [True, False])
+def test_interrupted_seeds_resume_to_the_same_results(tmp_path, monkeypatch, is_vmapped):
+    monkeypatch.setattr(seeds, "can_vmap_seeds", lambda job: is_vmapped)
     uninterrupted = fit_seeds(RUN, 2, runs=tmp_path)
     end_epoch, calls = EpochRunner.end_epoch, []
 
     def end_epoch_and_interrupt(self, *arguments):
         calls.append(self)
-        # Interrupts the second seed: in its first epoch, after one epoch (vmapped) or all epochs of the first seed.
-        if len(calls) == (2 if is_one_program else 3):
+        # Interrupts in the first epoch of the second seed: call 2 if vmapped, call 3 otherwise.
+        if len(calls) == (2 if is_vmapped else 3):
             os.kill(os.getpid(), signal.SIGINT)
         return end_epoch(self, *arguments)
 
@@ -107,7 +107,7 @@ def test_interrupted_seeds_resume_to_the_same_results(tmp_path, monkeypatch, is_
         fit_seeds(RUN, 2, runs=tmp_path)
     assert is_seed_sweep(interruption.value.folder)
     is_finished = [(interruption.value.folder / f"seed-{seed}" / "model").exists() for seed in (3, 4)]
-    assert is_finished == [not is_one_program, False]
+    assert is_finished == [not is_vmapped, False]
     sweep = resume_seeds(interruption.value.folder)
     assert sweep.accuracies == pytest.approx(uninterrupted.accuracies, abs=0.01)
     for seed in (3, 4):

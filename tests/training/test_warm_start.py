@@ -46,13 +46,13 @@ def test_run_starts_from_the_weights_of_another_run(finished_run, subpath):
 @pytest.fixture(scope="module")
 def three_classes(tmp_path_factory):
     """A folder of gray images of three classes."""
-    root = tmp_path_factory.mktemp("pictures")
+    root = tmp_path_factory.mktemp("images")
     for split in ("train", "test"):
         for level, name in enumerate(("dark", "gray", "light")):
             (root / split / name).mkdir(parents=True)
             for number in range(12):
-                picture = Image.new("L", (28, 28), 80 * level + number)
-                picture.save(root / split / name / f"{number}.png")
+                image = Image.new("L", (28, 28), 80 * level + number)
+                image.save(root / split / name / f"{number}.png")
     return str(root)
 
 
@@ -71,8 +71,8 @@ def test_stem_kernels_are_fitted_to_other_channel_counts():
     tensors = {"stem.weight": kernel, "head.weight": np.ones((10, 8), np.float32)}
     shapes = {"stem.weight": (3, 3, 1, 8), "head.weight": (10, 8)}
     np.testing.assert_allclose(fit_tensors(tensors, shapes, "it")["stem.weight"], kernel.sum(2, keepdims=True))
-    four = fit_tensors(tensors, {**shapes, "stem.weight": (3, 3, 4, 8)}, "it")["stem.weight"]
-    np.testing.assert_allclose(four[:, :, 3], kernel[:, :, 0] * 0.75, rtol=1e-6)
+    four_channels = fit_tensors(tensors, {**shapes, "stem.weight": (3, 3, 4, 8)}, "it")["stem.weight"]
+    np.testing.assert_allclose(four_channels[:, :, 3], kernel[:, :, 0] * 0.75, rtol=1e-6)
     with pytest.raises(InputError, match=r"it does not fit: `stem.weight` is \[3, 3, 3, 8\], expected \[5, 5, 3, 8\]"):
         fit_tensors(tensors, {**shapes, "stem.weight": (5, 5, 3, 8)}, "it")
     with pytest.raises(InputError, match=r"it does not fit: `conv1.weight` is missing"):

@@ -11,13 +11,13 @@ from eqxcnn.registry import variant
 from eqxcnn.training import Recipe, list_recipes, load_recipe
 
 
-def test_every_shipped_recipe_loads_and_is_of_a_model_that_there_is():
+def test_every_shipped_recipe_loads():
     assert "lenet" in list_recipes()
     for name in list_recipes():
         assert load_recipe(name).model
 
 
-def test_every_recipe_that_a_card_names_is_shipped_and_trains_that_model():
+def test_recipes_named_by_model_cards_train_their_model():
     for name in zoo.list_models():
         if recipe := variant(name).recipe:
             assert load_recipe(recipe).model == name
@@ -33,7 +33,7 @@ def test_yaml_round_trip(tmp_path):
     assert load_recipe(path) == recipe
 
 
-def test_yaml_numbers_in_every_spelling(tmp_path):
+def test_yaml_numbers_in_every_notation(tmp_path):
     path = tmp_path / "r.yaml"
     path.write_text("learning_rate: 1e-3\nweight_decay: 0\nmean: [0, 1]\nstd: [1, 5e-1]\nimage_size: [28, 30]\n")
     recipe = load_recipe(path)
@@ -62,15 +62,15 @@ def test_yaml_numbers_in_every_spelling(tmp_path):
         ("learning_rate: 1" + "0" * 400, "`learning_rate` must be a number that fits a float, and has 401 digits"),
     ],
 )
-def test_bad_yaml_is_refused_in_one_sentence(tmp_path, text, message):
+def test_invalid_yaml_is_refused_in_one_sentence(tmp_path, text, message):
     path = tmp_path / "r.yaml"
     path.write_text(text)
-    with pytest.raises(InputError, match=message) as caught:
+    with pytest.raises(InputError, match=message) as error:
         load_recipe(path)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
-def test_a_recipe_that_is_not_there_is_named_with_the_nearest():
+def test_missing_recipe_error_suggests_the_nearest():
     with pytest.raises(InputError, match=r"no recipe named `lenett`; did you mean `lenet`"):
         load_recipe("lenett")
     with pytest.raises(InputError, match=r"`nowhere\.yaml` cannot be read: No such file"):
@@ -104,7 +104,7 @@ def test_a_recipe_that_is_not_there_is_named_with_the_nearest():
         ({"batch_size": True}, "`batch_size` .=True. must be a whole number"),
     ],
 )
-def test_impossible_values_are_refused_in_one_sentence(values, message):
+def test_invalid_values_are_refused(values, message):
     with pytest.raises(InputError, match=message):
         Recipe(**values)
 
@@ -124,7 +124,7 @@ def test_every_setting_has_a_docstring():
         ("mix_switch", "mix_switch_probability", 0.3),
     ],
 )
-def test_old_names_of_settings_still_load_with_a_warning(tmp_path, old, new, value):
+def test_old_setting_names_load_with_a_warning(tmp_path, old, new, value):
     path = tmp_path / "r.yaml"
     path.write_text(f"schedule: linear\n{old}: {value}\n")
     with pytest.warns(FutureWarning, match=f"`{old}` .* is now called `{new}`"):

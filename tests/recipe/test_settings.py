@@ -1,4 +1,4 @@
-"""Every setting has an effect: it changes the result of a few training steps, or has a test of its own."""
+"""Checks that every setting has an effect: it changes a few training steps or has its own test."""
 
 import dataclasses
 import re
@@ -21,9 +21,9 @@ TESTS = Path(__file__).parents[1]
 #: Nine steps per epoch.
 BASE = Recipe(model="mlp", data="digits", train_images=320, batch_size=32, epochs=1, steps_per_call=1)
 SGD = {"optimizer": "sgd"}
-SOME = (0.5, 1.0, 1.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+CLASS_WEIGHTS = (0.5, 1.0, 1.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
 
-#: For each setting, another value, and the settings that it needs to have an effect.
+#: Setting -> (a non-default value, the other settings it needs to have an effect).
 VALUES = {
     "model": ("scratch", {}),
     "architecture": (("init_scale=0.1",), {}),
@@ -58,7 +58,7 @@ VALUES = {
     "loss": ("bce", {}),
     "focal_gamma": (1.0, {"loss": "focal"}),
     "label_smoothing": (0.0, {}),
-    "class_weights": (SOME, {}),
+    "class_weights": (CLASS_WEIGHTS, {}),
     "sampling": ("balanced", {}),
     "augment": (("random_crop(padding=2)",), {}),
     "mixup": (0.5, {}),
@@ -74,42 +74,42 @@ VALUES = {
     "seed": (1, {}),
     "shuffle": (False, {}),
 }
-#: The tests of the other settings: a file and the start of a function's name.
-ELSEWHERE = {
-    "data": "training/test_train.py::test_evaluate_prints_what_training_found",
-    "gradients": "training/test_job.py::test_gradients_by_hand",
-    "patience_epochs": "optim/test_optimizers.py::test_a_plateau_drops",
-    "test_views": "training/test_job.py::test_evaluation_of_a_run_looks_at_the_views_of_its_recipe",
+#: Tests of the other settings: a file and the beginning of the name of a test, fixture or helper.
+OTHER_TESTS = {
+    "data": "training/test_train.py::test_evaluate_prints_the_test_accuracy_of_training",
+    "gradients": "training/test_job.py::test_gradients_by_hand_agree_with_autodiff",
+    "patience_epochs": "optim/test_optimizers.py::test_plateau_lowers_the_rate_when_the_epoch_loss_stops_improving",
+    "test_views": "training/test_job.py::test_evaluation_of_a_run_uses_the_test_views_of_its_recipe",
     "pretrained": "weights/test_published.py::test_a_run_starts_from_published_weights_by_its_recipe",
-    "init_from": "training/test_warm_start.py::test_a_run_starts_where_another_ended",
-    "init_images": "training/test_start.py::test_a_job_sets_weights_from_the_first_training_images",
-    "monitor": "runs/test_stopping.py::test_the_best_epochs",
-    "early_stop_epochs": "runs/test_stopping.py::test_a_run_stops_and_keeps_the_weights_of_its_best_epoch",
-    "early_stop_delta": "runs/test_stopping.py::test_the_best_epochs",
-    "keep": "runs/test_stopping.py::test_a_run_stops_and_keeps_the_weights_of_its_best_epoch",
-    "best_checkpoints": "runs/test_stopping.py::test_the_checkpoints_of_the_best_epochs_stay",
-    "on_nan": "runs/test_stopping.py::test_such_steps_are_skipped_and_counted",
-    "on_bad_image": "training/test_job.py::test_bad_images_stop_a_run_or_are_left_out",
-    "jit": "training/test_job.py::test_steps_run_without_being_compiled_to_the_same_result",
-    "steps_per_call": "training/test_job.py::test_scanned_training_reaches_what_single_steps_reach",
-    "checkpoint_seconds": "training/test_job.py::everything",
-    "keep_checkpoints": "training/test_job.py::everything",
-    "eval_batch_size": "training/test_evaluate.py::test_the_recipes_batch_size",
-    "device_budget": "training/test_job.py::test_a_set_beyond_the_devices_budget_is_streamed_to_the_same_result",
+    "init_from": "training/test_warm_start.py::test_run_starts_from_the_weights_of_another_run",
+    "init_images": "training/test_start.py::test_weights_are_initialized_from_the_first_normalized_training_images",
+    "monitor": "runs/test_stopping.py::test_best_epochs_and_should_stop",
+    "early_stop_epochs": "runs/test_stopping.py::test_run_stops_early_and_keeps_the_weights_of_its_best_epoch",
+    "early_stop_delta": "runs/test_stopping.py::test_best_epochs_and_should_stop",
+    "keep": "runs/test_stopping.py::test_run_stops_early_and_keeps_the_weights_of_its_best_epoch",
+    "best_checkpoints": "runs/test_stopping.py::test_best_checkpoints_are_kept",
+    "on_nan": "runs/test_stopping.py::test_nan_steps_are_skipped_and_counted",
+    "on_bad_image": "training/test_job.py::test_bad_images_are_refused_or_skipped",
+    "jit": "training/test_job.py::test_uncompiled_steps_give_the_same_result",
+    "steps_per_call": "training/test_job.py::test_scanned_steps_reach_the_loss_of_single_steps",
+    "checkpoint_seconds": "training/test_job.py::full_run",
+    "keep_checkpoints": "training/test_job.py::full_run",
+    "eval_batch_size": "training/test_evaluate.py::test_eval_batch_size_is_used_for_validation_and_test",
+    "device_budget": "training/test_job.py::test_streamed_data_set_gives_the_same_result",
     "log": "runs/test_logs.py::test_",
-    "profile": "training/test_dry_run.py::test_a_trace_of_some_steps_is_written",
-    "deterministic": "training/test_dry_run.py::test_deterministic",
-    "recipe": "training/test_train.py::test_flags_win_over_the_recipe",
-    "resume": "training/test_train.py::assert_ends_like",
-    "runs": "training/test_train.py::finished",
-    "seeds": "training/test_train.py::test_many_seeds",
-    "dry_run": "training/test_train.py::test_a_dry_run",
-    "list_recipes": "training/test_train.py::test_the_recipes_are_listed",
+    "profile": "training/test_dry_run.py::test_profile_writes_a_trace",
+    "deterministic": "training/test_dry_run.py::test_deterministic_sets_the_compiler_option_and_keeps_the_bytes",
+    "recipe": "training/test_train.py::test_flags_override_the_recipe",
+    "resume": "training/test_train.py::assert_resumes_like",
+    "runs": "training/test_train.py::finished_run",
+    "seeds": "training/test_train.py::test_seed_sweep_prints_mean_and_deviation_and_refuses_to_resume_when_finished",
+    "dry_run": "training/test_train.py::test_dry_run_prints_time_and_memory_and_writes_nothing",
+    "list_recipes": "training/test_train.py::test_list_recipes_prints_every_recipe",
 }
 
 
 def train_uncompiled(recipe):
-    """The weights after training step by step, without compilation."""
+    """Returns the weights after training step by step, without compilation."""
     job = prepare(recipe)
     train = job.make_start()
     for epoch in range(job.epochs):
@@ -120,33 +120,33 @@ def train_uncompiled(recipe):
 
 @pytest.fixture(scope="module")
 def train_base():
-    """`train_uncompiled`, once per recipe."""
+    """`train_uncompiled`, cached per recipe."""
     return cache(train_uncompiled)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", VALUES)
-def test_a_setting_changes_the_result_of_training(name, train_base):
-    value, others = VALUES[name]
-    base = dataclasses.replace(BASE, **others)
+def test_setting_changes_the_result_of_training(name, train_base):
+    value, required = VALUES[name]
+    base = dataclasses.replace(BASE, **required)
     assert getattr(base, name) != value
     one, other = train_base(base), train_uncompiled(dataclasses.replace(base, **{name: value}))
     assert one.keys() != other.keys() or any(not np.array_equal(one[key], other[key]) for key in one)
 
 
-def test_each_setting_has_a_test():
+def test_every_setting_has_a_test():
     names = [field.name for owner in (Recipe, RunOptions) for field in dataclasses.fields(owner)]
-    assert sorted([*VALUES, *ELSEWHERE]) == sorted(names)
-    for name, place in ELSEWHERE.items():
-        file, function = place.split("::")
+    assert sorted([*VALUES, *OTHER_TESTS]) == sorted(names)
+    for name, test in OTHER_TESTS.items():
+        file, function = test.split("::")
         text = (TESTS / file).read_text(encoding="utf-8")
-        assert re.search(rf"^def {function}", text, flags=re.MULTILINE), place
-        assert re.search(rf"\b{name}\b|--{name.replace('_', '-')}", text), place
+        assert re.search(rf"^def {function}", text, flags=re.MULTILINE), test
+        assert re.search(rf"\b{name}\b|--{name.replace('_', '-')}", text), test
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_a_setting_is_a_flag_and_a_key_of_a_file(name, tmp_path):
-    value, others = VALUES[name]
+def test_setting_is_a_flag_and_a_recipe_key(name, tmp_path):
+    value, required = VALUES[name]
     flag = f"--{name.replace('_', '-')}"
     if isinstance(value, bool):
         arguments = [flag if value else f"--no-{flag[2:]}"]
@@ -155,25 +155,25 @@ def test_a_setting_is_a_flag_and_a_key_of_a_file(name, tmp_path):
     flags = parse_flags(arguments)
     settings = {key: setting for group in GROUPS for key, setting in vars(getattr(flags, group)).items()}
     assert settings[name] == value
-    recipe = dataclasses.replace(BASE, **{**others, name: value})
+    recipe = dataclasses.replace(BASE, **{**required, name: value})
     (tmp_path / "r.yaml").write_text(to_yaml(recipe))
     assert load_recipe(tmp_path / "r.yaml") == recipe
 
 
-def test_an_old_flag_is_accepted_with_a_warning():
+def test_old_flags_are_accepted_with_a_warning():
     with pytest.warns(FutureWarning, match="`--warmup-share` is now called `--warmup-fraction`"):
         assert parse_flags(["--warmup-share", "0.2"]).schedule.warmup_fraction == 0.2
     with pytest.warns(FutureWarning, match="`--last-factor` is now called `--final-lr-factor`"):
         assert parse_flags(["--last-factor=0.5"]).schedule.final_lr_factor == 0.5
 
 
-def test_the_help_is_grouped_with_the_most_used_settings_first(capsys):
+def test_help_groups_settings_with_the_most_used_first(capsys):
     with pytest.raises(SystemExit):
         parse_flags(["--help"])
     titles = re.findall(r"─ (\w+) options? ─", capsys.readouterr().out)
     assert titles == list(GROUPS)
 
 
-def test_the_settings_page_is_up_to_date():
+def test_settings_page_is_up_to_date():
     page = (TESTS.parent / "docs" / "settings.md").read_text(encoding="utf-8")
     assert page == format_page(), "run `python -m eqxcnn.recipe.settings_page > docs/settings.md`"

@@ -1,4 +1,4 @@
-"""Reports: what the pictures show, what the page holds, and what a wrong call is told."""
+"""Tests of the report: its figures, its HTML page and its error messages."""
 
 import base64
 import json
@@ -26,14 +26,14 @@ from eqxcnn.report.__main__ import main
 from eqxcnn.report.gather import TestPredictions, augmented_examples, first_weights, predict_test_split, read_run
 from eqxcnn.training import Evaluator, Recipe
 
-#: What the page shows of the course; `training` has them in one.
+#: The training figures in the page; `training` combines them in one figure.
 CURVES = {"loss", "accuracy", "epoch_time"}
-#: Class names that a page or a formula might swallow.
+#: Class names that HTML or mathtext would misread if they were not escaped.
 MARKUP = ("<b>bold", "a&amp;$")
 ALL = CURVES | {"confusion", "kernels", "wrong"}
 
 
-def epoch(number, **more):
+def make_row(number, **more):
     row = {"epoch": number, "train_loss": 2 / number, "train_accuracy": 0.5, "seconds": 1.5}
     return row | more
 
@@ -48,7 +48,7 @@ def classifier_of(model, names, channels=1, side=28):
 
 
 def make_run(folder, recipe, rows, classifier=None):
-    """A run's folder as training leaves it, without the training."""
+    """Writes a run folder like that of a training run, without training."""
     folder.mkdir()
     (folder / "recipe.yaml").write_text(to_yaml(recipe))
     (folder / "environment.json").write_text(json.dumps({"jax": "0.0", "devices": ["<cpu>"], "commit": None}))
@@ -62,9 +62,9 @@ DIGITS = Recipe(model="lenet", data="digits", epochs=2, image_size=(28, 28))
 
 
 @pytest.fixture(scope="module")
-def reported(tmp_path_factory):
-    """A finished run on the digits, by an untrained LeNet, with its report."""
-    rows = [epoch(each, validation_loss=3 / each, validation_accuracy=0.4) for each in (1, 2)]
+def reported_run(tmp_path_factory):
+    """A finished run of an untrained LeNet on the digits, with its report."""
+    rows = [make_row(number, validation_loss=3 / number, validation_accuracy=0.4) for number in (1, 2)]
     rows.append({"test_loss": 1.0, "test_accuracy": 0.5, "test_count": 359})
     folder = make_run(tmp_path_factory.mktemp("runs") / "lenet", DIGITS, rows, classifier_of("lenet", "0123456789"))
     assert write_report(folder) == folder / "plots" / "report.html"
@@ -72,20 +72,20 @@ def reported(tmp_path_factory):
 
 
 class Page(HTMLParser):
-    """What a browser would fetch or run, what it would show as pictures, and the cells of its tables."""
+    """Parses a report: its external references, embedded images, tags, text and table cells."""
 
     def __init__(self, folder):
         super().__init__()
-        self.fetched, self.pictures, self.rows, self.tags, self.text = [], {}, [], set(), ""
+        self.references, self.images, self.rows, self.tags, self.text = [], {}, [], set(), ""
         self._in_cell = False
         self.feed((folder / "plots" / "report.html").read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag, attrs):
         attributes = dict(attrs)
         self.tags.add(tag)
-        self.fetched += [attributes[name] for name in ("src", "href", "srcset", "data") if name in attributes]
+        self.references += [attributes[name] for name in ("src", "href", "srcset", "data") if name in attributes]
         if tag == "img":
-            self.pictures[attributes["alt"]] = base64.b64decode(attributes["src"].split("base64,")[1])
+            self.images[attributes["alt"]] = base64.b64decode(attributes["src"].split("base64,")[1])
         if tag == "tr":
             self.rows.append([])
         if tag in ("td", "th"):
@@ -101,14 +101,14 @@ class Page(HTMLParser):
             self.rows[-1][-1] += data
 
 
-# The pictures
+# Figures
 
 
 def axes_of(figure):
     return figure.axes[0]
 
 
-def test_curves_show_both_series_against_the_epochs():
+def test_curves_show_training_and_validation_series():
     axes = axes_of(
         learning_curves.curves([1, 2, 3], [10.0, 60.0, 99.0], [20.0, 50.0, 70.0], "Accuracy (%)", maximum=100.0)
     )
@@ -127,7 +127,7 @@ def test_curves_differ_in_more_than_color():
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 7, 100, 1000])
-def test_curves_of_any_length_have_whole_epochs_on_their_axis_and_few_markers(epochs):
+def test_curves_have_integer_epoch_ticks_and_few_markers(epochs):
     numbers = range(1, epochs + 1)
     axes = axes_of(learning_curves.curves(numbers, np.linspace(2, 0, epochs).tolist(), None, "Loss (nats)"))
     low, high = axes.get_xlim()
@@ -140,7 +140,7 @@ def test_curves_of_any_length_have_whole_epochs_on_their_axis_and_few_markers(ep
     assert axes.get_ylim()[0] >= 0
 
 
-def test_a_loss_that_is_no_number_is_left_out_of_the_curve():
+def test_nan_losses_are_left_out_of_the_curve():
     nan = float("nan")
     figure = learning_curves.curves([1, 2], [2.0, nan], [nan, nan], "Loss (nats)")
     figure.draw_without_rendering()
@@ -151,13 +151,13 @@ def test_a_loss_that_is_no_number_is_left_out_of_the_curve():
     ("seconds", "heights", "label"),
     [([2.0, 0.5], [2.0, 0.5], "Time per epoch (s)"), ([900.0, 300.0], [15.0, 5.0], "Time per epoch (min)")],
 )
-def test_epoch_times_are_bars_in_the_fitting_unit(seconds, heights, label):
+def test_epoch_times_are_bars_in_seconds_or_minutes(seconds, heights, label):
     axes = axes_of(learning_curves.epoch_times([1, 2], seconds))
     assert [bar.get_height() for bar in axes.patches] == heights
     assert axes.get_ylabel() == label
 
 
-def test_one_picture_has_every_curve_and_the_times():
+def test_training_figure_has_all_curves_and_epoch_times():
     figure = learning_curves.training(
         [1, 2], [([2.0, 1.0], [2.5, 1.5], "Loss (nats)", 9.0), ([50.0, 60.0], None, "Accuracy (%)", 100.0)], [3.0, 2.0]
     )
@@ -172,7 +172,7 @@ def cells(axes):
     return {(text.get_position()[1], text.get_position()[0]): text.get_text() for text in axes.texts}
 
 
-def test_a_confusion_matrix_is_in_per_cent_of_the_true_class():
+def test_confusion_matrix_is_in_percent_of_the_true_class():
     axes = axes_of(figures.confusion_matrix(np.array([[9, 1], [0, 40]]), ["cat", "dog"]))
     np.testing.assert_array_equal(axes.get_images()[0].get_array(), [[90, 10], [0, 100]])
     assert cells(axes) == {(0, 0): "90.0%\n9", (0, 1): "10.0%\n1", (1, 1): "100.0%\n40"}
@@ -180,7 +180,7 @@ def test_a_confusion_matrix_is_in_per_cent_of_the_true_class():
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("Predicted class", "True class")
 
 
-def test_a_class_without_images_has_an_empty_row():
+def test_class_without_images_has_an_empty_row():
     axes = axes_of(figures.confusion_matrix(np.array([[2, 0], [0, 0]]), ["a", "b"]))
     np.testing.assert_array_equal(axes.get_images()[0].get_array(), [[100, 0], [0, 0]])
 
@@ -188,8 +188,8 @@ def test_a_class_without_images_has_an_empty_row():
 @pytest.mark.parametrize(
     ("classes", "numbers", "names"), [(10, 10, True), (20, 20, True), (30, 0, True), (100, 0, False)]
 )
-def test_many_classes_lose_first_their_numbers_then_their_names(classes, numbers, names):
-    labels = [f"name {each}" for each in range(classes)]
+def test_confusion_matrix_drops_numbers_then_names_for_many_classes(classes, numbers, names):
+    labels = [f"name {index}" for index in range(classes)]
     axes = axes_of(figures.confusion_matrix(np.eye(classes, dtype=int), labels))
     assert len(axes.texts) == numbers
     assert ([label.get_text() for label in axes.get_xticklabels()] == labels) == names
@@ -208,7 +208,7 @@ def test_color_kernels_are_scaled_symmetrically_about_mid_gray():
 
 
 @pytest.mark.parametrize("channels", [1, 2, 5])
-def test_other_kernels_are_means_on_a_scale_with_zero_in_its_middle(channels):
+def test_kernels_without_rgb_channels_are_channel_means_on_a_symmetric_scale(channels):
     weights = np.zeros((2, 2, channels, 3), np.float32)
     weights[1, 0, :, 2] = -np.arange(1, channels + 1)
     figure = figures.kernels(weights)
@@ -221,7 +221,7 @@ def test_at_most_64_kernels_are_shown():
     assert len(panels(figures.kernels(np.ones((3, 3, 3, 100), np.float32)))) == 64
 
 
-def test_augmented_images_stand_beside_their_originals():
+def test_augmented_images_are_shown_beside_their_originals():
     originals = np.full((3, 2, 2, 3), [[[[0]]], [[[51]]], [[[255]]]], np.uint8)
     augmented = np.arange(9).reshape(3, 3, 1, 1, 1) / 10 * np.ones((3, 3, 2, 2, 3))
     shown = [panel[0, 0, 0] for panel in panels(figures.augmentation(originals, augmented))]
@@ -233,10 +233,10 @@ def test_augmented_images_stand_beside_their_originals():
     np.testing.assert_allclose(row, [0.2, 0.3, 0.4, 0.5])
 
 
-def test_mistakes_say_what_was_taken_for_what_and_how_surely():
+def test_mistakes_show_true_class_predicted_class_and_confidence():
     images = np.zeros((2, 4, 4, 1), np.uint8)
     figure = figures.mistakes(images, ["$x^{$", "cat"], ["a name that is far too long", "<b>"], [0.999, 0.5])
-    figure.draw_without_rendering()  # would fail if this were parsed as a formula
+    figure.draw_without_rendering()  # fails if the label is parsed as mathtext
     titles = [axes.get_title() for axes in figure.axes[:2]]
     assert titles == ["$x^{$, predicted as\na name that is … (99.9%)", "cat, predicted as\n<b> (50.0%)"]
     assert panels(figure)[0].shape == (4, 4, 3)
@@ -254,7 +254,7 @@ def every_figure():
     yield figures.mistakes(np.zeros((1, 4, 4, 1), np.uint8), ["a"], ["b"], [0.9])
 
 
-def test_figures_fit_a_paper_and_leave_the_global_style_alone():
+def test_figures_fit_a_paper_page_and_keep_the_global_style():
     before = dict(matplotlib.rcParams)
     for figure in every_figure():
         assert figure.get_size_inches()[0] <= 7
@@ -264,46 +264,48 @@ def test_figures_fit_a_paper_and_leave_the_global_style_alone():
     assert dict(matplotlib.rcParams) == before
 
 
-# What they are drawn from
+# Data of the figures
 
 
-def verdict(labels, probabilities):
+def make_predictions(labels, probabilities):
     labels = np.asarray(labels, np.int32)
     return TestPredictions(
         np.zeros((len(labels), 2, 2, 1), np.uint8), labels, np.log(np.asarray(probabilities, np.float32))
     )
 
 
-def test_a_verdict_counts_by_class():
-    found = verdict([0, 0, 0, 1], [[0.8, 0.1, 0.1], [0.6, 0.3, 0.1], [0.25, 0.7, 0.05], [0.9, 0.05, 0.05]])
-    assert found.accuracy == 0.5
-    assert found.loss == pytest.approx(-np.log([0.8, 0.6, 0.25, 0.05]).mean(), rel=1e-5)
-    np.testing.assert_array_equal(found.confusion, [[2, 1, 0], [1, 0, 0], [0, 0, 0]])
-    np.testing.assert_allclose(found.per_class()[0], (2 / 3, 2 / 3, 2 / 3, 3))
-    assert found.per_class()[1] == (0, 0, 0, 1)
-    assert np.isnan(found.per_class()[2][:3]).all()
-    np.testing.assert_array_equal(found.mistakes(5), [3, 2])  # the surest first
-    np.testing.assert_array_equal(found.mistakes(1), [3])
+def test_predictions_are_counted_per_class():
+    predictions = make_predictions(
+        [0, 0, 0, 1], [[0.8, 0.1, 0.1], [0.6, 0.3, 0.1], [0.25, 0.7, 0.05], [0.9, 0.05, 0.05]]
+    )
+    assert predictions.accuracy == 0.5
+    assert predictions.loss == pytest.approx(-np.log([0.8, 0.6, 0.25, 0.05]).mean(), rel=1e-5)
+    np.testing.assert_array_equal(predictions.confusion, [[2, 1, 0], [1, 0, 0], [0, 0, 0]])
+    np.testing.assert_allclose(predictions.per_class()[0], (2 / 3, 2 / 3, 2 / 3, 3))
+    assert predictions.per_class()[1] == (0, 0, 0, 1)
+    assert np.isnan(predictions.per_class()[2][:3]).all()
+    np.testing.assert_array_equal(predictions.mistakes(5), [3, 2])  # most confident first
+    np.testing.assert_array_equal(predictions.mistakes(1), [3])
 
 
-def test_the_report_finds_what_evaluation_finds(monkeypatch):
+def test_report_agrees_with_the_evaluator(monkeypatch):
     monkeypatch.setattr(gather, "_BATCH", 200)  # of 359, so that the last batch is not full
     classifier = classifier_of("lenet", "0123456789")
-    found = predict_test_split(classifier, DIGITS)
+    predictions = predict_test_split(classifier, DIGITS)
     evaluator = Evaluator(classifier.mean, classifier.std, 10, batch_size=359)
-    scores = evaluator(classifier.model, classifier.state, found.images, found.labels)
-    np.testing.assert_array_equal(found.confusion, scores.confusion)
-    assert found.loss == pytest.approx(scores.loss, rel=1e-5)
+    scores = evaluator(classifier.model, classifier.state, predictions.images, predictions.labels)
+    np.testing.assert_array_equal(predictions.confusion, scores.confusion)
+    assert predictions.loss == pytest.approx(scores.loss, rel=1e-5)
 
 
-def test_the_first_layer_of_a_network():
+def test_first_weights_returns_the_first_layer():
     lenet, mlp = classifier_of("lenet", "0123456789"), classifier_of("mlp", MARKUP, channels=3, side=16)
     np.testing.assert_array_equal(first_weights(lenet), lenet.model.conv1.weight)
     weights = first_weights(mlp)
     assert weights.shape == (16, 16, 3, 128)
     assert weights[2, 5, 1, 7] == mlp.model.hidden[0].weight[7, (2 * 16 + 5) * 3 + 1]
-    elsewhere = ImageClassifier(mlp.model, mlp.state, mlp.mean, mlp.std, "mlp", (30, 30), ("a", "b"))
-    assert first_weights(elsewhere) is None
+    resized = ImageClassifier(mlp.model, mlp.state, mlp.mean, mlp.std, "mlp", (30, 30), ("a", "b"))
+    assert first_weights(resized) is None
 
 
 def test_augmented_examples_follow_the_recipe():
@@ -315,66 +317,66 @@ def test_augmented_examples_follow_the_recipe():
     assert augmented_examples(Recipe(data="digits")) is None
 
 
-# The page
+# Page
 
 
-def test_a_finished_run_has_all_pictures_as_files_and_in_its_page(reported):
-    page, plots = Page(reported), reported / "plots"
-    assert set(page.pictures) == ALL
-    for name, data in page.pictures.items():
-        is_line_art = name in CURVES | {"confusion"}
-        assert (plots / f"{name}.{'svg' if is_line_art else 'png'}").read_bytes() == data
+def test_finished_run_has_all_figures_as_files_and_in_the_page(reported_run):
+    page, plots = Page(reported_run), reported_run / "plots"
+    assert set(page.images) == ALL
+    for name, data in page.images.items():
+        is_vector = name in CURVES | {"confusion"}
+        assert (plots / f"{name}.{'svg' if is_vector else 'png'}").read_bytes() == data
         assert (plots / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert "does not augment" in page.text
     assert not (plots / "augment.png").exists()
 
 
-def test_the_page_needs_nothing_from_elsewhere(reported):
-    page = Page(reported)
-    assert [source for source in page.fetched if not source.startswith("data:image/")] == []
+def test_page_loads_no_external_resources(reported_run):
+    page = Page(reported_run)
+    assert [source for source in page.references if not source.startswith("data:image/")] == []
     assert page.tags.isdisjoint({"script", "link", "iframe", "object"})
     assert "url(" not in page.text
     assert "@import" not in page.text
 
 
-def test_the_page_tells_recipe_environment_and_classes(reported):
-    page = Page(reported)
-    assert (reported / "recipe.yaml").read_text() in page.text
+def test_page_shows_recipe_environment_and_classes(reported_run):
+    page = Page(reported_run)
+    assert (reported_run / "recipe.yaml").read_text() in page.text
     assert ["devices", "<cpu>"] in page.rows
     assert ["commit", "-"] in page.rows
     head = page.rows.index(["class", "precision (%)", "recall (%)", "F1 (%)", "test images"])
     classes = page.rows[head + 1 : head + 11]
     assert [row[0] for row in classes] == list("0123456789")
     assert sum(int(row[4]) for row in classes) == 359
-    found = predict_test_split(classifier_of("lenet", "0123456789"), DIGITS)
-    assert [row[2] for row in classes] == [f"{100 * recall:.1f}" for _, recall, _, _ in found.per_class()]
-    assert ["Test accuracy", f"{found.accuracy:.2%} of 359 images"] in page.rows
+    predictions = predict_test_split(classifier_of("lenet", "0123456789"), DIGITS)
+    assert [row[2] for row in classes] == [f"{100 * recall:.1f}" for _, recall, _, _ in predictions.per_class()]
+    assert ["Test accuracy", f"{predictions.accuracy:.2%} of 359 images"] in page.rows
 
 
-def test_an_unfinished_run_has_its_curves_without_its_data(tmp_path):
+def test_unfinished_run_has_curves_without_its_data(tmp_path):
     recipe = Recipe(model="mlp", data="no/such-data", epochs=9)
-    folder = make_run(tmp_path / "run", recipe, [epoch(1)])
+    folder = make_run(tmp_path / "run", recipe, [make_row(1)])
     (folder / "plots").mkdir()
     (folder / "plots" / "confusion.png").write_bytes(b"of an earlier report")
     (folder / "plots" / "notes.txt").write_text("mine")
     write_report(folder)
     page = Page(folder)
-    assert set(page.pictures) == CURVES
+    assert set(page.images) == CURVES
     assert "This run is not finished" in page.text
     assert ["Training", "1 of 9 epochs in 1.5 s"] in page.rows
-    kept = {path.name for path in (folder / "plots").iterdir()}
-    pictures = {f"{name}.{kind}" for name in CURVES | {"training"} for kind in ("png", "svg")}
-    assert kept == pictures | {"report.html", "notes.txt"}
+    files = {path.name for path in (folder / "plots").iterdir()}
+    figure_files = {f"{name}.{kind}" for name in CURVES | {"training"} for kind in ("png", "svg")}
+    assert files == figure_files | {"report.html", "notes.txt"}
 
 
-def test_a_run_that_has_just_begun_has_a_page(tmp_path):
+def test_run_without_epochs_has_a_page(tmp_path):
     folder = make_run(tmp_path / "run", Recipe(), [])
     (folder / "environment.json").unlink()
     write_report(folder)
     assert "No epoch is logged yet" in Page(folder).text
 
 
-def test_two_classes_with_names_like_markup(tmp_path, monkeypatch):
+def test_class_names_with_markup_are_escaped(tmp_path, monkeypatch):
     monkeypatch.setenv("EQXCNN_CACHE", str(tmp_path / "cache"))
     noise = np.random.default_rng(0)
     for split, name, number in [(s, n, i) for s in ("train", "test") for n in MARKUP for i in range(3)]:
@@ -384,51 +386,51 @@ def test_two_classes_with_names_like_markup(tmp_path, monkeypatch):
     recipe = Recipe(
         model="mlp", data=str(tmp_path / "data"), epochs=1, image_size=(16, 16), augment=("flip_horizontal",)
     )
-    folder = make_run(tmp_path / "run", recipe, [epoch(1)], classifier_of("mlp", MARKUP, channels=3, side=16))
+    folder = make_run(tmp_path / "run", recipe, [make_row(1)], classifier_of("mlp", MARKUP, channels=3, side=16))
     write_report(folder)
     page = Page(folder)
-    assert set(page.pictures) == ALL | {"augment"}
+    assert set(page.images) == ALL | {"augment"}
     assert "b" not in page.tags
     assert [row[0] for row in page.rows if row[-1] == "3"] == list(MARKUP)
 
 
-def test_data_that_have_moved_give_the_same_files(tmp_path, reported):
+def test_moved_data_set_gives_the_same_figures(tmp_path, reported_run):
     recipe = Recipe(model="lenet", data="no/such-data", epochs=1, image_size=(28, 28))
-    folder = make_run(tmp_path / "run", recipe, [epoch(1)], classifier_of("lenet", "0123456789"))
+    folder = make_run(tmp_path / "run", recipe, [make_row(1)], classifier_of("lenet", "0123456789"))
     write_report(folder, data="digits")
-    page, same = Page(folder), Page(reported)
+    page, expected = Page(folder), Page(reported_run)
     assert "data: no/such-data\n" in page.text
     for name in ALL - CURVES:
-        assert page.pictures[name] == same.pictures[name]
+        assert page.images[name] == expected.images[name]
 
 
-def test_no_mistake_is_a_sentence(reported, tmp_path, monkeypatch):
-    folder = make_run(tmp_path / "run", DIGITS, [epoch(1)], classifier_of("lenet", "0123456789"))
-    right = verdict(range(10), np.eye(10) * 0.9 + 0.01)
-    monkeypatch.setattr(write, "predict_test_split", lambda *_: right)
+def test_page_states_that_all_test_images_are_classified_correctly(reported_run, tmp_path, monkeypatch):
+    folder = make_run(tmp_path / "run", DIGITS, [make_row(1)], classifier_of("lenet", "0123456789"))
+    correct = make_predictions(range(10), np.eye(10) * 0.9 + 0.01)
+    monkeypatch.setattr(write, "predict_test_split", lambda *_: correct)
     write_report(folder)
     page = Page(folder)
-    assert set(page.pictures) == ALL - {"wrong"}
+    assert set(page.images) == ALL - {"wrong"}
     assert "all 10 test images are classified rightly" in page.text
 
 
-# Calls and mistakes
+# Command line and errors
 
 
-def test_the_command_prints_the_path_of_the_page(tmp_path, capsys):
-    folder = make_run(tmp_path / "run", Recipe(), [epoch(1)])
+def test_command_prints_the_path_of_the_page(tmp_path, capsys):
+    folder = make_run(tmp_path / "run", Recipe(), [make_row(1)])
     main([str(folder)])
     assert capsys.readouterr().out == f"{folder / 'plots' / 'report.html'}\n"
 
 
-def test_show_augment_draws_any_recipe_and_source(tmp_path, monkeypatch, capsys):
+def test_show_augment_accepts_a_recipe_and_a_data_set(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text("model: lenet\ndata: no/such-data\naugment: [nothing]\n")
     main(
         ["--show-augment", "--recipe", "mine.yaml", "--data", "digits", "--augment", "random_crop(2)", "flip_vertical"]
     )
     assert capsys.readouterr().out == "augment.png\n"
-    assert Image.open("augment.png").size[0] == 680  # 3.4 inches, 200 dots each
+    assert Image.open("augment.png").size[0] == 680  # 3.4 inches at 200 dpi
 
 
 @pytest.mark.parametrize(
@@ -444,11 +446,11 @@ def test_show_augment_draws_any_recipe_and_source(tmp_path, monkeypatch, capsys)
         (["run", "--out", "x.png"], "need --show-augment"),
     ],
 )
-def test_a_mistake_is_one_sentence(tmp_path, monkeypatch, arguments, sentence):
+def test_command_errors_are_one_sentence(tmp_path, monkeypatch, arguments, sentence):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=sentence) as caught:
+    with pytest.raises(InputError, match=sentence) as error:
         main(arguments)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -458,39 +460,43 @@ def test_a_mistake_is_one_sentence(tmp_path, monkeypatch, arguments, sentence):
         ("metrics.jsonl", "no json\n", "metrics.jsonl` is not as training writes it"),
         ("metrics.jsonl", "5\n", "metrics.jsonl` is not as training writes it"),
         ("metrics.jsonl", '{"epoch": 1}\n', "metrics.jsonl` is not as training writes it"),
-        ("metrics.jsonl", json.dumps(epoch(1, train_loss="low")) + "\n", "metrics.jsonl` is not as training writes it"),
+        (
+            "metrics.jsonl",
+            json.dumps(make_row(1, train_loss="low")) + "\n",
+            "metrics.jsonl` is not as training writes it",
+        ),
         ("environment.json", "5", "environment.json` cannot be read as JSON"),
         ("model/config.json", "{}", "config.json"),
         ("plots", "a file", "plots.* cannot be written"),
     ],
 )
-def test_a_damaged_run_is_named(tmp_path, name, text, sentence):
-    folder = make_run(tmp_path / "run", Recipe(), [epoch(1)])
+def test_damaged_run_files_are_named(tmp_path, name, text, sentence):
+    folder = make_run(tmp_path / "run", Recipe(), [make_row(1)])
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text(text)
-    with pytest.raises(InputError, match=sentence) as caught:
+    with pytest.raises(InputError, match=sentence) as error:
         write_report(folder)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
-def test_a_line_cut_short_is_left_out(tmp_path):
-    folder = make_run(tmp_path / "run", Recipe(), [epoch(1)])
+def test_truncated_metrics_line_is_ignored(tmp_path):
+    folder = make_run(tmp_path / "run", Recipe(), [make_row(1)])
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 2, "tra')
     assert read_run(folder).series("train_loss") == [2]
 
 
-def test_data_of_other_classes_are_refused(tmp_path):
-    folder = make_run(tmp_path / "run", DIGITS, [epoch(1)], classifier_of("lenet", ("cat", "dog")))
+def test_data_with_other_classes_are_refused(tmp_path):
+    folder = make_run(tmp_path / "run", DIGITS, [make_row(1)], classifier_of("lenet", ("cat", "dog")))
     with pytest.raises(InputError, match=r"has the classes 0, 1, .* learnt cat, dog"):
         write_report(folder)
 
 
 def test_exit_codes(tmp_path):
     command = [sys.executable, "-m", "eqxcnn.report", "nowhere"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: `nowhere` is not a run folder")
-    assert done.stdout == ""
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert process.returncode == 1
+    assert process.stderr.startswith("error: `nowhere` is not a run folder")
+    assert process.stdout == ""
     with pytest.raises(SystemExit, match="2"):
         main(["--show-augmnet"])

@@ -42,23 +42,23 @@ class TrainState(eqx.Module):
     name: str
 
 
-def start(channels=3):
+def make_state(channels=3):
     model, state = eqx.nn.make_with_state(Net)(channels)
     opt_state = optax.adam(1e-3).init(eqx.filter(model, eqx.is_inexact_array))
     sums = {"correct": jnp.asarray(7, jnp.int32), "none yet": jnp.zeros((0, 2))}
     return TrainState(model, state, opt_state, jnp.asarray(0, jnp.int32), sums, "net")
 
 
-def after(steps, tree=None):
-    """A state that differs in every array from the one of any other step."""
-    leaves, structure = jax.tree.flatten(start() if tree is None else tree)
-    moved = [(leaf + steps * 0.3).astype(leaf.dtype) if eqx.is_array(leaf) else leaf for leaf in leaves]
-    return jax.tree.unflatten(structure, moved)
+def state_at(steps, tree=None):
+    """Returns a state whose arrays all differ from those of any other step."""
+    leaves, structure = jax.tree.flatten(make_state() if tree is None else tree)
+    shifted = [(leaf + steps * 0.3).astype(leaf.dtype) if eqx.is_array(leaf) else leaf for leaf in leaves]
+    return jax.tree.unflatten(structure, shifted)
 
 
-def same(one, other):
-    assert jax.tree.structure(one) == jax.tree.structure(other)
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+def assert_identical(first, second):
+    assert jax.tree.structure(first) == jax.tree.structure(second)
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
         if eqx.is_array(a):
             assert (a.dtype, a.shape, a.weak_type) == (b.dtype, b.shape, b.weak_type)
             assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
@@ -66,50 +66,50 @@ def same(one, other):
             assert a == b
 
 
-def files(folder):
+def list_files(folder):
     return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
 
 
-def restore_silently(folder, like):
-    told = []
-    found = Checkpoints(folder).restore_latest(like, told.append)
-    assert told == []
-    return found
+def restore_without_warning(folder, like):
+    messages = []
+    restored = Checkpoints(folder).restore_latest(like, messages.append)
+    assert messages == []
+    return restored
 
 
 @pytest.fixture(scope="module")
-def two_steps(tmp_path_factory):
-    """A folder with checkpoints of steps 9 and 10; to be copied."""
+def saved_folder(tmp_path_factory):
+    """A folder with checkpoints of steps 9 and 10; copied by `folder`."""
     folder = tmp_path_factory.mktemp("run") / "checkpoints"
     checkpoints = Checkpoints(folder)
-    checkpoints.save(9, after(9))
-    checkpoints.save(10, after(10))
+    checkpoints.save(9, state_at(9))
+    checkpoints.save(10, state_at(10))
     return folder
 
 
 @pytest.fixture
-def folder(two_steps, tmp_path):
-    return Path(shutil.copytree(two_steps, tmp_path / "checkpoints"))
+def folder(saved_folder, tmp_path):
+    return Path(shutil.copytree(saved_folder, tmp_path / "checkpoints"))
 
 
 def test_round_trip_is_exact(folder):
-    step, tree = restore_silently(folder, start())
+    step, tree = restore_without_warning(folder, make_state())
     assert step == 10
-    same(tree, after(10))
+    assert_identical(tree, state_at(10))
 
 
-def test_abstract_trees_are_filled_too(folder):
-    _, tree = restore_silently(folder, eqx.filter_eval_shape(start))
-    same(tree, after(10))
+def test_abstract_trees_are_restored(folder):
+    _, tree = restore_without_warning(folder, eqx.filter_eval_shape(make_state))
+    assert_identical(tree, state_at(10))
 
 
-def test_no_checkpoint_yet(tmp_path):
+def test_folder_without_checkpoints(tmp_path):
     checkpoints = Checkpoints(tmp_path / "none")
     assert checkpoints.steps() == ()
-    assert checkpoints.restore_latest(start()) is None
+    assert checkpoints.restore_latest(make_state()) is None
 
 
-def test_only_the_newest_are_kept_in_the_order_of_numbers(tmp_path):
+def test_only_the_highest_steps_are_kept(tmp_path):
     checkpoints = Checkpoints(tmp_path / "two", keep=2)
     one = Checkpoints(tmp_path / "one", keep=1)
     for step in (8, 9, 10, 100):
@@ -122,22 +122,22 @@ def test_only_the_newest_are_kept_in_the_order_of_numbers(tmp_path):
         Checkpoints(tmp_path, keep=0)
 
 
-def test_later_steps_of_another_run_are_left_alone(folder):
-    Checkpoints(folder, keep=1).save(5, after(5))
+def test_later_steps_are_not_deleted(folder):
+    Checkpoints(folder, keep=1).save(5, state_at(5))
     assert Checkpoints(folder).steps() == (5, 9, 10)
 
 
-def test_a_step_saved_twice_is_replaced(folder):
-    Checkpoints(folder).save(10, after(11))
+def test_saving_a_step_again_replaces_it(folder):
+    Checkpoints(folder).save(10, state_at(11))
     assert sorted(os.listdir(folder)) == ["10", "9"]
-    same(restore_silently(folder, start())[1], after(11))
+    assert_identical(restore_without_warning(folder, make_state())[1], state_at(11))
 
 
-def test_other_recipes_are_refused_by_name(folder):
+def test_mismatched_trees_are_refused_with_the_tensor_names(folder):
     with pytest.raises(
         InputError, match=r"/10` does not fit .* with another shape .*`model.weight` is \[5, 3\], expected \[5, 4\]"
     ):
-        Checkpoints(folder).restore_latest(start(4))
+        Checkpoints(folder).restore_latest(make_state(4))
     with pytest.raises(InputError, match=r"missing \(`extra`\).* unexpected .*`model.weight`"):
         Checkpoints(folder).restore_latest({"extra": jnp.ones(1)})
 
@@ -150,7 +150,7 @@ def cut_one_byte(path):
     os.truncate(path, path.stat().st_size - 1)
 
 
-def zero(path):
+def fill_with_zeros(path):
     path.write_bytes(bytes(path.stat().st_size))
 
 
@@ -160,72 +160,72 @@ def flip_a_bit(path):
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("damage", [halve, cut_one_byte, zero, flip_a_bit, Path.unlink])
-def test_damage_to_any_file_is_noticed_and_the_one_before_used(folder, tmp_path, damage):
-    names = files(folder / "10")
+@pytest.mark.parametrize("damage", [halve, cut_one_byte, fill_with_zeros, flip_a_bit, Path.unlink])
+def test_damage_to_any_file_falls_back_to_the_previous_checkpoint(folder, tmp_path, damage):
+    names = list_files(folder / "10")
     assert len(names) >= 6
     for name in names:
         broken = Path(shutil.copytree(folder, tmp_path / "broken"))
         damage(broken / "10" / name)
-        told = []
-        step, tree = Checkpoints(broken).restore_latest(start(), told.append)
+        messages = []
+        step, tree = Checkpoints(broken).restore_latest(make_state(), messages.append)
         assert step == 9, name
-        same(tree, after(9))
-        assert len(told) == 1
-        assert f"`{broken / '10'}` is damaged" in told[0]
-        assert "SHA256SUMS" in told[0]
-        assert name.name == "SHA256SUMS" or f"(`{name}` does not match" in told[0]
-        assert "\n" not in told[0]
+        assert_identical(tree, state_at(9))
+        assert len(messages) == 1
+        assert f"`{broken / '10'}` is damaged" in messages[0]
+        assert "SHA256SUMS" in messages[0]
+        assert name.name == "SHA256SUMS" or f"(`{name}` does not match" in messages[0]
+        assert "\n" not in messages[0]
         shutil.rmtree(broken)
 
 
-def test_without_a_listener_damage_is_a_warning(folder):
+def test_damage_without_a_callback_is_a_warning(folder):
     shutil.rmtree(folder / "10" / "d")
     with pytest.warns(UserWarning, match=r"/10` is damaged"):
-        Checkpoints(folder).restore_latest(start())
+        Checkpoints(folder).restore_latest(make_state())
 
 
-def test_when_all_are_damaged_the_folder_is_named(folder):
+def test_error_names_the_folder_if_every_checkpoint_is_damaged(folder):
     for step in ("9", "10"):
         (folder / step / "SHA256SUMS").unlink()
-    told = []
+    messages = []
     with pytest.raises(InputError, match=rf"^every checkpoint in `{folder}` is damaged"):
-        Checkpoints(folder).restore_latest(start(), told.append)
-    assert len(told) == 2
+        Checkpoints(folder).restore_latest(make_state(), messages.append)
+    assert len(messages) == 2
 
 
-def test_damaged_ones_do_not_count_among_those_kept(folder):
+def test_damaged_checkpoints_do_not_count_towards_keep(folder):
     halve(folder / "10" / "_METADATA")
     checkpoints = Checkpoints(folder, keep=2)
-    assert checkpoints.restore_latest(start(), lambda line: None)[0] == 9
-    checkpoints.save(12, after(12))
+    assert checkpoints.restore_latest(make_state(), lambda line: None)[0] == 9
+    checkpoints.save(12, state_at(12))
     assert checkpoints.steps() == (9, 12)
-    same(restore_silently(folder, start())[1], after(12))
+    assert_identical(restore_without_warning(folder, make_state())[1], state_at(12))
 
 
-def test_a_damaged_one_is_replaced_when_its_step_comes_again(folder):
+def test_damaged_checkpoint_is_replaced_when_its_step_is_saved_again(folder):
     halve(folder / "10" / "_METADATA")
     checkpoints = Checkpoints(folder, keep=2)
-    checkpoints.restore_latest(start(), lambda line: None)
-    checkpoints.save(10, after(10))
-    checkpoints.save(11, after(11))
+    checkpoints.restore_latest(make_state(), lambda line: None)
+    checkpoints.save(10, state_at(10))
+    checkpoints.save(11, state_at(11))
     assert checkpoints.steps() == (10, 11)
 
 
-def test_a_full_disk_is_told_before_anything_is_written(folder, monkeypatch, capfd):
+def test_full_disk_is_reported_before_anything_is_written(folder, monkeypatch, capfd):
     full = shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
     with pytest.raises(
         InputError,
         match=rf"step 11 cannot be written to `{folder}`: No space left on device; .* of step 10 is still there$",
     ):
-        Checkpoints(folder).save(11, after(11))
+        Checkpoints(folder).save(11, state_at(11))
     assert sorted(os.listdir(folder)) == ["10", "9"]
-    same(restore_silently(folder, start())[1], after(10))
+    assert_identical(restore_without_warning(folder, make_state())[1], state_at(10))
     assert capfd.readouterr().err == ""
 
 
-def test_a_disk_that_fills_up_meanwhile_leaves_the_others(folder):
+def test_disk_that_fills_up_during_a_save_keeps_earlier_checkpoints(folder):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     big = {"a": np.random.default_rng(0).standard_normal(100_000)}
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
@@ -237,24 +237,24 @@ def test_a_disk_that_fills_up_meanwhile_leaves_the_others(folder):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert sorted(os.listdir(folder)) == ["10", "9"]
-    same(restore_silently(folder, start())[1], after(10))
-    Checkpoints(folder).save(11, after(11))
-    same(restore_silently(folder, start())[1], after(11))
+    assert_identical(restore_without_warning(folder, make_state())[1], state_at(10))
+    Checkpoints(folder).save(11, state_at(11))
+    assert_identical(restore_without_warning(folder, make_state())[1], state_at(11))
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+def test_folder_that_cannot_be_created_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file/checkpoints`: Not a directory; there is no earlier one$"):
         Checkpoints(tmp_path / "file" / "checkpoints").save(1, {"a": jnp.ones(1)})
 
 
-def run(code, *arguments):
-    """Runs code in a process of its own, without the tests' import hook."""
+def run_python(code, *arguments):
+    """Runs code in a separate process, without the import hook of the tests."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
-FRESH = """
+RESTORE_SCRIPT = """
 import sys
 from pathlib import Path
 import jax.numpy as jnp
@@ -269,15 +269,15 @@ for step in range(2, 7):
 """
 
 
-def test_a_fresh_process_reads_them_says_nothing_and_ends(tmp_path):
+def test_new_process_restores_and_saves_without_output(tmp_path):
     Checkpoints(tmp_path).save(1, {"a": jnp.array([1.0, 2.0, 3.0]), "b": [jnp.asarray(4, jnp.int32)]})
-    ended = run(FRESH, tmp_path)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    process = run_python(RESTORE_SCRIPT, tmp_path)
+    assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
     assert Checkpoints(tmp_path).steps() == (5, 6)
 
 
-# Forks a process for each of the file operations of a save, which kills itself just before that operation.
-KILLED = """
+# Forks one process per file operation of a save; each process kills itself just before that operation.
+KILL_SCRIPT = """
 import os, shutil, signal, sys
 from pathlib import Path
 import numpy as np
@@ -309,23 +309,23 @@ for number in range(0, 1000, stride):
 """
 
 
-def test_a_killed_save_leaves_whole_checkpoints_only(tmp_path):
+def test_killed_save_leaves_only_complete_checkpoints(tmp_path):
     origin, out = tmp_path / "origin", tmp_path / "out"
     out.mkdir()
     like = {"a": np.zeros(3000, int), "b": np.asarray(0)}
     checkpoints = Checkpoints(origin)
     for step in (8, 9):
         checkpoints.save(step, {"a": np.full(3000, step), "b": np.asarray(step)})
-    ended = run(KILLED, origin, out, 4)
-    assert ended.returncode == 0, ended.stderr
-    seen = set()
+    process = run_python(KILL_SCRIPT, origin, out, 4)
+    assert process.returncode == 0, process.stderr
+    restored_steps = set()
     for folder in sorted(out.iterdir(), key=lambda path: int(path.name)):
-        step, tree = restore_silently(folder, like)
+        step, tree = restore_without_warning(folder, like)
         assert (tree["a"] == step).all()
         assert tree["b"] == step
-        seen.add(step)
+        restored_steps.add(step)
         Checkpoints(folder).save(11, {"a": np.full(3000, 11), "b": np.asarray(11)})
-        assert restore_silently(folder, like)[0] == 11
+        assert restore_without_warning(folder, like)[0] == 11
         assert sorted(os.listdir(folder)) == sorted([str(step), "11"])
-    assert seen == {9, 10}
+    assert restored_steps == {9, 10}
     assert len(list(out.iterdir())) >= 6

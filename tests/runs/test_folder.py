@@ -8,31 +8,31 @@ from eqxcnn.runs.folder import Run, create_folder, environment
 from eqxcnn.training import Recipe
 
 
-def test_an_environment_without_package_metadata_has_no_version(monkeypatch):
-    def missing(name):
+def test_environment_has_no_version_without_package_metadata(monkeypatch):
+    def version_or_missing(name):
         if name == "eqxcnn":
             raise PackageNotFoundError(name)
         return version(name)
 
-    monkeypatch.setattr(folder, "version", missing)
-    found = environment()
-    assert found["eqxcnn"] is None
-    assert found["jax"] == version("jax")
+    monkeypatch.setattr(folder, "version", version_or_missing)
+    result = environment()
+    assert result["eqxcnn"] is None
+    assert result["jax"] == version("jax")
 
 
-def test_a_run_is_not_resumed_on_changed_data(tmp_path):
+def test_run_is_not_resumed_on_changed_data(tmp_path):
     with Run.create(tmp_path, Recipe(), "digits", "run", fingerprint="one") as run:
         run.check_data("one")
         with pytest.raises(InputError, match=r"the images of `data` .='digits'. have changed since the run"):
             run.check_data("two")
 
 
-def test_a_run_without_a_fingerprint_resumes(tmp_path):
+def test_run_without_a_fingerprint_resumes(tmp_path):
     with Run.create(tmp_path, Recipe(), "digits", "run") as run:
         run.check_data(None)
-        (run.folder / "data.json").unlink()  # as in runs before version 0.2
+        (run.folder / "data.json").unlink()  # runs before version 0.2 have no such file
         run.check_data("any")
 
 
-def test_folders_of_one_name_are_numbered(tmp_path):
+def test_folders_with_the_same_name_are_numbered(tmp_path):
     assert [create_folder(tmp_path, "run").name for _ in range(3)] == ["run", "run-2", "run-3"]

@@ -1,4 +1,4 @@
-"""The promise of the first page: what LeNet reaches with no settings, and with its recipe."""
+"""Checks the accuracy of LeNet with default settings, with its recipe and in bfloat16."""
 
 from dataclasses import replace
 
@@ -20,11 +20,11 @@ def test_lenet_on_mnist(tmp_path, mnist):
     assert result.test.accuracy >= 0.99
 
 
-def test_bf16_reaches_the_accuracy_of_float32_within_its_spread(tmp_path):
+def test_bf16_accuracy_is_within_the_spread_of_float32(tmp_path):
     recipe = Recipe(model="lenet", data="digits", epochs=8)
-    exact = fit_seeds(recipe, 3, runs=tmp_path)
-    coarse = fit_seeds(replace(recipe, precision="bf16"), 3, runs=tmp_path)
-    assert exact.mean > 0.95
-    spread = max(exact.accuracies.values()) - min(exact.accuracies.values())
-    # Two seeds may agree by chance: an image is then the least that there is to see.
-    assert abs(coarse.mean - exact.mean) <= max(spread, 1 / 359)
+    float32 = fit_seeds(recipe, 3, runs=tmp_path)
+    bf16 = fit_seeds(replace(recipe, precision="bf16"), 3, runs=tmp_path)
+    assert float32.mean > 0.95
+    spread = max(float32.accuracies.values()) - min(float32.accuracies.values())
+    # The seeds may agree by chance, so allow a difference of at least one test image.
+    assert abs(bf16.mean - float32.mean) <= max(spread, 1 / 359)

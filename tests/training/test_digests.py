@@ -1,4 +1,4 @@
-"""Training gives the same bits as when `tests/golden/make_digests.py` was last run."""
+"""Checks that training gives the bits recorded by `tests/golden/make_digests.py`."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ GOLDEN = json.loads(FILE.read_text(encoding="utf-8"))
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_run_gives_the_recorded_bits(name, tmp_path):
+def test_run_reproduces_the_recorded_digest(name, tmp_path):
     if machine() != GOLDEN["machine"]:
-        pytest.skip(f"the bits hold for {GOLDEN['machine']}, and this machine is {machine()}")
+        pytest.skip(f"the digests were recorded on {GOLDEN['machine']}; this machine is {machine()}")
     assert digest_run(RECIPES[name], tmp_path) == GOLDEN["digests"][name]

@@ -1,4 +1,4 @@
-"""Looking at a run before or while it goes: dry runs, traces, and runs that are held to the same bits."""
+"""Tests of dry runs, profiler traces and deterministic runs."""
 
 import gzip
 import json
@@ -15,43 +15,43 @@ from eqxcnn.training import Recipe, dry_run, fit
 RUN = Recipe(model="mlp", data="digits", train_images=320, batch_size=32, epochs=1)
 
 
-def test_a_dry_run_knows_the_run_and_its_memory():
+def test_dry_run_reports_parameters_steps_and_memory():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = dry_run(RUN)
-    assert (found.parameters, found.steps, found.steps_per_call) == (101_770, 9, 1)
-    # Weights and Adam's two moments, given back in the same place, beside all images of the training split.
-    least = 3 * 4 * 101_770 + 1438 * 28 * 28
-    assert least < found.memory < 4 * least
-    # Weights and half a thousand images, but no moments.
-    assert 4 * 101_770 + 359 * 28 * 28 < found.eval_memory < found.memory
-    assert found.compile_seconds > 0 < found.step_seconds < 5
-    assert str(found).startswith("101,770 parameters; compiled in ")
+        result = dry_run(RUN)
+    assert (result.parameters, result.steps, result.steps_per_call) == (101_770, 9, 1)
+    # Weights, Adam's two moments (buffers donated) and all images of the training split.
+    lower_bound = 3 * 4 * 101_770 + 1438 * 28 * 28
+    assert lower_bound < result.memory < 4 * lower_bound
+    # Weights and the 359 test images, but no moments.
+    assert 4 * 101_770 + 359 * 28 * 28 < result.eval_memory < result.memory
+    assert result.compile_seconds > 0 < result.step_seconds < 5
+    assert str(result).startswith("101,770 parameters; compiled in ")
 
 
-def test_an_epoch_of_one_call_will_do():
-    found = dry_run(replace(RUN, steps_per_call=9))
-    assert found.steps_per_call == 9
+def test_dry_run_accepts_one_call_per_epoch():
+    result = dry_run(replace(RUN, steps_per_call=9))
+    assert result.steps_per_call == 9
 
 
-def test_a_dry_run_compiles():
+def test_dry_run_needs_compilation():
     with pytest.raises(InputError, match="measures compiled steps"):
         dry_run(Recipe(model="mlp", jit=False))
 
 
-def test_a_trace_of_some_steps_is_written(tmp_path):
+def test_profile_writes_a_trace(tmp_path):
     result = fit(
         Recipe(model="mlp", data="digits", train_images=320, batch_size=32, epochs=1, profile=2), runs=tmp_path
     )
     (trace,) = (result.folder / "profile").rglob("perfetto_trace.json.gz")
     events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
     assert any("train_steps" in str(event.get("name")) for event in events)
-    # Tracing is over: another may begin.
+    # The trace has been stopped, so another can start.
     jax.profiler.start_trace(tmp_path / "another")
     jax.profiler.stop_trace()
 
 
-def test_deterministic_is_an_option_that_the_compiler_knows(tmp_path):
+def test_deterministic_sets_the_compiler_option_and_keeps_the_bytes(tmp_path):
     assert compile._select_supported([compile.DETERMINISTIC]) == {"xla_gpu_deterministic_ops": True}
     runs = [
         fit(Recipe(model="mlp", train_images=320, epochs=1, deterministic=deterministic), runs=tmp_path)

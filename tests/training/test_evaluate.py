@@ -23,7 +23,7 @@ def lenet():
 
 
 @pytest.mark.parametrize("batch_size", [1, 10, 23, 100])
-def test_every_image_counts_once_whatever_the_batch_size(lenet, batch_size):
+def test_every_image_counts_once_at_any_batch_size(lenet, batch_size):
     model, state = lenet
     scores = Evaluator(MEAN, STD, 10, batch_size)(model, state, IMAGES, LABELS)
     logits = np.asarray(forward(model, state, jnp.asarray((IMAGES / 255 - 0.5) / 0.25, jnp.float32), key=None)[0])
@@ -36,7 +36,7 @@ def test_every_image_counts_once_whatever_the_batch_size(lenet, batch_size):
     assert scores.accuracy == (logits.argmax(1) == LABELS).mean()
 
 
-def test_the_recipes_batch_size_is_that_of_validation_and_test(tmp_path, monkeypatch):
+def test_eval_batch_size_is_used_for_validation_and_test(tmp_path, monkeypatch):
     sizes = []
 
     class Recorder(Evaluator):
@@ -49,26 +49,26 @@ def test_the_recipes_batch_size_is_that_of_validation_and_test(tmp_path, monkeyp
     assert sizes == [70, 35]  # each view counts as one image
 
 
-def test_log_probabilities_are_those_of_the_scores(lenet):
+def test_log_probabilities_agree_with_the_scores(lenet):
     evaluator = Evaluator(MEAN, STD, 10, 10)
-    found = evaluator.log_probabilities(*lenet, IMAGES)
-    assert found.shape == (23, 10)
-    np.testing.assert_allclose(np.exp(found).sum(1), 1, rtol=1e-5)
-    loss = -found[np.arange(23), LABELS].mean()
+    log_probabilities = evaluator.log_probabilities(*lenet, IMAGES)
+    assert log_probabilities.shape == (23, 10)
+    np.testing.assert_allclose(np.exp(log_probabilities).sum(1), 1, rtol=1e-5)
+    loss = -log_probabilities[np.arange(23), LABELS].mean()
     np.testing.assert_allclose(loss, evaluator(*lenet, IMAGES, LABELS).loss, rtol=1e-5)
 
 
 def test_only_the_given_rows_are_evaluated(lenet):
     evaluator = Evaluator(MEAN, STD, 10, 4)
     rows = np.array([3, 3, 17, 5, 20])
-    picked = evaluator(*lenet, IMAGES, LABELS, rows)
-    alone = evaluator(*lenet, IMAGES[rows], LABELS[rows])
-    assert picked.loss == alone.loss
-    np.testing.assert_array_equal(picked.confusion, alone.confusion)
+    by_rows = evaluator(*lenet, IMAGES, LABELS, rows)
+    selected = evaluator(*lenet, IMAGES[rows], LABELS[rows])
+    assert by_rows.loss == selected.loss
+    np.testing.assert_array_equal(by_rows.confusion, selected.confusion)
 
 
-def test_evaluation_is_in_eval_mode():
-    class Dropped(Classifier):
+def test_evaluator_runs_in_eval_mode():
+    class DropoutModel(Classifier):
         drop: eqx.nn.Dropout = eqx.nn.Dropout(0.5)
 
         def features(self, image, state, *, key):
@@ -77,11 +77,11 @@ def test_evaluation_is_in_eval_mode():
         def __call__(self, image, state, *, key):
             return self.drop(image.ravel()[:10], key=key), state
 
-    model, state = eqx.nn.make_with_state(Dropped)()
-    Evaluator(MEAN, STD, 10)(model, state, IMAGES, LABELS)  # in training mode it would ask for a key
+    model, state = eqx.nn.make_with_state(DropoutModel)()
+    Evaluator(MEAN, STD, 10)(model, state, IMAGES, LABELS)  # training mode would need a key
 
 
-def test_the_table_by_class_by_hand():
+def test_report_per_class_by_hand():
     text = format_report(Scores(0.5, np.array([[3, 1], [2, 4]])), ("cat", "dog"))
     head, _, _, cat, dog = text.splitlines()
     assert head == "accuracy 70.00%  loss 0.5000  images 10"
@@ -89,7 +89,7 @@ def test_the_table_by_class_by_hand():
     assert dog.split() == ["dog", "80.0", "66.7", "72.7", "6"]
 
 
-def test_a_class_that_never_occurs_has_a_dash():
+def test_report_shows_dashes_for_a_class_without_images():
     text = format_report(Scores(0.5, np.array([[3, 0], [0, 0]])), ("cat", "dog"))
     assert text.splitlines()[-1].split() == ["dog", "-", "-", "-", "0"]
 
@@ -100,7 +100,7 @@ def test_classes_are_matched_by_name():
         match_classes(("dog", "ant"), ("ant", "bee"))
 
 
-def test_views_are_those_of_view_logits_whatever_the_batch_size(lenet):
+def test_views_agree_with_view_logits_at_any_batch_size(lenet):
     model, state = lenet
     logits = view_logits(model, state, jnp.asarray((IMAGES / 255 - 0.5) / 0.25, jnp.float32), "mirror_and_shifts")
     for batch_size in (3, 60):

@@ -1,4 +1,4 @@
-"""Many seeds of one recipe: in one program what they are one by one, told together, and resumed."""
+"""Tests of seed sweeps: vmapped and sequential seeds, their summary, and resuming."""
 
 import json
 import os
@@ -25,39 +25,41 @@ from eqxcnn.training import (
 from eqxcnn.training.runner import EpochRunner
 from eqxcnn.weights import load_safetensors
 
-#: Seven steps an epoch, the last of which is a part of one.
+#: Seven steps per epoch; the last epoch is partial.
 RUN = Recipe(model="mlp", data="digits", train_images=400, epochs=1.5, batch_size=50, learning_rate=1e-3, seed=3)
-#: BatchNorm, an augmentation, dropout's keys, and what else has arrays of its own.
+#: Uses BatchNorm, augmentation, mixup, EMA and Lookahead, which add arrays to the train state.
 RICH = Recipe(
     model="resnet20", data="digits", train_images=80, epochs=1, batch_size=16, augment=("random_crop(padding=2)",),
     average="ema", lookahead_every=2, mixup=0.5, image_size=(32, 32), seed=1,
 )  # fmt: skip
 
 
-def weights(folder):
-    return load_safetensors(folder / "model" / "model.safetensors")
+def read_weights(run_folder):
+    return load_safetensors(run_folder / "model" / "model.safetensors")
 
 
 @pytest.mark.parametrize("recipe", [RUN, pytest.param(RICH, marks=pytest.mark.slow)], ids=["mlp", "resnet20"])
-def test_seeds_in_one_program_are_what_they_are_alone(tmp_path, monkeypatch, recipe):
+def test_vmapped_seeds_agree_with_separate_runs(tmp_path, monkeypatch, recipe):
     monkeypatch.setattr(seeds, "can_vmap_seeds", lambda job: True)
-    # It knows no kernel for each seed, and steps that round otherwise part in time.
+    # oneDNN has no kernels batched over seeds, and different rounding makes the runs diverge over time.
     monkeypatch.setenv("EQXCNN_ONEDNN", "0")
-    found = fit_seeds(recipe, 2, runs=tmp_path)
+    sweep = fit_seeds(recipe, 2, runs=tmp_path)
     for seed in (recipe.seed, recipe.seed + 1):
-        alone = fit(replace(recipe, seed=seed), runs=tmp_path)
-        beside = found.folder / f"seed-{seed}"
-        assert (beside / "recipe.yaml").read_text() == (alone.folder / "recipe.yaml").read_text()
-        rows, expected = read_metrics(beside), alone.metrics
+        single_run = fit(replace(recipe, seed=seed), runs=tmp_path)
+        folder = sweep.folder / f"seed-{seed}"
+        assert (folder / "recipe.yaml").read_text() == (single_run.folder / "recipe.yaml").read_text()
+        rows, expected = read_metrics(folder), single_run.metrics
         assert [row.keys() for row in rows] == [row.keys() for row in expected]
         for row, other in zip(rows, expected, strict=True):
             for name in row.keys() - {"seconds", "images_per_second", "wall_seconds"}:
                 np.testing.assert_allclose(row[name], other[name], rtol=2e-3, atol=0.03 * ("accuracy" in name))
-        for name, tensor in weights(beside).items():
-            np.testing.assert_allclose(tensor, weights(alone.folder)[name], rtol=0.02, atol=2e-3, err_msg=name)
+        for name, tensor in read_weights(folder).items():
+            np.testing.assert_allclose(
+                tensor, read_weights(single_run.folder)[name], rtol=0.02, atol=2e-3, err_msg=name
+            )
 
 
-def test_seeds_are_one_program_where_that_pays(monkeypatch):
+def test_seeds_are_vmapped_where_it_is_faster(monkeypatch):
     assert vmapped_seeds.can_vmap_seeds(prepare(RUN))
     small = Recipe(model="lenet", data="digits", epochs=1)
     assert not vmapped_seeds.can_vmap_seeds(prepare(small))
@@ -68,64 +70,64 @@ def test_seeds_are_one_program_where_that_pays(monkeypatch):
     assert not vmapped_seeds.can_vmap_seeds(replace(job, setup=replace(job.setup, data=None)))
 
 
-@pytest.mark.parametrize("is_one_program", [True, False])
-def test_mean_and_deviation_are_written_down_with_every_run(tmp_path, monkeypatch, is_one_program):
-    monkeypatch.setattr(seeds, "can_vmap_seeds", lambda job: is_one_program)
-    found = fit_seeds(RUN, 3, runs=tmp_path)
-    accuracies = [read_metrics(found.folder / f"seed-{seed}")[-1]["test_accuracy"] for seed in (3, 4, 5)]
-    assert list(found.accuracies.values()) == accuracies
-    assert found.mean == pytest.approx(np.mean(accuracies))
-    assert found.deviation == pytest.approx(np.std(accuracies, ddof=1))
-    told = json.loads((found.folder / "seeds.json").read_text())
-    assert (told["mean"], told["deviation"], told["seeds"]) == (found.mean, found.deviation, [3, 4, 5])
-    assert [(row["folder"], row["test_accuracy"]) for row in told["runs"]] == [
+@pytest.mark.parametrize("is_vmapped", [True, False])
+def test_seeds_file_holds_mean_deviation_and_every_run(tmp_path, monkeypatch, is_vmapped):
+    monkeypatch.setattr(seeds, "can_vmap_seeds", lambda job: is_vmapped)
+    sweep = fit_seeds(RUN, 3, runs=tmp_path)
+    accuracies = [read_metrics(sweep.folder / f"seed-{seed}")[-1]["test_accuracy"] for seed in (3, 4, 5)]
+    assert list(sweep.accuracies.values()) == accuracies
+    assert sweep.mean == pytest.approx(np.mean(accuracies))
+    assert sweep.deviation == pytest.approx(np.std(accuracies, ddof=1))
+    summary = json.loads((sweep.folder / "seeds.json").read_text())
+    assert (summary["mean"], summary["deviation"], summary["seeds"]) == (sweep.mean, sweep.deviation, [3, 4, 5])
+    assert [(row["folder"], row["test_accuracy"]) for row in summary["runs"]] == [
         (f"seed-{seed}", accuracy) for seed, accuracy in zip((3, 4, 5), accuracies, strict=True)
     ]
-    assert is_seed_sweep(found.folder)
-    assert not is_seed_sweep(found.folder / "seed-3")
+    assert is_seed_sweep(sweep.folder)
+    assert not is_seed_sweep(sweep.folder / "seed-3")
     with pytest.raises(InputError, match="is finished"):
-        resume_seeds(found.folder)
+        resume_seeds(sweep.folder)
 
 
-@pytest.mark.parametrize("is_one_program", [True, False])
-def test_seeds_that_were_stopped_go_on_to_what_they_would_have_been(tmp_path, monkeypatch, is_one_program):
-    monkeypatch.setattr(seeds, "can_vmap_seeds", lambda job: is_one_program)
-    undisturbed = fit_seeds(RUN, 2, runs=tmp_path)
-    end, ends = EpochRunner.end_epoch, []
+@pytest.mark.parametrize("is_vmapped", [True, False])
+def test_interrupted_seeds_resume_to_the_same_results(tmp_path, monkeypatch, is_vmapped):
+    monkeypatch.setattr(seeds, "can_vmap_seeds", lambda job: is_vmapped)
+    uninterrupted = fit_seeds(RUN, 2, runs=tmp_path)
+    end_epoch, calls = EpochRunner.end_epoch, []
 
-    def interrupted(self, *arguments):
-        ends.append(self)
-        # Of the second run, when the first is through its first epoch, or through all.
-        if len(ends) == (2 if is_one_program else 3):
+    def end_epoch_and_interrupt(self, *arguments):
+        calls.append(self)
+        # Interrupts in the first epoch of the second seed: call 2 if vmapped, call 3 otherwise.
+        if len(calls) == (2 if is_vmapped else 3):
             os.kill(os.getpid(), signal.SIGINT)
-        return end(self, *arguments)
+        return end_epoch(self, *arguments)
 
-    monkeypatch.setattr(EpochRunner, "end_epoch", interrupted)
-    with pytest.raises(Interrupted) as stopped:
+    monkeypatch.setattr(EpochRunner, "end_epoch", end_epoch_and_interrupt)
+    with pytest.raises(Interrupted) as interruption:
         fit_seeds(RUN, 2, runs=tmp_path)
-    assert is_seed_sweep(stopped.value.folder)
-    finished = [(stopped.value.folder / f"seed-{seed}" / "model").exists() for seed in (3, 4)]
-    assert finished == [not is_one_program, False]
-    found = resume_seeds(stopped.value.folder)
-    assert found.accuracies == pytest.approx(undisturbed.accuracies, abs=0.01)
+    assert is_seed_sweep(interruption.value.folder)
+    is_finished = [(interruption.value.folder / f"seed-{seed}" / "model").exists() for seed in (3, 4)]
+    assert is_finished == [not is_vmapped, False]
+    sweep = resume_seeds(interruption.value.folder)
+    assert sweep.accuracies == pytest.approx(uninterrupted.accuracies, abs=0.01)
     for seed in (3, 4):
-        first, second = (weights(each.folder / f"seed-{seed}") for each in (found, undisturbed))
+        first, second = (read_weights(result.folder / f"seed-{seed}") for result in (sweep, uninterrupted))
         for name in first:
             np.testing.assert_allclose(first[name], second[name], rtol=1e-3, atol=1e-5)
 
 
-def test_a_damaged_plan_is_refused(tmp_path):
+def test_damaged_seeds_file_is_refused(tmp_path):
     (tmp_path / "seeds.json").write_text('{"seeds": [0, 1]')
     with pytest.raises(InputError, match=r"does not list the seeds to train"):
         resume_seeds(tmp_path)
 
 
-def test_one_seed_is_no_seeds(tmp_path):
+def test_fit_seeds_needs_two_seeds(tmp_path):
     with pytest.raises(InputError, match=r"`seeds` .=1. must be 2 or more"):
         fit_seeds(RUN, 1, runs=tmp_path)
 
 
-def test_the_benchmark_times_both_ways(tmp_path):
+def test_benchmark_times_vmapped_and_sequential_seeds(tmp_path):
     benchmark.main(["--models", "mlp", "--steps", "3", "--seeds", "2", "--rounds", "2", "--out", f"{tmp_path}/s.json"])
-    told = json.loads((tmp_path / "s.json").read_text())
-    assert set(told["times"]) == {"mlp, one program", "mlp, one seed after another"}
+    summary = json.loads((tmp_path / "s.json").read_text())
+    assert set(summary["times"]) == {"mlp, one program", "mlp, one seed after another"}

@@ -21,7 +21,7 @@ LABELS = jnp.asarray(RNG.integers(0, 10, 12).astype(np.int32))
 
 
 class Tiny(Classifier):
-    """A convolution, a BatchNorm and a dropout: state and randomness in as little as there can be."""
+    """Convolution, BatchNorm and dropout: a minimal model with state and randomness."""
 
     conv: Conv
     norm: BatchNorm
@@ -42,30 +42,30 @@ class Tiny(Classifier):
         return self.head(self.drop(global_avg_pool(x), key=key)), state
 
 
-def setup(optimizer, augment=None, data=(IMAGES, LABELS), value_and_grad=None, lookahead=None, **more):
+def make_setup(optimizer, augment=None, data=(IMAGES, LABELS), value_and_grad=None, lookahead=None, **more):
     mean, std = jnp.array([0.5]), jnp.array([0.25])
     functions = (value_and_grad or autodiff(), optimizer, augment, lookahead)
     return Setup(*functions, steps_per_epoch=2, key=jax.random.key(7), mean=mean, std=std, data=data, **more)
 
 
-def start(optimizer, make=lambda key: Tiny(key=key)):
+def make_train_state(optimizer, make=lambda key: Tiny(key=key)):
     model, state = eqx.nn.make_with_state(make)(jax.random.key(0))
     return TrainState.start(model, state, optimizer)
 
 
-def leaves(tree):
+def array_leaves(tree):
     return [np.asarray(leaf) for leaf in jax.tree.leaves(eqx.filter(tree, eqx.is_array))]
 
 
 def assert_equal(first, second):
-    for one, other in zip(leaves(first), leaves(second), strict=True):
+    for one, other in zip(array_leaves(first), array_leaves(second), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
-def test_a_step_is_gradient_descent_on_the_mean_loss():
+def test_step_is_gradient_descent_on_the_mean_loss():
     model, state = zoo.create_model("mlp", image_size=12, key=jax.random.key(0))
     optimizer = optax.sgd(0.1)
-    after = train_step(setup(optimizer), TrainState.start(model, state, optimizer), jnp.arange(4))
+    after = train_step(make_setup(optimizer), TrainState.start(model, state, optimizer), jnp.arange(4))
 
     def loss(model):
         images = (IMAGES[:4] / 255 - 0.5) / 0.25
@@ -74,50 +74,52 @@ def test_a_step_is_gradient_descent_on_the_mean_loss():
 
     value, gradients = eqx.filter_value_and_grad(loss)(model)
     expected = eqx.apply_updates(model, jax.tree.map(lambda g: -0.1 * g, gradients))
-    for one, other in zip(leaves(after.model), leaves(expected), strict=True):
+    for one, other in zip(array_leaves(after.model), array_leaves(expected), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(after.sums.loss, 4 * value, rtol=1e-5)
     assert (int(after.sums.count), int(after.step)) == (4, 1)
 
 
-def test_rows_of_resident_images_and_a_streamed_batch_are_the_same_step():
+def test_resident_rows_and_a_streamed_batch_give_the_same_step():
     optimizer, rows = optax.adam(1e-2), jnp.array([3, 1, 8])
     flip = build(["alternating_flip"])
-    resident = train_step(setup(optimizer, flip), start(optimizer), rows)
-    streamed = train_step(setup(optimizer, flip, data=None), start(optimizer), (IMAGES[rows], LABELS[rows], rows))
+    resident = train_step(make_setup(optimizer, flip), make_train_state(optimizer), rows)
+    streamed = train_step(
+        make_setup(optimizer, flip, data=None), make_train_state(optimizer), (IMAGES[rows], LABELS[rows], rows)
+    )
     assert_equal(resident, streamed)
 
 
-def test_scanned_steps_are_single_steps_one_after_the_other():
-    # Not Adam: the gradient of a bias before BatchNorm is nothing but rounding, and Adam would make it full size.
+def test_scanned_steps_agree_with_single_steps():
+    # Not Adam: the gradient of a bias before BatchNorm is only rounding error, which Adam would scale up.
     optimizer, rows = optax.sgd(1e-2), jnp.array([[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]])
-    fixed = setup(optimizer)
-    one_by_one = start(optimizer)
-    for each in rows:
-        one_by_one = async_jit(train_steps)(fixed, one_by_one, each[None])
-    scanned = async_jit(train_steps)(fixed, start(optimizer), rows)
-    for one, other in zip(leaves(one_by_one), leaves(scanned), strict=True):
+    job_setup = make_setup(optimizer)
+    single = make_train_state(optimizer)
+    for batch in rows:
+        single = async_jit(train_steps)(job_setup, single, batch[None])
+    scanned = async_jit(train_steps)(job_setup, make_train_state(optimizer), rows)
+    for one, other in zip(array_leaves(single), array_leaves(scanned), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
     assert int(scanned.step) == 3
 
 
-def test_all_randomness_is_a_function_of_seed_and_step():
+def test_randomness_depends_only_on_seed_and_step():
     optimizer, rows = optax.sgd(0.1), jnp.arange(6)
-    first = train_step(setup(optimizer), start(optimizer), rows)
-    assert_equal(first, train_step(setup(optimizer), start(optimizer), rows))
-    later = eqx.tree_at(lambda train: train.step, start(optimizer), jnp.array(5, jnp.int32))
-    assert float(train_step(setup(optimizer), later, rows).sums.loss) != float(first.sums.loss)
+    first = train_step(make_setup(optimizer), make_train_state(optimizer), rows)
+    assert_equal(first, train_step(make_setup(optimizer), make_train_state(optimizer), rows))
+    later = eqx.tree_at(lambda train: train.step, make_train_state(optimizer), jnp.array(5, jnp.int32))
+    assert float(train_step(make_setup(optimizer), later, rows).sums.loss) != float(first.sums.loss)
 
 
-def test_every_image_of_a_batch_is_augmented_with_a_key_of_its_own():
+def test_each_image_is_augmented_with_its_own_key():
     def noise(image, key):
         return jnp.full_like(image, jax.random.uniform(key))
 
-    assert len(np.unique(seen_by_the_model(compose([noise]), jnp.zeros(5, jnp.int32)))) == 5
+    assert len(np.unique(augmented_images(compose([noise]), jnp.zeros(5, jnp.int32)))) == 5
 
 
-def seen_by_the_model(augment, rows, step=0):
-    """The images that a step's gradients are taken at."""
+def augmented_images(augment, rows, step=0):
+    """Returns the images that the model receives in a step."""
     seen = []
 
     def value_and_grad(model, state, images, labels, key):
@@ -125,50 +127,50 @@ def seen_by_the_model(augment, rows, step=0):
         return autodiff()(model, state, images, labels, key)
 
     optimizer = optax.sgd(0.1)
-    train = eqx.tree_at(lambda train: train.step, start(optimizer), jnp.array(step, jnp.int32))
-    train_step(setup(optimizer, augment, value_and_grad=value_and_grad), train, rows)
+    train = eqx.tree_at(lambda train: train.step, make_train_state(optimizer), jnp.array(step, jnp.int32))
+    train_step(make_setup(optimizer, augment, value_and_grad=value_and_grad), train, rows)
     return np.asarray(seen[0])
 
 
-def test_alternating_flips_toss_a_coin_an_image_and_then_take_turns():
+def test_alternating_flips_are_random_per_image_and_then_alternate():
     rows = np.arange(12)
     plain = (np.asarray(IMAGES, np.float32) / 255 - 0.5) / 0.25
     flip = build(["alternating_flip"])
 
-    def mirrored(rows, step):
-        images = seen_by_the_model(flip, jnp.asarray(rows), step)
+    def is_mirrored(rows, step):
+        images = augmented_images(flip, jnp.asarray(rows), step)
         both = plain[rows], plain[rows][:, :, ::-1]
-        is_first, is_second = (np.isclose(images, each, atol=1e-5).all((1, 2, 3)) for each in both)
-        assert (is_first ^ is_second).all()
-        return is_second
+        is_plain, is_flipped = (np.isclose(images, candidate, atol=1e-5).all((1, 2, 3)) for candidate in both)
+        assert (is_plain ^ is_flipped).all()
+        return is_flipped
 
-    # An epoch has two steps; rows may come in any order and number.
-    first = mirrored(rows, 0)
+    # An epoch has two steps; a batch may hold any rows in any order.
+    first = is_mirrored(rows, 0)
     assert 0 < first.sum() < 12
-    np.testing.assert_array_equal(mirrored(rows, 1), first)
-    np.testing.assert_array_equal(mirrored(rows[::-1], 2), ~first[::-1])
-    np.testing.assert_array_equal(mirrored(rows[3:8], 3), ~first[3:8])
-    np.testing.assert_array_equal(mirrored(rows, 4), first)
+    np.testing.assert_array_equal(is_mirrored(rows, 1), first)
+    np.testing.assert_array_equal(is_mirrored(rows[::-1], 2), ~first[::-1])
+    np.testing.assert_array_equal(is_mirrored(rows[3:8], 3), ~first[3:8])
+    np.testing.assert_array_equal(is_mirrored(rows, 4), first)
 
 
-def test_lookahead_calls_model_and_state_back_and_the_optimizer_goes_on():
+def test_lookahead_resets_model_and_state_but_not_the_optimizer():
     optimizer, rows = optax.sgd(0.1, 0.9), jnp.arange(6)
-    fixed = setup(optimizer, lookahead=Lookahead(every=2, decay=0.5, steps=3))
-    plain = start(optimizer)
+    job_setup = make_setup(optimizer, lookahead=Lookahead(every=2, decay=0.5, steps=3))
+    plain = make_train_state(optimizer)
     train = TrainState.start(plain.model, plain.state, optimizer, use_lookahead=True)
-    first, last = train_step(fixed, train, rows), train_step(setup(optimizer), plain, rows)
+    first, last = train_step(job_setup, train, rows), train_step(make_setup(optimizer), plain, rows)
     assert_equal((first.model, first.state, first.opt_state), (last.model, last.state, last.opt_state))
-    second = train_step(fixed, first, rows)
+    second = train_step(job_setup, first, rows)
     slow, fast = (
-        jax.tree.leaves(eqx.filter(each, eqx.is_inexact_array)) for each in (second.slow, (second.model, second.state))
+        jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array)) for tree in (second.slow, (second.model, second.state))
     )
     assert_equal(slow, fast)
-    third = train_step(fixed, second, rows)
+    third = train_step(job_setup, second, rows)
     assert_equal((third.model, third.state), (second.model, second.state))
-    assert not np.array_equal(leaves(third.opt_state)[0], leaves(second.opt_state)[0])
+    assert not np.array_equal(array_leaves(third.opt_state)[0], array_leaves(second.opt_state)[0])
 
 
-def test_mixed_images_and_their_labels_reach_the_loss():
+def test_mixed_images_and_labels_reach_the_loss():
     seen = []
 
     def value_and_grad(model, state, images, targets, key):
@@ -177,7 +179,9 @@ def test_mixed_images_and_their_labels_reach_the_loss():
 
     rows = jnp.array([3, 4, 5, 6])
     after = train_step(
-        setup(optax.sgd(0.1), value_and_grad=value_and_grad, mix=Mix(mixup=1.0)), start(optax.sgd(0.1)), rows
+        make_setup(optax.sgd(0.1), value_and_grad=value_and_grad, mix=Mix(mixup=1.0)),
+        make_train_state(optax.sgd(0.1)),
+        rows,
     )
     ((images, targets),) = seen
     share = targets.share[:, None, None, None]
@@ -189,75 +193,79 @@ def test_mixed_images_and_their_labels_reach_the_loss():
     assert int(after.sums.count) == 4
 
 
-def averaged(average, steps):
-    """The weights after each step, and the average after the last."""
+def train_with_average(average, steps):
+    """Returns the initial state, the weights after each step and the final state."""
     optimizer = optax.sgd(0.1, 0.9)
-    plain = start(optimizer)
+    plain = make_train_state(optimizer)
     train = TrainState.start(plain.model, plain.state, optimizer, use_average=True)
-    seen, fixed = [], setup(optimizer, average=average)
+    history, job_setup = [], make_setup(optimizer, average=average)
     for step in range(steps):
-        train = train_step(fixed, train, jnp.arange(6) + 6 * (step % 2))
-        seen.append(leaves(eqx.filter((train.model, train.state), eqx.is_inexact_array)))
-    return plain, seen, train
+        train = train_step(job_setup, train, jnp.arange(6) + 6 * (step % 2))
+        history.append(array_leaves(eqx.filter((train.model, train.state), eqx.is_inexact_array)))
+    return plain, history, train
 
 
-def test_a_moving_average_follows_weights_and_statistics_and_changes_nothing():
-    plain, seen, train = averaged(WeightAverage("ema", decay=0.3, start=0, every=2), 4)
-    expected = leaves(eqx.filter((plain.model, plain.state), eqx.is_inexact_array))
-    for step, now in enumerate(seen, 1):
-        kept = min(0.3, (1 + step) / (10 + step))  # 2/11, 1/4, 0.3, 0.3
-        expected = [kept * old + (1 - kept) * new for old, new in zip(expected, now, strict=True)]
-    for one, other in zip(leaves(eqx.filter(train.averaged, eqx.is_inexact_array)), expected, strict=True):
+def test_ema_follows_weights_and_statistics_without_changing_training():
+    plain, history, train = train_with_average(WeightAverage("ema", decay=0.3, start=0, every=2), 4)
+    expected = array_leaves(eqx.filter((plain.model, plain.state), eqx.is_inexact_array))
+    for step, weights in enumerate(history, 1):
+        decay = min(0.3, (1 + step) / (10 + step))  # 2/11, 1/4, 0.3, 0.3
+        expected = [decay * old + (1 - decay) * new for old, new in zip(expected, weights, strict=True)]
+    for one, other in zip(array_leaves(eqx.filter(train.averaged, eqx.is_inexact_array)), expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
-    _, without, _ = averaged(WeightAverage("swa", decay=0.3, start=0, every=2), 4)
-    for one, other in zip(seen[-1], without[-1], strict=True):
+    _, other_history, _ = train_with_average(WeightAverage("swa", decay=0.3, start=0, every=2), 4)
+    for one, other in zip(history[-1], other_history[-1], strict=True):
         np.testing.assert_array_equal(one, other)
 
 
-def test_the_plain_average_is_of_the_ends_of_epochs_from_its_start_on():
-    _, seen, train = averaged(WeightAverage("swa", decay=0.0, start=3, every=2), 7)
-    # EpochRunner end after 2, 4 and 6 steps.
-    for one, fourth, sixth in zip(leaves(train.average), seen[3], seen[5], strict=True):
+def test_swa_averages_epoch_ends_from_its_start():
+    _, history, train = train_with_average(WeightAverage("swa", decay=0.0, start=3, every=2), 7)
+    # Epochs end after 2, 4 and 6 steps.
+    for one, fourth, sixth in zip(array_leaves(train.average), history[3], history[5], strict=True):
         np.testing.assert_allclose(one, (fourth + sixth) / 2, rtol=1e-5, atol=1e-6)
-    _, seen, train = averaged(WeightAverage("swa", decay=0.0, start=3, every=2), 3)
-    assert_equal(train.average, tuple(seen[-1]))
-    # From the start: the random weights before the first step are no epoch's end.
-    _, seen, train = averaged(WeightAverage("swa", decay=0.0, start=0, every=2), 4)
-    for one, second, fourth in zip(leaves(train.average), seen[1], seen[3], strict=True):
+    _, history, train = train_with_average(WeightAverage("swa", decay=0.0, start=3, every=2), 3)
+    assert_equal(train.average, tuple(history[-1]))
+    # With `start=0`, the initial weights do not count as an epoch end.
+    _, history, train = train_with_average(WeightAverage("swa", decay=0.0, start=0, every=2), 4)
+    for one, second, fourth in zip(array_leaves(train.average), history[1], history[3], strict=True):
         np.testing.assert_allclose(one, (second + fourth) / 2, rtol=1e-5, atol=1e-6)
 
 
-def test_bfloat16_is_float32_within_its_error_and_keeps_the_weights_in_float32():
+def test_bfloat16_agrees_with_float32_and_keeps_float32_weights():
     optimizer, rows = optax.sgd(0.05, 0.9), jnp.arange(12)
-    exact, rough = start(optimizer), start(optimizer)
+    float32, bfloat16 = make_train_state(optimizer), make_train_state(optimizer)
     for _ in range(3):
-        exact = train_step(setup(optimizer), exact, rows)
-        rough = train_step(setup(optimizer, value_and_grad=autodiff(dtype=jnp.bfloat16)), rough, rows)
-    assert {leaf.dtype for leaf in leaves((rough.model, rough.state, rough.opt_state))} == {np.dtype(np.float32)}
-    assert rough.sums.loss.dtype == jnp.float32
-    np.testing.assert_allclose(rough.sums.loss, exact.sums.loss, rtol=0.02)
-    assert float(rough.sums.loss) != float(exact.sums.loss)
-    for one, other in zip(leaves((rough.model, rough.state)), leaves((exact.model, exact.state)), strict=True):
+        float32 = train_step(make_setup(optimizer), float32, rows)
+        bfloat16 = train_step(make_setup(optimizer, value_and_grad=autodiff(dtype=jnp.bfloat16)), bfloat16, rows)
+    assert {leaf.dtype for leaf in array_leaves((bfloat16.model, bfloat16.state, bfloat16.opt_state))} == {
+        np.dtype(np.float32)
+    }
+    assert bfloat16.sums.loss.dtype == jnp.float32
+    np.testing.assert_allclose(bfloat16.sums.loss, float32.sums.loss, rtol=0.02)
+    assert float(bfloat16.sums.loss) != float(float32.sums.loss)
+    for one, other in zip(
+        array_leaves((bfloat16.model, bfloat16.state)), array_leaves((float32.model, float32.state)), strict=True
+    ):
         np.testing.assert_allclose(one, other, atol=0.02)
 
 
-def test_batchnorm_statistics_move_in_training():
+def test_batchnorm_statistics_change_in_training():
     optimizer = optax.sgd(0.1)
-    before = start(optimizer)
-    after = train_step(setup(optimizer), before, jnp.arange(6))
+    before = make_train_state(optimizer)
+    after = train_step(make_setup(optimizer), before, jnp.arange(6))
     mean = before.model.norm.running_mean
     assert not np.array_equal(after.state.get(mean), np.zeros(4))
 
 
-def test_donated_memory_gives_the_same_numbers():
+def test_donated_buffers_give_the_same_numbers():
     optimizer = optax.adam(1e-2)
     rows = jnp.arange(6)[None]
-    kept = async_jit(train_steps)(setup(optimizer), start(optimizer), rows)
-    donated = async_jit(train_steps, donate=True)(setup(optimizer), start(optimizer), rows)
-    assert_equal(kept, donated)
+    not_donated = async_jit(train_steps)(make_setup(optimizer), make_train_state(optimizer), rows)
+    donated = async_jit(train_steps, donate=True)(make_setup(optimizer), make_train_state(optimizer), rows)
+    assert_equal(not_donated, donated)
 
 
-def test_rows_without_resident_images_is_a_plain_error():
+def test_rows_without_resident_images_are_refused():
     optimizer = optax.sgd(0.1)
     with pytest.raises(AssertionError, match=r"needs a setup that holds the data"):
-        train_step(setup(optimizer, data=None), start(optimizer), jnp.arange(4))
+        train_step(make_setup(optimizer, data=None), make_train_state(optimizer), jnp.arange(4))

@@ -1,4 +1,4 @@
-"""The command lines as a user meets them: real processes, real folders, real signals."""
+"""Tests of the command lines with real processes, folders and signals."""
 
 import json
 import os
@@ -20,7 +20,7 @@ QUICK = ("--model", "lenet", "--epochs", "3")
 
 
 def python_m(module, *arguments, **options):
-    """Runs `python -m eqxcnn.MODULE` to its end."""
+    """Runs `python -m eqxcnn.MODULE` and waits for it."""
     command = [sys.executable, "-m", f"eqxcnn.{module}", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, **options)
 
@@ -31,29 +31,29 @@ def only_run(runs: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A run of three epochs that nothing disturbed, with its process."""
+def finished_run(tmp_path_factory):
+    """An uninterrupted run of three epochs and its completed process."""
     runs = tmp_path_factory.mktemp("runs")
-    done = python_m("train", *QUICK, "--runs", runs)
-    assert done.returncode == 0, done.stderr
-    return only_run(runs), done
+    process = python_m("train", *QUICK, "--runs", runs)
+    assert process.returncode == 0, process.stderr
+    return only_run(runs), process
 
 
-def test_a_run_without_data_says_that_it_uses_the_digits(finished):
-    _, done = finished
-    assert "--data mnist" in done.stderr
-    assert "test accuracy" in done.stdout
+def test_run_without_data_reports_that_it_uses_the_digits(finished_run):
+    _, process = finished_run
+    assert "--data mnist" in process.stderr
+    assert "test accuracy" in process.stdout
 
 
-def test_output_that_is_no_terminal_gets_a_plain_line_an_epoch(finished):
-    _, done = finished
-    lines = [line for line in done.stderr.splitlines() if line.startswith("epoch")]
+def test_redirected_output_has_one_plain_line_per_epoch(finished_run):
+    _, process = finished_run
+    lines = [line for line in process.stderr.splitlines() if line.startswith("epoch")]
     assert [line.split()[1] for line in lines] == ["1/3", "2/3", "3/3"]
-    assert "\x1b" not in done.stderr
+    assert "\x1b" not in process.stderr
 
 
-def test_the_run_folder_holds_what_is_promised(finished):
-    folder, _ = finished
+def test_run_folder_holds_recipe_metrics_environment_and_model(finished_run):
+    folder, _ = finished_run
     recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
     assert None not in (recipe["epochs"], recipe["image_size"], recipe["mean"], recipe["std"], recipe["steps_per_call"])
     rows = read_metrics(folder)
@@ -68,7 +68,7 @@ def test_the_run_folder_holds_what_is_promised(finished):
 
 
 def start_training(runs):
-    """A training process that saves after every step, and the folder it made, once it is into its second epoch."""
+    """Starts training with a checkpoint at every step; returns process and run folder in the second epoch."""
     arguments = [*QUICK, "--runs", str(runs), "--checkpoint-seconds", "0"]
     command = [sys.executable, "-m", "eqxcnn.train", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -79,47 +79,48 @@ def start_training(runs):
             return process, only_run(runs)
         time.sleep(0.005)
     process.kill()
-    pytest.fail(f"training did not come to its second epoch: {process.communicate()[1]}")
+    pytest.fail(f"training did not reach its second epoch: {process.communicate()[1]}")
 
 
-def assert_ends_like(folder, finished):
-    """The run ended with the very bytes of the undisturbed one, and logged each epoch once."""
+def assert_resumes_like(folder, finished_run):
+    """Resumes the run; weights and metrics must equal those of the uninterrupted run."""
     resumed = python_m("train", "--resume", folder)
     assert resumed.returncode == 0, resumed.stderr
-    weights = [run / "model" / "model.safetensors" for run in (folder, finished)]
+    weights = [run / "model" / "model.safetensors" for run in (folder, finished_run)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
-    unlike = ("seconds", "images_per_second", "wall_seconds", "from_step")
+    varying = ("seconds", "images_per_second", "wall_seconds", "from_step")
     rows = [
-        [{k: v for k, v in row.items() if k not in unlike} for row in read_metrics(run)] for run in (folder, finished)
+        [{name: value for name, value in row.items() if name not in varying} for row in read_metrics(run)]
+        for run in (folder, finished_run)
     ]
     assert rows[0] == rows[1]
-    assert read_metrics(folder)[-1]["from_step"] > read_metrics(finished)[-1]["from_step"] == 0
+    assert read_metrics(folder)[-1]["from_step"] > read_metrics(finished_run)[-1]["from_step"] == 0
     return resumed
 
 
 @pytest.mark.slow
-def test_a_killed_run_resumes_to_the_same_bytes(tmp_path, finished):
+def test_killed_run_resumes_to_the_same_bytes(tmp_path, finished_run):
     process, folder = start_training(tmp_path)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (folder / "model").exists()
-    assert_ends_like(folder, finished[0])
+    assert_resumes_like(folder, finished_run[0])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_ctrl_c_and_sigterm_save_and_say_how_to_go_on(tmp_path, finished, number, code):
+def test_sigint_and_sigterm_save_and_print_the_resume_command(tmp_path, finished_run, number, code):
     process, folder = start_training(tmp_path)
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode == code
-    assert said.splitlines()[-1].endswith(f"continue with --resume {folder}")
-    assert "Traceback" not in said
-    assert_ends_like(folder, finished[0])
+    assert stderr.splitlines()[-1].endswith(f"continue with --resume {folder}")
+    assert "Traceback" not in stderr
+    assert_resumes_like(folder, finished_run[0])
 
 
 @pytest.mark.slow
-def test_a_truncated_newest_checkpoint_is_named_and_the_one_before_used(tmp_path, finished):
+def test_truncated_newest_checkpoint_is_named_and_the_previous_one_used(tmp_path, finished_run):
     process, folder = start_training(tmp_path)
     process.send_signal(signal.SIGKILL)
     process.communicate()
@@ -128,7 +129,7 @@ def test_a_truncated_newest_checkpoint_is_named_and_the_one_before_used(tmp_path
     )
     largest = max((path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
     os.truncate(largest, largest.stat().st_size // 2)
-    resumed = assert_ends_like(folder, finished[0])
+    resumed = assert_resumes_like(folder, finished_run[0])
     assert str(newest) in resumed.stderr
 
 
@@ -151,73 +152,76 @@ def test_a_truncated_newest_checkpoint_is_named_and_the_one_before_used(tmp_path
         (["--dry-run", "--no-jit"], "a dry run looks at compiled steps"),
     ],
 )
-def test_a_mistake_gets_one_sentence_and_exit_code_1(tmp_path, arguments, sentence):
-    done = python_m("train", *arguments, cwd=tmp_path)
-    assert done.returncode == 1
-    last = done.stderr.splitlines()[-1]
+def test_invalid_arguments_give_one_sentence_and_exit_code_1(tmp_path, arguments, sentence):
+    process = python_m("train", *arguments, cwd=tmp_path)
+    assert process.returncode == 1
+    last = process.stderr.splitlines()[-1]
     assert last.startswith("error: ")
     assert sentence in last
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in process.stderr
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_typo_in_a_flag_is_answered_with_the_nearest():
-    done = python_m("train", "--modle", "lenet")
-    assert done.returncode == 2
-    assert "--model" in done.stderr
+def test_misspelled_flag_suggests_the_nearest():
+    process = python_m("train", "--modle", "lenet")
+    assert process.returncode == 2
+    assert "--model" in process.stderr
 
 
-def test_a_flag_without_its_value_is_answered_by_the_parser():
-    done = python_m("train", "--recipe")
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
+def test_flag_without_a_value_is_a_parser_error():
+    process = python_m("train", "--recipe")
+    assert process.returncode == 2
+    assert "Traceback" not in process.stderr
 
 
-def test_help_tells_every_setting():
-    done = python_m("train", "--help")
-    assert done.returncode == 0
+def test_help_lists_settings():
+    process = python_m("train", "--help")
+    assert process.returncode == 0
     for flag in ("--model", "--data", "--recipe", "--resume", "--learning-rate", "--on-bad-image"):
-        assert flag in done.stdout
+        assert flag in process.stdout
 
 
-def test_a_finished_run_is_not_trained_again(finished):
-    done = python_m("train", "--resume", finished[0])
-    assert done.returncode == 1
-    assert "is finished" in done.stderr
+def test_finished_run_is_not_resumed(finished_run):
+    process = python_m("train", "--resume", finished_run[0])
+    assert process.returncode == 1
+    assert "is finished" in process.stderr
 
 
-def test_flags_win_over_the_recipe(tmp_path):
+def test_flags_override_the_recipe(tmp_path):
     (tmp_path / "mine.yaml").write_text("model: mlp\nepochs: 1\nbatch_size: 32\nseed: 3\n")
-    done = python_m("train", "--recipe", "mine.yaml", "--batch-size", "128", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    process = python_m("train", "--recipe", "mine.yaml", "--batch-size", "128", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
     recipe = yaml.safe_load((only_run(tmp_path / "runs") / "recipe.yaml").read_text())
     assert (recipe["model"], recipe["batch_size"], recipe["seed"]) == ("mlp", 128, 3)
 
 
-def test_many_seeds_are_told_together_and_a_finished_folder_of_them_is_refused(tmp_path):
-    done = python_m("train", "--model", "mlp", "--epochs", "1", "--seeds", "2", "--runs", tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_seed_sweep_prints_mean_and_deviation_and_refuses_to_resume_when_finished(tmp_path):
+    process = python_m("train", "--model", "mlp", "--epochs", "1", "--seeds", "2", "--runs", tmp_path)
+    assert process.returncode == 0, process.stderr
     folder = only_run(tmp_path)
-    told = json.loads((folder / "seeds.json").read_text())
-    assert f"test accuracy {told['mean']:.2%} ± {told['deviation']:.2%}, mean and deviation of 2 seeds" in done.stdout
-    again = python_m("train", "--resume", folder)
-    assert (again.returncode, again.stderr.splitlines()[-1][:6]) == (1, "error:")
+    summary = json.loads((folder / "seeds.json").read_text())
+    assert (
+        f"test accuracy {summary['mean']:.2%} ± {summary['deviation']:.2%}, mean and deviation of 2 seeds"
+        in process.stdout
+    )
+    resumed = python_m("train", "--resume", folder)
+    assert (resumed.returncode, resumed.stderr.splitlines()[-1][:6]) == (1, "error:")
 
 
-def test_a_dry_run_tells_time_and_memory_and_leaves_nothing(tmp_path):
-    done = python_m("train", "--dry-run", "--model", "mlp", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"101,770 parameters; compiled in .* s; a step takes .* ms .*; .* MiB of memory", done.stdout)
+def test_dry_run_prints_time_and_memory_and_writes_nothing(tmp_path):
+    process = python_m("train", "--dry-run", "--model", "mlp", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert re.search(r"101,770 parameters; compiled in .* s; a step takes .* ms .*; .* MiB of memory", process.stdout)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_recipes_are_listed():
-    done = python_m("train", "--list-recipes")
-    names = [line.split()[0] for line in done.stdout.splitlines()]
+def test_list_recipes_prints_every_recipe():
+    process = python_m("train", "--list-recipes")
+    names = [line.split()[0] for line in process.stdout.splitlines()]
     assert names == list_recipes()
 
 
-def test_two_runs_in_one_second_have_folders_of_their_own(tmp_path):
+def test_runs_created_in_one_second_have_different_folders(tmp_path):
     folders = set()
     for _ in range(3):
         with Run.create(tmp_path, Recipe(), "digits") as run:
@@ -225,33 +229,33 @@ def test_two_runs_in_one_second_have_folders_of_their_own(tmp_path):
     assert len(folders) == 3
 
 
-def test_a_full_disk_while_logging_names_the_file(tmp_path):
+def test_full_disk_error_while_logging_names_the_file(tmp_path):
     with Run.create(tmp_path, Recipe(), "digits") as run:
         (run.folder / "metrics.jsonl").symlink_to("/dev/full")
         with pytest.raises(InputError, match=r"metrics\.jsonl` cannot be written: No space left on device"):
             run.log({"epoch": 1})
 
 
-def test_a_run_is_held_by_one_process_at_a_time(tmp_path):
+def test_run_is_locked_by_one_process_at_a_time(tmp_path):
     with Run.create(tmp_path, Recipe(), "digits") as run:
-        done = python_m("train", "--resume", run.folder)
-        assert done.returncode == 1
-        assert "another process is training" in done.stderr
+        process = python_m("train", "--resume", run.folder)
+        assert process.returncode == 1
+        assert "another process is training" in process.stderr
     with pytest.raises(InputError, match=r"no run folder"):
         Run.open(tmp_path)
 
 
-def test_evaluate_prints_what_training_found(finished):
-    folder, done = finished
+def test_evaluate_prints_the_test_accuracy_of_training(finished_run):
+    folder, process = finished_run
     evaluated = python_m("evaluate", folder)
     assert evaluated.returncode == 0, evaluated.stderr
-    assert evaluated.stdout.split()[1] == done.stdout.split()[2]  # the accuracy
+    assert evaluated.stdout.split()[1] == process.stdout.split()[2]  # the accuracy
     assert len(evaluated.stdout.splitlines()) == 3 + 10
-    beside = python_m("evaluate", folder / "model", "--data", "digits")
-    assert beside.stdout == evaluated.stdout
+    with_data = python_m("evaluate", folder / "model", "--data", "digits")
+    assert with_data.stdout == evaluated.stdout
 
 
-def test_predict_names_the_classes_of_picture_files(finished, tmp_path):
+def test_predict_prints_the_classes_of_image_files(finished_run, tmp_path):
     import numpy as np
     from PIL import Image
     from sklearn.datasets import load_digits
@@ -260,11 +264,11 @@ def test_predict_names_the_classes_of_picture_files(finished, tmp_path):
     path = tmp_path / "zero.png"
     Image.fromarray((digits.images[0] * 255 / 16).round().astype(np.uint8)).save(path)
     (tmp_path / "text.png").write_text("no picture")
-    done = python_m("predict", finished[0], path, "--top", "2")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"{path}: 0 ")
-    assert done.stdout.count("%") == 2
-    broken = python_m("predict", finished[0], path, tmp_path / "text.png")
+    process = python_m("predict", finished_run[0], path, "--top", "2")
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.startswith(f"{path}: 0 ")
+    assert process.stdout.count("%") == 2
+    broken = python_m("predict", finished_run[0], path, tmp_path / "text.png")
     assert broken.returncode == 1
     assert "text.png" in broken.stderr.splitlines()[-1]
     assert "Traceback" not in broken.stderr

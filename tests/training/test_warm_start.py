@@ -1,4 +1,4 @@
-"""Weights that a run starts from: published, of an earlier run, or from a file."""
+"""Tests of the initial weights of a run: from a finished run, from a file or published."""
 
 import shutil
 from dataclasses import replace
@@ -20,72 +20,72 @@ RUN = Recipe(model="airbench94_narrow", data="digits", train_images=64, epochs=1
 
 
 @pytest.fixture(scope="module")
-def earlier(tmp_path_factory):
-    """A finished run and its tensors, with what it normalizes by."""
+def finished_run(tmp_path_factory):
+    """The folder and the tensors of a finished run with a given normalization."""
     result = fit(replace(RUN, mean=(0.25,), std=(0.5,)), runs=tmp_path_factory.mktemp("runs"))
     classifier = load(result.folder)
     return result.folder, to_tensors(classifier.model, classifier.state)
 
 
-def start(recipe):
+def load_start(recipe):
     job = prepare(recipe)
     return job, to_tensors(job.make_start().model, job.make_start().state)
 
 
-@pytest.mark.parametrize("inside", ["", "model", "model/model.safetensors"])
-def test_a_run_starts_where_another_ended(earlier, inside):
-    folder, tensors = earlier
-    job, found = start(replace(RUN, init_from=str(folder / inside)))
-    assert found.keys() == tensors.keys()
+@pytest.mark.parametrize("subpath", ["", "model", "model/model.safetensors"])
+def test_run_starts_from_the_weights_of_another_run(finished_run, subpath):
+    folder, tensors = finished_run
+    job, actual = load_start(replace(RUN, init_from=str(folder / subpath)))
+    assert actual.keys() == tensors.keys()
     for name in tensors:
-        np.testing.assert_array_equal(found[name], tensors[name])
-    # What the weights are used to, where the run tells it.
-    assert (job.recipe.mean == (0.25,)) == (not inside.endswith("safetensors"))
+        np.testing.assert_array_equal(actual[name], tensors[name])
+    # A run or model folder also provides the normalization of its weights.
+    assert (job.recipe.mean == (0.25,)) == (not subpath.endswith("safetensors"))
 
 
 @pytest.fixture(scope="module")
 def three_classes(tmp_path_factory):
-    """A folder of gray pictures of three classes."""
-    root = tmp_path_factory.mktemp("pictures")
+    """A folder of gray images of three classes."""
+    root = tmp_path_factory.mktemp("images")
     for split in ("train", "test"):
         for level, name in enumerate(("dark", "gray", "light")):
             (root / split / name).mkdir(parents=True)
             for number in range(12):
-                picture = Image.new("L", (28, 28), 80 * level + number)
-                picture.save(root / split / name / f"{number}.png")
+                image = Image.new("L", (28, 28), 80 * level + number)
+                image.save(root / split / name / f"{number}.png")
     return str(root)
 
 
-def test_a_head_of_other_classes_starts_random_and_copies_start_from_what_was_given(earlier, three_classes):
-    folder, tensors = earlier
+def test_head_for_other_classes_is_random_and_lookahead_starts_from_the_given_weights(finished_run, three_classes):
+    folder, tensors = finished_run
     recipe = replace(RUN, data=three_classes, train_images=None, batch_size=8, init_from=str(folder), lookahead_every=2)
-    job, found = start(recipe)
-    assert found["head.weight"].shape == (3, 96)
+    job, actual = load_start(recipe)
+    assert actual["head.weight"].shape == (3, 96)
     for name in tensors.keys() - {"head.weight"}:
-        np.testing.assert_array_equal(found[name], tensors[name])
+        np.testing.assert_array_equal(actual[name], tensors[name])
     np.testing.assert_array_equal(job.make_start().slow[0].blocks[0].conv1.weight, tensors["blocks.0.conv1.weight"])
 
 
-def test_kernels_of_the_stem_are_fitted_to_other_channels():
+def test_stem_kernels_are_fitted_to_other_channel_counts():
     kernel = np.random.default_rng(0).normal(size=(3, 3, 3, 8)).astype(np.float32)
-    whole = {"stem.weight": kernel, "head.weight": np.ones((10, 8), np.float32)}
-    places = {"stem.weight": (3, 3, 1, 8), "head.weight": (10, 8)}
-    np.testing.assert_allclose(fit_tensors(whole, places, "it")["stem.weight"], kernel.sum(2, keepdims=True))
-    four = fit_tensors(whole, {**places, "stem.weight": (3, 3, 4, 8)}, "it")["stem.weight"]
-    np.testing.assert_allclose(four[:, :, 3], kernel[:, :, 0] * 0.75, rtol=1e-6)
+    tensors = {"stem.weight": kernel, "head.weight": np.ones((10, 8), np.float32)}
+    shapes = {"stem.weight": (3, 3, 1, 8), "head.weight": (10, 8)}
+    np.testing.assert_allclose(fit_tensors(tensors, shapes, "it")["stem.weight"], kernel.sum(2, keepdims=True))
+    four_channels = fit_tensors(tensors, {**shapes, "stem.weight": (3, 3, 4, 8)}, "it")["stem.weight"]
+    np.testing.assert_allclose(four_channels[:, :, 3], kernel[:, :, 0] * 0.75, rtol=1e-6)
     with pytest.raises(InputError, match=r"it does not fit: `stem.weight` is \[3, 3, 3, 8\], expected \[5, 5, 3, 8\]"):
-        fit_tensors(whole, {**places, "stem.weight": (5, 5, 3, 8)}, "it")
+        fit_tensors(tensors, {**shapes, "stem.weight": (5, 5, 3, 8)}, "it")
     with pytest.raises(InputError, match=r"it does not fit: `conv1.weight` is missing"):
-        fit_tensors(whole, {**places, "conv1.weight": (3, 3, 3, 8)}, "it")
+        fit_tensors(tensors, {**shapes, "conv1.weight": (3, 3, 3, 8)}, "it")
 
 
 @pytest.mark.parametrize("classes", [10, 1000])
-def test_a_file_of_torchs_gives_all_but_another_head(tmp_path, classes):
+def test_torch_weights_are_loaded_except_a_head_for_other_classes(tmp_path, classes):
     model, state = zoo.create_model("resnet18", num_classes=classes, key=jax.random.key(5))
     save_safetensors(tmp_path / "resnet18.safetensors", to_torch("resnet18", model, state), {})
     recipe = Recipe(model="resnet18", data="digits", train_images=20, batch_size=10, epochs=1, image_size=(32, 32))
     info = prepare(Recipe(model="mlp", data="digits")).info
-    # The file's stem takes color.
+    # The stem in the file takes color images.
     info = replace(info, channels=3)
     warm = load_warm_start(replace(recipe, init_from=str(tmp_path / "resnet18.safetensors")), info, (32, 32))
     tensors = to_tensors(model, state)
@@ -96,14 +96,14 @@ def test_a_file_of_torchs_gives_all_but_another_head(tmp_path, classes):
     assert warm.moments is None
 
 
-def test_a_resumed_run_does_not_look_for_what_it_started_from(earlier, tmp_path, monkeypatch):
-    folder, _ = earlier
+def test_resumed_run_does_not_need_its_initial_weights(finished_run, tmp_path, monkeypatch):
+    folder, _ = finished_run
     copy = shutil.copytree(folder, tmp_path / "copy")
 
-    def stopped(*arguments):
+    def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(EpochRunner, "finish", stopped)
+    monkeypatch.setattr(EpochRunner, "finish", interrupt)
     with pytest.raises(KeyboardInterrupt):
         fit(replace(RUN, init_from=str(copy), checkpoint_seconds=0.0), runs=tmp_path / "runs")
     monkeypatch.undo()
@@ -112,8 +112,8 @@ def test_a_resumed_run_does_not_look_for_what_it_started_from(earlier, tmp_path,
     assert resume(run).test.count == 359
 
 
-def test_only_the_head_learns_on_a_backbone_that_is_frozen(earlier, tmp_path):
-    folder, tensors = earlier
+def test_only_the_head_changes_when_the_backbone_is_frozen(finished_run, tmp_path):
+    folder, tensors = finished_run
     result = fit(replace(RUN, init_from=str(folder), freeze=("backbone",), learning_rate=0.1), runs=tmp_path)
     classifier = load(result.folder)
     after = to_tensors(classifier.model, classifier.state)
@@ -136,14 +136,14 @@ def test_only_the_head_learns_on_a_backbone_that_is_frozen(earlier, tmp_path):
         ({"pretrained": True}, "there are no published weights for `airbench94_narrow`"),
     ],
 )
-def test_what_cannot_be_started_from_is_refused(earlier, change, message):
-    folder, _ = earlier
-    change = {name: each.replace("RUN", str(folder)) if name == "init_from" else each for name, each in change.items()}
+def test_invalid_initial_weights_are_refused(finished_run, change, message):
+    folder, _ = finished_run
+    change = {key: value.replace("RUN", str(folder)) if key == "init_from" else value for key, value in change.items()}
     with pytest.raises(InputError, match=message):
         prepare(replace(RUN, **change))
 
 
-def test_weights_come_from_one_place():
+def test_initial_weights_have_one_source():
     with pytest.raises(InputError, match="each set the first weights: give one of them"):
         Recipe(pretrained=True, init_from="there")
     with pytest.raises(InputError, match="each set the first weights"):

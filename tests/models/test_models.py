@@ -203,7 +203,7 @@ def test_without_classes_any_images_give_the_input_of_the_head_or_a_refusal(name
     assert features.shape == (BATCH, head.in_features if isinstance(head, eqx.nn.Linear) else head.in_channels)
     assert features.dtype == jnp.float32
     whole = tensor_shapes(*with_head)
-    assert set(whole) - set(shapes(model, state)) == {tensor for tensor in whole if tensor.startswith("head.")}
+    assert set(whole) - set(tensor_shapes(model, state)) == {tensor for tensor in whole if tensor.startswith("head.")}
 
 
 @pytest.mark.parametrize(("name", "patch"), [("vit_tiny_patch4_32", 4), ("vit_b_32", 32)])

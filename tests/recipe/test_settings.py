@@ -80,7 +80,7 @@ OTHER_TESTS = {
     "gradients": "training/test_job.py::test_gradients_by_hand_agree_with_autodiff",
     "patience_epochs": "optim/test_optimizers.py::test_plateau_lowers_the_rate_when_the_epoch_loss_stops_improving",
     "test_views": "training/test_job.py::test_evaluation_of_a_run_uses_the_test_views_of_its_recipe",
-    "pretrained": "weights/test_published.py::test_a_run_starts_from_published_weights_by_its_recipe",
+    "pretrained": "weights/test_published.py::test_a_recipe_can_start_from_published_weights",
     "init_from": "training/test_warm_start.py::test_run_starts_from_the_weights_of_another_run",
     "init_images": "training/test_start.py::test_weights_are_initialized_from_the_first_normalized_training_images",
     "monitor": "runs/test_stopping.py::test_best_epochs_and_should_stop",

@@ -4,6 +4,7 @@ import base64
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
 
@@ -21,7 +22,7 @@ from eqxcnn.errors import InputError
 from eqxcnn.inference import ImageClassifier, save
 from eqxcnn.plots import figures, learning_curves
 from eqxcnn.recipe.files import to_yaml
-from eqxcnn.report import gather, write, write_report
+from eqxcnn.report import write, write_report
 from eqxcnn.report.__main__ import main
 from eqxcnn.report.gather import TestPredictions, augmented_examples, first_weights, predict_test_split, read_run
 from eqxcnn.training import Evaluator, Recipe
@@ -288,10 +289,10 @@ def test_predictions_are_counted_per_class():
     np.testing.assert_array_equal(predictions.mistakes(1), [3])
 
 
-def test_report_agrees_with_the_evaluator(monkeypatch):
-    monkeypatch.setattr(gather, "_BATCH", 200)  # of 359, so that the last batch is not full
+def test_report_agrees_with_the_evaluator():
     classifier = classifier_of("lenet", "0123456789")
-    predictions = predict_test_split(classifier, DIGITS)
+    # Of 359 images, so that the last batch is not full.
+    predictions = predict_test_split(classifier, replace(DIGITS, eval_batch_size=200))
     evaluator = Evaluator(classifier.mean, classifier.std, 10, batch_size=359)
     scores = evaluator(classifier.model, classifier.state, predictions.images, predictions.labels)
     np.testing.assert_array_equal(predictions.confusion, scores.confusion)
@@ -411,7 +412,7 @@ def test_page_states_that_all_test_images_are_classified_correctly(reported_run,
     write_report(folder)
     page = Page(folder)
     assert set(page.images) == ALL - {"wrong"}
-    assert "all 10 test images are classified rightly" in page.text
+    assert "all 10 test images are classified correctly" in page.text
 
 
 # Command line and errors
@@ -439,9 +440,12 @@ def test_show_augment_accepts_a_recipe_and_a_data_set(tmp_path, monkeypatch, cap
         ([], "give a run's folder, or --show-augment"),
         (["nowhere"], "`nowhere` is not a run folder"),
         (["--show-augment"], "no augmentation to show"),
-        (["--show-augment", "--augment", "flip"], "no `flip`"),
+        (["--show-augment", "--augment", "flip"], "there is no augmentation `flip`"),
         (["--show-augment", "--recipe", "nosuch"], "no recipe named `nosuch`"),
-        (["--show-augment", "--augment", "flip_vertical", "--out", "x.doc"], r"`out` \(='x.doc'\) must end in"),
+        (
+            ["--show-augment", "--augment", "flip_vertical", "--out", "x.doc"],
+            r"`out` \(='x.doc'\) must have the suffix",
+        ),
         (["run", "--show-augment"], r"`run` \(='run'\) cannot be given with --show-augment"),
         (["run", "--out", "x.png"], "need --show-augment"),
     ],
@@ -488,7 +492,7 @@ def test_truncated_metrics_line_is_ignored(tmp_path):
 
 def test_data_with_other_classes_are_refused(tmp_path):
     folder = make_run(tmp_path / "run", DIGITS, [make_row(1)], classifier_of("lenet", ("cat", "dog")))
-    with pytest.raises(InputError, match=r"has the classes 0, 1, .* learnt cat, dog"):
+    with pytest.raises(InputError, match=r"has the classes 0, 1, .* learned cat, dog"):
         write_report(folder)
 
 

@@ -1,16 +1,22 @@
 """Figures and images as pixels, for logs."""
 
 from math import ceil
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from einops import rearrange
 from jaxtyping import UInt8
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+else:
+    Figure = Any
 
 
 def rasterize(figure: Figure) -> UInt8[np.ndarray, "h w 3"]:
     """Draws a figure and returns its pixels."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

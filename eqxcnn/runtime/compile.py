@@ -12,6 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jaxlib
+import numpy as np
 
 Option: TypeAlias = tuple[str, str | int | bool]
 
@@ -91,7 +92,12 @@ class AsyncJit:
         self.lower = jit(function, donate=donated, compiler_options=compiler_options).lower
 
         def call(first: list[Any], rest: list[list[Any]], static: tuple[_Static, ...]) -> Any:
-            out = function(*(_combine(*parts) for parts in zip((first, *rest), static, strict=True)))
+            # With jit disabled, NumPy arrays come as they are.
+            inputs = [
+                [jnp.asarray(array) if isinstance(array, np.ndarray) else array for array in arrays]
+                for arrays in (first, *rest)
+            ]
+            out = function(*(_combine(*parts) for parts in zip(inputs, static, strict=True)))
             return _partition(out), jnp.zeros(())
 
         call.__name__ = getattr(function, "__name__", call.__name__)  # shown in traces and messages

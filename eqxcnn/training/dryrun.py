@@ -12,6 +12,7 @@ from ..cost import count_parameters
 from ..errors import InputError
 from ..recipe import Recipe
 from ..runtime.memory import keep_freed_memory
+from ..runtime.promotion import standard_promotion
 from .epochs import compile_steps
 from .evaluate import Evaluator
 from .job import Job, count_steps
@@ -51,6 +52,7 @@ class DryRun:
         )
 
 
+@standard_promotion()
 def dry_run(recipe: Recipe) -> DryRun:
     """Compiles a recipe's steps and evaluation, and runs two calls of the steps on its data.
 

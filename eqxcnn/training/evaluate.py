@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Num
 from ..data import eval_batches
 from ..optim.losses import cross_entropy
 from ..runtime.compile import async_jit
+from ..runtime.promotion import standard_promotion
 from ..types import BatchLogits, Classifier, Labels, Pixels
 from ..views import NUM_VIEWS, Views, eval_logits
 
@@ -65,6 +66,7 @@ class Evaluator:
         self._mean, self._std, self._num_classes = mean, std, num_classes
         self._batch_size, self._views = max(batch_size // NUM_VIEWS[views], 1), views
 
+    @standard_promotion()
     def __call__(
         self,
         model: Classifier,
@@ -83,6 +85,7 @@ class Evaluator:
             loss, confusion = loss + sums[0], confusion + sums[1]
         return Scores(float(loss) / len(rows), np.asarray(confusion))
 
+    @standard_promotion()
     def log_probabilities(
         self, model: Classifier, state: eqx.nn.State, images: Num[np.ndarray, "n h w c"]
     ) -> Float[np.ndarray, "n k"]:
@@ -94,10 +97,10 @@ class Evaluator:
         return np.concatenate(found)[: len(images)]
 
     def memory(self, model: Classifier, state: eqx.nn.State, image_shape: tuple[int, int, int], count: int) -> Any:
-        """Compiles the evaluation of `count` images for abstract weights; returns the compiler's memory analysis."""
+        """Compiles the evaluation of `count` images and returns the compiler's memory analysis."""
         size = min(self._batch_size, count)
-        pixels = jax.ShapeDtypeStruct((size, *image_shape), jnp.uint8)
-        labels, mask = jax.ShapeDtypeStruct((size,), jnp.int32), jax.ShapeDtypeStruct((size,), jnp.bool_)
+        pixels = np.zeros((size, *image_shape), np.uint8)
+        labels, mask = np.zeros(size, np.int32), np.zeros(size, bool)
         lower: Any = _compile_sums(self._views)
         compiled = lower.lower(self._mean, self._std, model, state, pixels, labels, mask).compile()
         return compiled.compiled.memory_analysis()

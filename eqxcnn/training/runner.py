@@ -6,9 +6,10 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import numpy as np
+from jaxtyping import UInt8
+
 from ..inference import ImageClassifier, save
-from ..plots.figures import confusion_matrix
-from ..plots.raster import rasterize, tile_images
 from ..runs.folder import Run
 from ..runs.logs import Logs
 from ..runs.progress import TrainingProgress, log_line
@@ -57,7 +58,7 @@ class EpochRunner:
     def start(self) -> None:
         """Logs the first images that the model will see, if the run is new."""
         if self._logs.is_new:
-            self._logs.image("first_images", lambda: tile_images(first_images(self._job)))
+            self._logs.image("first_images", self._draw_first_images)
 
     def end_epoch(self, epoch: int, train: TrainState, images: int, seconds: float) -> TrainState:
         """Evaluates and logs an epoch, and keeps its weights if they are among the best.
@@ -110,7 +111,7 @@ class EpochRunner:
         row |= {"from_step": first_step, "wall_seconds": round(monotonic() - started, 3)}
         self._run.log(row)
         self._logs.row(row)
-        self._logs.image("confusion", lambda: rasterize(confusion_matrix(test.confusion, job.info.class_names)))
+        self._logs.image("confusion", partial(self._draw_confusion, test))
         _save_classifier(job, self._run, train)
         return Result(self._run.folder, test, self._run.metrics)
 
@@ -126,6 +127,18 @@ class EpochRunner:
         self._check_finite(train)
         self._run.checkpoints.save(int(train.step), train)
         self._saved = monotonic()
+
+    def _draw_first_images(self) -> UInt8[np.ndarray, "h w 3"]:
+        from ..plots.raster import tile_images
+
+        return tile_images(first_images(self._job))
+
+    def _draw_confusion(self, scores: Scores) -> UInt8[np.ndarray, "h w 3"]:
+        # Matplotlib takes half a second to import, and few runs log images.
+        from ..plots.figures import confusion_matrix
+        from ..plots.raster import rasterize
+
+        return rasterize(confusion_matrix(scores.confusion, self._job.info.class_names))
 
     def _restore_best(self, train: TrainState) -> TrainState:
         """Returns the train state of the best epoch, or the last one if no epoch logged the metric."""

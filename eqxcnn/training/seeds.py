@@ -16,6 +16,7 @@ from ..runs.folder import Run, create_folder, read_metrics, run_name
 from ..runs.logs import check_logs
 from ..runtime.interrupts import Interrupted
 from ..runtime.memory import keep_freed_memory
+from ..runtime.promotion import standard_promotion
 from ..weights import write_text_atomically
 from .job import Job
 from .preparation import prepare
@@ -47,6 +48,7 @@ class SeedSweepResult:
         return statistics.stdev(self.accuracies.values())
 
 
+@standard_promotion()
 def fit_seeds(recipe: Recipe, count: int, *, runs: Path | str = "runs") -> SeedSweepResult:
     """Trains a recipe under `count` seeds, starting with its own, into one new folder under `runs`.
 

@@ -11,6 +11,7 @@ from ..runs.progress import TrainingProgress, log_line
 from ..runtime.interrupts import Interrupts
 from ..runtime.memory import keep_freed_memory
 from ..runtime.profile import Profiler
+from ..runtime.promotion import standard_promotion
 from .epochs import EpochLoop, SingleRun
 from .job import Job
 from .preparation import prepare
@@ -18,6 +19,7 @@ from .runner import EpochRunner, Result
 from .state import TrainState
 
 
+@standard_promotion()
 def fit(recipe: Recipe, *, runs: Path | str = "runs", name: str | None = None) -> Result:
     """Trains a recipe into a new folder.
 
@@ -37,6 +39,7 @@ def fit(recipe: Recipe, *, runs: Path | str = "runs", name: str | None = None) -
         return _train(job, run, job.make_start(), started)
 
 
+@standard_promotion()
 def resume(folder: Path | str) -> Result:
     """Continues a stopped run from its newest intact checkpoint, to the result it would have had.
 

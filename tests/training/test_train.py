@@ -241,7 +241,7 @@ def test_run_is_locked_by_one_process_at_a_time(tmp_path):
         process = python_m("train", "--resume", run.folder)
         assert process.returncode == 1
         assert "another process is training" in process.stderr
-    with pytest.raises(InputError, match=r"no run folder"):
+    with pytest.raises(InputError, match=r"is not a run folder"):
         Run.open(tmp_path)
 
 

@@ -1,0 +1,16 @@
+"""JAX's type and rank promotion during training."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import jax
+
+
+@contextmanager
+def standard_promotion() -> Iterator[None]:
+    """Sets JAX's standard promotion of dtypes and ranks, whatever the user's settings are; also a decorator.
+
+    optax and `jax.image` do not run with `JAX_NUMPY_DTYPE_PROMOTION=strict` or `JAX_NUMPY_RANK_PROMOTION=raise`.
+    """
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield

@@ -107,7 +107,7 @@ def test_step_passes_the_loss_to_the_plateau_schedule_and_accumulates():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model": "lenet", "init_images": 5}, r"`init_images` .=5. .* `lenet` has none .* give 0"),
+        ({"model": "lenet", "init_images": 5}, r"`init_images` .=5. .* `lenet` has no such weights: give 0"),
         ({"freeze": ("conv1,stem",)}, r"`freeze` .='stem'. matches no parameter; known: `conv1`, `conv1.bias`"),
         ({"model": "airbench94", "init_images": 5000}, r"`init_images` .=5000. is more than the 1,295 training images"),
     ],

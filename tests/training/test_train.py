@@ -148,8 +148,8 @@ def test_truncated_newest_checkpoint_is_named_and_the_previous_one_used(tmp_path
         (["--resume", "nowhere"], "`nowhere` is not a run folder"),
         (["--resume", "nowhere", "--epochs", "3"], "leave the other flags out"),
         (["--seeds", "0"], "`seeds` (=0) must be 1 or more"),
-        (["--init-from", "nowhere"], "`init_from` (='nowhere') is not there"),
-        (["--dry-run", "--no-jit"], "a dry run looks at compiled steps"),
+        (["--init-from", "nowhere"], "`init_from` (='nowhere') does not exist"),
+        (["--dry-run", "--no-jit"], "a dry run measures compiled steps"),
     ],
 )
 def test_invalid_arguments_give_one_sentence_and_exit_code_1(tmp_path, arguments, sentence):

@@ -144,7 +144,7 @@ def test_invalid_initial_weights_are_refused(finished_run, change, message):
 
 
 def test_initial_weights_have_one_source():
-    with pytest.raises(InputError, match="each set the first weights: give one of them"):
+    with pytest.raises(InputError, match="each set the initial weights: give one of them"):
         Recipe(pretrained=True, init_from="there")
-    with pytest.raises(InputError, match="each set the first weights"):
+    with pytest.raises(InputError, match="each set the initial weights"):
         Recipe(model="airbench94", init_images=10, init_from="there")

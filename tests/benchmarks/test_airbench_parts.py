@@ -44,6 +44,7 @@ def test_a_line_for_each_part_of_means_over_the_seeds(tmp_path, monkeypatch):
     ]
 
 
+@pytest.mark.slow
 def test_a_run_is_tested_with_all_views_and_with_one():
     recipe = replace(WHOLE, data="digits", init_images=1000, batch_size=64, epochs=1.0, train_images=1100)
     recipe = replace(recipe, mean=(0.3,), std=(0.4,), architecture=("widths=(8, 8, 8)",))

@@ -223,6 +223,7 @@ def test_an_epoch_of_a_named_data_set_is_scaled_up_from_a_few_uncompiled_steps(r
     assert (len(ours.job.train.labels), ours.job.steps_per_epoch, uncompiled.job.steps_per_epoch) == (1438, 22, 20)
 
 
+@pytest.mark.slow
 def test_all_cases_of_the_mlp_benchmark_learn_the_same(run_main, tmp_path):
     benchmark = run_main(mlp_epoch, "--batches", "2", "--rounds", "2", "--out", str(tmp_path / "mlp.json"))
     written = json.loads((tmp_path / "mlp.json").read_text())
@@ -241,6 +242,7 @@ def test_all_cases_of_the_mlp_benchmark_learn_the_same(run_main, tmp_path):
     assert benchmark.cases["ours, one call per epoch"].call() < losses[0]
 
 
+@pytest.mark.slow
 def test_the_manual_benchmark_compares_equal_steps(run_main):
     benchmark = run_main(manual_step, "--batches", "2", "--steps", "3", with_measurement=False)
     assert {ratio.label: ratio.target for ratio in benchmark.ratios} == {

@@ -34,6 +34,7 @@ def test_the_cases_without_torch(tmp_path, monkeypatch):
     assert calls['datasets, with_format("numpy"), not augmented']() == 2
 
 
+@pytest.mark.slow
 def test_streamed_and_resident_images_give_the_same_input(monkeypatch):
     inputs = []
     monkeypatch.setattr(pipeline, "async_jit", lambda f: lambda *args: inputs.append(async_jit(f)(*args)))

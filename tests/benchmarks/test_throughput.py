@@ -73,6 +73,7 @@ def test_the_nnx_networks_have_the_published_parameter_counts(name):
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == zoo.card(name).params
 
 
+@pytest.mark.slow
 def test_the_throughput_benchmark_from_end_to_end(tmp_path, in_process):
     out = tmp_path / "throughput.json"
     options = ["--only", "mlp_64", "--peers", *FLAX, "--rounds", "2", "--seconds", "0.01"]
@@ -114,6 +115,7 @@ def refuse():
     raise InputError("no such thing")
 
 
+@pytest.mark.slow
 def test_functions_built_in_a_worker_process_are_called_there(tmp_path):
     worker = WorkerProcess()
     first, second = (worker.build(record_calls, tmp_path / name) for name in ("first", "second"))
@@ -156,6 +158,7 @@ def test_the_gpu_suite_runs_at_a_small_size(tmp_path, in_process):
     assert [row[0] for row in written["tables"][0]["lines"]] == ["resnet18_2, eqxcnn"]
 
 
+@pytest.mark.slow
 def test_a_bfloat16_step_keeps_its_weights_in_float32():
     run_steps = trainer_step.build_trainer_steps(
         Workload("lenet", 4, "momentum", precision="bf16", image_size=20, steps=2)

@@ -40,6 +40,7 @@ def added(tmp_path, monkeypatch):
         sys.modules.pop(f"{package.__name__}.mobilenet_v1", None)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("added")
 def test_the_example_has_its_published_parameters_and_multiply_adds():
     assert zoo.list_models("mobilenet_v1*") == ["mobilenet_v1", "mobilenet_v1_x0_5"]
@@ -53,6 +54,7 @@ def test_the_example_has_its_published_parameters_and_multiply_adds():
     assert rows[-1] == zoo.LayerRow("head", "Linear", (1000,), 1, 513_000, 512_000)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("added")
 def test_the_example_takes_images_of_any_size():
     def compute_logits_and_maps(images):

@@ -278,6 +278,7 @@ def compiled(request):
     jax.clear_caches()
 
 
+@pytest.mark.slow
 def test_every_parameter_has_a_finite_gradient(compiled):
     (loss, _), gradients = compiled.step(2)
     assert jnp.isfinite(loss)

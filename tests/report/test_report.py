@@ -299,6 +299,7 @@ def test_report_agrees_with_the_evaluator():
     assert predictions.loss == pytest.approx(scores.loss, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_first_weights_returns_the_first_layer():
     lenet, mlp = classifier_of("lenet", "0123456789"), classifier_of("mlp", MARKUP, channels=3, side=16)
     np.testing.assert_array_equal(first_weights(lenet), lenet.model.conv1.weight)
@@ -377,6 +378,7 @@ def test_run_without_epochs_has_a_page(tmp_path):
     assert "No epoch is logged yet" in Page(folder).text
 
 
+@pytest.mark.slow
 def test_class_names_with_markup_are_escaped(tmp_path, monkeypatch):
     monkeypatch.setenv("EQXCNN_CACHE", str(tmp_path / "cache"))
     noise = np.random.default_rng(0)

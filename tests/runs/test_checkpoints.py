@@ -309,6 +309,7 @@ for number in range(0, 1000, stride):
 """
 
 
+@pytest.mark.slow
 def test_killed_save_leaves_only_complete_checkpoints(tmp_path):
     origin, out = tmp_path / "origin", tmp_path / "out"
     out.mkdir()

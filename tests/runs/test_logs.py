@@ -127,6 +127,7 @@ def expected_scalars(rows):
     return result
 
 
+@pytest.mark.slow
 def test_all_logs_hold_the_same_numbers(finished_run):
     rows = finished_run.metrics
     assert [row.get("epoch") for row in rows] == [1, 2, None]
@@ -166,6 +167,7 @@ def test_first_images_are_the_batch_of_the_first_step(device_budget):
     assert (tiles[60:, 4 * 30 :] == 255).all()
 
 
+@pytest.mark.slow
 def test_first_images_are_augmented_as_in_the_step():
     job = prepare(RECIPE)
     (batches,) = list(job.batches(0, 0))[:1]

@@ -63,6 +63,7 @@ def hidden_weight(folder):
     return load_safetensors(folder / "model" / "model.safetensors")["hidden.0.weight"]
 
 
+@pytest.mark.slow
 def test_run_stops_early_and_keeps_the_weights_of_its_best_epoch(tmp_path, set_accuracies, capsys):
     set_accuracies(0.5, 0.7, 0.6, 0.6, 0.9)
     result = fit(replace(RUN, early_stop_epochs=2, keep="best"), runs=tmp_path)
@@ -107,6 +108,7 @@ def make_steps_fail(monkeypatch, *steps):
     monkeypatch.setattr(loop, "prepare", prepare_failing)
 
 
+@pytest.mark.slow
 def test_nan_loss_stops_the_run_and_the_run_can_be_resumed(tmp_path, monkeypatch):
     make_steps_fail(monkeypatch, 12)
     with pytest.raises(InputError) as error:
@@ -119,6 +121,7 @@ def test_nan_loss_stops_the_run_and_the_run_can_be_resumed(tmp_path, monkeypatch
     assert resume(folder).test.count == 359
 
 
+@pytest.mark.slow
 def test_nan_steps_are_skipped_and_counted(tmp_path, monkeypatch):
     make_steps_fail(monkeypatch, 12, 14)
     result = fit(replace(RUN, on_nan="skip", epochs=3), runs=tmp_path)

@@ -15,6 +15,7 @@ from eqxcnn.training import Recipe, dry_run, fit
 RUN = Recipe(model="mlp", data="digits", train_images=320, batch_size=32, epochs=1)
 
 
+@pytest.mark.slow
 def test_dry_run_reports_parameters_steps_and_memory():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -39,6 +40,7 @@ def test_dry_run_needs_compilation():
         dry_run(Recipe(model="mlp", jit=False))
 
 
+@pytest.mark.slow
 def test_profile_writes_a_trace(tmp_path):
     result = fit(
         Recipe(model="mlp", data="digits", train_images=320, batch_size=32, epochs=1, profile=2), runs=tmp_path
@@ -51,6 +53,7 @@ def test_profile_writes_a_trace(tmp_path):
     jax.profiler.stop_trace()
 
 
+@pytest.mark.slow
 def test_deterministic_sets_the_compiler_option_and_keeps_the_bytes(tmp_path):
     assert compile._select_supported([compile.DETERMINISTIC]) == {"xla_gpu_deterministic_ops": True}
     runs = [

@@ -22,6 +22,7 @@ def lenet():
     return zoo.create_model("lenet", image_size=12, key=jax.random.key(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 10, 23, 100])
 def test_every_image_counts_once_at_any_batch_size(lenet, batch_size):
     model, state = lenet
@@ -36,6 +37,7 @@ def test_every_image_counts_once_at_any_batch_size(lenet, batch_size):
     assert scores.accuracy == (logits.argmax(1) == LABELS).mean()
 
 
+@pytest.mark.slow
 def test_eval_batch_size_is_used_for_validation_and_test(tmp_path, monkeypatch):
     sizes = []
 
@@ -100,6 +102,7 @@ def test_classes_are_matched_by_name():
         match_classes(("dog", "ant"), ("ant", "bee"))
 
 
+@pytest.mark.slow
 def test_views_agree_with_view_logits_at_any_batch_size(lenet):
     model, state = lenet
     logits = view_logits(model, state, jnp.asarray((IMAGES / 255 - 0.5) / 0.25, jnp.float32), "mirror_and_shifts")

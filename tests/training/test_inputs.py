@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from eqxcnn.augment import ContextAugment, Mix
 from eqxcnn.training.inputs import make_input, step_keys
@@ -39,6 +40,7 @@ def test_keys_of_a_step_are_all_different():
     assert len(set(all_keys)) == len(all_keys)
 
 
+@pytest.mark.slow
 def test_images_are_mixed_with_the_mix_key():
     mix, step = Mix(mixup=1.0), jnp.int32(0)
     job_setup = make_setup(mix=mix)

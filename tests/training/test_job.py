@@ -128,6 +128,7 @@ def test_validation_on_the_test_split_holds_out_no_images(tmp_path, capsys):
     assert "held out" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_uncompiled_steps_give_the_same_result(tmp_path, monkeypatch):
     recipe = dataclasses.replace(ONE_EPOCH, train_images=160, validation=0.0)
     uncompiled = dataclasses.replace(recipe, jit=False, steps_per_call=5)  # a scan of several steps would compile them
@@ -159,6 +160,7 @@ def read_weights(result):
     return (result.folder / "model" / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_streamed_data_set_gives_the_same_result(tmp_path, color_folder):
     recipe = Recipe(model="lenet", data=color_folder, epochs=2, batch_size=16)
     streamed = dataclasses.replace(recipe, device_budget=0.0)
@@ -174,6 +176,7 @@ def test_run_learns_colors_and_evaluates_the_test_split_once(tmp_path, color_fol
     assert all("test_accuracy" not in row for row in result.metrics[:-1])
 
 
+@pytest.mark.slow
 def test_scanned_steps_reach_the_loss_of_single_steps(tmp_path):
     one, many = (fit(dataclasses.replace(ONE_EPOCH, steps_per_call=k), runs=tmp_path) for k in (1, 25))
     assert abs(one.metrics[0]["train_loss"] - many.metrics[0]["train_loss"]) < 1e-3
@@ -200,6 +203,7 @@ def test_seeds_change_weights_and_validation_rows():
     assert not np.array_equal(*leaves)
 
 
+@pytest.mark.slow
 def test_gradients_by_hand_agree_with_autodiff(tmp_path):
     recipe = Recipe(
         model="scratch", epochs=2, batch_size=16, optimizer="sgd", schedule="constant", momentum=0.0, learning_rate=0.1
@@ -237,6 +241,7 @@ def test_last_epoch_may_be_partial():
     assert prepare(dataclasses.replace(FULL_RUN, epochs=1.1)).steps == 11
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last_step", [7, 12, 14])
 def test_run_with_many_settings_resumes_to_the_same_bytes(tmp_path, full_run, last_step):
     folder = tmp_path / "stopped"

@@ -70,6 +70,7 @@ def test_seeds_are_vmapped_where_it_is_faster(monkeypatch):
     assert not vmapped_seeds.can_vmap_seeds(replace(job, setup=replace(job.setup, data=None)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_vmapped", [True, False])
 def test_seeds_file_holds_mean_deviation_and_every_run(tmp_path, monkeypatch, is_vmapped):
     monkeypatch.setattr(seeds, "can_vmap_seeds", lambda job: is_vmapped)
@@ -89,6 +90,7 @@ def test_seeds_file_holds_mean_deviation_and_every_run(tmp_path, monkeypatch, is
         resume_seeds(sweep.folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_vmapped", [True, False])
 def test_interrupted_seeds_resume_to_the_same_results(tmp_path, monkeypatch, is_vmapped):
     monkeypatch.setattr(seeds, "can_vmap_seeds", lambda job: is_vmapped)
@@ -127,6 +129,7 @@ def test_fit_seeds_needs_two_seeds(tmp_path):
         fit_seeds(RUN, 1, runs=tmp_path)
 
 
+@pytest.mark.slow
 def test_benchmark_times_vmapped_and_sequential_seeds(tmp_path):
     benchmark.main(["--models", "mlp", "--steps", "3", "--seeds", "2", "--rounds", "2", "--out", f"{tmp_path}/s.json"])
     summary = json.loads((tmp_path / "s.json").read_text())

@@ -16,6 +16,7 @@ from eqxcnn.training.step import train_step
 from eqxcnn.weights import to_tensors
 
 
+@pytest.mark.slow
 def test_whitening_filters_are_scaled_patch_eigenvectors_with_both_signs():
     # Neighboring pixels are correlated, as in photographs, so that the eigenvalues are far apart.
     noise = np.random.default_rng(0).normal(size=(20, 10, 9, 3))
@@ -40,6 +41,7 @@ def test_whitening_filters_are_scaled_patch_eigenvectors_with_both_signs():
     assert changed == ["whiten.weight"]
 
 
+@pytest.mark.slow
 def test_weights_are_initialized_from_the_first_normalized_training_images():
     recipe = Recipe(model="airbench94", data="digits", batch_size=16, epochs=1, init_images=50)
     job = prepare(recipe)
@@ -54,6 +56,7 @@ def test_weights_are_initialized_from_the_first_normalized_training_images():
     assert eqx.tree_equal(job.make_start().model.head.weight.shape, (10, 256))
 
 
+@pytest.mark.slow
 def test_dirac_filters_pass_their_channel_unless_disabled():
     recipe = Recipe(model="airbench94", data="digits", batch_size=16, epochs=1)
     conv = prepare(recipe).make_start().model.blocks[1].conv1  # 64 channels to 256
@@ -84,6 +87,7 @@ def run_steps(recipe, steps):
     return before, to_tensors(train.model, train.state), train
 
 
+@pytest.mark.slow
 def test_frozen_layers_and_their_statistics_stay_bitwise_unchanged():
     before, after, _ = run_steps(replace(NARROW, freeze=("whiten,blocks.0", "blocks.*.norm2")), 2)
     unchanged = {name for name in before if np.array_equal(before[name], after[name])}
@@ -92,6 +96,7 @@ def test_frozen_layers_and_their_statistics_stay_bitwise_unchanged():
     assert {"blocks.0.norm1.running_mean", "blocks.2.norm2.running_var", "whiten.bias"} < frozen
 
 
+@pytest.mark.slow
 def test_step_passes_the_loss_to_the_plateau_schedule_and_accumulates():
     _, _, train = run_steps(replace(NARROW, schedule="plateau", accumulate_steps=2), 3)
     state = next(
@@ -117,6 +122,7 @@ def test_invalid_initialization_and_freezing_are_refused(change, message):
         prepare(Recipe(data="digits", **change))
 
 
+@pytest.mark.slow
 def test_batch_statistics_of_averaged_weights_come_from_one_more_pass():
     job = prepare(replace(NARROW, average="swa", average_start=0.0, epochs=2))
     train, step = job.make_start(), eqx.filter_jit(train_step)

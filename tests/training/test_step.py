@@ -62,6 +62,7 @@ def assert_equal(first, second):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_step_is_gradient_descent_on_the_mean_loss():
     model, state = zoo.create_model("mlp", image_size=12, key=jax.random.key(0))
     optimizer = optax.sgd(0.1)
@@ -80,6 +81,7 @@ def test_step_is_gradient_descent_on_the_mean_loss():
     assert (int(after.sums.count), int(after.step)) == (4, 1)
 
 
+@pytest.mark.slow
 def test_resident_rows_and_a_streamed_batch_give_the_same_step():
     optimizer, rows = optax.adam(1e-2), jnp.array([3, 1, 8])
     flip = build(["alternating_flip"])
@@ -90,6 +92,7 @@ def test_resident_rows_and_a_streamed_batch_give_the_same_step():
     assert_equal(resident, streamed)
 
 
+@pytest.mark.slow
 def test_scanned_steps_agree_with_single_steps():
     # Not Adam: the gradient of a bias before BatchNorm is only rounding error, which Adam would scale up.
     optimizer, rows = optax.sgd(1e-2), jnp.array([[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]])
@@ -103,6 +106,7 @@ def test_scanned_steps_agree_with_single_steps():
     assert int(scanned.step) == 3
 
 
+@pytest.mark.slow
 def test_randomness_depends_only_on_seed_and_step():
     optimizer, rows = optax.sgd(0.1), jnp.arange(6)
     first = train_step(make_setup(optimizer), make_train_state(optimizer), rows)
@@ -111,6 +115,7 @@ def test_randomness_depends_only_on_seed_and_step():
     assert float(train_step(make_setup(optimizer), later, rows).sums.loss) != float(first.sums.loss)
 
 
+@pytest.mark.slow
 def test_each_image_is_augmented_with_its_own_key():
     def noise(image, key):
         return jnp.full_like(image, jax.random.uniform(key))
@@ -132,6 +137,7 @@ def augmented_images(augment, rows, step=0):
     return np.asarray(seen[0])
 
 
+@pytest.mark.slow
 def test_alternating_flips_are_random_per_image_and_then_alternate():
     rows = np.arange(12)
     plain = (np.asarray(IMAGES, np.float32) / 255 - 0.5) / 0.25
@@ -170,6 +176,7 @@ def test_lookahead_resets_model_and_state_but_not_the_optimizer():
     assert not np.array_equal(array_leaves(third.opt_state)[0], array_leaves(second.opt_state)[0])
 
 
+@pytest.mark.slow
 def test_mixed_images_and_labels_reach_the_loss():
     seen = []
 
@@ -231,6 +238,7 @@ def test_swa_averages_epoch_ends_from_its_start():
         np.testing.assert_allclose(one, (second + fourth) / 2, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_bfloat16_agrees_with_float32_and_keeps_float32_weights():
     optimizer, rows = optax.sgd(0.05, 0.9), jnp.arange(12)
     float32, bfloat16 = make_train_state(optimizer), make_train_state(optimizer)
@@ -257,6 +265,7 @@ def test_batchnorm_statistics_change_in_training():
     assert not np.array_equal(after.state.get(mean), np.zeros(4))
 
 
+@pytest.mark.slow
 def test_donated_buffers_give_the_same_numbers():
     optimizer = optax.adam(1e-2)
     rows = jnp.arange(6)[None]

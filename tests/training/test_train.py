@@ -39,6 +39,7 @@ def finished_run(tmp_path_factory):
     return only_run(runs), process
 
 
+@pytest.mark.slow
 def test_run_without_data_reports_that_it_uses_the_digits(finished_run):
     _, process = finished_run
     assert "--data mnist" in process.stderr
@@ -133,6 +134,7 @@ def test_truncated_newest_checkpoint_is_named_and_the_previous_one_used(tmp_path
     assert str(newest) in resumed.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -187,6 +189,7 @@ def test_finished_run_is_not_resumed(finished_run):
     assert "is finished" in process.stderr
 
 
+@pytest.mark.slow
 def test_flags_override_the_recipe(tmp_path):
     (tmp_path / "mine.yaml").write_text("model: mlp\nepochs: 1\nbatch_size: 32\nseed: 3\n")
     process = python_m("train", "--recipe", "mine.yaml", "--batch-size", "128", cwd=tmp_path)
@@ -195,6 +198,7 @@ def test_flags_override_the_recipe(tmp_path):
     assert (recipe["model"], recipe["batch_size"], recipe["seed"]) == ("mlp", 128, 3)
 
 
+@pytest.mark.slow
 def test_seed_sweep_prints_mean_and_deviation_and_refuses_to_resume_when_finished(tmp_path):
     process = python_m("train", "--model", "mlp", "--epochs", "1", "--seeds", "2", "--runs", tmp_path)
     assert process.returncode == 0, process.stderr
@@ -208,6 +212,7 @@ def test_seed_sweep_prints_mean_and_deviation_and_refuses_to_resume_when_finishe
     assert (resumed.returncode, resumed.stderr.splitlines()[-1][:6]) == (1, "error:")
 
 
+@pytest.mark.slow
 def test_dry_run_prints_time_and_memory_and_writes_nothing(tmp_path):
     process = python_m("train", "--dry-run", "--model", "mlp", cwd=tmp_path)
     assert process.returncode == 0, process.stderr
@@ -245,6 +250,7 @@ def test_run_is_locked_by_one_process_at_a_time(tmp_path):
         Run.open(tmp_path)
 
 
+@pytest.mark.slow
 def test_evaluate_prints_the_test_accuracy_of_training(finished_run):
     folder, process = finished_run
     evaluated = python_m("evaluate", folder)
@@ -255,6 +261,7 @@ def test_evaluate_prints_the_test_accuracy_of_training(finished_run):
     assert with_data.stdout == evaluated.stdout
 
 
+@pytest.mark.slow
 def test_predict_prints_the_classes_of_image_files(finished_run, tmp_path):
     import numpy as np
     from PIL import Image

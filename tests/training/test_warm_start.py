@@ -32,6 +32,7 @@ def load_start(recipe):
     return job, to_tensors(job.make_start().model, job.make_start().state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("subpath", ["", "model", "model/model.safetensors"])
 def test_run_starts_from_the_weights_of_another_run(finished_run, subpath):
     folder, tensors = finished_run
@@ -79,6 +80,7 @@ def test_stem_kernels_are_fitted_to_other_channel_counts():
         fit_tensors(tensors, {**shapes, "conv1.weight": (3, 3, 3, 8)}, "it")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [10, 1000])
 def test_torch_weights_are_loaded_except_a_head_for_other_classes(tmp_path, classes):
     model, state = zoo.create_model("resnet18", num_classes=classes, key=jax.random.key(5))
@@ -96,6 +98,7 @@ def test_torch_weights_are_loaded_except_a_head_for_other_classes(tmp_path, clas
     assert warm.moments is None
 
 
+@pytest.mark.slow
 def test_resumed_run_does_not_need_its_initial_weights(finished_run, tmp_path, monkeypatch):
     folder, _ = finished_run
     copy = shutil.copytree(folder, tmp_path / "copy")
@@ -112,6 +115,7 @@ def test_resumed_run_does_not_need_its_initial_weights(finished_run, tmp_path, m
     assert resume(run).test.count == 359
 
 
+@pytest.mark.slow
 def test_only_the_head_changes_when_the_backbone_is_frozen(finished_run, tmp_path):
     folder, tensors = finished_run
     result = fit(replace(RUN, init_from=str(folder), freeze=("backbone",), learning_rate=0.1), runs=tmp_path)

@@ -72,6 +72,7 @@ def test_our_tensors_have_timms_names_and_sizes(name):
     assert {"tensors": len(sizes), "digest": digest} == TIMM[name]
 
 
+@pytest.mark.slow
 def test_published_weights_are_loaded_exactly(published):
     model, state, _ = published
     loaded, loaded_state = zoo.create_model("cifar_cnn", pretrained=True, key=KEY)

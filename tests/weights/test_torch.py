@@ -94,6 +94,7 @@ def recorded_scores():
             yield pytest.param(name, size, marks=marks)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("clear_compiled_programs")
 @pytest.mark.parametrize(("name", "size"), list(recorded_scores()))
 def test_scores_are_the_twins(name, size):

@@ -1,6 +1,7 @@
 """From a recipe to a job: decodes the data, fills in defaults, and builds model and optimizer."""
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 
@@ -8,13 +9,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, UInt8
 
 from .. import augment, registry
 from ..data import DataInfo, DataSet, Split, hold_out, open_source
 from ..errors import InputError
 from ..recipe import Recipe
 from ..runtime.compile import jit_once
+from ..types import Key
 from .builders import (
     build_average,
     build_lookahead,
@@ -27,6 +29,7 @@ from .builders import (
 from .job import Job
 from .setup import Setup
 from .start import check_normalization, init_train_state, load_warm_start, resolve_normalization
+from .state import TrainState
 
 #: Most bytes of images that one call streams to the device; a few calls are in flight at a time.
 _STREAMED_BYTES = 64 << 20
@@ -58,8 +61,8 @@ def prepare(recipe: Recipe, *, is_resumed: bool = False) -> Job:
     class_weights = resolve_class_weights(recipe, train.labels[train_rows], source.info)
     init_key, step_key = jax.random.split(jax.random.key(recipe.seed))
     init = partial(init_train_state, recipe, source.info, image_size, optimizer, moments)
-    start = jit_once(init), train.images[_init_rows(recipe, train_rows)], {} if warm is None else warm.tensors, init_key
-    template = eqx.filter_eval_shape(init, *start[1:])
+    start = train.images[_init_rows(recipe, train_rows)], {} if warm is None else warm.tensors, init_key
+    template = eqx.filter_eval_shape(init, *start)
     setup = Setup(
         value_and_grad=build_value_and_grad(recipe, template.model, class_weights),
         optimizer=optimizer,
@@ -82,7 +85,7 @@ def prepare(recipe: Recipe, *, is_resumed: bool = False) -> Job:
     )  # fmt: skip
     return Job(
         resolved, steps, steps_per_call, image_size, source.info, train, test, train_rows,
-        validation, validation_rows, setup, template, partial(*start),
+        validation, validation_rows, setup, template, partial(_make_start, jit_once(init), *start),
     )  # fmt: skip
 
 
@@ -135,6 +138,13 @@ def _resolve_steps_per_call(recipe: Recipe, train: Split, is_streamed: bool) -> 
         bytes_per_step = recipe.batch_size * train.images[0].nbytes
         default = max(min(default, _STREAMED_BYTES // bytes_per_step), 1)
     return recipe.steps_per_call or default
+
+
+def _make_start(
+    init: Callable[..., TrainState], pixels: UInt8[np.ndarray, "i h w c"], tensors: dict[str, np.ndarray], key: Key
+) -> TrainState:
+    # Compiled functions take NumPy arrays, but with jit disabled they must be JAX's.
+    return init(jnp.asarray(pixels), jax.tree.map(jnp.asarray, tensors), key)
 
 
 def _init_rows(recipe: Recipe, rows: Int[np.ndarray, " k"]) -> Int[np.ndarray, " i"]:

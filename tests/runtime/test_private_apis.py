@@ -152,7 +152,8 @@ def test_batch_norm_without_custom_vmap_is_the_same(monkeypatch):
         def total(x, scale, bias):
             run = lambda x: batch_moments.normalize_batch(x, scale, bias, 1e-5, "batch")  # noqa: E731
             out, mean, var = jax.vmap(run, axis_name="batch", out_axes=(0, None, None))(x)
-            return (out * weight).sum() + mean.sum() + var.sum(), (out, mean, var)
+            # As in `BatchNorm`, no gradient passes through the statistics: newer JAX does not support one.
+            return (out * weight).sum(), (out, mean, var)
 
         return jax.grad(total, argnums=(0, 1, 2), has_aux=True)(x, norm.weight, norm.bias)
 

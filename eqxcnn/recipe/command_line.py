@@ -9,20 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from . import settings
 from .files import RENAMED, load_recipe
 from .recipe import GROUPS, Recipe
-from .settings import (
-    AugmentationSettings,
-    CheckpointSettings,
-    CompilationSettings,
-    DataSettings,
-    EvaluationSettings,
-    LogSettings,
-    LossSettings,
-    ModelSettings,
-    OptimizerSettings,
-    ScheduleSettings,
-)
 
 
 @dataclass(frozen=True)
@@ -47,16 +36,16 @@ class RunOptions:
 class Flags(RunOptions):
     """Trains an image classifier into a run folder, which `evaluate`, `predict` and `eqxcnn.load` read."""
 
-    model: ModelSettings = field(default_factory=ModelSettings)
-    data: DataSettings = field(default_factory=DataSettings)
-    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
-    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
-    regularization: LossSettings = field(default_factory=LossSettings)
-    augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
-    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
-    checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
-    log: LogSettings = field(default_factory=LogSettings)
-    compilation: CompilationSettings = field(default_factory=CompilationSettings)
+    model: settings.ModelSettings = field(default_factory=settings.ModelSettings)
+    data: settings.DataSettings = field(default_factory=settings.DataSettings)
+    schedule: settings.ScheduleSettings = field(default_factory=settings.ScheduleSettings)
+    optimizer: settings.OptimizerSettings = field(default_factory=settings.OptimizerSettings)
+    regularization: settings.LossSettings = field(default_factory=settings.LossSettings)
+    augmentation: settings.AugmentationSettings = field(default_factory=settings.AugmentationSettings)
+    evaluation: settings.EvaluationSettings = field(default_factory=settings.EvaluationSettings)
+    checkpoint: settings.CheckpointSettings = field(default_factory=settings.CheckpointSettings)
+    log: settings.LogSettings = field(default_factory=settings.LogSettings)
+    compilation: settings.CompilationSettings = field(default_factory=settings.CompilationSettings)
 
     def to_recipe(self) -> Recipe:
         """Makes the recipe of all settings.

@@ -4,48 +4,37 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from . import settings
 from .checks import check_settings, check_together, parse_arguments
-from .settings import (
-    AugmentationSettings,
-    CheckpointSettings,
-    CompilationSettings,
-    DataSettings,
-    EvaluationSettings,
-    LogSettings,
-    LossSettings,
-    ModelSettings,
-    OptimizerSettings,
-    ScheduleSettings,
-)
 
 #: The groups of settings, in the order in which they are shown.
 GROUPS: dict[str, type] = {
-    "model": ModelSettings,
-    "data": DataSettings,
-    "schedule": ScheduleSettings,
-    "optimizer": OptimizerSettings,
-    "regularization": LossSettings,
-    "augmentation": AugmentationSettings,
-    "evaluation": EvaluationSettings,
-    "checkpoint": CheckpointSettings,
-    "log": LogSettings,
-    "compilation": CompilationSettings,
+    "model": settings.ModelSettings,
+    "data": settings.DataSettings,
+    "schedule": settings.ScheduleSettings,
+    "optimizer": settings.OptimizerSettings,
+    "regularization": settings.LossSettings,
+    "augmentation": settings.AugmentationSettings,
+    "evaluation": settings.EvaluationSettings,
+    "checkpoint": settings.CheckpointSettings,
+    "log": settings.LogSettings,
+    "compilation": settings.CompilationSettings,
 }
 
 
 # A dataclass takes the fields of its last base first.
 @dataclass(frozen=True)
 class Recipe(
-    CompilationSettings,
-    LogSettings,
-    CheckpointSettings,
-    EvaluationSettings,
-    AugmentationSettings,
-    LossSettings,
-    OptimizerSettings,
-    ScheduleSettings,
-    DataSettings,
-    ModelSettings,
+    settings.CompilationSettings,
+    settings.LogSettings,
+    settings.CheckpointSettings,
+    settings.EvaluationSettings,
+    settings.AugmentationSettings,
+    settings.LossSettings,
+    settings.OptimizerSettings,
+    settings.ScheduleSettings,
+    settings.DataSettings,
+    settings.ModelSettings,
 ):
     """What to train, on what, and how.
 

@@ -42,7 +42,7 @@ class DataSettings:
     """Fraction of the training images held out to measure progress, stratified by class; 0 for none. `test` holds out
     nothing and measures progress on the test split, as many write-ups do; nothing may then be chosen by it."""
     train_images: Annotated[int, ABOVE_ZERO] | None = None
-    """Use only the first so many images of the training split; by default all."""
+    """Number of training images to use, the first ones of the split; by default all."""
     seed: Annotated[int, Range(0, 2**32 - 1)] = 0
     """Seed of initial weights, hold-out, order, augmentation and dropout."""
     shuffle: bool = True
@@ -84,7 +84,8 @@ class ScheduleSettings:
     """Learning rate at the start of the warm-up, as a factor of `learning_rate`; by default 0.04 in `one_cycle`, else
     0."""
     final_lr_factor: Annotated[float, AT_LEAST_ZERO] | None = None
-    """Learning rate at the end, as a factor of `learning_rate`; by default 1/7500 in `one_cycle`, else 0."""
+    """Learning rate at the end, as a factor of `learning_rate`; by default 1/7500 in `one_cycle`, and 0 in
+    `cosine`, `linear` and `polynomial`."""
     power: Annotated[float, ABOVE_ZERO] = 2.0
     """Exponent of the `polynomial` schedule."""
     decay_rate: Annotated[float, UP_TO_ONE] = 0.1
@@ -130,8 +131,7 @@ class OptimizerSettings:
     lookahead_every: Annotated[int, AT_LEAST_ZERO] = 0
     """Steps between two resets of the weights to Lookahead's slow weights; 0 for no Lookahead."""
     lookahead_decay: Annotated[float, BELOW_ONE] = 0.95
-    """Fraction that Lookahead's slow weights keep per step at the end of the run; earlier less, by the cube of the
-    time."""
+    """Fraction that Lookahead's slow weights keep per step at the end of the run; it grows with the cube of the step."""
     average: Literal["none", "ema", "swa"] = "none"
     """Average of the weights to test and save: a moving average (`ema`), or the mean over the ends of the last epochs
     with recomputed running statistics (`swa`)."""
@@ -167,11 +167,11 @@ class AugmentationSettings:
     mixup: Annotated[float, AT_LEAST_ZERO] = 0.0
     """Alpha of the Beta distribution from which mixup draws the shares of two images; 0 for no mixup."""
     cutmix: Annotated[float, AT_LEAST_ZERO] = 0.0
-    """Alpha of the Beta distribution from which CutMix draws the area of the box; 0 for no CutMix."""
+    """Alpha of the Beta distribution from which CutMix draws the area that is kept; 0 for no CutMix."""
     mix_probability: Annotated[float, PROBABILITY] = 1.0
-    """Probability that a batch is mixed, if `mixup` or `cutmix` is on."""
+    """Probability that an image is mixed, if `mixup` or `cutmix` is on."""
     mix_switch_probability: Annotated[float, PROBABILITY] = 0.5
-    """Probability of CutMix instead of mixup, if both are on."""
+    """Probability that a mixed image is cut (CutMix) instead of blended (mixup), if both are on."""
 
 
 @dataclass(frozen=True)

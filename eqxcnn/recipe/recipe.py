@@ -39,7 +39,7 @@ class Recipe(
     """What to train, on what, and how.
 
     The settings and their defaults are those of the groups that it inherits from; `None` means a default that depends
-    on the data, and is filled in by `eqxcnn.training.preparation`.
+    on the data, and is filled in by `eqxcnn.training.prepare`.
 
     **Raises:** `InputError` for a value of the wrong type, out of range, or that does not go with another one.
     """

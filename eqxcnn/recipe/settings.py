@@ -131,7 +131,7 @@ class OptimizerSettings:
     lookahead_every: Annotated[int, AT_LEAST_ZERO] = 0
     """Steps between two resets of the weights to Lookahead's slow weights; 0 for no Lookahead."""
     lookahead_decay: Annotated[float, BELOW_ONE] = 0.95
-    """Fraction that Lookahead's slow weights keep per step at the end of the run; it grows with the cube of the step."""
+    """Fraction that Lookahead's slow weights keep per step at the end of the run, up to which it grows."""
     average: Literal["none", "ema", "swa"] = "none"
     """Average of the weights to test and save: a moving average (`ema`), or the mean over the ends of the last epochs
     with recomputed running statistics (`swa`)."""

@@ -107,7 +107,7 @@ def load_digits() -> tuple[Float[np.ndarray, "n 64"], Int[np.ndarray, " n"]]:
     for folder in package.submodule_search_locations or () if package else ():
         file = Path(folder, "datasets", "data", "digits.csv.gz")
         if file.is_file():
-            # scikit-learn's own function reads the same file, but takes more than a second to import.
+            # scikit-learn's own function reads the same file, but is slow to import.
             rows = np.loadtxt(file, delimiter=",")
             return rows[:, :-1], rows[:, -1].astype(int)
     from sklearn import datasets

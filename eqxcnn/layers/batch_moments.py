@@ -1,6 +1,6 @@
 """Normalization by the moments of a vmapped batch, with its gradient written out.
 
-Automatic differentiation gives XLA twice as many sums, which take three times as long to compile in a deep network.
+Automatic differentiation gives XLA twice as many sums, which take longer to compile.
 """
 
 import math

@@ -60,7 +60,7 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
 
     **Raises:** `InputError` for flags that do not go together, `SystemExit` for one that cannot be parsed.
     """
-    import tyro  # takes half a second
+    import tyro  # slow to import
 
     arguments = _rename_old_flags(arguments)
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)

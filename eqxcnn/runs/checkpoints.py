@@ -131,7 +131,7 @@ class Checkpoints:
 
 def _write(folder: Path, tensors: dict[str, np.ndarray]) -> None:
     """Writes a checkpoint with its checksums and waits until it is on the disk."""
-    import orbax.checkpoint as ocp  # takes 0.9 s
+    import orbax.checkpoint as ocp  # slow to import
 
     # Weights hardly compress, and compressing takes longer than writing.
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_compression=False)) as orbax:

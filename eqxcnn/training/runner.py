@@ -134,7 +134,7 @@ class EpochRunner:
         return tile_images(first_images(self._job))
 
     def _draw_confusion(self, scores: Scores) -> UInt8[np.ndarray, "h w 3"]:
-        # Matplotlib takes half a second to import, and few runs log images.
+        # Imported here, because Matplotlib is slow to import and few runs log images.
         from ..plots.figures import confusion_matrix
         from ..plots.raster import rasterize
 

@@ -31,9 +31,9 @@ _FILES_AT_ONCE = 64
 def fingerprint_images(rows: Dataset, column: str) -> str:
     """Returns a digest of a split's images: their encoded bytes, in the order of the rows.
 
-    It depends on neither names nor places: the same image files give the same digest as class folders, as parquet, and on
-    another machine. Encoding the same pixels again gives another digest. The digest of a set larger than 256 MiB is kept in
-    the cache, under the sizes and times of its files.
+    It depends on neither names nor places: the same image files give the same digest as class folders, as parquet, and
+    on another machine. Encoding the same pixels again gives another digest. The digest of a set larger than 256 MiB is
+    kept in the cache, under the sizes and times of its files.
     """
     began = time.time()
     chunks = rows.select_columns(column).with_format("arrow")[:][column].chunks

@@ -1,22 +1,41 @@
-"""The error for invalid user input, and the suggestion of similar names."""
+"""The error for invalid user input, names that are safe to print, and the suggestion of similar names."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 _MAX_NAMES = 20
+_MAX_NAME = 100
+_MAX_MESSAGE = 1_000
 
 
 class InputError(ValueError):
     """The caller's input is invalid. The message is one sentence that names the input and says what to do.
 
-    The command lines print the message without a traceback. Any other exception is a bug and keeps its traceback.
+    The command lines print the message without a traceback. Any other exception is a bug and keeps its traceback. A
+    message may quote any input: characters that a terminal would obey are escaped, and a long message is shortened.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message, _MAX_MESSAGE))
+
+
+def printable(text: str, limit: int = 200) -> str:
+    """Returns a text that is safe to print on a terminal, in one line.
+
+    Control characters, newlines, marks of text direction and lone surrogates are escaped as in Python, `\\x1b`. The
+    middle of a text longer than `limit` characters is left out.
+    """
+    if len(text) > limit:
+        end = limit // 4
+        text = f"{text[: limit - end - 5]} ... {text[len(text) - end :]}"
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Returns the end of an "unknown name" message: the closest known names, or the first ones if none is close."""
     names = sorted(known)
-    close = get_close_matches(name, names, n=3, cutoff=0.5)
+    # The comparison takes quadratic time.
+    close = get_close_matches(name[:_MAX_NAME], names, n=3, cutoff=0.5)
     if close:
         return f"did you mean {' or '.join(f'`{match}`' for match in close)}?"
     end = ", ..." if len(names) > _MAX_NAMES else "."

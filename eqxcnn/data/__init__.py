@@ -3,6 +3,7 @@
 from .batches import Prefetch, balanced_order, epoch_order, eval_batches, hold_out, train_batches
 from .dataset import DataSet, load, open_source
 from .decode import decode_image
+from .files import find_images
 from .records import DataInfo, Split
 from .sources import SOURCES, Source
 
@@ -17,6 +18,7 @@ __all__ = [
     "decode_image",
     "epoch_order",
     "eval_batches",
+    "find_images",
     "hold_out",
     "load",
     "open_source",

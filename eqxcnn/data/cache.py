@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 
 from ..errors import InputError
+from ..parsing import parse_json, read_text
 
 #: Some images, their labels, and the (number, reason) of each row that was skipped among them.
 Chunk = tuple[np.ndarray, np.ndarray, list[tuple[int, str]]]
@@ -32,17 +33,21 @@ class Entry:
 def cache_root(folder: str | Path | None = None) -> Path:
     """Returns the cache's folder: `folder`, else `$EQXCNN_CACHE`, else `eqxcnn` in the user's cache folder."""
     if folder is not None:
-        return Path(folder).expanduser()
+        return _expand(folder)
     if os.environ.get("EQXCNN_CACHE"):
-        return Path(os.environ["EQXCNN_CACHE"]).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "eqxcnn"
+        return _expand(os.environ["EQXCNN_CACHE"])
+    return _expand(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "eqxcnn"
+
+
+def _expand(path: str | Path) -> Path:
+    return Path(os.path.expanduser(path))  # `Path.expanduser` raises for an unknown user.
 
 
 def read_note(name: str) -> dict[str, Any] | None:
     """Returns a value that `write_note` stored in the default cache folder, or `None`."""
     try:
-        note = json.loads((cache_root() / "notes" / f"{name}.json").read_text())
-    except (OSError, ValueError):
+        note = parse_json(read_text(cache_root() / "notes" / f"{name}.json"), "the note")
+    except InputError:
         return None
     return note if isinstance(note, dict) else None
 
@@ -160,7 +165,7 @@ def _open(folder: Path, image_shape: tuple[int, int, int], report: bool = False)
     if not folder.is_dir():
         return None
     try:
-        meta = json.loads((folder / "meta.json").read_text())
+        meta = parse_json(read_text(folder / "meta.json", limit=1 << 30), "its `meta.json`")
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
         labels = np.load(folder / "labels.npy", allow_pickle=False)
         expected = (meta["rows"], *image_shape)

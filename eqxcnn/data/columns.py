@@ -1,6 +1,6 @@
 """The image column and the label column of a table, and the labels as class numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,8 @@ else:
 _IMAGE_NAMES = ("image", "img", "images", "picture", "photo", "jpg", "jpeg", "png", "webp")
 _LABEL_NAMES = ("label", "labels", "target", "targets", "class", "classes", "category", "cls", "y")
 
+_MAX_NAME_BYTES = 1_000
+
 #: The class number of a row without a label.
 MISSING = -1
 
@@ -30,7 +32,7 @@ def find_image_column(features: Features, chosen: str | None = None) -> str:
     images = images or [name for name, feature in features.items() if _holds_bytes(feature)]
     usual = [name for name in images if name.lower() in _IMAGE_NAMES]
     hint = "images must lie in class folders, or be a column of encoded bytes"
-    return _choose("image", [usual, images], features, chosen, hint)
+    return _choose("image", [usual, images], features, chosen, hint, _is_image)
 
 
 def find_label_column(features: Features, chosen: str | None = None) -> str:
@@ -45,14 +47,23 @@ def find_label_column(features: Features, chosen: str | None = None) -> str:
         "a classifier needs at least two classes, as a column of numbers or names, or as one folder of images per "
         "class with all images at the same depth"
     )
-    return _choose("label", [both, usual, classes, candidates], features, chosen, hint)
+    return _choose("label", [both, usual, classes, candidates], features, chosen, hint, _can_be_label)
 
 
-def _choose(kind: str, ranks: list[list[str]], features: Features, chosen: str | None, hint: str) -> str:
-    """Returns `chosen`, else the only name of the first rank that is not empty."""
+def _choose(
+    kind: str,
+    ranks: list[list[str]],
+    features: Features,
+    chosen: str | None,
+    hint: str,
+    is_suitable: Callable[[Any], bool],
+) -> str:
+    """Returns `chosen` if it is suitable, else the only name of the first rank that is not empty."""
     columns = ", ".join(f"`{name}`" for name in features)
     if chosen is not None and chosen not in features:
         raise InputError(f"`{kind}_column` (=`{chosen}`) must be one of the columns {columns}.")
+    if chosen is not None and not is_suitable(features[chosen]):
+        raise InputError(f"the column `{chosen}` cannot be the {kind} column: {hint}.")
     if chosen is not None:
         return chosen
     found = next((rank for rank in ranks if rank), [])
@@ -64,9 +75,15 @@ def _choose(kind: str, ranks: list[list[str]], features: Features, chosen: str |
     return found[0]
 
 
+def _is_image(feature: Any) -> bool:
+    import datasets
+
+    return isinstance(feature, datasets.Image) or _holds_bytes(feature)
+
+
 def _holds_bytes(feature: Any) -> bool:
     if isinstance(feature, dict):
-        return "bytes" in feature
+        return _holds_bytes(feature.get("bytes")) and getattr(feature.get("path"), "dtype", "string") == "string"
     return getattr(feature, "dtype", None) in ("binary", "large_binary")
 
 
@@ -96,6 +113,7 @@ def read_labels(
     if all(isinstance(feature, datasets.ClassLabel) for feature in features.values()):
         names, numbers = _map_named_labels(values, {name: feature.names for name, feature in features.items()})
     else:
+        _check_lengths(values, column)
         names, numbers = _number_plain_labels({name: each.to_pylist() for name, each in values.items()}, column)
     seen = {int(number) for array in numbers.values() for number in np.unique(array)} - {MISSING}
     if len(seen) < 2:
@@ -108,15 +126,32 @@ def _map_named_labels(
     values: Mapping[str, ChunkedArray], names: Mapping[str, list[str]]
 ) -> tuple[tuple[str, ...], dict[str, Any]]:
     """Maps each split's class numbers to one list of names: splits saved separately may order the names differently."""
-    all_names = tuple(dict.fromkeys(name for split_names in names.values() for name in split_names))
+    all_names = tuple(dict.fromkeys(str(name) for split_names in names.values() for name in split_names))
+    positions = {name: position for position, name in enumerate(all_names)}
     numbers = {}
     for split, column in values.items():
-        mapping = np.array([all_names.index(name) for name in names[split]], np.int32)
+        mapping = np.array([positions[str(name)] for name in names[split]], np.int32)
         raw = column.fill_null(MISSING).to_numpy()
         if raw.max(initial=MISSING) >= len(mapping):
             raise InputError(f"label {raw.max()} of split `{split}` is beyond its {len(mapping)} class names.")
         numbers[split] = np.where(raw < 0, MISSING, mapping[raw]).astype(np.int32)
     return all_names, numbers
+
+
+def _check_lengths(values: Mapping[str, ChunkedArray], column: str) -> None:
+    """Refuses texts that are too long for the name of a class before they are copied: each may take megabytes."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    compute: Any = pc
+    for array in values.values():
+        is_text = pa.types.is_string(array.type) or pa.types.is_large_string(array.type)
+        longest = compute.max(compute.binary_length(array)).as_py() if is_text else None
+        if longest is not None and longest > _MAX_NAME_BYTES:
+            raise InputError(
+                f"`{column}` has a text of {longest:,} bytes, so it does not hold class names, which may have "
+                f"{_MAX_NAME_BYTES:,}: choose another column with `label_column`."
+            )
 
 
 def _number_plain_labels(values: Mapping[str, list[Any]], column: str) -> tuple[tuple[str, ...], dict[str, Any]]:

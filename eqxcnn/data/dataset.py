@@ -15,8 +15,9 @@ from .columns import find_image_column, find_label_column, read_labels
 from .decode import DECODER_VERSION
 from .fingerprint import digest_values, fingerprint_images, fingerprint_rows
 from .headers import find_size_and_channels
+from .opening import MAX_PIXELS, max_pixels
 from .parts import Part, decode_part
-from .reading import read_rows
+from .reading import read_rows, say_when_slow
 from .records import DataInfo, Split
 from .sources import Source, find_source
 
@@ -79,7 +80,10 @@ class DataSet:
         return Split(entry.images, entry.labels, self.info.class_names, len(entry.skipped))
 
     def _cache_key(self, split: str, shape: tuple[int, int, int], on_bad_image: str) -> str:
-        digest = digest_values(DECODER_VERSION, self._parts[split].fingerprint, shape, on_bad_image)
+        limit = max_pixels()
+        # With another limit, other rows are skipped.
+        more = () if limit == MAX_PIXELS or on_bad_image == "stop" else (limit,)
+        digest = digest_values(DECODER_VERSION, self._parts[split].fingerprint, shape, on_bad_image, *more)
         name = re.sub(r"[^\w.-]", "_", self.info.name)[:40]
         return f"{name}-{split}-{'x'.join(map(str, shape))}-{digest[:16]}"
 
@@ -109,6 +113,19 @@ def open_source(
     **Raises:** `InputError`, in one sentence, if the source cannot be used.
     """
     name, place = find_source(source)
+    with say_when_slow(source):
+        return _open(source, name, place, image_column, label_column, test_fraction, seed)
+
+
+def _open(
+    source: str,
+    name: str,
+    place: Source,
+    image_column: str | None,
+    label_column: str | None,
+    test_fraction: float,
+    seed: int,
+) -> DataSet:
     splits = read_rows(place)
     counts = {split: len(rows) for split, rows in splits.items()}
     train, test = _choose_splits(source, counts)

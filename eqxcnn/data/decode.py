@@ -1,11 +1,11 @@
 """Decoding of encoded images to `uint8` arrays: one image (`decode_image`), or rows in threads (`decode_rows`)."""
 
-import io
 import os
-import struct
+import threading
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +13,8 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 
 from ..errors import InputError
+from .files import read_file
+from .opening import describe_error, open_image, unreadable_errors
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -28,6 +30,11 @@ ORIENTATION = 0x0112
 
 _CHUNK_BYTES = 16 << 20
 _CHUNK_ROWS = 1024
+#: Larger images are decoded one at a time: each takes hundreds of megabytes.
+_LARGE_PIXELS = 50_000_000
+_large_image = threading.Lock()
+#: Pixels of more than 8 bits that are converted at once.
+_STRIP_PIXELS = 1 << 20
 
 
 class BadRow(NamedTuple):
@@ -52,7 +59,8 @@ def decode_image(
     - `image_size`: `(height, width)` in pixels; `None` keeps the image's own size.
     - `channels`: 1 or 3.
 
-    **Raises:** `InputError` if the source is not an image or is truncated.
+    **Raises:** `InputError` if the source is not an image file (PNG, JPEG, GIF, WebP, BMP, TIFF, PPM, ICO, JPEG 2000,
+    TGA, AVIF), is truncated, is not a regular file, or has more pixels than `$EQXCNN_MAX_PIXELS` (100 million).
     """
     if channels not in (1, 3):
         raise InputError(f"`channels` (={channels}) must be 1 (gray) or 3 (RGB).")
@@ -60,7 +68,7 @@ def decode_image(
         return _decode(source, image_size, channels).copy()
     except unreadable_errors() as error:
         what = f"`{source}`" if isinstance(source, str | Path) else "the image"
-        raise InputError(f"{what} cannot be read as an image: {_describe_error(error)}.") from error
+        raise InputError(f"{what} cannot be read as an image: {describe_error(error)}.") from error
 
 
 def decode_rows(
@@ -96,12 +104,12 @@ def _decode_chunk(
     try:
         values = fetch(raw, column, numbers)
     except (OSError, ValueError) as error:
-        raise InputError(f"rows {numbers[0]} to {numbers[-1]} cannot be read: {_describe_error(error)}.") from error
+        raise InputError(f"rows {numbers[0]} to {numbers[-1]} cannot be read: {describe_error(error)}.") from error
     for index, value in enumerate(values):
         try:
             images[index] = _decode(encoded_file(value), image_size, channels)
         except unreadable_errors() as error:
-            bad.append(BadRow(int(numbers[index]), f"{_file_name(value)}{_describe_error(error)}"))
+            bad.append(BadRow(int(numbers[index]), f"{_file_name(value)}{describe_error(error)}"))
     return images, bad
 
 
@@ -137,13 +145,14 @@ def _decode(source: Any, image_size: tuple[int, int] | None, channels: int) -> n
     from PIL import Image
 
     if isinstance(source, str | Path):
-        source = Path(source).read_bytes()  # Pillow would keep the file of an animation open.
-    image = Image.open(io.BytesIO(source)) if isinstance(source, bytes) else source
-    image.load()
-    image = _convert_channels(_turn_upright(image), channels)
-    if image_size is not None and image.size != (image_size[1], image_size[0]):
-        image = image.resize((image_size[1], image_size[0]), Image.Resampling.BILINEAR)
-    return np.asarray(image).reshape(image.height, image.width, channels)
+        source = read_file(source)  # Pillow would keep the file of an animation open.
+    image = open_image(source) if isinstance(source, bytes) else source
+    with _large_image if image.width * image.height > _LARGE_PIXELS else nullcontext():
+        image.load()
+        image = _convert_channels(_turn_upright(image), channels)
+        if image_size is not None and image.size != (image_size[1], image_size[0]):
+            image = image.resize((image_size[1], image_size[0]), Image.Resampling.BILINEAR)
+        return np.asarray(image).reshape(image.height, image.width, channels)
 
 
 def _turn_upright(image: Image) -> Image:
@@ -182,23 +191,8 @@ def _convert_to_8_bits(image: Image) -> Image:
     if not 0 <= low <= high <= limit:
         raise ValueError(f"its values {low:g} to {high:g} are not within 0 to {limit}")
     scale = 1 / 257 if is_16_bit else 255 if image.mode == "F" and high <= 1 else 1
-    return Image.fromarray(np.rint(values * scale).astype(np.uint8))
-
-
-def unreadable_errors() -> tuple[type[Exception], ...]:
-    """Returns the exceptions that Pillow raises for broken files."""
-    from PIL.Image import DecompressionBombError
-
-    # Each was seen for a mangled file of some format, or is raised explicitly by one of Pillow's readers.
-    usual = (OSError, ValueError, SyntaxError, RuntimeError, EOFError, LookupError, TypeError, ArithmeticError)
-    return (*usual, struct.error, DecompressionBombError)
-
-
-def _describe_error(error: BaseException) -> str:
-    from PIL import UnidentifiedImageError
-
-    if isinstance(error, UnidentifiedImageError):
-        return "its content is not that of an image file"
-    if isinstance(error, FileNotFoundError):
-        return "there is no such file"
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    scaled = np.empty(values.shape, np.uint8)
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):  # In strips, because the product takes 8 bytes for each pixel.
+        scaled[top : top + rows] = np.rint(values[top : top + rows] * scale)
+    return Image.fromarray(scaled)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .cache import read_note, write_note
+from .files import read_file
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -41,9 +42,10 @@ def fingerprint_images(rows: Dataset, column: str) -> str:
     paths = [path for chunk_paths in references for path in chunk_paths]
     facts = [_file_facts(path) for path in [*(entry["filename"] for entry in rows.cache_files), *paths]]
     note = f"images-{digest_values(column, len(rows), facts)}"
-    is_large = bool(rows.cache_files) and sum(size for _, size, _ in facts) >= _NOTE_BYTES
-    if is_large and (noted := read_note(note)) is not None:
-        return str(noted["fingerprint"])
+    is_on_disk = bool(rows.cache_files) or len(paths) == len(rows)
+    is_large = is_on_disk and sum(size for _, size, _ in facts) >= _NOTE_BYTES
+    if is_large and isinstance(noted := (read_note(note) or {}).get("fingerprint"), str):
+        return noted
     content = hashlib.sha256()
     lengths = np.concatenate([_add_bytes(content, chunk) for chunk in encoded])
     lengths[lengths == _OUTSIDE] = _add_files(content, paths)
@@ -79,7 +81,7 @@ def _file_facts(path: str | Path | None) -> tuple[str, int, tuple[int, int]]:
     """Path, size, and times of the last modification and the last change, which copying does not preserve."""
     try:
         stat = Path(path or "").stat()
-    except OSError:
+    except (OSError, ValueError):
         return str(path), -1, (0, 0)
     return str(path), stat.st_size, (stat.st_mtime_ns, stat.st_ctime_ns)
 
@@ -124,6 +126,6 @@ def _add_files(content: Any, paths: list[str | None]) -> list[int]:
 
 def _read_file(path: str | None) -> bytes | None:
     try:
-        return None if path is None else Path(path).read_bytes()
-    except OSError:
+        return None if path is None else read_file(path)
+    except (OSError, ValueError):
         return None

@@ -1,16 +1,16 @@
 """Sizes and channels of a split's images, from their headers alone."""
 
-import io
 import struct
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .cache import read_note, write_note
-from .decode import DECODER_VERSION, ORIENTATION, encoded_file, fetch, unreadable_errors
+from .decode import DECODER_VERSION, ORIENTATION, encoded_file, fetch
+from .files import read_file
+from .opening import open_image, unreadable_errors
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -48,9 +48,8 @@ def find_size_and_channels(
     if image_size is not None and channels is not None:
         return image_size, channels
     note = f"headers-{DECODER_VERSION}-{fingerprint}"
-    if len(rows) >= _NOTE_ROWS and (noted := read_note(note)) is not None:
-        noted_size = noted["image_size"] and tuple(noted["image_size"])
-        return image_size or noted_size, channels or noted["channels"]
+    if len(rows) >= _NOTE_ROWS and (noted := _read_noted(note)) is not None:
+        return image_size or noted[0], channels or noted[1]
     sizes: set[tuple[int, int]] = set()
     has_color = False
     for size, is_gray in _read_headers(rows, column):
@@ -66,6 +65,15 @@ def find_size_and_channels(
     return image_size or found_size, channels or found_channels
 
 
+def _read_noted(name: str) -> tuple[tuple[int, int] | None, int] | None:
+    match read_note(name):
+        case {"image_size": [int(height), int(width)], "channels": 1 | 3 as channels}:
+            return (height, width), channels
+        case {"image_size": None, "channels": 1 | 3 as channels}:
+            return None, channels
+    return None
+
+
 def _read_headers(rows: Dataset, column: str) -> Iterator[tuple[tuple[int, int], bool]]:
     raw = rows.select_columns(column).with_format("arrow")
     spread = np.unique(np.linspace(0, len(rows) - 1, _FIRST_ROWS).astype(np.int32))
@@ -79,14 +87,12 @@ def _read_headers(rows: Dataset, column: str) -> Iterator[tuple[tuple[int, int],
 
 def read_header(value: Any) -> tuple[tuple[int, int], bool] | None:
     """Returns the upright `(height, width)` of a stored image and whether it is gray; `None` if it cannot be read."""
-    from PIL import Image
-
     try:
         encoded = encoded_file(value)
-        data = encoded if isinstance(encoded, bytes) else Path(encoded).read_bytes()
+        data = encoded if isinstance(encoded, bytes) else read_file(encoded)
         if (header := _read_png_header(data)) is not None:
             return header
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(data) as image:
             is_turned = image.format != "TIFF" and image.getexif().get(ORIENTATION, 1) >= 5
             if image.format == "TIFF":
                 image.load()  # Pillow turns a TIFF only while loading it.

@@ -1,7 +1,7 @@
 """The rows of a source as the `datasets` library returns them, undecoded, with its errors in one sentence."""
 
-import glob
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -12,7 +12,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from .. import hub
-from ..errors import InputError
+from ..errors import InputError, printable
+from .class_folders import read_class_folders
+from .described import check_described, check_found, check_saved
+from .files import LAYOUTS
 from .fingerprint import fingerprint_files
 from .sources import Source
 
@@ -21,13 +24,9 @@ if TYPE_CHECKING:
 else:
     Dataset = DatasetDict = Any
 
-_TRAIN_FOLDERS = ("train", "training")
-_TEST_FOLDERS = ("test", "testing", "validation", "valid", "val")
-_TABLES = (".parquet", ".arrow")
-_LAYOUTS = (
-    "put images into one folder per class (`FOLDER/cat/1.jpg`, or `FOLDER/train/cat/1.jpg` and "
-    "`FOLDER/test/cat/2.jpg`), or give parquet files or a `save_to_disk` folder."
-)
+_SLOW_SECONDS = 2.0
+#: Exceptions that `datasets` raises for damaged files, beside its own.
+_DAMAGED = (OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError)
 
 
 def read_rows(source: Source) -> dict[str, Dataset]:
@@ -37,7 +36,7 @@ def read_rows(source: Source) -> dict[str, Dataset]:
     Hub is out of reach and its cache on this machine has no copy.
     """
     import datasets
-    from datasets.exceptions import DatasetNotFoundError, DatasetsError
+    from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError, DatasetsError
 
     what = f"`{source.folder or source.hub or 'digits'}`"
     try:
@@ -49,11 +48,12 @@ def read_rows(source: Source) -> dict[str, Dataset]:
             "`hf auth login` if it is private or gated."
         ) from error
     except FileNotFoundError as error:
-        raise InputError(f"{what} holds no images or tables that can be read: {_LAYOUTS}") from error
-    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{what} cannot be opened: {_first_line(error)}") from error
+        raise InputError(f"{what} holds no images or tables that can be read: {LAYOUTS}") from error
+    except InputError:
+        raise
+    except (*_DAMAGED, DatasetsError) as error:
+        cause = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
+        raise InputError(f"{what} cannot be opened: {_first_line(cause)}") from error
     if isinstance(rows, datasets.Dataset):
         return {"train": rows}
     return {str(name): split for name, split in rows.items()}
@@ -67,10 +67,12 @@ def _read(source: Source) -> "Dataset | DatasetDict":
     if source.folder is None:
         return _read_digits()
     if any((source.folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
+        check_saved(source.folder)
         return datasets.load_from_disk(str(source.folder))
-    files = _class_folders(source.folder)
-    if files:
-        return datasets.load_dataset("imagefolder", data_files=files)
+    rows = read_class_folders(source.folder)
+    if rows is not None:
+        return rows
+    check_described(source.folder)
     return _read_described_folder(source.folder, source.config)
 
 
@@ -86,6 +88,7 @@ def _read_described_folder(folder: Path, config: str | None) -> "Dataset | Datas
 
     found = datasets.load_dataset_builder(str(folder), config).config.data_files or {}
     files = sorted({str(file) for split in found.values() for file in split})
+    check_found(folder, files)
     cache = Path(settings.HF_DATASETS_CACHE, "eqxcnn", fingerprint_files(files)[:32])
     return datasets.load_dataset(str(folder), config, cache_dir=str(cache))
 
@@ -116,46 +119,6 @@ def load_digits() -> tuple[Float[np.ndarray, "n 64"], Int[np.ndarray, " n"]]:
     return pixels_and_labels
 
 
-def _class_folders(folder: Path) -> dict[str, list[str]]:
-    """Returns patterns of the image files by split if the folder is a tree of class folders, else nothing.
-
-    `datasets` finds such a tree by itself, but guesses splits from any "train" or "test" in a path: a class called
-    `train` or an image called `test_1.png` then silently hides all others. It also skips a class folder that is a
-    symbolic link. Explicit patterns avoid both.
-    """
-    if _is_described(folder):
-        return {}
-    splits = {name: _image_folders(folder / name) for name in _TRAIN_FOLDERS + _TEST_FOLDERS}
-    train = next((splits[name] for name in _TRAIN_FOLDERS if splits[name]), None)
-    if train is None:
-        flat = _image_folders(folder)
-        return {"train": flat} if flat else {}
-    test = next((splits[name] for name in _TEST_FOLDERS if splits[name]), None)
-    return {"train": train} | ({"test": test} if test else {})
-
-
-def _is_described(folder: Path) -> bool:
-    """Returns whether tables, a metadata file or a data card define the rows."""
-    card = folder / "README.md"
-    return (
-        any(path.suffix.lower() in _TABLES for depth in ("*", "*/*") for path in folder.glob(depth))
-        or any(folder.glob("metadata.*"))
-        or (card.is_file() and card.read_bytes().startswith(b"---"))
-    )
-
-
-def _image_folders(folder: Path) -> list[str]:
-    from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
-
-    def has_images(path: Path) -> bool:
-        return any(file.suffix.lower() in ImageFolder.EXTENSIONS for file in path.iterdir())
-
-    if not folder.is_dir():
-        return []
-    inner = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
-    return [f"{glob.escape(str(path))}/**" for path in inner if has_images(path)]
-
-
 def _read_hub(repository: str, config: str | None) -> DatasetDict:
     """Reads a data set from the Hub, or from the Hub's cache when the Hub is out of reach.
 
@@ -180,6 +143,19 @@ def _read_hub(repository: str, config: str | None) -> DatasetDict:
         ) from error
     finally:
         settings.HF_HUB_OFFLINE = was_offline
+
+
+@contextmanager
+def say_when_slow(source: str) -> Iterator[None]:
+    """Prints what is being read to standard error after two seconds, since a large folder may take minutes."""
+    line = f"reading the data set {printable(source)} ..."
+    timer = threading.Timer(_SLOW_SECONDS, lambda: print(line, file=sys.stderr, flush=True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextmanager

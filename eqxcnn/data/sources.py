@@ -1,5 +1,6 @@
 """The known data sets, and the resolution of a name, folder or Hub id to a source."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -72,6 +73,8 @@ SOURCES: Mapping[str, Source] = MappingProxyType(
     }
 )
 
+#: A run's folder is named after its data set, and a file system allows 255 bytes.
+_NAME_LENGTH = 40
 _HUB_ID = re.compile(r"[\w][\w.-]*/[\w.-]+")
 
 
@@ -85,13 +88,15 @@ def find_source(text: str) -> tuple[str, Source]:
     """
     if text in SOURCES:
         return text, SOURCES[text]
+    # The functions of `os.path` raise nothing, whatever the text: unknown users, long names, NUL.
     place, colon, config = text.rpartition(":")
-    if not colon or Path(text).expanduser().is_dir():
+    if not colon or os.path.isdir(os.path.expanduser(text)):
         place, config = text, ""
-    folder = Path(place).expanduser()
-    if place and folder.is_dir():
-        return folder.resolve().name or "data", Source(folder=folder.resolve(), config=config or None)
-    if folder.is_file():
+    expanded = os.path.expanduser(place)
+    if place and os.path.isdir(expanded):
+        folder = Path(expanded).resolve()
+        return folder.name[:_NAME_LENGTH] or "data", Source(folder=folder, config=config or None)
+    if os.path.exists(expanded):
         raise InputError(f"`{text}` is a file: give the folder that contains it.")
     if _HUB_ID.fullmatch(place):
         return place.split("/")[1], Source(place, config or None)

@@ -1,0 +1,75 @@
+"""The only place where encoded images are opened: in formats that start no program, and within a number of pixels."""
+
+import io
+import os
+import struct
+from functools import cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+else:
+    Image = Any
+
+#: By content, not by name. Pillow would start Ghostscript for EPS; the other formats that it knows are no photographs.
+_FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "JPEG2000", "TGA")
+#: Greatest number of pixels unless `$EQXCNN_MAX_PIXELS` says otherwise; 100 million take 0.4 GB while decoded to RGB.
+MAX_PIXELS = 100_000_000
+
+
+def open_image(data: bytes) -> Image:
+    """Opens an encoded image; its pixels are not decoded yet.
+
+    **Raises:** one of `unreadable_errors` if the bytes are not an image in a known format, or have too many pixels.
+    """
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(data), formats=_formats())
+    limit, pixels = max_pixels(), image.width * image.height
+    if pixels > limit:
+        raise ValueError(
+            f"it has {pixels:,} pixels, and an image may have {limit:,}: make it smaller, or set `EQXCNN_MAX_PIXELS`"
+        )
+    return image
+
+
+def max_pixels() -> int:
+    """Returns the greatest number of pixels of an image: `$EQXCNN_MAX_PIXELS`, or 100 million.
+
+    **Raises:** `InputError` if the variable is not a number of at least 1.
+    """
+    text = os.environ.get("EQXCNN_MAX_PIXELS") or str(MAX_PIXELS)
+    if not (text.isascii() and text.isdigit() and 1 <= len(text) <= 18 and int(text) > 0):
+        raise InputError(f"the environment variable `EQXCNN_MAX_PIXELS` (=`{text}`) must be a number of at least 1.")
+    return int(text)
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    # Pillow has read AVIF since version 11.3.
+    return (*_FORMATS, "AVIF") if find_spec("PIL.AvifImagePlugin") else _FORMATS
+
+
+def unreadable_errors() -> tuple[type[Exception], ...]:
+    """Returns the exceptions that `open_image`, and Pillow while decoding, raise for broken files."""
+    from PIL.Image import DecompressionBombError
+
+    # Each was seen for a mangled file of some format, or is raised explicitly by one of Pillow's readers.
+    usual = (OSError, ValueError, SyntaxError, RuntimeError, EOFError, LookupError, TypeError, ArithmeticError)
+    return (*usual, struct.error, DecompressionBombError)
+
+
+def describe_error(error: BaseException) -> str:
+    """Returns one of `unreadable_errors` as the end of a sentence, without a period."""
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):
+        return f"its content is not that of an image file ({', '.join(_formats())})"
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -2,21 +2,36 @@
 
 import importlib
 import inspect
+import math
 import pkgutil
-from collections.abc import Mapping
-from functools import cache
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Iterator, Mapping
+from functools import cache, partial
+from types import MappingProxyType, UnionType
+from typing import Any, Union, get_args, get_origin
 
 import equinox as eqx
+import jax
 from beartype.door import is_bearable
 
 from . import models
+from .cost import count_parameters
 from .errors import InputError, nearest
 from .types import Classifier, Key, Variant
 
 #: The constructor's parameters that `create_model` has itself.
 _COMMON_PARAMETERS = ("num_classes", "in_channels", "image_size", "key")
+#: The constructors' parameters that count blocks or layers, in all or per stage.
+_DEPTHS = ("depth", "depths", "layers")
+
+#: Limits on what a model may have, far beyond every published network: one mistyped number must not fill the memory.
+MAX_PARAMETERS = 1_000_000_000
+MAX_CLASSES = 1_000_000
+MAX_CHANNELS = 4096
+MAX_SIDE = 4096
+#: Of all integers, such as widths and kernel sizes.
+_MAX_SIZE = 65_536
+#: Of the sum of `_DEPTHS`, of the number of stages, and of the length of other tuples.
+_MAX_DEPTH, _MAX_STAGES, _MAX_LENGTH = 400, 8, 64
 
 
 @cache
@@ -65,47 +80,149 @@ def build(
 ) -> tuple[Classifier, eqx.nn.State]:
     """Builds a model with random weights and its state; arguments and errors are those of `zoo.create_model`."""
     row = variant(name)
+    check_keywords(name, architecture)
     arguments = {
         "num_classes": row.num_classes if num_classes is None else num_classes,
         "in_channels": row.input[2] if in_channels is None else in_channels,
         "image_size": resolve_image_size(name, image_size),
     }
-    if arguments["num_classes"] < 0 or arguments["in_channels"] < 1:
+    for argument, least, most in (("num_classes", 0, MAX_CLASSES), ("in_channels", 1, MAX_CHANNELS)):
+        if not least <= arguments[argument] <= most:
+            words = f"{least} (features)" if least == 0 else f"{least}"
+            raise InputError(f"`{argument}` (={_show(arguments[argument])}) must be from {words} to {most}")
+    make = partial(eqx.nn.make_with_state(row.make), **arguments, **architecture)
+    # Only shapes first; while tracing, `make` itself computes only shapes.
+    model = make(key=key) if isinstance(key, jax.core.Tracer) else eqx.filter_eval_shape(make, key=key)
+    count = count_parameters(model[0])
+    if count > MAX_PARAMETERS:
         raise InputError(
-            f"`num_classes` (={arguments['num_classes']}) must be 0 (features) or more and "
-            f"`in_channels` (={arguments['in_channels']}) 1 or more"
+            f"`{name}` with these settings has {count:,} parameters, more than the limit of {MAX_PARAMETERS:,}: give "
+            "smaller settings"
         )
-    check_keywords(name, architecture)
-    return eqx.nn.make_with_state(row.make)(**arguments, **architecture, key=key)
+    return model if isinstance(key, jax.core.Tracer) else make(key=key)
 
 
 def resolve_image_size(name: str, image_size: int | tuple[int, int] | None) -> tuple[int, int]:
     """Returns a model's `(height, width)` for the argument `image_size`; `None` means the published size.
 
-    **Raises:** `InputError` that names the smallest size, if `image_size` is smaller.
+    **Raises:** `InputError` if `image_size` is smaller than the smallest size of the model, or larger than `MAX_SIDE`.
     """
     row = variant(name)
     size = row.input[:2] if image_size is None else image_size
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < row.smallest:
         raise InputError(
-            f"`image_size` (={height}x{width}) is too small for `{name}`: the smallest size is "
+            f"`image_size` (={_show(height)}x{_show(width)}) is too small for `{name}`: the smallest size is "
             f"{row.smallest}x{row.smallest}"
+        )
+    if max(height, width) > MAX_SIDE:
+        raise InputError(
+            f"`image_size` (={_show(height)}x{_show(width)}) is too large: the largest size is {MAX_SIDE}x{MAX_SIDE}"
         )
     return height, width
 
 
 def check_keywords(name: str, given: Mapping[str, Any]) -> None:
-    """Checks the names and types of keyword arguments for a model's constructor.
+    """Checks the names, types and values of keyword arguments for a model's constructor.
 
-    **Raises:** `InputError` that names the argument, and the expected type if the type is wrong; or as `variant`.
+    The general rules: numbers are finite and positive, or 0 if a variant of the family has that default; a
+    `..._rate` lies in [0, 1); tuples that are equally long by default are equally long; and nothing exceeds the limits
+    above. A constructor has the rules that are its own.
+
+    **Raises:** `InputError` that names the argument and the rule; or as `variant`.
     """
     parameters = inspect.signature(variant(name).make).parameters
     known = [parameter for parameter in parameters if parameter not in _COMMON_PARAMETERS]
     for keyword, value in given.items():
         if keyword not in known:
-            raise InputError(f"`{name}` has no argument `{keyword}`; {nearest(keyword, known)}")
+            raise InputError(f"`{name}` has no argument `{keyword}`; {nearest(str(keyword), known)}")
         hint = parameters[keyword].annotation
-        # An int is accepted where a float is expected, unlike in beartype.
-        if not is_bearable(value, hint) and not (type(value) is int and is_bearable(float(value), hint)):
-            raise InputError(f"`{keyword}` (={value!r}) of `{name}` must be of type `{inspect.formatannotation(hint)}`")
+        if not has_type(value, hint):
+            raise InputError(
+                f"`{keyword}` (={_show(value)}) of `{name}` must be of type `{inspect.formatannotation(hint)}`"
+            )
+        if problem := _find_problem(keyword, value, _defaults(family(name), keyword)):
+            raise InputError(f"`{keyword}` (={_show(value)}) of `{name}` must {problem}")
+    _check_lengths(name, {keyword: parameters[keyword].default for keyword in known}, given)
+
+
+def _defaults(family_name: str, keyword: str) -> list[Any]:
+    """Returns the defaults of an argument in all variants of a family."""
+    rows = [row for each, row in families().values() if each == family_name]
+    signatures = [inspect.signature(row.make).parameters for row in rows]
+    return [parameters[keyword].default for parameters in signatures if keyword in parameters]
+
+
+def _find_problem(keyword: str, value: Any, defaults: list[Any]) -> str | None:
+    """Returns the rule that a value of the right type breaks, as the end of a sentence with "must"."""
+    numbers = list(_numbers(value))
+    if keyword.endswith("_rate") and isinstance(value, float | int) and any(type(each) is float for each in defaults):
+        return None if 0 <= value < 1 else "be at least 0 and below 1"
+    if isinstance(value, tuple):
+        if not value and () not in defaults:
+            return "have at least one entry"
+        longest = _MAX_STAGES if keyword in _DEPTHS else _MAX_LENGTH
+        if len(value) > longest:
+            return f"have at most {longest} entries"
+    if not all(isinstance(number, int) or math.isfinite(number) for number in numbers):
+        return "be finite"
+    may_be_zero = any(number == 0 for default in defaults for number in _numbers(default))
+    if any(number < 0 or (number == 0 and not may_be_zero) for number in numbers):
+        return f"be {'at least' if may_be_zero else 'above'} 0"
+    if any(number > _MAX_SIZE for number in numbers):
+        return f"be at most {_MAX_SIZE}"
+    if keyword in _DEPTHS and sum(numbers) > _MAX_DEPTH:
+        return f"be at most {_MAX_DEPTH} in all"
+    return None
+
+
+def _numbers(value: Any) -> Iterator[int | float]:
+    """Yields the numbers in a value, at any depth of its tuples."""
+    if isinstance(value, tuple):
+        for item in value:
+            yield from _numbers(item)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield value
+
+
+def _check_lengths(name: str, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Checks that tuples which are equally long by default, such as `widths` and `depths`, still are."""
+    tuples = [keyword for keyword, default in defaults.items() if isinstance(default, tuple)]
+    for one in tuples:
+        for other in tuples:
+            values = [given.get(keyword, defaults[keyword]) for keyword in (one, other)]
+            if len(defaults[one]) == len(defaults[other]) and len(values[0]) != len(values[1]):
+                raise InputError(
+                    f"`{one}` (={values[0]}) and `{other}` (={values[1]}) of `{name}` must have the same length"
+                )
+
+
+def has_type(value: Any, hint: Any) -> bool:
+    """Returns whether a value and all its elements have a type; `beartype` looks at one random element.
+
+    A `bool` is not an `int`, and an `int` is a `float`.
+    """
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(has_type(value, part) for part in parts)
+    if origin in (list, tuple, dict) and not isinstance(value, origin):
+        return False
+    if origin is list:
+        return all(has_type(item, parts[0]) for item in value)
+    if origin is dict:
+        return all(has_type(key, parts[0]) and has_type(item, parts[1]) for key, item in value.items())
+    if origin is tuple:
+        hints = parts[:1] * len(value) if parts[1:] == (...,) else parts
+        return len(hints) == len(value) and all(map(has_type, value, hints))
+    if hint in (int, float):
+        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+    if hasattr(hint, "_fields"):  # a named tuple, which beartype does not look into
+        return isinstance(value, hint) and all(map(has_type, value, hint.__annotations__.values()))
+    return is_bearable(value, hint)
+
+
+def _show(value: Any) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # Python prints no number of more than 4,300 digits
+        return "a number of many digits"

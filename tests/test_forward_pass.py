@@ -3,9 +3,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxtyping import TypeCheckError
 
 from eqxcnn import forward, normalize, zoo
+from eqxcnn.errors import InputError
 from eqxcnn.types import Classifier
 
 
@@ -16,16 +16,53 @@ def lenet():
 
 
 @pytest.mark.parametrize(
-    ("images", "message"),
+    ("shape", "dtype", "message"),
     [
-        pytest.param(jax.ShapeDtypeStruct((28, 28, 1), jnp.float32), "images", id="no batch axis"),
-        pytest.param(jax.ShapeDtypeStruct((2, 28, 28, 1), jnp.uint8), "images", id="not normalized"),
-        pytest.param(jax.ShapeDtypeStruct((2, 1, 28, 28), jnp.float32), "in_channels", id="channels first"),
+        pytest.param(
+            (28, 28, 1), np.float32, r"\(28, 28, 1\) must be .*channels\); .*images\[None\]", id="no batch axis"
+        ),
+        pytest.param(
+            (2, 28, 28), np.float32, r"\(2, 28, 28\) must be \(batch, height, width, ch", id="no channels axis"
+        ),
+        pytest.param((2, 28, 28, 1), np.uint8, r"dtype uint8 must be floating point", id="not normalized"),
+        pytest.param((2, 28, 28, 1), np.int32, r"dtype int32 must be floating point", id="integers"),
+        pytest.param((2, 1, 28, 28), np.float32, r"`in_channels` \(=1\) channels, channels last", id="channels first"),
     ],
 )
-def test_wrong_images_are_refused_by_name(lenet, images, message):
-    with pytest.raises(TypeCheckError, match=message):
-        eqx.filter_eval_shape(forward, *lenet, images, key=None)
+@pytest.mark.parametrize("is_traced", [True, False])
+def test_wrong_images_are_refused_in_one_sentence(lenet, shape, dtype, message, is_traced):
+    with pytest.raises(InputError, match=message) as caught:
+        if is_traced:
+            eqx.filter_eval_shape(forward, *lenet, jax.ShapeDtypeStruct(shape, dtype), key=None)
+        else:
+            eqx.filter_eval_shape(lambda model, state: forward(model, state, np.zeros(shape, dtype), key=None), *lenet)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_perceptron_refuses_channels_first():
+    mlp = eqx.filter_eval_shape(zoo.create_model, "mlp", in_channels=3, image_size=8, key=jax.random.key(0))
+    with pytest.raises(InputError, match=r"`image` of shape \(3, 8, 8\) must be \(8, 8, 3\), channels last"):
+        eqx.filter_eval_shape(forward, *mlp, jax.ShapeDtypeStruct((2, 3, 8, 8), jnp.float32), key=None)
+
+
+def test_numpy_images_are_accepted():
+    images = np.ones((2, 1, 1, 1), np.float32)
+    model, state = eqx.nn.make_with_state(Noise)()
+    logits, _ = forward(model, state, images, key=jax.random.key(3))
+    np.testing.assert_array_equal(logits, forward(model, state, jnp.asarray(images), key=jax.random.key(3))[0])
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "message"),
+    [
+        ((1, 3, 4, 4), np.float32, "of shape .1, 3, 4, 4. have 4 channels, and `mean` and `std` have 3 and 3 numbers"),
+        ((4, 4, 3), np.uint8, "of shape .4, 4, 3. must be .batch, height, width, channels."),
+        ((1, 4, 4, 3), np.int32, "dtype int32 must be uint8, or floating point"),
+    ],
+)
+def test_normalize_refuses_wrong_images_in_one_sentence(shape, dtype, message):
+    with pytest.raises(InputError, match=message):
+        normalize(np.zeros(shape, dtype), jnp.zeros(3), np.ones(3, np.float32))
 
 
 class Noise(Classifier):

@@ -1,5 +1,6 @@
 """Two-dimensional convolution of one image, channels last."""
 
+import math
 from collections.abc import Callable
 
 import equinox as eqx
@@ -16,6 +17,9 @@ from .cpu import onednn
 from .cpu.depthwise import depthwise_conv
 from .initializers import he_normal
 from .sizes import Edges, Padding, Pair, ParsedPadding, Size, parse_padding, parse_pair, resolve_padding
+
+#: Larger kernels are not written out tap by tap, which would take minutes to compile.
+_MAX_TAPS = 256
 
 
 class Conv(eqx.Module):
@@ -77,10 +81,11 @@ class Conv(eqx.Module):
         self.bias = jnp.zeros(out_channels, self.weight.dtype) if use_bias else None
 
     @jaxtyped(typechecker=beartype)
-    def __call__(self, image: Float[Array, "h w {self.in_channels}"]) -> Float[Array, "h2 w2 {self.out_channels}"]:
+    def __call__(self, image: Image) -> Float[Array, "h2 w2 {self.out_channels}"]:
         """Returns the feature maps; if the dtypes of image and kernel differ, JAX's promotion decides.
 
-        **Raises:** `InputError` if the dilated kernel is larger than the padded image.
+        **Raises:** `InputError` if the image has other channels than `in_channels`, or if the dilated kernel is larger
+        than the padded image.
         """
         self._check_size(image)
         dtype = jnp.result_type(image, self.weight)
@@ -92,6 +97,10 @@ class Conv(eqx.Module):
         return out if self.bias is None or convolve is _convolve_by_onednn else out + self.bias[None, None]
 
     def _check_size(self, image: Image) -> None:
+        if image.shape[-1] != self.in_channels:
+            raise InputError(
+                f"`image` of shape {image.shape} must have `in_channels` (={self.in_channels}) channels, channels last."
+            )
         edges = _resolve_edges(image, self)
         if any(size + sum(edge) < span for size, edge, span in zip(image.shape, edges, _spans(self), strict=False)):
             raise InputError(
@@ -104,7 +113,8 @@ class Conv(eqx.Module):
 def _choose_implementation(conv: Conv, dtype: jnp.dtype) -> Callable[[Image, Array, Conv], Array]:
     """Returns the fastest of the four implementations below; they agree up to rounding."""
     if jax.default_backend() == "cpu":
-        if conv.groups == conv.in_channels == conv.out_channels > 1 and dtype.itemsize >= 4:
+        is_depthwise = conv.groups == conv.in_channels == conv.out_channels > 1
+        if is_depthwise and dtype.itemsize >= 4 and math.prod(conv.kernel_size) <= _MAX_TAPS:
             return _convolve_by_taps
         if dtype == jnp.float32 and onednn.is_available():
             is_pointwise = conv.groups == 1 and conv.kernel_size == (1, 1)

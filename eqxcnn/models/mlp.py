@@ -1,5 +1,6 @@
 """The multilayer perceptron: dense layers only."""
 
+import math
 from itertools import pairwise
 
 import equinox as eqx
@@ -23,6 +24,7 @@ class MLP(Classifier):
 
     hidden: tuple[eqx.nn.Linear, ...]
     head: eqx.nn.Linear | eqx.nn.Identity
+    image_shape: tuple[int, int, int] = eqx.field(static=True)
 
     def __init__(
         self,
@@ -36,7 +38,8 @@ class MLP(Classifier):
     ):
         if not widths:
             raise InputError("`widths` (=()) must have the size of at least one hidden layer")
-        sizes = (image_size[0] * image_size[1] * in_channels, *widths)
+        self.image_shape = (*image_size, in_channels)
+        sizes = (math.prod(self.image_shape), *widths)
         *keys, head_key = jax.random.split(key, len(sizes))
         self.hidden = tuple(
             _make_layer(n_in, n_out, init_scale, layer_key)
@@ -50,6 +53,9 @@ class MLP(Classifier):
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
         """Returns scores `[classes]` for one image `[h w c]`, or the last hidden activations if `num_classes=0`."""
+        if image.shape != self.image_shape:
+            # Channels first would have the right number of values in the wrong order.
+            raise InputError(f"`image` of shape {image.shape} must be {self.image_shape}, channels last")
         x = flatten_for(self.hidden[0], image)
         for layer in self.hidden:
             x = jax.nn.relu(layer(x))

@@ -12,6 +12,7 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Array, Float
 
+from ..errors import InputError
 from ..layers import (
     Attention,
     Conv,
@@ -28,6 +29,7 @@ from ..layers.initializers import lecun_normal, transformer_normal
 from ..types import Classifier, Image, Key, Logits, Maps, Variant
 
 _PATCH = 4
+_MAX_WINDOW = 64
 #: Attention bias between pixels that are in one window only because the shift wraps around; as in the published code.
 _MASK_BIAS = -100.0
 
@@ -145,8 +147,11 @@ class Swin(Classifier):
 
     - `dim`: width of the first stage; each later stage is twice as wide.
     - `depths`, `heads`: number of blocks and of attention heads of each stage.
-    - `window`: height and width of a window, in pixels of the map; every second block shifts it by half.
+    - `window`: height and width of a window, in pixels of the map; every second block shifts it by half. At most 64, because
+      attention compares all pairs of a window's pixels.
     - `drop_path_rate`: drop path rate of the last block; the rates increase linearly from 0.
+
+    **Raises:** `InputError` if `window` is too large.
     """
 
     patches: Conv
@@ -170,6 +175,8 @@ class Swin(Classifier):
         *,
         key: Key,
     ):
+        if window > _MAX_WINDOW:
+            raise InputError(f"`window` (={window}) must be at most {_MAX_WINDOW}")
         del image_size  # Windowed attention takes images of any size.
         patch_key, head_key, *keys = jax.random.split(key, 2 + sum(depths) + len(depths) - 1)
         widths = [dim * 2**stage for stage in range(len(depths))]

@@ -1,13 +1,14 @@
 """Policies that apply random operations of Pillow: AutoAugment for CIFAR-10, RandAugment, TrivialAugment."""
 
 from collections.abc import Callable
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ..errors import InputError
+from ..ranges import Range, check_arguments
 from ..types import Augment, Image, Key
 from . import pil
 
@@ -59,7 +60,10 @@ def auto_augment() -> Augment:
     return augment
 
 
-def rand_augment(operations: int = 2, magnitude: int = 9) -> Augment:
+@check_arguments
+def rand_augment(
+    operations: Annotated[int, Range(1, 20)] = 2, magnitude: Annotated[int, Range(0, _BINS - 1)] = 9
+) -> Augment:
     """Applies RandAugment: several random operations out of 14 (Cubuk et al. 2020, arXiv:1909.13719, section 3).
 
     The ranges are those of torchvision's `RandAugment`.
@@ -69,10 +73,6 @@ def rand_augment(operations: int = 2, magnitude: int = 9) -> Augment:
     - `operations`: the number of operations, drawn independently.
     - `magnitude`: the strength of all operations, from 0 to 30.
     """
-    if operations < 1 or not 0 <= magnitude < _BINS:
-        raise InputError(
-            f"`operations` (={operations}) must be 1 or more, and `magnitude` (={magnitude}) from 0 to {_BINS - 1}."
-        )
 
     def augment(image: Image, key: Key) -> Image:
         table = StrengthTable(image.shape, _BINS, 0.3, 150 / 331, 30.0, 0.9, 4)

@@ -4,22 +4,27 @@ Definitions and argument names are those of `tf.image`; `color_jitter` is torchv
 """
 
 import itertools
+from typing import Annotated, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ..errors import InputError
+from ..ranges import Range, check_arguments
 from ..types import Augment, Image, Key
 
 #: All orders of brightness (0), contrast (1) and saturation (2).
 _ORDERS = tuple(itertools.permutations(range(3)))
+#: Of brightness, contrast or saturation.
+_Factor: TypeAlias = Annotated[float, Range(0, 100)]
+#: A fraction of the hue circle.
+_Hue: TypeAlias = Annotated[float, Range(0, 0.5)]
 
 
-def brightness(delta: float | int) -> Augment:
+@check_arguments
+def brightness(delta: Annotated[float, Range(-1, 1)]) -> Augment:
     """Adds `delta`, from -1 to 1, to every pixel of every image; not random."""
-    if not -1 <= delta <= 1:
-        raise InputError(f"`delta` (={delta}) must be from -1 to 1, since pixels are in [0, 1].")
 
     def brighten(image: Image, key: Key) -> Image:
         return _clip_like(image + delta, image)
@@ -27,10 +32,9 @@ def brightness(delta: float | int) -> Augment:
     return brighten
 
 
-def random_brightness(max_delta: float | int) -> Augment:
+@check_arguments
+def random_brightness(max_delta: Annotated[float, Range(0, 1)]) -> Augment:
     """Adds one number, uniform in [-`max_delta`, `max_delta`], to all pixels."""
-    if not 0 <= max_delta <= 1:
-        raise InputError(f"`max_delta` (={max_delta}) must be from 0 to 1, since pixels are in [0, 1].")
 
     def brighten(image: Image, key: Key) -> Image:
         return _clip_like(image + jax.random.uniform(key, minval=-max_delta, maxval=max_delta), image)
@@ -38,9 +42,10 @@ def random_brightness(max_delta: float | int) -> Augment:
     return brighten
 
 
-def random_contrast(lower: float | int, upper: float | int) -> Augment:
+@check_arguments
+def random_contrast(lower: _Factor, upper: _Factor) -> Augment:
     """Scales the distance of every pixel from the mean of its channel by a factor uniform in [`lower`, `upper`]."""
-    _check_factors(lower, upper)
+    _check_order(lower, upper)
 
     def contrast(image: Image, key: Key) -> Image:
         height, width, _ = image.shape
@@ -52,9 +57,10 @@ def random_contrast(lower: float | int, upper: float | int) -> Augment:
     return contrast
 
 
-def random_saturation(lower: float | int, upper: float | int) -> Augment:
+@check_arguments
+def random_saturation(lower: _Factor, upper: _Factor) -> Augment:
     """Scales the HSV saturation by a factor uniform in [`lower`, `upper`]; gray images stay unchanged."""
-    _check_factors(lower, upper)
+    _check_order(lower, upper)
 
     def saturate(image: Image, key: Key) -> Image:
         if image.shape[-1] == 1:
@@ -68,10 +74,9 @@ def random_saturation(lower: float | int, upper: float | int) -> Augment:
     return saturate
 
 
-def random_hue(max_delta: float | int) -> Augment:
+@check_arguments
+def random_hue(max_delta: _Hue) -> Augment:
     """Shifts the HSV hue by a fraction of the circle, uniform in [-`max_delta`, `max_delta`]; gray stays unchanged."""
-    if not 0 <= max_delta <= 0.5:
-        raise InputError(f"`max_delta` (={max_delta}) must be a fraction of the hue circle from 0 to 0.5.")
 
     def shift(image: Image, key: Key) -> Image:
         return shift_hue(image, jax.random.uniform(key, minval=-max_delta, maxval=max_delta))
@@ -79,9 +84,8 @@ def random_hue(max_delta: float | int) -> Augment:
     return shift
 
 
-def color_jitter(
-    brightness: float | int = 0, contrast: float | int = 0, saturation: float | int = 0, hue: float | int = 0
-) -> Augment:
+@check_arguments
+def color_jitter(brightness: _Factor = 0, contrast: _Factor = 0, saturation: _Factor = 0, hue: _Hue = 0) -> Augment:
     """Changes brightness, contrast, saturation and hue in a random order, as torchvision's `ColorJitter`.
 
     **Arguments:**
@@ -89,13 +93,8 @@ def color_jitter(
     - `brightness`, `contrast`, `saturation`: for each value x, the factor is uniform in [max(0, 1 - x), 1 + x].
     - `hue`: the hue shifts by a fraction of the circle, uniform in [-`hue`, `hue`].
     """
-    spans = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
-    for name, span in spans.items():
-        if span < 0:
-            raise InputError(f"`{name}` (={span}) must be 0 or more: it is the largest distance of a factor from 1.")
-    if not 0 <= hue <= 0.5:
-        raise InputError(f"`hue` (={hue}) must be a fraction of the hue circle from 0 to 0.5.")
-    lowest, highest = (jnp.array([1 + sign * span for span in spans.values()], jnp.float32) for sign in (-1, 1))
+    spans = (brightness, contrast, saturation)
+    lowest, highest = (jnp.array([1 + sign * span for span in spans], jnp.float32) for sign in (-1, 1))
 
     def jitter(image: Image, key: Key) -> Image:
         factors_key, hue_key, order_key = jax.random.split(key, 3)
@@ -187,9 +186,9 @@ def _draw_factor(key: Key, lower: float | int, upper: float | int) -> Float[Arra
     return jax.random.uniform(key, minval=lower, maxval=upper)
 
 
-def _check_factors(lower: float | int, upper: float | int) -> None:
-    if not 0 <= lower <= upper:
-        raise InputError(f"`lower` (={lower}) and `upper` (={upper}) must satisfy 0 <= lower <= upper.")
+def _check_order(lower: float, upper: float) -> None:
+    if lower > upper:
+        raise InputError(f"`lower` (={lower}) must not be above `upper` (={upper})")
 
 
 def _clip_like(pixels: Image, image: Image) -> Image:

@@ -1,17 +1,26 @@
 """Augmentations that erase a random part: factories of functions of one image `[h w c]` and a key."""
 
+from typing import Annotated, TypeAlias
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from ..errors import InputError
+from ..ranges import Range, check_arguments
 from ..types import Augment, Image, Key
+
+#: A fraction of the image's area.
+Area: TypeAlias = Annotated[float, Range(0, 1, excludes_low=True)]
+#: One side of a box divided by the other.
+AspectRatio: TypeAlias = Annotated[float, Range(0.001, 1000)]
 
 #: Number of boxes to draw before the image is left unchanged.
 _TRIES = 10
 
 
-def cutout(size: int, fill: float | int = 0.5) -> Augment:
+@check_arguments
+def cutout(size: Annotated[int, Range(1, 4096)], fill: Annotated[float, Range(0, 1)] = 0.5) -> Augment:
     """Fills a square around a random pixel, clipped at the border (arXiv:1708.04552, section 3).
 
     **Arguments:**
@@ -19,13 +28,11 @@ def cutout(size: int, fill: float | int = 0.5) -> Augment:
     - `size`: the square's side in pixels; around row `y`, it covers `size` rows from row `y - size // 2` on.
     - `fill`: the new value of its pixels, from 0 to 1. The paper uses the data set's mean, which normalizes to 0.
     """
-    if size < 1:
-        raise InputError(f"`size` (={size}) must be a side of at least 1 pixel.")
-    if not 0 <= fill <= 1:
-        raise InputError(f"`fill` (={fill}) must be a pixel value from 0 to 1.")
 
     def fill_square(image: Image, key: Key) -> Image:
         height, width, _ = image.shape
+        if size > max(height, width):
+            raise InputError(f"`size` (={size}) of `cutout` must be at most the image's {height}x{width}: give less")
         start = jax.random.randint(key, (2,), 0, jnp.array([height, width])) - size // 2
         is_covered = box_mask(height, width, start, jnp.array([size, size]))
         return jnp.where(is_covered[..., None], jnp.asarray(fill, image.dtype), image)
@@ -33,10 +40,11 @@ def cutout(size: int, fill: float | int = 0.5) -> Augment:
     return fill_square
 
 
+@check_arguments
 def random_erasing(
-    p: float | int = 0.5,
-    scale: tuple[float | int, float | int] = (0.02, 0.4),
-    ratio: tuple[float | int, float | int] = (0.3, 10 / 3),
+    p: Annotated[float, Range(0, 1)] = 0.5,
+    scale: tuple[Area, Area] = (0.02, 0.4),
+    ratio: tuple[AspectRatio, AspectRatio] = (0.3, 10 / 3),
     noise: bool = True,
 ) -> Augment:
     """Replaces a box by noise, with probability `p` (Zhong et al. 2020, arXiv:1708.04896, section 3).
@@ -50,11 +58,7 @@ def random_erasing(
     - `ratio`: the smallest and largest height divided by width.
     - `noise`: whether each value is drawn from [0, 1]; otherwise the box becomes black.
     """
-    if not 0 <= p <= 1:
-        raise InputError(f"`p` (={p}) must be a probability from 0 to 1.")
-    for name, (least, most), top in (("scale", scale, 1), ("ratio", ratio, float("inf"))):
-        if not 0 < least <= most <= top:
-            raise InputError(f"`{name}` (={(least, most)}) must be a range above 0{' up to 1' * (top == 1)}.")
+    check_order(scale=scale, ratio=ratio)
 
     def erase(image: Image, key: Key) -> Image:
         height, width, _ = image.shape
@@ -70,6 +74,16 @@ def random_erasing(
         return jnp.where(is_erased[..., None], new, image)
 
     return erase
+
+
+def check_order(**pairs: tuple[float, float]) -> None:
+    """Refuses a pair whose first number is above its second.
+
+    **Raises:** `InputError` naming the argument.
+    """
+    for name, (least, most) in pairs.items():
+        if least > most:
+            raise InputError(f"`{name}` (={(least, most)}) must be the smallest value and then the largest")
 
 
 def box_mask(height: int, width: int, start: Int[Array, "2"], size: Int[Array, "2"]) -> Bool[Array, "h w"]:

@@ -1,38 +1,40 @@
 """Random flips, rotations by 90 degrees and crops: factories of functions of one image `[h w c]` and a key."""
 
 import math
-from typing import TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ..errors import InputError
+from ..ranges import Range, check_arguments
 from ..types import Augment, AugmentContext, Image, Key
 from .context import ContextAugment
+from .erase import Area, AspectRatio, check_order
 
 #: Top, left, height and width of a box, in pixels.
 Box: TypeAlias = Float[Array, "4"] | Int[Array, "4"]
 
-_MODES = ("constant", "reflect", "edge")
+Probability: TypeAlias = Annotated[float, Range(0, 1)]
+
 #: Number of boxes that torchvision draws before it takes the center of the image.
 _TRIES = 10
 
 
-def random_flip_horizontal(p: float | int = 0.5) -> Augment:
+@check_arguments
+def random_flip_horizontal(p: Probability = 0.5) -> Augment:
     """Mirrors left and right with probability `p`."""
     return _flip(p, axis=1)
 
 
-def random_flip_vertical(p: float | int = 0.5) -> Augment:
+@check_arguments
+def random_flip_vertical(p: Probability = 0.5) -> Augment:
     """Mirrors top and bottom with probability `p`."""
     return _flip(p, axis=0)
 
 
-def _flip(p: float | int, axis: int) -> Augment:
-    if not 0 <= p <= 1:
-        raise InputError(f"`p` (={p}) must be a probability from 0 to 1.")
-
+def _flip(p: float, axis: int) -> Augment:
     def flip(image: Image, key: Key) -> Image:
         return jnp.take(image, _flip_index(image.shape[axis], jax.random.bernoulli(key, p)), axis, mode="clip")
 
@@ -81,21 +83,24 @@ def _flip_index(size: int, is_backward: Bool[Array, ""]) -> Int[Array, " size"]:
     return jnp.where(is_backward, size - 1 - index, index)
 
 
-def random_crop(padding: int, mode: str = "constant") -> Augment:
+@check_arguments
+def random_crop(
+    padding: Annotated[int, Range(0, 4096)], mode: Literal["constant", "reflect", "edge"] = "constant"
+) -> Augment:
     """Shifts by up to `padding` pixels each way: pads all four sides, then crops back to the image's size.
 
     **Arguments:**
 
-    - `padding`: the pixels added to each side; with `mode="reflect"`, less than the image's height and width.
+    - `padding`: the pixels added to each side, at most the image's height and width; with `mode="reflect"`, less.
     - `mode`: the content of the new pixels: `constant` is black, `edge` repeats the border, `reflect` mirrors at it.
     """
-    if padding < 0:
-        raise InputError(f"`padding` (={padding}) must be 0 or more pixels.")
-    if mode not in _MODES:
-        raise InputError(f"`mode` (='{mode}') must be one of {_MODES}.")
 
     def crop(image: Image, key: Key) -> Image:
-        if mode == "reflect" and padding >= min(image.shape[:2]):
+        if padding > min(image.shape[:2]):
+            raise InputError(
+                f"`padding` (={padding}) must be at most the image's height and width {image.shape[:2]}: pad less"
+            )
+        if mode == "reflect" and padding == min(image.shape[:2]):
             raise InputError(
                 f"`padding` (={padding}) must be less than the image's height and width {image.shape[:2]} "
                 "with `mode='reflect'`: pad less, or choose `mode='edge'`."
@@ -107,8 +112,9 @@ def random_crop(padding: int, mode: str = "constant") -> Augment:
     return crop
 
 
+@check_arguments
 def random_resized_crop(
-    scale: tuple[float | int, float | int] = (0.08, 1.0), ratio: tuple[float | int, float | int] = (3 / 4, 4 / 3)
+    scale: tuple[Area, Area] = (0.08, 1.0), ratio: tuple[AspectRatio, AspectRatio] = (3 / 4, 4 / 3)
 ) -> Augment:
     """Crops a random box and resizes it to the image's size (Szegedy et al. 2014, arXiv:1409.4842, section 6).
 
@@ -120,10 +126,7 @@ def random_resized_crop(
     - `scale`: the smallest and largest area of the box, as a fraction of the image's.
     - `ratio`: the smallest and largest width of the box divided by its height.
     """
-    if not 0 < scale[0] <= scale[1] <= 1:
-        raise InputError(f"`scale` (={scale}) must be fractions of the image's area with 0 < smallest <= largest <= 1.")
-    if not 0 < ratio[0] <= ratio[1]:
-        raise InputError(f"`ratio` (={ratio}) must be values of width / height with 0 < smallest <= largest.")
+    check_order(scale=scale, ratio=ratio)
 
     def crop(image: Image, key: Key) -> Image:
         height, width, _ = image.shape

@@ -1,6 +1,7 @@
 """Mixup and CutMix: every image of a batch is mixed with another one."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +9,12 @@ from beartype import beartype
 from jaxtyping import Array, Float, jaxtyped
 
 from ..errors import InputError
+from ..ranges import Range, check_settings
 from ..types import Image, Images, Key
 from .erase import box_mask
+
+#: Below, draws from the Beta distribution are not finite in float32.
+_MIN_ALPHA = 1e-6
 
 
 @dataclass(frozen=True)
@@ -27,19 +32,18 @@ class Mix:
     **Raises:** `InputError` if a value is out of range.
     """
 
-    mixup: float | int = 0.0
-    cutmix: float | int = 0.0
-    probability: float | int = 1.0
-    switch_probability: float | int = 0.5
+    mixup: Annotated[float, Range(0, 1000)] = 0.0
+    cutmix: Annotated[float, Range(0, 1000)] = 0.0
+    probability: Annotated[float, Range(0, 1)] = 1.0
+    switch_probability: Annotated[float, Range(0, 1)] = 0.5
 
     def __post_init__(self) -> None:
-        if min(self.mixup, self.cutmix) < 0 or not (self.mixup or self.cutmix):
-            raise InputError(
-                f"`mixup` (={self.mixup}) and `cutmix` (={self.cutmix}) must be 0 or more, and one of them above 0."
-            )
-        for name in ("probability", "switch_probability"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"`{name}` (={getattr(self, name)}) must be a probability from 0 to 1.")
+        check_settings(self)
+        for name in ("mixup", "cutmix"):
+            if 0 < getattr(self, name) < _MIN_ALPHA:
+                raise InputError(f"`{name}` (={getattr(self, name)}) must be 0, or {_MIN_ALPHA} or more")
+        if not (self.mixup or self.cutmix):
+            raise InputError("`mixup` and `cutmix` must not both be 0")
 
     @jaxtyped(typechecker=beartype)
     def __call__(self, images: Images, key: Key) -> tuple[Images, Float[Array, " b"]]:

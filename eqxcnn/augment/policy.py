@@ -1,16 +1,18 @@
 """Builds one augmentation from the strings of a recipe."""
 
 import ast
+import warnings
 from collections.abc import Callable, Sequence
-from inspect import Signature, formatannotation, signature
+from inspect import Signature, signature
 from typing import Any
 
 import jax
 from beartype import beartype
-from beartype.door import is_bearable
 from jaxtyping import jaxtyped
 
 from ..errors import InputError, nearest
+from ..parsing import parse_literal
+from ..ranges import plain_type
 from ..types import Augment, AugmentContext, Image, Key
 from . import auto, color, erase, geometry, rotation
 from .context import ContextAugment
@@ -38,6 +40,10 @@ AUGMENTS: dict[str, Callable[..., Augment | ContextAugment]] = {
     "rand_augment": auto.rand_augment,
     "trivial_augment": auto.trivial_augment,
 }
+
+
+#: The most characters of an entry.
+_MAX_ENTRY = 500
 
 
 def build(names: Sequence[str]) -> ContextAugment | None:
@@ -86,27 +92,38 @@ def _make_augment(entry: str) -> Augment | ContextAugment:
     try:
         bound = parameters.bind(*args, **kwargs)
     except TypeError as problem:
-        usage = f"{name}{parameters.replace(return_annotation=Signature.empty)}"
+        shown = [each.replace(annotation=plain_type(each.annotation)) for each in parameters.parameters.values()]
+        usage = f"{name}{Signature(shown)}"
         raise InputError(f"augmentation `{entry}`: {problem}; write `{usage}`.") from None
-    for argument, value in bound.arguments.items():
-        hint = parameters.parameters[argument].annotation
-        if not is_bearable(value, hint):
-            raise InputError(f"`{argument}` (={value!r}) of `{name}` must be of type `{formatannotation(hint)}`.")
     return AUGMENTS[name](*bound.args, **bound.kwargs)
 
 
 def _parse(entry: str) -> tuple[str, list[Any], dict[str, Any]]:
     """Parses `name` or `name(1, other=2)` into the name, positional and keyword arguments."""
-    try:
-        node = ast.parse(entry.strip(), mode="eval").body
-        match node:
-            case ast.Name(id=name):
-                return name, [], {}
-            case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):
-                # `**` has no name, and a dict would keep only the last of two arguments of the same name.
-                named = {word.arg: ast.literal_eval(word.value) for word in keywords if word.arg}
-                if len(named) == len(keywords):
-                    return name, [ast.literal_eval(arg) for arg in args], named
-    except (SyntaxError, ValueError, TypeError):
-        pass
+    entry = entry.strip()
+    if len(entry) > _MAX_ENTRY:
+        raise InputError(f"augmentation `{entry}` has {len(entry)} characters: write at most {_MAX_ENTRY}")
+
+    def parse(argument: ast.expr) -> Any:
+        return parse_literal(ast.get_source_segment(entry, argument) or "", f"an argument of augmentation `{entry}`")
+
+    match _parse_expression(entry):
+        case ast.Name(id=name):
+            return name, [], {}
+        case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):
+            # `**` has no name, and a dict would keep only the last of two arguments of the same name.
+            named = {word.arg: parse(word.value) for word in keywords if word.arg}
+            if len(named) == len(keywords):
+                return name, [parse(arg) for arg in args], named
     raise InputError(f"augmentation `{entry}` cannot be read: write `name` or `name(argument=1, other='text')`.")
+
+
+def _parse_expression(text: str) -> ast.expr | None:
+    """Parses a Python expression; returns `None` for anything else."""
+    try:
+        with warnings.catch_warnings():
+            # Python warns of `1is 1`, as `SyntaxWarning` or `DeprecationWarning`.
+            warnings.simplefilter("ignore")
+            return ast.parse(text, mode="eval").body
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return None

@@ -1,15 +1,18 @@
 """Rotation by a random angle."""
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..errors import InputError
+from ..ranges import Range, check_arguments
 from ..types import Augment, Image, Key
 from .geometry import linear_taps
 
 
-def random_rotation(degrees: float | int, fill: float | int = 0.0) -> Augment:
+@check_arguments
+def random_rotation(degrees: Annotated[float, Range(0, 360)], fill: Annotated[float, Range(0, 1)] = 0.0) -> Augment:
     """Rotates an image around its center by an angle uniform in [-`degrees`, `degrees`]; see `rotate_image`.
 
     **Arguments:**
@@ -17,10 +20,6 @@ def random_rotation(degrees: float | int, fill: float | int = 0.0) -> Augment:
     - `degrees`: the largest angle.
     - `fill`: the value of the corners that the rotated image leaves empty, from 0 to 1.
     """
-    if degrees < 0:
-        raise InputError(f"`degrees` (={degrees}) must be an angle of 0 or more.")
-    if not 0 <= fill <= 1:
-        raise InputError(f"`fill` (={fill}) must be a pixel value from 0 to 1.")
 
     def rotate(image: Image, key: Key) -> Image:
         return rotate_image(image, jax.random.uniform(key, minval=-degrees, maxval=degrees), fill)

@@ -13,11 +13,18 @@ import optax
 from jaxtyping import Array, PyTree
 
 from ..errors import InputError, nearest
+from ..ranges import Range
 from ..weights.tensors import named_slots
 
+#: Each part ends where the next begins, so that matching takes linear time.
 _ENTRY = re.compile(
-    r"(?P<pattern>[^\s=]+)\s*=\s*(?P<value>\d+\.?\d*(?:e[+-]?\d+)?)(?:\s+for\s+(?P<epochs>\d+\.?\d*)\s+epochs?)?"
+    r"(?P<pattern>[^\s=]+)\s*=\s*(?P<value>\d+(?:\.\d*)?(?:e[+-]?\d+)?)"
+    r"(?:\s+for\s+(?P<epochs>\d+(?:\.\d*)?)\s+epochs?)?"
 )
+_VALUE, _EPOCHS = Range(0, 1_000_000), Range(0, 1_000_000)
+
+#: Limits within which matching every pattern with every name takes a fraction of a second.
+_MAX_PATTERN, _MAX_STARS, _MAX_FACTORS = 200, 10, 200
 
 #: A pattern that stands for all parameters but the last layer's, which every model of the zoo calls `head`.
 BACKBONE = "backbone"
@@ -52,22 +59,38 @@ class Factor:
 def parse_factors(entries: Sequence[str], frozen: Sequence[str] = ()) -> tuple[Factor, ...]:
     """Parses a recipe's `learning_rate_factors`, followed by a factor of 0 for each name in its `freeze`.
 
-    **Raises:** `InputError` for an entry that is not `pattern=factor` or `pattern=factor for n epochs`.
+    **Raises:** `InputError` for an entry that is not `pattern=factor` or `pattern=factor for n epochs`, for too many
+    or too long patterns, and for numbers out of range.
     """
-    matches = [_ENTRY.fullmatch(entry.strip()) for entry in entries]
-    for entry, match in zip(entries, matches, strict=True):
-        if match is None:
-            raise InputError(
-                f"`learning_rate_factors` (={entry!r}) cannot be read: write `*norm*.bias=64`, or "
-                "`conv1.weight=1 for 3 epochs`"
-            )
-    factors = [
-        Factor(match["pattern"], float(match["value"]), float(match["epochs"] or math.inf))
-        for match in matches
-        if match
-    ]
+    factors = [_parse_factor(entry) for entry in entries]
     names = [name.strip() for entry in frozen for name in entry.split(",")]
-    return (*factors, *(Factor(name, 0.0, setting="freeze") for name in names if name))
+    factors += [Factor(name, 0.0, setting="freeze") for name in names if name]
+    for factor in factors:
+        if len(factor.pattern) > _MAX_PATTERN or factor.pattern.count("*") > _MAX_STARS:
+            raise InputError(
+                f"`{factor.setting}` (={factor.pattern!r}) is too long: a pattern has at most {_MAX_PATTERN} "
+                f"characters and {_MAX_STARS} `*`"
+            )
+    if len(factors) > _MAX_FACTORS:
+        raise InputError(
+            f"`learning_rate_factors` and `freeze` hold {len(factors)} patterns: give at most {_MAX_FACTORS}, with `*`"
+        )
+    return tuple(factors)
+
+
+def _parse_factor(entry: str) -> Factor:
+    match = _ENTRY.fullmatch(entry.strip())
+    if match is None:
+        raise InputError(
+            f"`learning_rate_factors` (={entry!r}) cannot be read: write `*norm*.bias=64`, or "
+            "`conv1.weight=1 for 3 epochs`"
+        )
+    value, epochs = float(match["value"]), match["epochs"]
+    if value not in _VALUE or (epochs is not None and float(epochs) not in _EPOCHS):
+        raise InputError(
+            f"`learning_rate_factors` (={entry!r}) must have a factor {_VALUE}, and epochs {_EPOCHS} if it has any"
+        )
+    return Factor(match["pattern"], value, math.inf if epochs is None else float(epochs))
 
 
 def assign_factors(factors: Sequence[Factor], params: PyTree) -> PyTree:

@@ -6,9 +6,10 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from ..errors import InputError
+from ..ranges import Range, check_settings
 from . import settings
 from .files import RENAMED, load_recipe
 from .recipe import GROUPS, Recipe
@@ -24,7 +25,7 @@ class RunOptions:
     """Resume this stopped run, or folder of seeds, with its own recipe; no other flag goes with it."""
     runs: Path = Path("runs")
     """Folder in which the run's folder is made."""
-    seeds: int = 1
+    seeds: Annotated[int, Range(1, 1000)] = 1
     """Train under this many seeds, from `seed` on, and report mean and standard deviation."""
     dry_run: bool = False
     """Only compile the steps and run two calls of them, to report time and memory."""
@@ -70,9 +71,11 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
     options = (tyro.conf.OmitArgPrefixes,)
     flags = tyro.cli(Flags, prog="python -m eqxcnn.train", args=arguments, default=default, config=options)
     if flags.resume is not None and dataclasses.replace(flags, resume=None) != Flags():
-        raise InputError("`--resume` goes on by the run's own recipe: leave the other flags out")
-    if flags.seeds < 1:
-        raise InputError(f"`seeds` (={flags.seeds}) must be 1 or more")
+        raise InputError(
+            "`--resume` goes on by the run's own recipe: leave the other flags out, or start a new run from its "
+            f"weights with `--init-from {flags.resume}` instead"
+        )
+    check_settings(flags)
     return flags
 
 

@@ -1,6 +1,7 @@
 """Recipes as YAML: reads files and the recipes shipped with the package, and writes them."""
 
 import dataclasses
+import os
 import re
 import warnings
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
-from ..errors import InputError, nearest
-from .checks import coerce
+from ..errors import InputError, nearest, printable
+from ..parsing import parse_yaml, read_text
+from ..ranges import coerce, plain_type
 from .recipe import Recipe
 
 #: The folder of the recipes shipped with the package.
@@ -30,16 +32,12 @@ def load_recipe(source: str | Path) -> Recipe:
     **Raises:** `InputError` for a missing file, an unknown setting, or an invalid value.
     """
     path = Path(source)
-    if not path.suffix and not path.exists():
-        path = _SHIPPED / f"{source}.yaml"
-        if not path.exists():
+    # `os.path.exists` returns `False` where `Path.exists` raises: for a name that is too long, or a locked folder.
+    if not path.suffix and not os.path.exists(path):
+        if str(source) not in list_recipes():
             raise InputError(f"there is no recipe named `{source}`; {nearest(str(source), list_recipes())}")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"the recipe `{source}` cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"the recipe `{source}` is not valid YAML: {' '.join(str(error).split())}") from error
+        path = _SHIPPED / f"{source}.yaml"
+    values = parse_yaml(read_text(path), f"the recipe `{source}`")
     if not isinstance(values, dict):
         raise InputError(f"the recipe `{source}` must hold lines such as `model: lenet`, not {type(values).__name__}")
     return recipe_from(values, origin=str(source))
@@ -74,7 +72,7 @@ def recipe_from(values: dict[str, Any], origin: str) -> Recipe:
 
     **Raises:** `InputError` for an unknown setting, naming the nearest known one, and for an invalid value.
     """
-    known = get_type_hints(Recipe)
+    known = get_type_hints(Recipe, include_extras=True)
     settings: dict[str, Any] = {}
     for given, value in values.items():
         name = RENAMED.get(given, given)
@@ -83,8 +81,10 @@ def recipe_from(values: dict[str, Any], origin: str) -> Recipe:
         if name in settings:
             raise InputError(f"the recipe `{origin}` sets `{name}` twice, also by its old name `{given}`: keep one")
         if name != given:
-            warnings.warn(f"`{given}` in the recipe `{origin}` is now called `{name}`", FutureWarning, stacklevel=2)
-        settings[name] = coerce(name, _from_yaml(value, known[name]), known[name])
+            warnings.warn(
+                f"`{given}` in the recipe `{printable(origin)}` is now called `{name}`", FutureWarning, stacklevel=2
+            )
+        settings[name] = coerce(name, _read_numbers(value, plain_type(known[name])), known[name])
     return Recipe(**settings)
 
 
@@ -95,17 +95,15 @@ def to_yaml(recipe: Recipe) -> str:
     return yaml.safe_dump(plain, sort_keys=False)
 
 
-def _from_yaml(value: Any, hint: Any) -> Any:
-    """Converts YAML's types to ours: lists to tuples, whole numbers and `1e-3` (a string in YAML) to floats."""
+def _read_numbers(value: Any, hint: Any) -> Any:
+    """Converts texts to numbers where the setting is a number: `1e-3` is a text in YAML."""
     options = get_args(hint) if get_origin(hint) is not tuple else (hint,)
     if isinstance(value, list):
         item = next((get_args(option)[0] for option in options if get_origin(option) is tuple), None)
-        return tuple(_from_yaml(each, item) for each in value)
-    if isinstance(value, int) and int in options:
-        return value
-    if float in (hint, *options) and isinstance(value, str | int) and not isinstance(value, bool):
+        return [each if isinstance(each, list) else _read_numbers(each, item) for each in value]
+    if isinstance(value, str) and float in (hint, *options):
         try:
             return float(value)
-        except (ValueError, OverflowError):
+        except ValueError:
             return value
     return value

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from ..ranges import check_settings
 from . import settings
-from .checks import check_settings, check_together, parse_arguments
+from .checks import check_together, parse_arguments
 
 #: The groups of settings, in the order in which they are shown.
 GROUPS: dict[str, type] = {

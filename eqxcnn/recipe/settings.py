@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from ..optim.optimizers import OptimizerName
+from ..ranges import Items, Range
 from ..views import Views
-from .checks import ABOVE_ZERO, AT_LEAST_ZERO, BELOW_ONE, PROBABILITY, UP_TO_ONE, Range
+from .checks import ABOVE_ZERO, AT_LEAST_ZERO, BELOW_ONE, COUNT, COUNT_OR_NONE, PROBABILITY, UP_TO_ONE
 
 
 @dataclass(frozen=True)
@@ -14,14 +15,14 @@ class ModelSettings:
 
     model: str = "lenet"
     """Name of the model, one of `eqxcnn.zoo.list_models()`."""
-    architecture: tuple[str, ...] = ()
+    architecture: Annotated[tuple[str, ...], Items(100)] = ()
     """Further arguments of the model's constructor, as in Python: `drop_path_rate=0.1`, `widths=(32, 64, 64)`."""
     pretrained: bool = False
     """Start from the model's published weights; the head starts random if the number of classes differs."""
     init_from: str | None = None
     """Start from the weights of a finished run, of its `model` folder, or of a file (`.safetensors`, or PyTorch's
     `.pth`) of the same model; the head starts random if the number of classes differs."""
-    init_images: Annotated[int, AT_LEAST_ZERO] = 0
+    init_images: Annotated[int, Range(0, 2**31 - 1)] = 0
     """Number of training images that a model with data-dependent weights (`airbench94`) is initialized from;
     0 leaves all weights random."""
     precision: Literal["float32", "bf16"] = "float32"
@@ -35,13 +36,13 @@ class DataSettings:
 
     data: str = "digits"
     """Name of a data set, a Hub id such as `org/name`, or a local folder."""
-    image_size: tuple[int, int] | None = None
+    image_size: tuple[Annotated[int, Range(1, 4096)], Annotated[int, Range(1, 4096)]] | None = None
     """Height and width in pixels that images are resized to; by default the data's size, or the model's if the images
     vary in size."""
     validation: Annotated[float, BELOW_ONE] | Literal["test"] = 0.1
     """Fraction of the training images held out to measure progress, stratified by class; 0 for none. `test` holds out
     nothing and measures progress on the test split, as many write-ups do; nothing may then be chosen by it."""
-    train_images: Annotated[int, ABOVE_ZERO] | None = None
+    train_images: Annotated[int, Range(1, 2**31 - 1)] | None = None
     """Number of training images to use, the first ones of the split; by default all."""
     seed: Annotated[int, Range(0, 2**32 - 1)] = 0
     """Seed of initial weights, hold-out, order, augmentation and dropout."""
@@ -50,10 +51,10 @@ class DataSettings:
     sampling: Literal["uniform", "balanced"] = "uniform"
     """`uniform` shows each image once per epoch; `balanced` draws as many images with replacement, all classes equally
     often."""
-    mean: tuple[float, ...] | None = None
+    mean: Annotated[tuple[Annotated[float, Range(-1000, 1000)], ...], Items(10)] | None = None
     """Mean per channel that is subtracted from pixels in [0, 1]; by default that of the initial weights' training, else
     measured on the training images."""
-    std: tuple[float, ...] | None = None
+    std: Annotated[tuple[Annotated[float, Range(0.0001, 1000)], ...], Items(10)] | None = None
     """Standard deviation per channel that pixels are divided by; its default follows that of `mean`."""
     on_bad_image: Literal["stop", "skip"] = "stop"
     """Stop at an image that cannot be decoded or has no label, or skip it."""
@@ -68,7 +69,7 @@ class ScheduleSettings:
     epochs: Annotated[int | float, ABOVE_ZERO] | None = None
     """Passes over the training images; the last one may be partial (`9.9`). By default as many as show 320,000 images,
     from 5 to 20."""
-    batch_size: Annotated[int, ABOVE_ZERO] = 64
+    batch_size: Annotated[int, COUNT] = 64
     """Images per step."""
     learning_rate: Annotated[float, ABOVE_ZERO] = 3e-3
     """Largest learning rate of the schedule."""
@@ -86,15 +87,15 @@ class ScheduleSettings:
     final_lr_factor: Annotated[float, AT_LEAST_ZERO] | None = None
     """Learning rate at the end, as a factor of `learning_rate`; by default 1/7500 in `one_cycle`, and 0 in
     `cosine`, `linear` and `polynomial`."""
-    power: Annotated[float, ABOVE_ZERO] = 2.0
+    power: Annotated[float, Range(0, 100, excludes_low=True)] = 2.0
     """Exponent of the `polynomial` schedule."""
     decay_rate: Annotated[float, UP_TO_ONE] = 0.1
     """Factor of each drop in `step`, `multistep` and `plateau`."""
-    decay_epochs: Annotated[float, ABOVE_ZERO] = 30.0
+    decay_epochs: Annotated[float, Range(0.001, 1_000_000)] = 30.0
     """Epochs between two drops of `step`."""
-    decay_milestones: tuple[float, ...] = ()
+    decay_milestones: Annotated[tuple[Annotated[float, ABOVE_ZERO], ...], Items(1000)] = ()
     """Epochs at which `multistep` drops."""
-    patience_epochs: Annotated[int, ABOVE_ZERO] = 10
+    patience_epochs: Annotated[int, COUNT] = 10
     """Epochs without a better training loss before `plateau` drops."""
 
 
@@ -118,17 +119,17 @@ class OptimizerSettings:
     """Largest absolute value of each number of the gradients; 0 for no limit."""
     clip_agc: Annotated[float, AT_LEAST_ZERO] = 0.0
     """Largest norm of each filter's gradient, as a fraction of its weights' norm (AGC); 0 for no limit."""
-    accumulate_steps: Annotated[int, ABOVE_ZERO] = 1
+    accumulate_steps: Annotated[int, COUNT] = 1
     """Batches whose mean gradient makes one update, as one large batch would; BatchNorm still sees single batches."""
-    learning_rate_factors: tuple[str, ...] = ()
+    learning_rate_factors: Annotated[tuple[str, ...], Items(100)] = ()
     """Learning-rate factors of single parameters, by tensor name: `*norm*.bias=64`, `conv1.weight=0` to freeze it, or
     `conv1.bias=1 for 3 epochs`. The last match counts. Weight decay is not multiplied."""
-    freeze: tuple[str, ...] = ()
+    freeze: Annotated[tuple[str, ...], Items(100)] = ()
     """Parts of the model that are not trained, by tensor name up to any dot: `stem`, `blocks.0`, or `backbone` for all
     but the head. Their norms and dropout are in eval mode."""
     layer_decay: Annotated[float, UP_TO_ONE] = 1.0
     """Factor of the learning rate from each layer to the one before it, for fine-tuning."""
-    lookahead_every: Annotated[int, AT_LEAST_ZERO] = 0
+    lookahead_every: Annotated[int, COUNT_OR_NONE] = 0
     """Steps between two resets of the weights to Lookahead's slow weights; 0 for no Lookahead."""
     lookahead_decay: Annotated[float, BELOW_ONE] = 0.95
     """Fraction that Lookahead's slow weights keep per step at the end of the run, up to which it grows."""
@@ -151,9 +152,9 @@ class LossSettings:
     """Softmax cross-entropy, binary cross-entropy of each class, or the focal loss."""
     label_smoothing: Annotated[float, BELOW_ONE] = 0.1
     """Fraction of each label that is spread evenly over all classes."""
-    focal_gamma: Annotated[float, AT_LEAST_ZERO] = 2.0
+    focal_gamma: Annotated[float, Range(0, 100)] = 2.0
     """Focusing parameter gamma of the focal loss; 0 gives cross-entropy."""
-    class_weights: tuple[float, ...] | Literal["balanced"] = ()
+    class_weights: Annotated[tuple[Annotated[float, ABOVE_ZERO], ...], Items(100_000)] | Literal["balanced"] = ()
     """Weight of each class in the loss, in the order of the data's classes; `balanced` weighs by the inverse number of
     images, with a mean of 1 over the images."""
 
@@ -162,11 +163,11 @@ class LossSettings:
 class AugmentationSettings:
     """Random changes of the training images."""
 
-    augment: tuple[str, ...] = ()
+    augment: Annotated[tuple[str, ...], Items(100)] = ()
     """Random transforms of each training image, in order, such as `flip_horizontal` or `random_crop(padding=2)`."""
-    mixup: Annotated[float, AT_LEAST_ZERO] = 0.0
+    mixup: Annotated[float, Range(0, 1000)] = 0.0
     """Alpha of the Beta distribution from which mixup draws the shares of two images; 0 for no mixup."""
-    cutmix: Annotated[float, AT_LEAST_ZERO] = 0.0
+    cutmix: Annotated[float, Range(0, 1000)] = 0.0
     """Alpha of the Beta distribution from which CutMix draws the area that is kept; 0 for no CutMix."""
     mix_probability: Annotated[float, PROBABILITY] = 1.0
     """Probability that an image is mixed, if `mixup` or `cutmix` is on."""
@@ -181,17 +182,17 @@ class EvaluationSettings:
     test_views: Views = "one"
     """Views of each test image whose logits are averaged: the image, also its mirror image, or also shifts by one
     pixel."""
-    eval_batch_size: Annotated[int, ABOVE_ZERO] = 500
+    eval_batch_size: Annotated[int, COUNT] = 500
     """Images per batch in validation and test, each view counted as one."""
     monitor: Literal["validation_accuracy", "validation_loss", "train_accuracy", "train_loss"] = "validation_accuracy"
     """Metric that `early_stop_epochs` and `keep` follow."""
-    early_stop_epochs: Annotated[int, AT_LEAST_ZERO] = 0
+    early_stop_epochs: Annotated[int, COUNT_OR_NONE] = 0
     """Stop after this many epochs without a better `monitor`; 0 for never."""
     early_stop_delta: Annotated[float, AT_LEAST_ZERO] = 0.0
     """Improvement of `monitor` that counts as better."""
     keep: Literal["last", "best"] = "last"
     """Weights to test and save: the last ones, or those of the epoch with the best `monitor`."""
-    best_checkpoints: Annotated[int, AT_LEAST_ZERO] = 0
+    best_checkpoints: Annotated[int, COUNT_OR_NONE] = 0
     """Number of epochs with the best `monitor` whose checkpoints stay in `best/`; at least one with `keep: best`."""
 
 
@@ -199,9 +200,9 @@ class EvaluationSettings:
 class CheckpointSettings:
     """Checkpoints to resume from."""
 
-    checkpoint_seconds: Annotated[float, AT_LEAST_ZERO] = 30.0
+    checkpoint_seconds: Annotated[float, Range(0, 1_000_000_000)] = 30.0
     """Seconds of training between two checkpoints; 0 saves after every call."""
-    keep_checkpoints: Annotated[int, ABOVE_ZERO] = 2
+    keep_checkpoints: Annotated[int, COUNT] = 2
     """Number of newest checkpoints that stay."""
     on_nan: Literal["stop", "skip"] = "stop"
     """Stop at a loss that is not finite, or skip the steps whose loss or gradient is not."""
@@ -211,9 +212,9 @@ class CheckpointSettings:
 class LogSettings:
     """Logs and traces."""
 
-    log: tuple[Literal["csv", "tensorboard", "wandb"], ...] = ()
+    log: Annotated[tuple[Literal["csv", "tensorboard", "wandb"], ...], Items(10)] = ()
     """Logs besides `metrics.jsonl`: `metrics.csv`, TensorBoard, Weights & Biases."""
-    profile: Annotated[int, AT_LEAST_ZERO] = 0
+    profile: Annotated[int, COUNT_OR_NONE] = 0
     """Trace this many steps, from the second call on, into `profile/`; 0 for none."""
 
 
@@ -223,7 +224,7 @@ class CompilationSettings:
 
     jit: bool = True
     """Compile the steps; `--no-jit` shows what that gains."""
-    steps_per_call: Annotated[int, ABOVE_ZERO] | None = None
+    steps_per_call: Annotated[int, COUNT] | None = None
     """Steps compiled into one call; by default 1 on a CPU, where loops slow convolutions down, and 100 elsewhere. 1
     without `jit`."""
     deterministic: bool = False

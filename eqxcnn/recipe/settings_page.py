@@ -5,7 +5,7 @@ import dataclasses
 import inspect
 from typing import Any, get_type_hints
 
-from .checks import declared_ranges, describe_type
+from ..ranges import declared_bounds, describe_type
 from .command_line import RunOptions
 from .recipe import GROUPS
 
@@ -42,7 +42,7 @@ def format_row(group: type, field: dataclasses.Field[Any], is_flag: bool = False
     if isinstance(field.default, int | float) and not isinstance(field.default, bool):
         default = f"{field.default:g}"
     hint = get_type_hints(group, include_extras=True)[field.name]
-    values = ", ".join([describe_type(hint), *map(str, declared_ranges(hint))])
+    values = ", ".join([describe_type(hint), *map(str, declared_bounds(hint))])
     cells = (f"`{name}`", values, default, docstrings(group)[field.name])
     return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
 

@@ -121,12 +121,18 @@ def test_autoaugments_table_is_complete():
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ("rand_augment(0)", r"`operations` \(=0\) must be 1 or more"),
-        ("rand_augment(2, 31)", r"`magnitude` \(=31\) from 0 to 30"),
-        ("rand_augment(2, -1)", r"`magnitude` \(=-1\) from 0 to 30"),
-        ("random_erasing(2)", r"`p` \(=2\) must be a probability"),
-        ("random_erasing(scale=(0.5, 0.2))", r"`scale` \(=\(0.5, 0.2\)\) must be a range above 0 up to 1"),
-        ("random_erasing(ratio=(0, 1))", r"`ratio` \(=\(0, 1\)\) must be a range above 0\."),
+        ("rand_augment(0)", r"`operations` \(=0\) of `rand_augment` must be from 1 to 20"),
+        ("rand_augment(2, 31)", r"`magnitude` \(=31\) of `rand_augment` must be from 0 to 30"),
+        ("rand_augment(2, -1)", r"`magnitude` \(=-1\) of `rand_augment` must be from 0 to 30"),
+        ("random_erasing(2)", r"`p` \(=2\) of `random_erasing` must be from 0 to 1"),
+        (
+            "random_erasing(scale=(0.5, 0.2))",
+            r"`scale` \(=\(0.5, 0.2\)\) must be the smallest value and then the largest",
+        ),
+        (
+            "random_erasing(ratio=(0, 1))",
+            r"`ratio` \(=\(0, 1\)\) .* must be from 0.001 to 1000 in every item .item 1 is 0",
+        ),
     ],
 )
 def test_bad_arguments_are_rejected(entry, message):

@@ -194,7 +194,7 @@ def test_gray_has_no_saturation_and_no_hue(augment):
     [
         (lambda: brightness(42), r"`delta` \(=42\)"),
         (lambda: random_brightness(-0.1), r"`max_delta` \(=-0.1\)"),
-        (lambda: random_contrast(1.5, 0.5), r"`lower` \(=1.5\) and `upper` \(=0.5\)"),
+        (lambda: random_contrast(1.5, 0.5), r"`lower` \(=1.5\) must not be above `upper` \(=0.5\)"),
         (lambda: random_saturation(-1, 1), r"`lower` \(=-1\)"),
         (lambda: random_hue(0.6), r"`max_delta` \(=0.6\)"),
         (lambda: color_jitter(-0.1), r"`brightness` \(=-0.1\)"),

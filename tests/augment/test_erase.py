@@ -127,7 +127,12 @@ def test_no_box_that_fits_leaves_the_image_unchanged():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [({"size": 0}, r"`size` \(=0\)"), ({"size": 3, "fill": 1.5}, r"`fill` \(=1.5\)")]
+    ("arguments", "message"),
+    [
+        ({"size": 0}, r"`size` \(=0\)"),
+        ({"size": 5000}, r"must be from 1 to 4096"),
+        ({"size": 3, "fill": 1.5}, r"`fill` \(=1.5\)"),
+    ],
 )
 def test_bad_arguments_are_rejected(arguments, message):
     with pytest.raises(InputError, match=message):

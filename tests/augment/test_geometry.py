@@ -83,6 +83,8 @@ def test_crop_rejects_bad_arguments():
         random_crop(-1)
     with pytest.raises(InputError, match=r"`mode` \(='mirror'\).*'reflect'"):
         random_crop(1, "mirror")
+    with pytest.raises(InputError, match=r"`padding` \(=5\) must be at most the image's height and width \(4, 3\)"):
+        random_crop(5, "edge")(noise(4, 3), KEYS[0])
     with pytest.raises(InputError, match=r"`padding` \(=3\) must be less than.*\(4, 3\)"):
         random_crop(3, "reflect")(jnp.zeros((4, 3, 1)), KEYS[0])
 
@@ -174,5 +176,5 @@ def test_random_resized_crop_crops_at_the_box():
 def test_random_resized_crop_rejects_bad_arguments():
     with pytest.raises(InputError, match=r"`scale` \(=\(0.8, 1.2\)\)"):
         random_resized_crop(scale=(0.8, 1.2))
-    with pytest.raises(InputError, match=r"`ratio` \(=\(2, 1\)\)"):
+    with pytest.raises(InputError, match=r"`ratio` \(=\(2.0, 1.0\)\) must be the smallest"):
         random_resized_crop(ratio=(2, 1))

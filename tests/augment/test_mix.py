@@ -89,10 +89,11 @@ def test_another_key_mixes_differently():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "one of them above 0"),
+        ({}, "must not both be 0"),
         ({"mixup": -1.0}, r"`mixup` \(=-1.0\)"),
-        ({"cutmix": 1.0, "probability": 2.0}, r"`probability` \(=2.0\) must be a probability"),
-        ({"cutmix": 1.0, "switch_probability": -0.5}, r"`switch_probability` \(=-0.5\) must be a probability"),
+        ({"mixup": 1e-40}, r"`mixup` \(=1e-40\) must be 0, or 1e-06 or more"),
+        ({"cutmix": 1.0, "probability": 2.0}, r"`probability` \(=2.0\) must be from 0 to 1"),
+        ({"cutmix": 1.0, "switch_probability": -0.5}, r"`switch_probability` \(=-0.5\) must be from 0 to 1"),
     ],
 )
 def test_bad_settings_are_rejected(settings, message):

@@ -1,6 +1,7 @@
 """Augmentations by name: properties of all of them, their composition, and errors in their arguments."""
 
 from functools import cache, partial
+from typing import Literal, get_origin, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from eqxcnn.augment import (
     random_rot90,
 )
 from eqxcnn.errors import InputError
+from eqxcnn.ranges import declared_bounds, plain_type
 from eqxcnn.types import AugmentContext
 
 #: Compiling takes most of the time of these tests, and the programs are too small to need optimization.
@@ -192,30 +194,64 @@ def test_a_batch_or_integers_are_rejected():
     [
         ("flip_horizonal", "no augmentation `flip_horizonal`: did you mean .*`flip_horizontal`"),
         ("mixup(0.2)", "no augmentation `mixup`: known: `alternating_flip`"),
-        ("random_crop", "missing a required argument: 'padding'; write `random_crop.padding: int, mode: str"),
+        ("random_crop", "missing a required argument: 'padding'; write `random_crop.padding: int, mode: Literal"),
         ("random_crop(paddin=2)", "random_crop"),
         ("random_crop(2, size=3)", "unexpected keyword argument 'size'"),
         ("random_crop(2, 'edge', 3)", "too many positional arguments"),
-        ("random_crop('two')", r"`padding` \(='two'\) of `random_crop` must be of type `int`"),
+        ("random_crop('two')", r"`padding` \(='two'\) of `random_crop` must be a whole number"),
         ("random_crop(2.5)", r"`padding` \(=2.5\)"),
         ("random_crop(padding=-2)", r"`padding` \(=-2\)"),
-        ("random_resized_crop(scale=0.8)", r"`scale` \(=0.8\) of `random_resized_crop` must be of type `tuple"),
+        ("random_resized_crop(scale=0.8)", r"`scale` \(=0.8\) of `random_resized_crop` must be a list of 2"),
         ("random_resized_crop(scale=(0.8, 1, 2))", r"`scale` \(=\(0.8, 1, 2\)\)"),
         ("random_hue(max_delta=None)", r"`max_delta` \(=None\)"),
         ("random_crop(padding=1, padding=2)", "cannot be read"),
         ("random_crop(**{'padding': 2})", "cannot be read"),
-        ("random_crop(*(2,))", "cannot be read"),
-        ("random_crop(padding=len('ab'))", "cannot be read"),
+        ("random_crop(*(2,))", "is not a number, a text in quotes"),
+        ("random_crop(padding=len('ab'))", "is not a number, a text in quotes"),
         ("random_crop(padding=2", "cannot be read"),
         ("__import__('os').getcwd()", "cannot be read"),
         ("", "cannot be read"),
         ("random_crop(2)(3)", "cannot be read"),
+        ("random_crop(padding=1000000000)", r"`padding` \(=1000000000\) of `random_crop` must be from 0 to 4096"),
+        ("cutout(size=1000000000000)", r"`size` .* must be from 1 to 4096"),
+        ("cutout(2, fill=-1)", r"`fill` \(=-1\) of `cutout` must be from 0 to 1"),
+        ("random_rotation(degrees=1e400)", "the number inf is not finite"),
+        (f"random_rotation({'9' * 400})", "more than 30 digits"),
+        (f"random_rotation({'9' * 5000})", "characters: write at most 500"),
+        ("flip_horizontal(p=7)", r"`p` \(=7\) of `random_flip_horizontal` must be from 0 to 1"),
+        ("flip_horizontal(True)", r"`p` \(=True\) .* must be a number"),
+        ("flip_horizontal(0.5 if 1is 1 else 1)", "is not a number, a text in quotes"),
+        ("random_erasing(ratio=(1, 1e300))", "must be from 0.001 to 1000"),
+        ("rand_augment(operations=1000000)", r"must be from 1 to 20"),
+        ("1+" * 10_000, "has 20000 characters: write at most 500"),
+        ("1+" * 240, "cannot be read"),
+        ("(" * 400, "cannot be read"),
+        (f"flip_horizontal({'-' * 400}1)", "is not a number|cannot be read"),
+        (f"flip_horizontal({'[' * 60}{']' * 60})", "more than 10 levels"),
+        ("flip_horizontal(p='\x1b[31m')", r"`p` \(='\\x1b\[31m'\)"),
+        ("flip_horizontal(\0)", "cannot be read"),
     ],
 )
 def test_bad_entries_are_rejected_in_one_sentence(entry, message):
     with pytest.raises(InputError, match=message) as caught:
         build(["random_rot90", entry])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("p", [0, 1])
+def test_whole_numbers_are_accepted_where_floats_are_declared(p):
+    image = images(1, 4, 4, 1)[0]
+    expected = image[:, ::-1] if p else image
+    assert jnp.array_equal(jit(build([f"flip_horizontal(p={p})"]))(image, keys(1)[0]), expected)
+
+
+def test_every_argument_has_bounds():
+    for factory in set(AUGMENTS.values()):
+        for name, hint in get_type_hints(factory, include_extras=True).items():
+            if name != "return" and plain_type(hint) is not bool and get_origin(hint) is not Literal:
+                bounds = list(declared_bounds(hint))
+                assert bounds, (factory.__name__, name)
+                assert all(-1e4 < bound.low < bound.high < 1e4 for bound in bounds)
 
 
 def test_one_string_is_not_a_list():

@@ -87,7 +87,7 @@ def test_angles_cover_their_range():
     ("make", "message"),
     [
         (lambda: random_rotation(-5), r"`degrees` \(=-5\)"),
-        (lambda: random_rotation(5, fill=255), r"`fill` \(=255\) must be a pixel value"),
+        (lambda: random_rotation(5, fill=255), r"`fill` \(=255\) of `random_rotation` must be from 0 to 1"),
     ],
 )
 def test_bad_arguments_are_rejected(make, message):

@@ -29,7 +29,7 @@ from eqxcnn.weights import load_safetensors
 RUN = Recipe(model="mlp", data="digits", train_images=400, epochs=1.5, batch_size=50, learning_rate=1e-3, seed=3)
 #: Uses BatchNorm, augmentation, mixup, EMA and Lookahead, which add arrays to the train state.
 RICH = Recipe(
-    model="resnet20", data="digits", train_images=80, epochs=1, batch_size=16, augment=("random_crop(padding=2)",),
+    model="resnet20", architecture=("depth=1",), data="digits", train_images=80, epochs=1, batch_size=16, augment=("random_crop(padding=2)",),
     average="ema", lookahead_every=2, mixup=0.5, image_size=(32, 32), seed=1,
 )  # fmt: skip
 
@@ -118,15 +118,33 @@ def test_interrupted_seeds_resume_to_the_same_results(tmp_path, monkeypatch, is_
             np.testing.assert_allclose(first[name], second[name], rtol=1e-3, atol=1e-5)
 
 
-def test_damaged_seeds_file_is_refused(tmp_path):
-    (tmp_path / "seeds.json").write_text('{"seeds": [0, 1]')
-    with pytest.raises(InputError, match=r"does not list the seeds to train"):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"seeds": [0, 1]', "seeds.json` cannot be read as JSON"),
+        ('{"seeds": [0, 1], "seeds": [2]}', "cannot be read as JSON: `seeds` is there twice"),
+        ('{"seeds": [0, 1]}', "does not hold the recipe of a seed sweep"),
+        ("[0, 1]", "does not hold the recipe of a seed sweep"),
+        ('{"recipe": {}, "seeds": 5}', r"`seeds` \(=5\) in `.*seeds.json` must be a list, each a whole number"),
+        ('{"recipe": {}, "seeds": [0, "1"]}', "must be a list, each a whole number"),
+        ('{"recipe": {}, "seeds": [0, -1]}', "must be from 0 to 4294967295 in every item"),
+        ('{"recipe": {}, "seeds": [1, 1]}', "must list two seeds or more, each once"),
+        (f'{{"recipe": {{}}, "seeds": {list(range(2000))}}}', "a list of at most 1000 items"),
+        ('{"recipe": {"epochs": 1e18}, "seeds": [0, 1]}', "`epochs` .=1e.18. must be above 0 and at most"),
+    ],
+)
+def test_damaged_seeds_file_is_refused(tmp_path, text, message):
+    (tmp_path / "seeds.json").write_text(text)
+    with pytest.raises(InputError, match=message):
         resume_seeds(tmp_path)
 
 
 def test_fit_seeds_needs_two_seeds(tmp_path):
-    with pytest.raises(InputError, match=r"`seeds` .=1. must be 2 or more"):
-        fit_seeds(RUN, 1, runs=tmp_path)
+    for count in (1, 10**9):
+        with pytest.raises(InputError, match=rf"`seeds` .={count}. must be from 2 to 1000"):
+            fit_seeds(RUN, count, runs=tmp_path)
+    with pytest.raises(InputError, match=r"the last seed below 2\*\*32"):
+        fit_seeds(dataclasses.replace(RUN, seed=2**32 - 1), 2, runs=tmp_path)
 
 
 @pytest.mark.slow

@@ -34,6 +34,10 @@ seeded = SimpleNamespace(**runpy.run_path(str(GOLDEN / "seeded.py")))
 every_twin = pytest.mark.parametrize("name", [name for name in zoo.list_models() if variant(name).torch_twin])
 #: Models that take a minute or a gigabyte even for small images.
 SLOW = frozenset({"vgg11", "vgg11_bn", "vit_b_16", "vit_b_32"})
+#: Families whose layers all occur in others, with fewer layers to compile.
+SLOW_GRADIENTS = frozenset(
+    {"convmixer", "densenet", "efficientnet", "googlenet", "inception_v3", "mnasnet", "mobilenet_v2", "regnet"}
+)
 
 
 @cache
@@ -94,6 +98,12 @@ def recorded_scores():
             yield pytest.param(name, size, marks=marks)
 
 
+def recorded_gradients():
+    """Each model with recorded gradients; those that take longest to compile are exhaustive."""
+    for name in (name for name, facts in FACTS.items() if "gradients" in facts):
+        yield pytest.param(name, marks=[pytest.mark.exhaustive] if family(name) in SLOW_GRADIENTS else [])
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("clear_compiled_programs")
 @pytest.mark.parametrize(("name", "size"), list(recorded_scores()))
@@ -109,7 +119,7 @@ def test_scores_are_the_twins(name, size):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("clear_compiled_programs")
-@pytest.mark.parametrize("name", [name for name, facts in FACTS.items() if "gradients" in facts])
+@pytest.mark.parametrize("name", list(recorded_gradients()))
 def test_gradients_in_training_are_the_twins(name):
     facts = FACTS[name]["gradients"]
     size = facts["size"]

@@ -28,6 +28,8 @@ def why_unreachable() -> OSError | None:
         except OSError as error:
             # The client library may trust other certificates, so it decides about them.
             results.append(None if isinstance(getattr(error, "reason", None), ssl.SSLError) else error)
+        except ValueError as error:  # `HF_ENDPOINT` is not an address.
+            results.append(ConnectionError(str(error)))
 
     # A thread, because the DNS lookup ignores the timeout; a daemon, so that it does not keep the program alive.
     thread = threading.Thread(target=request, daemon=True)

@@ -166,7 +166,7 @@ def _number_plain_labels(values: Mapping[str, list[Any]], column: str) -> tuple[
         raise InputError(
             f"`{column}` differs in every row, so it does not hold classes: choose another column with `label_column`."
         )
-    names = tuple(str(int(value) if isinstance(value, float) else value) for value in ordered)
+    names = tuple(str(int(value) if isinstance(value, float) and abs(value) < 2**53 else value) for value in ordered)
     lookup = {value: number for number, value in enumerate(ordered)}
     return names, {
         split: np.array([lookup.get(value, MISSING) for value in split_values], np.int32)

@@ -60,7 +60,7 @@ def decode_image(
     - `channels`: 1 or 3.
 
     **Raises:** `InputError` if the source is not an image file (PNG, JPEG, GIF, WebP, BMP, TIFF, PPM, ICO, JPEG 2000,
-    TGA, AVIF), is truncated, is not a regular file, or has more pixels than `$EQXCNN_MAX_PIXELS` (100 million).
+    TGA, AVIF), is truncated, is not a regular file, or has more pixels than `$EQXCNN_MAX_PIXELS` (89 million).
     """
     if channels not in (1, 3):
         raise InputError(f"`channels` (={channels}) must be 1 (gray) or 3 (RGB).")

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..parsing import parse_json, parse_yaml, read_text
-from .files import ARCHIVES, LISTS, TABLES, image_suffixes, is_file, suffix, walk
+from .files import ARCHIVES, LAYOUTS, LISTS, TABLES, image_suffixes, suffix, walk
 
 #: Characters with a meaning in the patterns and addresses of `datasets`.
 _SPECIAL = ("*", "?", "[", "]", "{", "}", "::", "://")
@@ -69,8 +69,11 @@ def check_described(folder: Path) -> None:
             _check_place(place, folder)
     if (folder / "dataset_infos.json").exists():
         _read_object(folder / "dataset_infos.json")
-    for entry in walk(folder):
-        if entry.name.startswith("metadata.") and is_file(entry) and entry.stat().st_size == 0:
+    entries = list(walk(folder))
+    if not any(_is_readable(entry.name) or suffix(entry.name) in ARCHIVES for entry in entries):
+        raise InputError(f"`{folder}` holds no images or tables that can be read: {LAYOUTS}")
+    for entry in entries:
+        if entry.name.startswith("metadata.") and entry.stat().st_size == 0:
             raise InputError(f"the metadata file `{entry.path}` is empty: fill it, or remove it.")
         if suffix(entry.name) in ARCHIVES and not configs:
             raise InputError(f"`{entry.path}` is an archive: unpack it, or move it out of the folder.")
@@ -84,8 +87,26 @@ def check_found(folder: Path, files: list[str]) -> None:
     for file in files:
         if not PurePosixPath(file).is_relative_to(folder) or ".." in PurePosixPath(file).parts:
             raise InputError(f"the card of `{folder}` leads to `{file}`, out of the folder: correct its `data_files`.")
-        if suffix(file) not in _READABLE and suffix(file) not in image_suffixes():
+        if not _is_readable(file):
             raise InputError(f"`{file}` is neither an image nor a table: convert it to parquet, or remove it.")
+        if suffix(file) == ".parquet":
+            _check_parquet(file)
+
+
+def _is_readable(name: str) -> bool:
+    return suffix(name) in _READABLE or suffix(name) in image_suffixes()
+
+
+def _check_parquet(file: str) -> None:
+    """Reads the end of a table, because `datasets` does not say which one is damaged or empty."""
+    import pyarrow.parquet as pq
+
+    try:
+        rows = pq.read_metadata(file).num_rows
+    except (OSError, ValueError) as error:
+        raise InputError(f"`{file}` is not a parquet file: {' '.join(str(error).split())}") from error
+    if rows == 0:
+        raise InputError(f"the table `{file}` has no rows: remove it.")
 
 
 def _check_path(folder: Path) -> None:

@@ -16,8 +16,9 @@ else:
 
 #: By content, not by name. Pillow would start Ghostscript for EPS; the other formats that it knows are no photographs.
 _FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "JPEG2000", "TGA")
-#: Greatest number of pixels unless `$EQXCNN_MAX_PIXELS` says otherwise; 100 million take 0.4 GB while decoded to RGB.
-MAX_PIXELS = 100_000_000
+#: Greatest number of pixels unless `$EQXCNN_MAX_PIXELS` says otherwise: Pillow warns of larger images, which take 0.4 GB
+#: as RGB and several times that while they are converted, and refuses those of twice the size.
+MAX_PIXELS = 89_478_485
 
 
 def open_image(data: bytes) -> Image:
@@ -37,7 +38,7 @@ def open_image(data: bytes) -> Image:
 
 
 def max_pixels() -> int:
-    """Returns the greatest number of pixels of an image: `$EQXCNN_MAX_PIXELS`, or 100 million.
+    """Returns the greatest number of pixels of an image: `$EQXCNN_MAX_PIXELS`, or 89 million.
 
     **Raises:** `InputError` if the variable is not a number of at least 1.
     """

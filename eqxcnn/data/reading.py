@@ -40,7 +40,7 @@ def read_rows(source: Source) -> dict[str, Dataset]:
 
     what = f"`{source.folder or source.hub or 'digits'}`"
     try:
-        with _hide_progress_without_terminal():
+        with _quiet_library():
             rows = _read(source)
     except DatasetNotFoundError as error:
         raise InputError(
@@ -159,18 +159,24 @@ def say_when_slow(source: str) -> Iterator[None]:
 
 
 @contextmanager
-def _hide_progress_without_terminal() -> Iterator[None]:
+def _quiet_library() -> Iterator[None]:
+    """Hides the log of `datasets`, whose errors become one sentence, and without a terminal its progress bars."""
     import datasets
 
     hide = not sys.stderr.isatty() and not datasets.are_progress_bars_disabled()
+    verbosity = datasets.logging.get_verbosity()
     if hide:
         datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     try:
         yield
     finally:
+        datasets.logging.set_verbosity(verbosity)
         if hide:
             datasets.enable_progress_bars()
 
 
 def _first_line(error: object) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    # The message of a `KeyError` is the key alone.
+    return f"{type(error).__name__}: {line}" if isinstance(error, LookupError) else line

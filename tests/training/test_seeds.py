@@ -29,8 +29,8 @@ from eqxcnn.weights import load_safetensors
 RUN = Recipe(model="mlp", data="digits", train_images=400, epochs=1.5, batch_size=50, learning_rate=1e-3, seed=3)
 #: Uses BatchNorm, augmentation, mixup, EMA and Lookahead, which add arrays to the train state.
 RICH = Recipe(
-    model="resnet20", architecture=("depth=1",), data="digits", train_images=80, epochs=1, batch_size=16, augment=("random_crop(padding=2)",),
-    average="ema", lookahead_every=2, mixup=0.5, image_size=(32, 32), seed=1,
+    model="resnet20", architecture=("depth=1",), data="digits", train_images=80, epochs=1, batch_size=16,
+    augment=("random_crop(padding=2)",), average="ema", lookahead_every=2, mixup=0.5, image_size=(32, 32), seed=1,
 )  # fmt: skip
 
 
@@ -144,7 +144,7 @@ def test_fit_seeds_needs_two_seeds(tmp_path):
         with pytest.raises(InputError, match=rf"`seeds` .={count}. must be from 2 to 1000"):
             fit_seeds(RUN, count, runs=tmp_path)
     with pytest.raises(InputError, match=r"the last seed below 2\*\*32"):
-        fit_seeds(dataclasses.replace(RUN, seed=2**32 - 1), 2, runs=tmp_path)
+        fit_seeds(replace(RUN, seed=2**32 - 1), 2, runs=tmp_path)
 
 
 @pytest.mark.slow

@@ -2,15 +2,31 @@
 
 import errno
 import sys
+import warnings
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 
 from .errors import InputError
 
+#: Errors of the file system that a path, its owner or a full disk causes, not a bug.
+_USER_ERRORS = (
+    errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EROFS, errno.EFBIG
+)  # fmt: skip
+
 
 def run_command(main: Callable[[Sequence[str]], None]) -> None:
-    """Runs `main(arguments)` and sets the exit code: 0 on success, 1 after an `InputError`, 128 + n after signal n."""
+    """Runs `main(arguments)` and sets the exit code: 0 on success, 128 + n after signal n, and 1 after a user's error.
+
+    User's errors are an `InputError`, a full disk, a path that cannot be used, and too little memory. They are printed
+    as one sentence; any other exception is a bug and keeps its traceback.
+    """
+    # Pillow warns of odd but readable files.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # Not every terminal shows every class name.
     try:
         main(sys.argv[1:])
+        sys.stdout.flush()
     except InputError as error:
         _exit(f"error: {error}", 1)
     except KeyboardInterrupt:
@@ -19,10 +35,25 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
         # The program that reads the output, such as `head`, has closed it.
         sys.stderr.close()
         sys.exit(141)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    except Exception as error:
+        sentence = _explain(error)
+        if sentence is None:
             raise
-        _exit(f"error: the disk is full{f', writing {error.filename}' if error.filename else ''}", 1)
+        _exit(f"error: {InputError(sentence)}", 1)
+
+
+def _explain(error: Exception) -> str | None:
+    """Returns a sentence about an error of the machine or of its files, or `None` for a bug."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full{f', writing {error.filename}' if error.filename else ''}"
+    if isinstance(error, OSError) and error.errno in _USER_ERRORS and error.filename:
+        return f"`{error.filename}` cannot be used: {error.strerror}"
+    # JAX's error has no class of its own, and importing JAX here would delay every command.
+    is_device = type(error).__name__ in ("XlaRuntimeError", "JaxRuntimeError") and "RESOURCE_EXHAUSTED" in str(error)
+    if isinstance(error, MemoryError) or is_device:
+        detail = (str(error).strip() or "the system gave no more").splitlines()[0]
+        return f"there is not enough memory ({detail}): reduce the batch size, the image size or the model"
+    return None
 
 
 def _exit(message: str, code: int) -> None:

@@ -4,6 +4,7 @@ import errno
 import io
 import runpy
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,13 @@ def test_other_arguments_are_refused_in_one_sentence(monkeypatch, capsys, argume
     assert capsys.readouterr() == ("", message)
 
 
+REDUCE = "reduce the batch size, the image size or the model"
+
+
+class XlaRuntimeError(RuntimeError):
+    """A class of the name under which JAX raises errors of a device."""
+
+
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
@@ -66,6 +74,24 @@ def test_other_arguments_are_refused_in_one_sentence(monkeypatch, capsys, argume
         (KeyboardInterrupt(), 130, "interrupted before there was anything to save\n"),
         (OSError(errno.ENOSPC, "No space left on device", "a.log"), 1, "error: the disk is full, writing a.log\n"),
         (OSError(errno.ENOSPC, "No space left on device"), 1, "error: the disk is full\n"),
+        (OSError(errno.EDQUOT, "Quota exceeded", "a.log"), 1, "error: the disk is full, writing a.log\n"),
+        (PermissionError(errno.EACCES, "Permission denied", "a"), 1, "error: `a` cannot be used: Permission denied\n"),
+        (OSError(errno.ENAMETOOLONG, "Too long", "a"), 1, "error: `a` cannot be used: Too long\n"),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "a"), 1, "error: `a` cannot be used: Is a directory\n"),
+        (NotADirectoryError(errno.ENOTDIR, "Not one", "a"), 1, "error: `a` cannot be used: Not one\n"),
+        (OSError(errno.ELOOP, "Many links", "a\x1b\n"), 1, "error: `a\\x1b\\n` cannot be used: Many links\n"),
+        (OSError(errno.EROFS, "Read-only", b"a"), 1, "error: `b'a'` cannot be used: Read-only\n"),
+        (MemoryError(), 1, f"error: there is not enough memory (the system gave no more): {REDUCE}\n"),
+        (
+            MemoryError("Unable to allocate 9 GiB"),
+            1,
+            f"error: there is not enough memory (Unable to allocate 9 GiB): {REDUCE}\n",
+        ),
+        (
+            XlaRuntimeError("RESOURCE_EXHAUSTED: Out of memory.\nmore"),
+            1,
+            f"error: there is not enough memory (RESOURCE_EXHAUSTED: Out of memory.): {REDUCE}\n",
+        ),
     ],
 )
 def test_exit_codes(monkeypatch, capsys, error, code, message):
@@ -91,7 +117,16 @@ def test_a_closed_output_ends_the_command_quietly(monkeypatch):
     assert sys.stderr.closed
 
 
-@pytest.mark.parametrize("error", [OSError(errno.EACCES, "Permission denied"), ValueError("a bug")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EACCES, "Permission denied"),  # It names no file.
+        FileNotFoundError(errno.ENOENT, "No such file", "a"),
+        ValueError("a bug"),
+        RecursionError("maximum recursion depth exceeded"),
+        XlaRuntimeError("INTERNAL: a bug"),
+    ],
+)
 def test_other_errors_keep_their_traceback(error):
     def fail(_):
         raise error
@@ -99,6 +134,32 @@ def test_other_errors_keep_their_traceback(error):
     with pytest.raises(type(error)) as caught:
         run_command(fail)
     assert caught.value is error
+
+
+def test_a_full_disk_behind_the_output_is_noticed(monkeypatch, capsys):
+    class Full(io.StringIO):
+        def flush(self):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    with pytest.raises(SystemExit) as exit_:
+        run_command(lambda _: print("results"))
+    assert exit_.value.code == 1
+    assert capsys.readouterr().err == "error: the disk is full\n"
+
+
+def test_names_that_the_terminal_cannot_show_are_escaped(monkeypatch):
+    output = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", output)
+    run_command(lambda _: print("K\u00e4fer \udcff"))
+    assert output.buffer.getvalue() == b"K\\xe4fer \\udcff\n"
+
+
+def test_warnings_of_pillow_are_not_shown():
+    with warnings.catch_warnings(record=True) as shown:
+        run_command(lambda _: warnings.warn_explicit("Corrupt EXIF data", UserWarning, "x.py", 1, "PIL.Image"))
+        warnings.warn_explicit("not of Pillow", UserWarning, "x.py", 1, "other")
+    assert [str(warning.message) for warning in shown] == ["not of Pillow"]
 
 
 def test_unknown_names_get_the_nearest_or_the_first_known_ones():

@@ -416,6 +416,8 @@ def test_an_unreachable_hub_is_detected(monkeypatch):
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         assert isinstance(hub.why_unreachable(), OSError)  # It accepts the connection and never answers.
     assert isinstance(hub.why_unreachable(), OSError)  # Nothing listens on the port any more.
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "no address")
+    assert isinstance(hub.why_unreachable(), ConnectionError)
     with http.server.HTTPServer(("127.0.0.1", 0), Refusing) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
         monkeypatch.setattr(hub, "_TIMEOUT_SECONDS", 20.0)

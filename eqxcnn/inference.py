@@ -8,29 +8,17 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from beartype.door import is_bearable
 from jaxtyping import Array, Float, UInt8
 
-from . import zoo
 from .data import decode_image
 from .errors import InputError
+from .registry import build, check_keywords, has_type
+from .saved_config import FORMAT, check_normalization, read_config
 from .types import BatchLogits, Classifier, Logits
 from .views import eval_logits
 from .weights import from_tensors, load_safetensors, save_safetensors, to_tensors, write_text_atomically
-
-_FORMAT = 1
-#: The required entries of `config.json` and their types. No value is imported or evaluated.
-_CONFIG = {
-    "format": int,
-    "model": str,
-    "in_channels": int,
-    "image_size": list[int],
-    "class_names": list[str],
-    "mean": list[float],
-    "std": list[float],
-}
-#: The optional entries of `config.json`.
-_OPTIONAL = {"architecture": dict[str, Any]}
+from .weights.files import digest_file
+from .weights.tensors import check_finite
 
 
 class ImageClassifier(eqx.Module):
@@ -56,6 +44,12 @@ class ImageClassifier(eqx.Module):
     def __check_init__(self) -> None:
         if len(self.mean) != len(self.std):
             raise InputError(f"`mean` ({len(self.mean)} numbers) and `std` ({len(self.std)}) must have the same length")
+        if not has_type(self.class_names, tuple[str, ...]) or not self.class_names:
+            raise InputError("`class_names` must be a tuple of one text per class")
+        if not has_type(self.image_size, tuple[int, int]) or min(self.image_size) < 1:
+            raise InputError(f"`image_size` (={self.image_size}) must be (height, width) in pixels, each at least 1")
+        if not isinstance(self.mean, jax.core.Tracer) and not isinstance(self.std, jax.core.Tracer):
+            check_normalization(np.asarray(self.mean, np.float64), np.asarray(self.std, np.float64))
 
     @property
     def in_channels(self) -> int:
@@ -74,7 +68,10 @@ class ImageClassifier(eqx.Module):
 
         **Raises:** `InputError` that names the expected shape or dtype.
         """
-        images = jnp.asarray(images)
+        try:
+            images = jnp.asarray(images)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError(f"`images` of type {type(images).__name__} are no array of numbers: {error}") from error
         expected = (*self.image_size, self.in_channels)
         if images.shape[-3:] != expected or images.ndim not in (3, 4):
             raise InputError(
@@ -96,8 +93,8 @@ class ImageClassifier(eqx.Module):
 
         **Raises:** `InputError` if `k` is less than 1, or as `__call__`.
         """
-        if k < 1:
-            raise InputError(f"`k` (={k}) must be 1 or more")
+        if not has_type(k, int) or k < 1:
+            raise InputError(f"`k` (={k}) must be an integer, 1 or more")
         logits = jnp.atleast_2d(self(images))
         values, classes = jax.lax.top_k(jax.nn.softmax(logits), min(k, len(self.class_names)))
         return [
@@ -130,28 +127,46 @@ def save(folder: Path | str, classifier: ImageClassifier) -> None:
     **Raises:** `InputError` if a file cannot be written.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     config = {
-        "format": _FORMAT,
+        "format": FORMAT,
         "model": classifier.name,
         "in_channels": classifier.in_channels,
         "image_size": list(classifier.image_size),
         "class_names": list(classifier.class_names),
-        "mean": np.asarray(classifier.mean, np.float64).round(7).tolist(),
-        "std": np.asarray(classifier.std, np.float64).round(7).tolist(),
+        "mean": _shortest(classifier.mean),
+        "std": _shortest(classifier.std),
         **({"architecture": dict(classifier.architecture)} if classifier.architecture else {}),
     }
-    save_safetensors(
+    try:
+        json.dumps(config, allow_nan=False)
+        folder.mkdir(parents=True, exist_ok=True)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the settings of `{classifier.name}` cannot be written as JSON: {error}") from error
+    except OSError as error:
+        raise InputError(f"the folder `{folder}` cannot be made: {error.strerror}") from error
+    config["sha256"] = save_safetensors(
         folder / "model.safetensors", to_tensors(classifier.model, classifier.state), {"model": classifier.name}
     )
     # Written last, because a folder with a config.json counts as complete.
     write_text_atomically(folder / "config.json", json.dumps(config, indent=2) + "\n")
 
 
-def load(folder: Path | str) -> ImageClassifier:
+def _shortest(values: Float[Array, " c"]) -> list[float]:
+    """Returns float32 numbers with the fewest digits that give the same float32."""
+    return [float(str(value)) for value in np.asarray(values, np.float32)]
+
+
+def load(folder: Path | str, *, allow_non_finite: bool = False) -> ImageClassifier:
     """Loads a trained classifier from a run folder, or from the `model/` folder inside it.
 
-    **Raises:** `InputError` if the folder contains no trained model, or if its files are invalid.
+    The folder needs no trust: nothing in it is run, and nothing is downloaded.
+
+    **Arguments:**
+
+    - `folder`: a run folder, or a folder that `save` has written.
+    - `allow_non_finite`: whether weights may be NaN or infinite, as after a training that diverged.
+
+    **Raises:** `InputError` if the folder contains no trained model, or if its files are invalid or damaged.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -161,51 +176,54 @@ def load(folder: Path | str) -> ImageClassifier:
     if not (folder / "config.json").exists():
         unfinished = "its training has not finished" if (folder / "recipe.yaml").exists() else "it has no config.json"
         raise InputError(f"`{folder}` contains no trained model: {unfinished}")
-    config = _read_config(folder / "config.json")
-    arguments = {
-        "num_classes": len(config["class_names"]),
-        "in_channels": config["in_channels"],
-        "image_size": tuple(config["image_size"]),
-        "key": jax.random.key(0),
-    }
+    config = read_config(folder / "config.json")
     # JSON stores tuples as lists, and the constructors expect tuples.
     architecture = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in config.get("architecture", {}).items()
     }
-    # Only shapes: the weights come from the file, so random ones would be wasted work.
-    model, state = eqx.filter_eval_shape(zoo.create_model, config["model"], **arguments, **architecture)
-    model, state = from_tensors(model, state, load_safetensors(folder / "model.safetensors"))
+    model, state = _build_abstract(folder / "config.json", config, architecture)
+    tensors = _load_tensors(folder / "model.safetensors", config.get("sha256"))
+    model, state = from_tensors(model, state, tensors)
+    if not allow_non_finite:
+        check_finite(tensors, f"`{folder}`", "load it with `allow_non_finite=True` only to examine it")
     return ImageClassifier(
         name=config["model"],
         model=eqx.nn.inference_mode(model),
         state=state,
         mean=jnp.asarray(config["mean"], jnp.float32),
         std=jnp.asarray(config["std"], jnp.float32),
-        image_size=arguments["image_size"],
+        image_size=tuple(config["image_size"]),
         class_names=tuple(config["class_names"]),
         architecture=tuple(architecture.items()),
     )
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    """Reads `config.json` and checks the entries and their types."""
+def _build_abstract(
+    path: Path, config: dict[str, Any], architecture: dict[str, Any]
+) -> tuple[Classifier, eqx.nn.State]:
+    """Builds the model of a `config.json`, only shapes: random weights would be wasted work."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"`{path}` cannot be read as JSON: {error}") from error
-    for name, hint in _CONFIG.items():
-        if not isinstance(config, dict) or not is_bearable(config.get(name), hint):
-            raise InputError(f"`{path}` must contain `{name}` of type {getattr(hint, '__name__', hint)}")
-    for name, hint in _OPTIONAL.items():
-        if not is_bearable(config.get(name, {}), hint):
-            raise InputError(f"`{name}` in `{path}` must be of type {hint}")
-    if config["format"] != _FORMAT:
-        raise InputError(
-            f"`{path}` has format {config['format']}, but this version of eqxcnn reads format {_FORMAT}: update eqxcnn"
+        # `build` would take `key` and other arguments of its own from `architecture`.
+        check_keywords(config["model"], architecture)
+        return eqx.filter_eval_shape(
+            build,
+            config["model"],
+            num_classes=len(config["class_names"]),
+            in_channels=config["in_channels"],
+            image_size=tuple(config["image_size"]),
+            key=jax.random.key(0),
+            **architecture,
         )
-    if len(config["image_size"]) != 2 or not len(config["mean"]) == len(config["std"]) == config["in_channels"]:
+    except InputError as error:
+        raise InputError(f"`{path}` does not describe a model: {error}") from error
+
+
+def _load_tensors(path: Path, sha256: str | None) -> dict[str, np.ndarray]:
+    """Loads the tensors of a file and compares its digest; folders saved by older versions have none."""
+    if sha256 is not None and digest_file(path) != sha256:
         raise InputError(
-            f"`{path}` must contain two numbers in `image_size`, and one number per channel in `mean` and `std`"
+            f"`{path}` has changed since it was saved (its SHA-256 digest is not the one in config.json): restore it, "
+            "or train again"
         )
-    return config
+    return load_safetensors(path)

@@ -31,11 +31,11 @@ def lenet():
 )
 @pytest.mark.parametrize("is_traced", [True, False])
 def test_wrong_images_are_refused_in_one_sentence(lenet, shape, dtype, message, is_traced):
+    def run(model, state, traced):
+        return forward(model, state, traced if is_traced else np.zeros(shape, dtype), key=None)
+
     with pytest.raises(InputError, match=message) as caught:
-        if is_traced:
-            eqx.filter_eval_shape(forward, *lenet, jax.ShapeDtypeStruct(shape, dtype), key=None)
-        else:
-            eqx.filter_eval_shape(lambda model, state: forward(model, state, np.zeros(shape, dtype), key=None), *lenet)
+        eqx.filter_eval_shape(run, *lenet, jax.ShapeDtypeStruct(shape, dtype))
     assert "\n" not in str(caught.value)
 
 

@@ -1,3 +1,5 @@
+import dataclasses
+import hashlib
 import json
 import pickletools
 
@@ -77,6 +79,7 @@ def test_config_file_in_full(tmp_path, classifier):
         "mean": [0.25],
         "std": [0.5],
         "architecture": {"widths": [8]},
+        "sha256": hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest(),
     }
 
 
@@ -96,8 +99,9 @@ def test_top_k_names_the_most_probable_classes_first(classifier):
     np.testing.assert_allclose([value for _, value in row], probabilities[order], rtol=1e-5)
     assert classifier.top_k(PIXELS[0], k=1) == [row[:1]]
     assert len(classifier.top_k(PIXELS, k=99)[2]) == 3
-    with pytest.raises(InputError, match=r"`k` \(=0\) must be 1 or more"):
-        classifier.top_k(PIXELS, k=0)
+    for k in (0, -1, True):
+        with pytest.raises(InputError, match=rf"`k` \(={k}\) must be an integer, 1 or more"):
+            classifier.top_k(PIXELS, k=k)
 
 
 def test_prepare_resizes_any_image(classifier):
@@ -138,6 +142,8 @@ def test_jaxs_strict_settings_change_nothing(tmp_path, config):
         (np.zeros((1, 28, 28), np.uint8), r"`images` of shape \(1, 28, 28\) must be .*channels last"),
         (np.zeros((2, 32, 32, 1), np.uint8), r"\(2, 32, 32, 1\) must be \(batch, 28, 28, 1\)"),
         (np.zeros((28, 28, 1), np.int32), "dtype int32 must be uint8, or floating point"),
+        ("image.png", "`images` of type str are no array of numbers"),
+        ([[1.0], [1.0, 2.0]], "`images` of type list are no array of numbers"),
     ],
 )
 def test_images_of_the_wrong_shape_or_dtype_are_refused(classifier, images, message):
@@ -181,6 +187,32 @@ def test_no_file_is_a_pickle_and_the_model_is_looked_up_by_name(tmp_path, classi
         ({"image_size": [28]}, "two numbers in `image_size`"),
         ({"architecture": [8]}, r"`architecture` in `.*config\.json` must be of type dict"),
         ({"class_names": ["ant", "bee"]}, r"head\.weight.*expected"),
+        ({"class_names": ["ant"] * 500 + [1]}, "must contain `class_names` of type"),
+        ({"class_names": []}, "`class_names` must have from 1 to 1000000 names"),
+        ({"class_names": ["ant", "bee", "ant"]}, "`class_names` has `ant` 2 times"),
+        ({"class_names": ["ant", "", "cat"]}, "`class_names` has an empty name at position 1"),
+        ({"std": [0.0]}, r"has an invalid value: `std` \(=\[0.0\]\) must be above 0 and finite"),
+        ({"std": [-1.0]}, r"`std` \(=\[-1.0\]\) must be above 0"),
+        ({"std": [1e-60]}, "`std` .* must be above 0"),
+        ({"std": [float("nan")]}, "the number nan is not finite"),
+        ({"mean": [float("inf")]}, "the number inf is not finite"),
+        ({"mean": [1e300]}, "`mean` .* must be finite"),
+        ({"image_size": [10**6, 10**6]}, "does not describe a model: `image_size` .* is too large"),
+        ({"image_size": [-1, 28]}, "does not describe a model: `image_size` .* is too small"),
+        ({"format": True}, "must contain `format` of type int"),
+        ({"sha256": 7}, "`sha256` in .* must be of type"),
+        ({"sha256": "0" * 64}, "has changed since it was saved"),
+        *[
+            ({"architecture": architecture}, f"does not describe a model: `{subject}")
+            for architecture, subject in (
+                ({"pretrained": True}, "mlp` has no argument `pretrained`"),
+                ({"key": 0}, "mlp` has no argument `key`"),
+                ({"name": "lenet"}, "mlp` has no argument `name`"),
+                ({"in_channels": 3}, "mlp` has no argument `in_channels`"),
+                ({"widths": [10**9]}, "widths` .* must be at most 65536"),
+                ({"widths": [60_000] * 2}, "mlp` with these settings has .* parameters"),
+            )
+        ],
     ],
 )
 def test_an_invalid_config_is_refused(tmp_path, classifier, change, message):
@@ -189,6 +221,86 @@ def test_an_invalid_config_is_refused(tmp_path, classifier, change, message):
     (tmp_path / "config.json").write_text(json.dumps(config | change))
     with pytest.raises(InputError, match=message):
         eqxcnn.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "has more than 50 levels"),
+        ('{"format": 1, "format": 1}', "`format` is there twice"),
+        ("[]", "must contain `format`"),
+        ("", "cannot be read as JSON"),
+    ],
+)
+def test_a_hostile_config_is_refused(tmp_path, text, message):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InputError, match=message):
+        eqxcnn.load(tmp_path)
+
+
+def test_a_pretrained_setting_in_the_folder_does_not_use_the_network(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: pytest.fail("the network was used"))
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: pytest.fail("the Hub was used"))
+    config = {
+        "format": 1, "model": "resnet18", "in_channels": 3, "image_size": [224, 224], "class_names": ["a", "b"],
+        "mean": [0, 0, 0], "std": [1, 1, 1], "architecture": {"pretrained": True},
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"`resnet18` has no argument `pretrained`"):
+        eqxcnn.load(tmp_path)
+
+
+def test_a_changed_bit_of_the_weights_is_noticed(tmp_path, classifier):
+    save(tmp_path, classifier)
+    path = tmp_path / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"model\.safetensors` has changed since it was saved"):
+        eqxcnn.load(tmp_path)
+
+
+def test_a_folder_without_a_digest_is_loaded(tmp_path, classifier):
+    save(tmp_path, classifier)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["sha256"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    np.testing.assert_array_equal(eqxcnn.load(tmp_path)(PIXELS), classifier(PIXELS))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused_unless_asked_for(tmp_path, classifier, value):
+    broken = eqx.tree_at(lambda each: each.model.head.bias, classifier, jnp.full(3, value))
+    save(tmp_path, broken)
+    with pytest.raises(
+        InputError, match=r"has NaN or infinite values in 1 tensors \(`head\.bias`\), so its training dive"
+    ):
+        eqxcnn.load(tmp_path)
+    assert not np.isfinite(eqxcnn.load(tmp_path, allow_non_finite=True)(PIXELS)).any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mean": jnp.array([jnp.nan])}, "`mean` .* must be finite"),
+        ({"std": jnp.zeros(1)}, "`std` .* must be above 0"),
+        ({"class_names": ()}, "`class_names` must be a tuple of one text per class"),
+        ({"image_size": (0, 28)}, r"`image_size` \(=\(0, 28\)\) must be"),
+    ],
+)
+def test_an_invalid_classifier_is_refused(classifier, change, message):
+    with pytest.raises(InputError, match=message):
+        dataclasses.replace(classifier, **change)
+
+
+def test_settings_that_json_lacks_are_refused_before_anything_is_written(tmp_path, classifier):
+    odd = dataclasses.replace(classifier, architecture=(("activation", jax.nn.relu),))
+    with pytest.raises(InputError, match="the settings of `mlp` cannot be written as JSON"):
+        save(tmp_path / "model", odd)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"the folder .*file` cannot be made: File exists"):
+        save(tmp_path / "file", classifier)
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):

@@ -147,8 +147,8 @@ class Swin(Classifier):
 
     - `dim`: width of the first stage; each later stage is twice as wide.
     - `depths`, `heads`: number of blocks and of attention heads of each stage.
-    - `window`: height and width of a window, in pixels of the map; every second block shifts it by half. At most 64, because
-      attention compares all pairs of a window's pixels.
+    - `window`: height and width of a window, in pixels of the map; every second block shifts it by half. At most 64,
+      because attention compares all pairs of a window's pixels.
     - `drop_path_rate`: drop path rate of the last block; the rates increase linearly from 0.
 
     **Raises:** `InputError` if `window` is too large.

@@ -1,7 +1,9 @@
 """Safetensors and text files, written atomically."""
 
+import hashlib
 import json
 import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +11,25 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from ..errors import InputError
+from ..parsing import parse_json
+
+#: Weights and optimizer state of the largest model fit in it.
+_MAX_BYTES = 16_000_000_000
+_MAX_HEADER = 16 << 20
 
 
-def save_safetensors(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
-    """Writes named arrays and metadata to a safetensors file; equal contents give equal bytes.
+def save_safetensors(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> str:
+    """Writes named arrays and metadata to a safetensors file, and returns the file's SHA-256 digest.
+
+    Equal contents give equal bytes.
 
     **Raises:** `InputError` if the file cannot be written; an existing file is then left unchanged.
     """
     # The library copies raw memory, so it would write a transposed view in the wrong order.
     dense = {name: np.asarray(array, order="C") for name, array in tensors.items()}
-    _replace(path, _with_metadata(safetensors.numpy.save(dense), metadata))
+    content = _with_metadata(safetensors.numpy.save(dense), metadata)
+    _replace(path, content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def load_safetensors(path: Path) -> dict[str, np.ndarray]:
@@ -26,13 +37,50 @@ def load_safetensors(path: Path) -> dict[str, np.ndarray]:
 
     **Raises:** `InputError` if the file does not exist, is truncated or has another format.
     """
+    check_regular(path)
     try:
-        path.open("rb").close()  # the library's message for a missing file is unclear
-        return safetensors.numpy.load_file(path)
+        path.open("rb").close()  # the library's message for a file without permission is unclear
+        tensors = safetensors.numpy.load_file(path)
     except OSError as error:
         raise InputError(f"`{path}` cannot be read: {error.strerror}") from error
-    except SafetensorError as error:
+    except (KeyError, AttributeError) as error:
+        raise InputError(f"`{path}` has a tensor of a type that NumPy lacks ({error}): save it as float32") from error
+    except (SafetensorError, ValueError, TypeError, OverflowError) as error:
         raise InputError(f"`{path}` is not a complete safetensors file: {error}") from error
+    # The library takes the last of two tensors with the same name.
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > _MAX_HEADER:
+            raise InputError(f"`{path}` has a header of {length} bytes: the limit is {_MAX_HEADER}")
+        parse_json(file.read(length), f"the header of `{path}`")
+    return tensors
+
+
+def check_regular(path: Path) -> None:
+    """Refuses a path that would block or never end, such as a pipe or a device, or fill the memory.
+
+    **Raises:** `InputError` unless there is a regular file of a size that weights can have.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise InputError(f"`{path}` cannot be read: {error.strerror}") from error
+    except ValueError as error:  # a NUL character in the path
+        raise InputError(f"`{path}` cannot be read: {error}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"`{path}` is not a regular file: give a file with weights")
+    if status.st_size > _MAX_BYTES:
+        raise InputError(f"`{path}` has {status.st_size} bytes: the limit is {_MAX_BYTES}")
+
+
+def digest_file(path: Path) -> str:
+    """Returns the SHA-256 digest of a file.
+
+    **Raises:** `InputError` if there is no regular file.
+    """
+    check_regular(path)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_text_atomically(path: Path, text: str) -> None:

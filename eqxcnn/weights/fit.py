@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 
+import jax.numpy as jnp
 import numpy as np
 
 from ..errors import InputError
@@ -22,7 +23,8 @@ def fit_tensors(
     - `shapes`: the shapes of the model's tensors, by the same names.
     - `origin`: the subject of error messages, such as a file name.
 
-    **Raises:** `InputError` that names a tensor which is missing, unexpected or has a shape that cannot be adapted.
+    **Raises:** `InputError` that names a tensor which is missing, unexpected, not floating point, or has a shape that
+    cannot be adapted.
     """
     given_head = {name: tensor.shape for name, tensor in tensors.items() if name.startswith("head.")}
     head = {name: shape for name, shape in shapes.items() if name.startswith("head.")}
@@ -36,7 +38,10 @@ def fit_tensors(
 
 
 def _fit_channels(name: str, tensor: np.ndarray, shape: tuple[int, ...], origin: str) -> np.ndarray:
-    """Returns the tensor; if it is a kernel `[kh kw i o]`, with the input channels of `shape`."""
+    """Returns the tensor in float32; if it is a kernel `[kh kw i o]`, with the input channels of `shape`."""
+    if not jnp.issubdtype(tensor.dtype, jnp.floating):
+        raise InputError(f"{origin} does not fit: `{name}` is {tensor.dtype}, expected float32")
+    tensor = tensor.astype(np.float32, copy=False)
     if tensor.shape == shape:
         return tensor
     is_kernel = len(shape) == tensor.ndim == 4 and (*tensor.shape[:2], tensor.shape[3]) == (*shape[:2], shape[3])

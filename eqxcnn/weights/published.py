@@ -1,6 +1,5 @@
 """Published weights on the Hugging Face Hub, and how they are adapted to another head or stem."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from .. import hub
 from ..errors import InputError
 from ..registry import build, family, variant
 from ..types import Classifier, Key
-from .files import load_safetensors
+from .files import digest_file, load_safetensors
 from .fit import fit_tensors
 from .names import names_of
 from .tensors import from_tensors, tensor_shapes, to_tensors
@@ -177,8 +176,7 @@ def _fetch(name: str, published: Published) -> Path:
 
 def _verify_hash(path: Path, published: Published) -> None:
     """Raises `InputError` if the file is not the recorded one."""
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = digest_file(path)
     if found != published.sha256:
         raise InputError(
             f"`{path}` is not the recorded file of {published.repository} (its sha256 is {found[:12]}..., expected "

@@ -97,6 +97,27 @@ def fill(tree: PyTree, tensors: Mapping[str, np.ndarray | Array], message: str) 
     return jax.tree.map(lambda leaf: _put(tensors[next(names)], leaf) if _is_slot(leaf) else leaf, tree)
 
 
+def check_finite(tensors: Mapping[str, np.ndarray], origin: str, advice: str = "give another file") -> None:
+    """Refuses tensors with values that are NaN or infinite.
+
+    **Arguments:**
+
+    - `origin`, `advice`: the subject of the error message, and what to do.
+
+    **Raises:** `InputError` that names the first such tensors.
+    """
+    broken = [f"`{name}`" for name, tensor in tensors.items() if not _is_finite(tensor)]
+    if broken:
+        raise InputError(
+            f"{origin} has NaN or infinite values in {len(broken)} tensors ({_join(broken)}), so its training diverged "
+            f"or it is damaged: {advice}"
+        )
+
+
+def _is_finite(tensor: np.ndarray) -> bool:
+    return not jnp.issubdtype(tensor.dtype, jnp.inexact) or bool(np.isfinite(tensor).all())
+
+
 def _is_index(leaf: object) -> bool:
     return isinstance(leaf, eqx.nn.StateIndex)
 

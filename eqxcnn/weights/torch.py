@@ -8,20 +8,23 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from jaxtyping import PyTree
 
 from ..errors import InputError
-from ..registry import build, family
+from ..registry import MAX_PARAMETERS, build, family
 from ..types import Classifier
-from .files import load_safetensors
+from .files import check_regular, load_safetensors
 from .names import Names, names_of
-from .tensors import describe_problems, from_tensors, tensor_shapes, to_tensors
+from .tensors import check_finite, describe_problems, from_tensors, tensor_shapes, to_tensors
 
 #: The keys under which training scripts save the weights, and the prefixes that wrappers add to each name.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")
+#: Attributes and methods of a torch tensor without a dense array of real numbers, and words for it.
+_UNUSUAL = {"is_quantized": "quantized", "is_meta": "meta", "is_nested": "nested", "is_complex": "complex"}
 
 
 def from_torch(name: str, source: Mapping[str, Any] | str | Path, **arguments: Any) -> tuple[Classifier, eqx.nn.State]:
@@ -60,19 +63,35 @@ def to_torch(name: str, model: PyTree, state: eqx.nn.State) -> dict[str, np.ndar
     }
 
 
-def read_torch(source: Mapping[str, Any] | str | Path) -> dict[str, np.ndarray]:
+def read_torch(source: Any) -> dict[str, np.ndarray]:
     """Returns the tensors of a `state_dict`, or of a file that contains one, as NumPy arrays by torch's names.
 
-    **Raises:** `InputError` if the file does not exist, or if there are values that are not tensors.
+    **Arguments:**
+
+    - `source`: as for `from_torch`; anything else is refused.
+
+    **Raises:** `InputError` if the file does not exist, or if there are values that are not dense tensors of finite
+    numbers.
     """
-    tensors = source if isinstance(source, Mapping) else _read_file(Path(source))
+    origin = f"`{source}`" if isinstance(source, str | Path) else "the `state_dict`"
+    tensors = _read_file(Path(source)) if isinstance(source, str | Path) else source
+    if not isinstance(tensors, Mapping):
+        raise InputError(f"{origin} is a {type(tensors).__name__}, not named tensors: give `model.state_dict()`")
     for wrapper in _WRAPPERS:
         if isinstance(tensors.get(wrapper), Mapping):
             tensors = tensors[wrapper]
+    if unnamed := [name for name in tensors if not isinstance(name, str)]:
+        raise InputError(f"{origin} has the key {unnamed[0]!r}, not the name of a tensor: give `model.state_dict()`")
     for prefix in _PREFIXES:
         if all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return {name: _to_numpy(name, tensor) for name, tensor in tensors.items()}
+    # A tensor that repeats its storage takes little memory until it is copied.
+    count = sum(math.prod(getattr(tensor, "shape", ())) for tensor in tensors.values())
+    if count > 2 * MAX_PARAMETERS:
+        raise InputError(f"{origin} has {count:,} values, more than a model can have: give `model.state_dict()`")
+    arrays = {name: _to_numpy(name, tensor) for name, tensor in tensors.items()}
+    check_finite(arrays, origin)
+    return arrays
 
 
 def convert_from_torch_except_head(
@@ -106,13 +125,15 @@ def convert_from_torch(
         names.update_legacy_name(theirs): tensor for theirs, tensor in tensors.items() if not names.is_ignored(theirs)
     }
     expected = {names.torch_name(ours): ours for ours in shapes}
-    converted, misshapen = {}, []
+    converted, misshapen, mistyped = {}, [], []
     for theirs, ours in expected.items():
         if theirs not in tensors:
             continue
         shape = torch_shape(ours, shapes[ours], names)
         tensor = tensors[theirs]
-        if tensor.shape == shape or (names.allow_reshape and tensor.size == math.prod(shape)):
+        if not jnp.issubdtype(tensor.dtype, jnp.floating):
+            mistyped.append(f"`{theirs}` is {tensor.dtype}, expected float32")
+        elif tensor.shape == shape or (names.allow_reshape and tensor.size == math.prod(shape)):
             converted[ours] = _from_torch_layout(ours, tensor.reshape(shape), shapes[ours], names)
         else:
             misshapen.append(f"`{theirs}` is {list(tensor.shape)}, expected {list(shape)}")
@@ -121,6 +142,7 @@ def convert_from_torch(
             "missing": [f"`{theirs}`" for theirs in expected if theirs not in tensors],
             "unexpected": [f"`{theirs}`" for theirs in tensors if theirs not in expected],
             "with another shape": misshapen,
+            "with another dtype": mistyped,
         }
     )
     if problems:
@@ -155,7 +177,7 @@ def _from_torch_layout(ours: str, tensor: np.ndarray, shape: tuple[int, ...], na
     return tensor.reshape(shape)
 
 
-def _read_file(path: Path) -> Mapping[str, Any]:
+def _read_file(path: Path) -> Any:
     if path.suffix == ".safetensors":
         return load_safetensors(path)
     try:
@@ -164,24 +186,43 @@ def _read_file(path: Path) -> Mapping[str, Any]:
         raise InputError(
             f"reading `{path}` needs torch, which is not installed: install it, or convert the file to .safetensors"
         ) from None
+    check_regular(path)
     try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise InputError(f"`{path}` cannot be read: {error.strerror}") from error
-    # Torch's unpickler raises errors of many types.
+    # Torch's unpickler raises errors of many types, and its messages advise to load the file unsafely.
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"torch cannot read `{path}` with weights_only=True: {reason}") from error
-    if not isinstance(tensors, Mapping):
-        raise InputError(f"`{path}` contains a {type(tensors).__name__}, not named tensors: save `model.state_dict()`")
-    return tensors
+        raise InputError(
+            f"torch cannot read `{path}` with weights_only=True ({type(error).__name__}): the file is damaged, or it "
+            "contains objects other than tensors; save `model.state_dict()` alone, with `torch.save`"
+        ) from error
 
 
 def _to_numpy(name: str, tensor: Any) -> np.ndarray:
     """Converts a torch tensor or an array to NumPy; torch's floats become float32, because NumPy has no bfloat16."""
     if hasattr(tensor, "detach"):
-        tensor = tensor.detach().cpu()
-        return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+        if form := _unusual_form(tensor):
+            raise InputError(f"`{name}` is a {form} tensor: convert it to a dense tensor of floats before saving")
+        try:
+            tensor = tensor.detach().cpu()
+            return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+        except (RuntimeError, TypeError) as error:
+            raise InputError(f"`{name}` has no values that NumPy can hold: save a copy of it in float32") from error
+    if isinstance(tensor, Mapping):
+        raise InputError(f"`{name}` is a {type(tensor).__name__}, not a tensor: if it holds the weights, give it alone")
     if not isinstance(tensor, np.ndarray | np.generic | jax.Array):
         raise InputError(f"`{name}` has type {type(tensor).__name__}, not a tensor: give a `state_dict`")
-    return np.asarray(tensor)
+    array = np.asarray(tensor)
+    with np.errstate(over="ignore"):  # an infinite value is refused later
+        return array.astype(np.float32, copy=False) if jnp.issubdtype(array.dtype, jnp.floating) else array
+
+
+def _unusual_form(tensor: Any) -> str | None:
+    """Returns the form of a torch tensor that has no dense values of its own, or of another kind than numbers."""
+    for attribute, form in _UNUSUAL.items():
+        value = getattr(tensor, attribute, False)
+        if value() if callable(value) else value:
+            return form
+    layout = str(getattr(tensor, "layout", "torch.strided")).removeprefix("torch.")
+    return None if layout == "strided" else layout.replace("_", " ")

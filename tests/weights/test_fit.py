@@ -68,3 +68,11 @@ def test_other_differences_are_refused(change, message):
 def test_an_unexpected_tensor_is_refused():
     with pytest.raises(InputError, match=r"it does not fit: `norm.scale` is unexpected"):
         fit_tensors(TENSORS | {"norm.scale": np.ones(2)}, SHAPES, "it")
+
+
+def test_other_floats_become_float32_and_other_types_are_refused():
+    fitted = fit_tensors({"a": np.ones(2, np.float16)}, {"a": (2,)}, "it")
+    assert fitted["a"].dtype == np.float32
+    for dtype in (np.int32, bool, object):
+        with pytest.raises(InputError, match=r"it does not fit: `a` is \w+, expected float32"):
+            fit_tensors({"a": np.ones(2, dtype)}, {"a": (2,)}, "it")

@@ -1,4 +1,5 @@
 import contextlib
+import json
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -251,8 +252,48 @@ def test_unreadable_files_are_refused_in_one_sentence(tmp_path):
         load_safetensors(path)
     with pytest.raises(InputError, match=r"nothing` cannot be read: No such file or directory$"):
         load_safetensors(tmp_path / "nothing")
-    with pytest.raises(InputError, match=r" cannot be read: Is a directory$"):
+    with pytest.raises(InputError, match=r" is not a regular file"):
         load_safetensors(tmp_path)
+
+
+def write_header(path, header, data=b"", length=None):
+    content = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes((len(content) if length is None else length).to_bytes(8, "little") + content + data)
+
+
+def describe(shape, offsets, dtype="F32"):
+    return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+
+
+TWICE = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"I32","shape":[1],"data_offsets":[0,4]}}'
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ((b"{}", b"", 10**12), "header too large"),
+        ((TWICE, b"abcd"), "the header of .* `a` is there twice"),
+        (({"a": describe([1], [0, 4]), "b": describe([1], [0, 4])}, b"abcd"), "invalid offset"),
+        (({"a": describe([2**63, 2], [0, 4])}, b"abcd"), "overflow"),
+        (({"a": describe([0, 2**62, 2**62], [0, 0])},), "is not a complete safetensors file"),
+        (({"a": describe([1] * 100, [0, 4])}, b"abcd"), "is not a complete safetensors file"),
+        (({"a": describe([4], [0, 4], "F8_E4M3")}, b"abcd"), "a tensor of a type that NumPy lacks"),
+        ((b'{"a":' * 100_000,), "recursion limit"),
+    ],
+)
+def test_hostile_headers_are_refused(tmp_path, written, message):
+    path = tmp_path / "model.safetensors"
+    write_header(path, *written)
+    with pytest.raises(InputError, match=message):
+        load_safetensors(path)
+
+
+def test_a_sparse_file_that_would_fill_the_memory_is_refused(tmp_path):
+    path = tmp_path / "model.safetensors"
+    with path.open("wb") as file:
+        file.truncate(10**11)
+    with pytest.raises(InputError, match="has 100000000000 bytes: the limit is"):
+        load_safetensors(path)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import runpy
 import sys
@@ -25,7 +26,7 @@ from eqxcnn.runtime.compile import jit_once
 from eqxcnn.weights import from_torch, save_safetensors, to_torch
 from eqxcnn.weights.names import Names, names_of
 from eqxcnn.weights.tensors import tensor_shapes
-from eqxcnn.weights.torch import convert_from_torch, torch_shape
+from eqxcnn.weights.torch import convert_from_torch, read_torch, torch_shape
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FACTS = json.loads((GOLDEN / "zoo.json").read_text(encoding="utf-8"))
@@ -308,6 +309,7 @@ def test_a_pth_file_is_read_with_weights_only(tmp_path, monkeypatch):
         return {name: Tensor(tensor) for name, tensor in LENET.items()}
 
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(load=load))
+    (tmp_path / "lenet.pth").touch()
     assert_lenet(*from_torch("lenet", tmp_path / "lenet.pth"))
 
 
@@ -321,22 +323,77 @@ def raise_on_load(error):
 @pytest.mark.parametrize(
     ("load", "message"),
     [
+        (raise_on_load(PermissionError(13, "Permission denied")), r"a.pt` cannot be read: Permission denied$"),
         (
-            raise_on_load(FileNotFoundError(2, "No such file or directory")),
-            r"a.pt` cannot be read: No such file or directory$",
+            raise_on_load(ValueError("set weights_only=False\nMore.")),
+            r"weights_only=True \(ValueError\): the file is dam",
         ),
         (
-            raise_on_load(ValueError("Weights only load failed.\nMore.")),
-            r"weights_only=True: Weights only load failed\.$",
+            raise_on_load(MemoryError()),
+            r"\(MemoryError\): the file is damaged, or it contains objects other than tensors",
         ),
-        (raise_on_load(RuntimeError()), r"weights_only=True: RuntimeError$"),
-        (lambda *_, **__: [1, 2], r"a.pt` contains a list, not named tensors: save `model.state_dict\(\)`$"),
+        (lambda *_, **__: [1, 2], r"a.pt` is a list, not named tensors: give `model.state_dict\(\)`$"),
+        (lambda *_, **__: {"a": [1, 2]}, r"`a` has type list, not a tensor: give a `state_dict`$"),
     ],
 )
-def test_files_without_weights_are_refused_in_one_sentence(monkeypatch, load, message):
+def test_files_without_weights_are_refused_in_one_sentence(tmp_path, monkeypatch, load, message):
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(load=load))
+    (tmp_path / "a.pt").touch()
+    with pytest.raises(InputError, match=message) as caught:
+        from_torch("lenet", tmp_path / "a.pt")
+    assert "weights_only=False" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
+def test_a_pipe_is_refused_at_once(tmp_path, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(load=lambda *_, **__: pytest.fail("it was opened")))
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(InputError, match=rf"{name}` is not a regular file"):
+        from_torch("lenet", tmp_path / name)
+
+
+class Unusual(Tensor):
+    """A torch tensor of another form, or one that cannot become a NumPy array."""
+
+    def __init__(self, **attributes):
+        super().__init__(np.ones(2, np.float32))
+        vars(self).update(attributes)
+
+    def float(self):
+        return self
+
+    def numpy(self):
+        raise RuntimeError("negative bit")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({0: np.ones(1)}, "the `state_dict` has the key 0, not the name of a tensor"),
+        ({"net": {"a": np.ones(1)}}, "`net` is a dict, not a tensor: if it holds the weights, give it alone"),
+        ([np.ones(1)], "the `state_dict` is a list, not named tensors"),
+        (None, "the `state_dict` is a NoneType, not named tensors"),
+        ({"a": Unusual(layout="torch.sparse_coo")}, "`a` is a sparse coo tensor: convert it"),
+        ({"a": Unusual(is_quantized=True)}, "`a` is a quantized tensor"),
+        ({"a": Unusual(is_complex=lambda: True)}, "`a` is a complex tensor"),
+        ({"a": Unusual(is_meta=True)}, "`a` is a meta tensor"),
+        ({"a": Unusual()}, "`a` has no values that NumPy can hold"),
+        ({"a": Unusual(shape=(10**6, 10**6))}, "has 1,000,000,000,000 values, more than a model can have"),
+        ({"a": np.broadcast_to(np.float16(1), (10**6, 10**6))}, "has 1,000,000,000,000 values"),
+        ({"a": np.array([1, np.nan])}, r"has NaN or infinite values in 1 tensors \(`a`\)"),
+        ({"a": np.array([1e300])}, r"has NaN or infinite values in 1 tensors \(`a`\)"),
+    ],
+)
+def test_a_state_dict_of_anything_but_dense_tensors_is_refused(source, message):
     with pytest.raises(InputError, match=message):
-        from_torch("lenet", "a.pt")
+        read_torch(source)
+
+
+@pytest.mark.parametrize("dtype", [np.uint32, np.int64, bool, object, "datetime64[s]", np.complex64])
+def test_weights_that_are_not_floats_are_refused(dtype):
+    weights = LENET | {"fc2.bias": np.ones(84, np.int64).astype(dtype)}
+    with pytest.raises(InputError, match=r"1 with another dtype \(`fc2.bias` is .*, expected float32\)$"):
+        from_torch("lenet", weights)
 
 
 def test_a_pth_file_needs_torch(monkeypatch):

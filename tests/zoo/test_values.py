@@ -1,4 +1,4 @@
-"""No value of a constructor's argument builds a broken model, takes the memory, or fails with anything but a sentence."""
+"""No value of a constructor's argument builds a broken model, fills the memory, or fails without a sentence."""
 
 import dataclasses
 import inspect
@@ -118,7 +118,7 @@ def test_every_element_has_its_type_checked(value, hint, expected):
 def test_the_fields_of_a_named_tuple_are_checked():
     name = VARIANTS["mobilenet_v3"]
     rows = inspect.signature(families()[name][1].make).parameters["rows"].default
-    with pytest.raises(InputError, match="`rows` .* must be of type"):
+    with pytest.raises(InputError, match=r"`rows` .* must be of type"):
         build_abstract(name, rows=(rows[0]._replace(hidden="64"), *rows[1:]))
-    with pytest.raises(InputError, match="`rows` .* must be above 0"):
+    with pytest.raises(InputError, match=r"`rows` .* must be above 0"):
         build_abstract(name, rows=(rows[0]._replace(hidden=0), *rows[1:]))

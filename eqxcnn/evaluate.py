@@ -1,5 +1,6 @@
 """`python -m eqxcnn.evaluate`: a trained classifier's accuracy, loss and per-class table on labeled images."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,14 @@ from jaxtyping import Int
 
 from .cli import run_command
 from .data import load as load_data
-from .errors import InputError
+from .errors import InputError, printable
 from .inference import load
+from .ranges import Range, check_settings
 from .recipe import Recipe, load_recipe
 from .training import Evaluator, Scores
+
+#: The most characters of a class name in the table.
+_MAX_NAME = 60
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class Options:
     the run's recipe (`test_views`)."""
     split: Literal["train", "test"] = "test"
     """The split to evaluate on."""
-    batch_size: int | None = None
+    batch_size: Annotated[int, Range(1, 1_000_000)] | None = None
     """Images per batch, each view counted as one; by default the recipe's `eval_batch_size`."""
     on_bad_image: Literal["stop", "skip"] = "stop"
     """Stop at an image that cannot be decoded or has no label, or skip it."""
@@ -37,11 +42,10 @@ class Options:
 def main(arguments: Sequence[str]) -> None:
     """Parses the flags, evaluates, and prints the report."""
     options = tyro.cli(Options, prog="python -m eqxcnn.evaluate", args=arguments)
+    check_settings(options)
     classifier, recipe = load(options.run), _find_recipe(options.run)
     if recipe is None and options.data is None:
         raise InputError(f"`{options.run}` does not say which data it was trained on: give some with --data")
-    if options.batch_size is not None and options.batch_size < 1:
-        raise InputError(f"`batch_size` (={options.batch_size}) must be 1 or more")
     recipe = recipe or Recipe()
     labeled = load_data(
         options.data or recipe.data,
@@ -77,7 +81,8 @@ def match_classes(names: Sequence[str], known: Sequence[str]) -> Int[np.ndarray,
             f"the data have classes the classifier was not trained on ({', '.join(unknown[:5])}): "
             f"it knows {', '.join(known[:10])}"
         )
-    return np.asarray([known.index(name) for name in names], np.int32)
+    numbers = {name: number for number, name in enumerate(known)}
+    return np.asarray([numbers[name] for name in names], np.int32)
 
 
 def format_report(scores: Scores, class_names: Sequence[str]) -> str:
@@ -85,13 +90,14 @@ def format_report(scores: Scores, class_names: Sequence[str]) -> str:
     hits, actual, predicted = (
         counts.tolist() for counts in (np.diag(scores.confusion), scores.confusion.sum(1), scores.confusion.sum(0))
     )
-    width = max(5, *map(len, class_names))
+    shown = [printable(name, _MAX_NAME) for name in class_names]
+    width = max(5, *map(len, shown))
     lines = [
         f"accuracy {scores.accuracy:.2%}  loss {scores.loss:.4f}  images {scores.count:,}",
         "",
         f"{'class':<{width}}  precision  recall     F1  images",
     ]
-    for name, hit, true, guessed in zip(class_names, hits, actual, predicted, strict=True):
+    for name, hit, true, guessed in zip(shown, hits, actual, predicted, strict=True):
         precision, recall, f1 = _percent(hit, guessed), _percent(hit, true), _percent(2 * hit, true + guessed)
         lines.append(f"{name:<{width}}  {precision:>9}  {recall:>6}  {f1:>5}  {true:>6,}")
     return "\n".join(lines)
@@ -105,7 +111,7 @@ def _percent(part: int, whole: int) -> str:
 def _find_recipe(folder: Path) -> Recipe | None:
     """Returns the recipe of the run at or above `folder`, or `None`."""
     paths = [run / "recipe.yaml" for run in (folder, folder.resolve().parent)]
-    return next((load_recipe(path) for path in paths if path.exists()), None)
+    return next((load_recipe(path) for path in paths if os.path.exists(path)), None)
 
 
 if __name__ == "__main__":

@@ -154,7 +154,7 @@ class _Show(reprlib.Repr):
     def __init__(self) -> None:
         super().__init__()
         self.maxlevel, self.maxtuple, self.maxlist, self.maxdict, self.maxset = 4, 10, 10, 10, 10
-        self.maxstring = self.maxother = 200
+        self.maxstring = self.maxother = 100
 
     def repr_int(self, x: int, level: int) -> str:
         return repr(x) if abs(x) < 10**_MAX_DIGITS else f"a number of more than {_MAX_DIGITS} digits"

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from .cli import run_command
+from .errors import printable
 from .recipe.command_line import Flags, parse_flags
 from .recipe.files import format_recipe_list
 from .training import (
@@ -17,6 +18,8 @@ from .training import (
     resume,
     resume_seeds,
 )
+
+_MAX_PATH = 4096
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -36,7 +39,7 @@ def main(arguments: Sequence[str]) -> None:
     try:
         print(format_result(run_training(flags)))
     except Interrupted as stop:
-        print(stop, file=sys.stderr)
+        print(printable(str(stop), _MAX_PATH), file=sys.stderr)
         sys.exit(128 + stop.signal)
 
 
@@ -51,12 +54,13 @@ def run_training(flags: Flags) -> Result | SeedSweepResult:
 
 def format_result(result: Result | SeedSweepResult) -> str:
     """Returns the summary line of a run or a seed sweep."""
+    folder = printable(str(result.folder), _MAX_PATH)
     if isinstance(result, SeedSweepResult):
         accuracies = ", ".join(f"{accuracy:.2%}" for accuracy in result.accuracies.values())
         mean = f"test accuracy {result.mean:.2%} ± {result.deviation:.2%}"
         count = len(result.accuracies)
-        return f"{mean}, mean and deviation of {count} seeds ({accuracies}); the runs are in {result.folder}"
-    return f"test accuracy {result.test.accuracy:.2%} on {result.test.count:,} images; the run is in {result.folder}"
+        return f"{mean}, mean and deviation of {count} seeds ({accuracies}); the runs are in {folder}"
+    return f"test accuracy {result.test.accuracy:.2%} on {result.test.count:,} images; the run is in {folder}"
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from typing import Annotated
 import tyro
 
 from ..cli import run_command
-from ..errors import InputError
+from ..errors import InputError, printable
+from ..ranges import Items, check_settings
 from ..recipe import Recipe, load_recipe
 from . import show_augment, write_report
 
@@ -25,7 +26,7 @@ class Options:
     """Without a run: draw nine augmented training images beside their originals."""
     recipe: str | None = None
     """With --show-augment: a YAML file, or the name of a shipped recipe."""
-    augment: tuple[str, ...] | None = None
+    augment: Annotated[tuple[str, ...], Items(100)] | None = None
     """With --show-augment: transforms instead of the recipe's."""
     out: Path | None = None
     """With --show-augment: path of the picture, by default augment.png; its extension sets the format."""
@@ -34,19 +35,21 @@ class Options:
 def main(arguments: Sequence[str]) -> None:
     """Parses the options, draws, and prints the path of the page or picture."""
     options = tyro.cli(Options, prog="python -m eqxcnn.report", args=arguments)
+    check_settings(options)
     if options.show_augment:
         if options.run is not None:
             raise InputError(
                 f"`run` (={str(options.run)!r}) cannot be given with --show-augment: use "
                 f"--recipe {options.run / 'recipe.yaml'}"
             )
-        print(show_augment(_load_recipe(options), options.out or "augment.png"))
+        written = show_augment(_load_recipe(options), options.out or "augment.png")
     elif options.run is None:
         raise InputError("`run` is missing: give a run's folder, or --show-augment")
     elif (options.recipe, options.augment, options.out) != (None, None, None):
         raise InputError("`--recipe`, `--augment` and `--out` need --show-augment: omit them for a run")
     else:
-        print(write_report(options.run, data=options.data))
+        written = write_report(options.run, data=options.data)
+    print(printable(str(written), 4096))
 
 
 def _load_recipe(options: Options) -> Recipe:

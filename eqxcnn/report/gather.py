@@ -1,6 +1,6 @@
 """Gathers what a report shows: a run's log and classifier, its predictions on the test split, augmented examples."""
 
-import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from ..data import open_source
 from ..errors import InputError
 from ..inference import ImageClassifier, load
 from ..layers import Conv
+from ..parsing import parse_json, read_text
 from ..recipe import Recipe, load_recipe
 from ..runs.folder import read_metrics
 from ..training import Evaluator
@@ -56,13 +57,14 @@ def read_run(folder: Path) -> RunRecord:
     **Raises:** `InputError` if it is not a run's, or a file in it cannot be read.
     """
     path = folder / "recipe.yaml"
-    if not path.is_file():
+    # `os.path` returns `False` for a name that is too long, where `Path.is_file` raises.
+    if not os.path.isfile(path):
         raise InputError(f"`{folder}` is not a run folder: it has no recipe.yaml; give one that training has made")
     is_finished = (folder / "model" / "config.json").exists()
     return RunRecord(
         folder,
         load_recipe(path),
-        path.read_text(encoding="utf-8"),
+        read_text(path),
         _read_epochs(folder),
         _read_environment(folder / "environment.json"),
         load(folder) if is_finished else None,
@@ -70,20 +72,18 @@ def read_run(folder: Path) -> RunRecord:
 
 
 def _read_epochs(folder: Path) -> list[dict[str, Any]]:
-    try:
-        rows = [row for row in read_metrics(folder) if "epoch" in row]
-        if bad := [row for row in rows if not all(isinstance(row.get(name), int | float) for name in _LOGGED)]:
-            raise ValueError(f"the row {bad[0]}")
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"`{folder / 'metrics.jsonl'}` is not as training writes it: {error!r}") from error
+    rows = [row for row in read_metrics(folder) if "epoch" in row]
+    for row in rows:
+        if missing := [name for name in _LOGGED if name not in row]:
+            raise InputError(f"`{folder / 'metrics.jsonl'}` lacks `{missing[0]}` of epoch {row['epoch']}: restore it")
     return rows
 
 
 def _read_environment(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"`{path}` cannot be read as JSON: {error}") from error
+    found = parse_json(read_text(path), f"`{path}`") if path.exists() else {}
+    if not isinstance(found, dict):
+        raise InputError(f"`{path}` must hold an object, as training writes it")
+    return found
 
 
 @dataclass(frozen=True)

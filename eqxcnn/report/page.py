@@ -7,6 +7,7 @@ from html import escape
 from math import ceil, isnan
 
 from ..cost import count_parameters
+from ..errors import printable
 from ..plots.figures import MAX_KERNELS, MAX_NAMED_CLASSES
 from .gather import RunRecord, TestPredictions
 
@@ -24,6 +25,9 @@ th, td { padding: .15em 1.2em .15em 0; text-align: right; border-bottom: 1px sol
 th:first-child, td:first-child, .facts td { text-align: left; overflow-wrap: anywhere; }
 pre { background: #f6f6f6; padding: .8em 1em; overflow-x: auto; font-size: .85em; }
 """
+
+#: The most characters of a table's cell, and of a line of the recipe.
+_MAX_CELL, _MAX_LINE = 1000, 4096
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ def render(run: RunRecord, predictions: TestPredictions | None, pictures: Mappin
     - `run`, `predictions`: see `gather`; `predictions` is `None` if the run is not finished.
     - `pictures`: pictures by name, or a sentence instead of a missing picture.
     """
-    title = escape(run.folder.resolve().name)
+    title = escape(printable(run.folder.resolve().name))
     curves = _render_pictures(("loss", "accuracy", "epoch_time"), run, pictures)
     body = [
         f"<h1>{title}</h1>",
@@ -57,7 +61,7 @@ def render(run: RunRecord, predictions: TestPredictions | None, pictures: Mappin
         body += ["<h2>Most confidently wrong</h2>", _render_pictures(["wrong"], run, pictures)]
         body += ["<h2>First layer</h2>", _render_pictures(["kernels"], run, pictures)]
         body += ["<h2>Augmentation</h2>", _render_pictures(["augment"], run, pictures)]
-    body += ["<h2>Recipe</h2>", f"<pre>{escape(run.recipe_text)}</pre>"]
+    body += ["<h2>Recipe</h2>", f"<pre>{escape(_printable_lines(run.recipe_text))}</pre>"]
     if run.environment:
         body += ["<h2>Environment</h2>", _render_table((), run.environment.items(), "facts")]
     return (
@@ -161,4 +165,9 @@ def _render_table(head: Sequence[str], rows: Iterable[Sequence[object]], kind: s
 
 
 def _format_cell(cell: object) -> str:
-    return ", ".join(map(str, cell)) if isinstance(cell, list) else "-" if cell is None else str(cell)
+    text = ", ".join(map(str, cell)) if isinstance(cell, list) else "-" if cell is None else str(cell)
+    return printable(text, _MAX_CELL)
+
+
+def _printable_lines(text: str) -> str:
+    return "\n".join(printable(line, _MAX_LINE) for line in text.splitlines())

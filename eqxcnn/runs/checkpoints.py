@@ -6,13 +6,15 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import PyTree
 
-from ..errors import InputError
+from ..errors import InputError, printable
+from ..parsing import read_text
 from ..weights.tensors import fetch_to_host, fill, named_slots
 
 _CHECKSUMS = "SHA256SUMS"  # as `sha256sum -c` reads it
@@ -92,11 +94,11 @@ class Checkpoints:
         steps = self.steps() if steps is None else [step for step in steps if step in self.steps()]
         for step in reversed(steps):
             folder = self._folder / str(step)
-            damage = _find_damage(folder)
-            if damage is None:
-                empty = {name: np.zeros(s.shape, s.dtype) for name, s in named_slots(like).items() if s.size == 0}
+            found = _read_intact(folder, named_slots(like))
+            if not isinstance(found, str):
                 complaint = f"the checkpoint `{folder}` does not fit (resume with the recipe it was made with)"
-                return step, fill(like, _read(folder) | empty, complaint)
+                return step, fill(like, found, complaint)
+            damage = found
             self._damaged.add(step)
             notify(f"the checkpoint `{folder}` is damaged ({damage}) and is skipped")
         if steps:
@@ -142,11 +144,26 @@ def _write(folder: Path, tensors: dict[str, np.ndarray]) -> None:
             os.fsync(file.fileno())
 
 
-def _read(folder: Path) -> dict[str, np.ndarray]:
+def _read_intact(folder: Path, slots: Mapping[str, Any]) -> dict[str, np.ndarray] | str:
+    """Returns a checkpoint's arrays, with those without elements, or what is wrong with its files."""
+    if damage := _find_damage(folder):
+        return damage
+    try:
+        return _read(folder, slots) | {name: np.zeros(s.shape, s.dtype) for name, s in slots.items() if s.size == 0}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        # The checksums are those of the files, but Orbax does not understand these.
+        return printable(str(error))
+
+
+def _read(folder: Path, slots: Mapping[str, Any]) -> dict[str, np.ndarray]:
     import orbax.checkpoint as ocp
 
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as orbax:
-        return orbax.restore(folder, ocp.args.PyTreeRestore())
+        found: dict[str, Any] = orbax.metadata(folder).item_metadata.tree
+        if all(name in slots and tuple(each.shape) == slots[name].shape for name, each in found.items()):
+            return orbax.restore(folder, ocp.args.PyTreeRestore())
+    # Arrays of another shape may have any size. They are not read: `fill` needs their shapes only, to name them.
+    return {name: np.broadcast_to(np.zeros((), each.dtype), each.shape) for name, each in found.items()}
 
 
 def _find_damage(folder: Path) -> str | None:
@@ -155,8 +172,8 @@ def _find_damage(folder: Path) -> str | None:
     Checked before Orbax reads them: it does not notice a changed byte, and prints tracebacks for other damage.
     """
     try:
-        expected, found = (folder / _CHECKSUMS).read_text(), _checksums(folder)
-    except (OSError, UnicodeDecodeError) as error:
+        expected, found = read_text(folder / _CHECKSUMS), _checksums(folder)
+    except (OSError, InputError) as error:
         return str(error)
     differing = set(expected.splitlines(keepends=True)) ^ set(found.splitlines(keepends=True))
     if not differing:

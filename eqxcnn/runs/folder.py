@@ -15,13 +15,20 @@ from typing import Any
 import jax
 from filelock import FileLock, Timeout
 
-from ..errors import InputError
+from ..errors import InputError, printable
+from ..parsing import parse_json, read_text
 from ..recipe import Recipe, load_recipe
 from ..recipe.files import to_yaml
 from ..weights import write_text_atomically
 from .checkpoints import Checkpoints
 
 _DATA_FILE = "data.json"
+#: Steps are counted in 32 bits.
+MAX_STEPS = 2**31 - 1
+#: The most bytes of the data's name in a run's name.
+_MAX_NAME = 100
+#: The most bytes of `metrics.jsonl`: a million epochs.
+_MAX_METRICS = 1 << 30
 
 
 class Run:
@@ -42,6 +49,8 @@ class Run:
             self._lock.acquire(timeout=0)
         except Timeout as error:
             raise InputError(f"another process is training in `{folder}`; wait for it or start a new run") from error
+        except OSError as error:
+            raise InputError(f"the run folder `{folder}` cannot be locked: {error.strerror}") from error
 
     @classmethod
     def create(
@@ -69,7 +78,8 @@ class Run:
 
         **Raises:** `InputError` if `folder` is not a run's, or the run is finished.
         """
-        if not (folder / "recipe.yaml").is_file():
+        # `os.path` returns `False` for a name that is too long, where `Path.is_file` raises.
+        if not os.path.isfile(folder / "recipe.yaml"):
             raise InputError(f"`{folder}` is not a run folder: it has no recipe.yaml; give one that training has made")
         if (folder / "model" / "config.json").exists():
             raise InputError(f"the run `{folder}` is finished; use its model/, or start a new run with more epochs")
@@ -85,10 +95,12 @@ class Run:
         **Raises:** `InputError` if the run recorded another fingerprint.
         """
         path = self.folder / _DATA_FILE
-        try:
-            recorded = json.loads(path.read_text(encoding="utf-8"))["fingerprint"] if path.exists() else None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"`{path}` cannot be read: restore it, or start a new run") from error
+        if not path.exists():
+            return
+        data = parse_json(read_text(path), f"`{path}`")
+        if not isinstance(data, dict) or not isinstance(data.get("fingerprint", 0), str | None):
+            raise InputError(f"`{path}` does not hold the data's fingerprint: restore it, or start a new run")
+        recorded = data["fingerprint"]
         if recorded is not None and recorded != fingerprint:
             raise InputError(
                 f"the images of `data` (={self.recipe.data!r}) have changed since the run `{self.folder}` started: "
@@ -128,10 +140,28 @@ class Run:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Returns the rows of a run's `metrics.jsonl`, without a last line that a crash cut short."""
+    """Returns the rows of a run's `metrics.jsonl`, without a last line that a crash cut short.
+
+    **Raises:** `InputError` naming the line that is not as training writes it.
+    """
     path = folder / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    lines = read_text(path, limit=_MAX_METRICS).split("\n")[:-1] if path.exists() else []
+    return [_read_row(line, f"line {number} of `{path}`") for number, line in enumerate(lines, 1)]
+
+
+def _read_row(line: str, what: str) -> dict[str, Any]:
+    # A loss may be NaN, which `json` writes as `NaN`.
+    row = parse_json(line, what, allow_nan=True)
+    if not isinstance(row, dict) or not all(_is_number(value) for value in row.values()):
+        raise InputError(f"{what} must be an object of numbers, as training writes it")
+    for name in ("epoch", "step"):
+        if name in row and not (isinstance(row[name], int) and 0 <= row[name] <= MAX_STEPS):
+            raise InputError(f"{what}: `{name}` (={row[name]}) must be a whole number from 0 to {MAX_STEPS}")
+    return row
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def environment() -> dict[str, Any]:
@@ -186,7 +216,9 @@ def _commit() -> str | None:
 
 def run_name(recipe: Recipe, data_name: str) -> str:
     """Returns the default run name, `<model>-<data>-<timestamp>`."""
-    return f"{recipe.model}-{data_name}-{datetime.now():%Y%m%d-%H%M%S}"
+    # A name in a file system has at most 255 bytes, and control characters would confuse who lists it.
+    short = printable(data_name.encode(errors="replace")[:_MAX_NAME].decode(errors="ignore"))
+    return f"{recipe.model}-{short.replace('/', '_')}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def create_folder(runs: Path, name: str) -> Path:
@@ -203,7 +235,8 @@ def create_folder(runs: Path, name: str) -> Path:
             if not folder.is_dir():
                 raise InputError(f"`{runs}` cannot hold runs: {error.filename} is a file") from error
             attempt += 1
-        except OSError as error:
-            raise InputError(f"the run folder `{folder}` cannot be made: {error.strerror}") from error
+        except (OSError, ValueError) as error:  # a NUL character is a ValueError
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise InputError(f"the run folder `{folder}` cannot be made: {reason}") from error
         else:
             return folder

@@ -7,6 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ..errors import printable
+
 #: Seconds between two updates of the live line: each one waits for the steps in flight.
 _REFRESH = 0.5
 
@@ -79,8 +81,8 @@ class TrainingProgress:
 
 
 def log_line(line: str, console: Console | None = None) -> None:
-    """Prints a line without markup, above the live line if there is one; to standard error by default."""
-    (console or _make_console()).print(line, markup=False)
+    """Prints a line, its control characters escaped, above the live line if any; to standard error by default."""
+    (console or _make_console()).print(printable(line, 1000), markup=False)
 
 
 def _make_console() -> Console:

@@ -15,6 +15,7 @@ from .. import augment, registry
 from ..data import DataInfo, DataSet, Split, hold_out, open_source
 from ..errors import InputError
 from ..recipe import Recipe
+from ..runs.folder import MAX_STEPS
 from ..runtime.compile import jit_once
 from ..types import Key
 from .builders import (
@@ -47,6 +48,10 @@ def prepare(recipe: Recipe, *, is_resumed: bool = False) -> Job:
     transform = augment.build(recipe.augment)
     source = open_source(recipe.data)
     image_size = resolve_image_size(recipe, source.info)
+    if transform is not None:
+        # Refuses what needs another shape, before images are decoded.
+        image = jax.ShapeDtypeStruct((*image_size, source.info.channels), jnp.float32)
+        jax.eval_shape(transform, image, jax.random.key(0))
     check_normalization(recipe, source.info)
     warm = None if is_resumed else load_warm_start(recipe, source.info, image_size)
     train, test = (_decode(source, split, recipe, image_size) for split in ("train", "test"))
@@ -125,7 +130,10 @@ def _count_steps(recipe: Recipe, images: int) -> tuple[int | float, int, int]:
     epochs = recipe.epochs or int(np.clip(round(320_000 / images), 5, 20))
     steps_per_epoch = images // recipe.batch_size
     # Rounded first, because binary fractions may exceed a whole number by a little.
-    return epochs, steps_per_epoch, max(math.ceil(round(epochs * steps_per_epoch, 6)), 1)
+    steps = max(math.ceil(round(epochs * steps_per_epoch, 6)), 1)
+    if steps > MAX_STEPS:
+        raise InputError(f"`epochs` (={epochs}) makes {steps:,} steps, and a run has at most {MAX_STEPS:,}: give fewer")
+    return epochs, steps_per_epoch, steps
 
 
 def _resolve_steps_per_call(recipe: Recipe, train: Split, is_streamed: bool) -> int:

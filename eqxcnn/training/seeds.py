@@ -2,14 +2,17 @@
 
 import dataclasses
 import json
+import os
 import statistics
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 from ..errors import InputError
+from ..parsing import parse_json, read_text
+from ..ranges import Items, Range, coerce
 from ..recipe import Recipe
 from ..recipe.files import recipe_from
 from ..runs.folder import Run, create_folder, read_metrics, run_name
@@ -24,6 +27,8 @@ from .trainer import fit, resume
 from .vmapped_seeds import can_vmap_seeds, train_vmapped
 
 _FILE = "seeds.json"
+_MAX_SEEDS = 1000
+_Seeds: TypeAlias = Annotated[tuple[Annotated[int, Range(0, 2**32 - 1)], ...], Items(_MAX_SEEDS)]
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,11 @@ def fit_seeds(recipe: Recipe, count: int, *, runs: Path | str = "runs") -> SeedS
 
     **Raises:** as `fit` does; `Interrupted` names the folder that `resume_seeds` continues.
     """
-    if count < 2:
-        raise InputError(f"`seeds` (={count}) must be 2 or more: leave it out for one run")
+    if count not in Range(2, _MAX_SEEDS) or recipe.seed + count > 2**32:
+        raise InputError(
+            f"`seeds` (={count}) must be from 2 to {_MAX_SEEDS}, and the last seed below 2**32: give another number, "
+            "or leave it out for one run"
+        )
     started = monotonic()
     check_logs(recipe.log)
     keep_freed_memory()
@@ -78,12 +86,14 @@ def resume_seeds(folder: Path | str) -> SeedSweepResult:
     **Raises:** as `resume` does.
     """
     folder = Path(folder)
-    try:
-        plan = json.loads((folder / _FILE).read_text(encoding="utf-8"))
-        seeds = [int(seed) for seed in plan["seeds"]]
-        plan |= {"recipe": dict(plan["recipe"]), "seeds": seeds}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"`{folder / _FILE}` does not list the seeds to train: start a new sweep") from error
+    path = folder / _FILE
+    plan = parse_json(read_text(path), f"`{path}`")
+    if not isinstance(plan, dict) or not isinstance(plan.get("recipe"), dict):
+        raise InputError(f"`{path}` does not hold the recipe of a seed sweep: start a new sweep")
+    seeds = coerce("seeds", plan.get("seeds"), _Seeds, f" in `{path}`")
+    if len(set(seeds)) != len(seeds) or len(seeds) < 2:
+        raise InputError(f"`{path}` must list two seeds or more, each once: start a new sweep")
+    plan["seeds"] = list(seeds)
     if "mean" in plan:
         raise InputError(f"the seed sweep in `{folder}` is finished: start a new one")
     return _train_one_by_one(folder, plan)
@@ -91,7 +101,8 @@ def resume_seeds(folder: Path | str) -> SeedSweepResult:
 
 def is_seed_sweep(folder: Path) -> bool:
     """Returns whether `fit_seeds` made a folder."""
-    return (folder / _FILE).is_file()
+    # `os.path.isfile` returns `False` for a name that is too long, where `Path.is_file` raises.
+    return os.path.isfile(folder / _FILE)
 
 
 def _train_in_one_program(first: Job, recipe: Recipe, seeds: range, folder: Path, started: float) -> None:
@@ -123,7 +134,11 @@ def _train_one_by_one(folder: Path, plan: dict[str, Any]) -> SeedSweepResult:
                 resume(run)
         except Interrupted as stop:
             raise Interrupted(stop.signal, folder) from stop
-    rows = {seed: read_metrics(folder / _folder_name(seed))[-1] for seed in plan["seeds"]}
+    rows = {seed: (read_metrics(folder / _folder_name(seed)) or [{}])[-1] for seed in plan["seeds"]}
+    for seed, row in rows.items():
+        if "test_accuracy" not in row:
+            run = folder / _folder_name(seed)
+            raise InputError(f"`{run / 'metrics.jsonl'}` has no test accuracy: restore it, or train the seed again")
     result = SeedSweepResult(folder, {seed: row["test_accuracy"] for seed, row in rows.items()})
     table = [{"seed": seed, "folder": _folder_name(seed), **row} for seed, row in rows.items()]
     summary = {**plan, "runs": table, "mean": result.mean, "deviation": result.deviation}

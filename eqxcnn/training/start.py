@@ -1,5 +1,6 @@
 """Before the first step: normalization, weights to start from, and the initial train state."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,8 @@ def load_warm_start(recipe: Recipe, info: DataInfo, image_size: tuple[int, int])
 def _load_from_path(recipe: Recipe, path: Path, places: dict[str, tuple[int, ...]]) -> WarmStart:
     """Loads the weights of a run, of a model folder or of a file."""
     origin = f"`init_from` (={str(path)!r})"
-    if not path.exists():
+    # `os.path.exists` returns `False` where `Path.exists` raises: for a name that is too long, or a locked folder.
+    if not os.path.exists(path):
         raise InputError(f"{origin} does not exist: give a finished run, its model folder, or a file with weights")
     if path.is_dir():
         trained = inference.load(path)

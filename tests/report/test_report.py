@@ -428,7 +428,7 @@ def test_command_prints_the_path_of_the_page(tmp_path, capsys):
 
 def test_show_augment_accepts_a_recipe_and_a_data_set(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.yaml").write_text("model: lenet\ndata: no/such-data\naugment: [nothing]\n")
+    (tmp_path / "mine.yaml").write_text("model: lenet\ndata: no/such-data\naugment: [brightness(0.5)]\n")
     main(
         ["--show-augment", "--recipe", "mine.yaml", "--data", "digits", "--augment", "random_crop(2)", "flip_vertical"]
     )
@@ -463,15 +463,17 @@ def test_command_errors_are_one_sentence(tmp_path, monkeypatch, arguments, sente
     ("name", "text", "sentence"),
     [
         ("recipe.yaml", "model: nosuch", "nosuch"),
-        ("metrics.jsonl", "no json\n", "metrics.jsonl` is not as training writes it"),
-        ("metrics.jsonl", "5\n", "metrics.jsonl` is not as training writes it"),
-        ("metrics.jsonl", '{"epoch": 1}\n', "metrics.jsonl` is not as training writes it"),
+        ("metrics.jsonl", "no json\n", "line 1 of `.*metrics.jsonl` cannot be read as JSON"),
+        ("metrics.jsonl", "5\n", "line 1 of `.*metrics.jsonl` must be an object of numbers"),
+        ("metrics.jsonl", '{"epoch": 1}\n', "metrics.jsonl` lacks `train_loss` of epoch 1"),
         (
             "metrics.jsonl",
             json.dumps(make_row(1, train_loss="low")) + "\n",
-            "metrics.jsonl` is not as training writes it",
+            "line 1 of `.*metrics.jsonl` must be an object of numbers",
         ),
-        ("environment.json", "5", "environment.json` cannot be read as JSON"),
+        ("environment.json", "5", "environment.json` must hold an object"),
+        ("environment.json", "[" * 100_000, "environment.json` cannot be read as JSON: it has more than 50 levels"),
+        ("recipe.yaml", "[" * 1000, "recipe.yaml` is not valid YAML: line 1 has more than 50 levels"),
         ("model/config.json", "{}", "config.json"),
         ("plots", "a file", "plots.* cannot be written"),
     ],
@@ -483,6 +485,17 @@ def test_damaged_run_files_are_named(tmp_path, name, text, sentence):
     with pytest.raises(InputError, match=sentence) as error:
         write_report(folder)
     assert "\n" not in str(error.value)
+
+
+def test_names_cannot_act_as_html_or_hide_text(tmp_path):
+    hostile = "<script>alert(1)</script>\x1b[31m\u202eevil"
+    recipe = replace(Recipe(), data=hostile)
+    folder = make_run(tmp_path / "run", recipe, [make_row(1)])
+    page = write_report(folder).read_text(encoding="utf-8")
+    assert "<script>" not in page
+    assert "\x1b" not in page
+    assert "\u202e" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;\\x1b[31m\\u202eevil" in page
 
 
 def test_truncated_metrics_line_is_ignored(tmp_path):

@@ -1,3 +1,4 @@
+import hashlib
 import os
 import resource
 import shutil
@@ -177,6 +178,37 @@ def test_damage_to_any_file_falls_back_to_the_previous_checkpoint(folder, tmp_pa
         assert name.name == "SHA256SUMS" or f"(`{name}` does not match" in messages[0]
         assert "\n" not in messages[0]
         shutil.rmtree(broken)
+
+
+def write_checksums(checkpoint):
+    lines = [
+        f"{hashlib.sha256((checkpoint / name).read_bytes()).hexdigest()}  {name.as_posix()}\n"
+        for name in list_files(checkpoint)
+        if name.name != "SHA256SUMS"
+    ]
+    (checkpoint / "SHA256SUMS").write_text("".join(lines))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "5", '{"tree_metadata": 5}', '{"tree_metadata": {"a": {}}}', "[" * 100_000]
+)
+def test_metadata_that_orbax_does_not_understand_is_damage(folder, text):
+    (folder / "10" / "_METADATA").write_text(text)
+    write_checksums(folder / "10")
+    messages = []
+    step, tree = Checkpoints(folder).restore_latest(make_state(), messages.append)
+    assert step == 9
+    assert_identical(tree, state_at(9))
+    assert len(messages) == 1
+    assert f"`{folder / '10'}` is damaged" in messages[0]
+
+
+def test_arrays_of_another_shape_are_named_without_being_read(folder, monkeypatch):
+    import orbax.checkpoint as ocp
+
+    monkeypatch.setattr(ocp.Checkpointer, "restore", lambda *_: pytest.fail("an array was read"))
+    with pytest.raises(InputError, match=r"`model.weight` is \[5, 3\], expected \[5, 4\]"):
+        Checkpoints(folder).restore_latest(make_state(channels=4))
 
 
 def test_damage_without_a_callback_is_a_warning(folder):

@@ -1,10 +1,13 @@
+import math
+import os
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import pytest
 
 from eqxcnn.errors import InputError
 from eqxcnn.runs import folder
-from eqxcnn.runs.folder import Run, create_folder, environment
+from eqxcnn.runs.folder import Run, create_folder, environment, read_metrics, run_name
 from eqxcnn.training import Recipe
 
 
@@ -32,6 +35,89 @@ def test_run_without_a_fingerprint_resumes(tmp_path):
         run.check_data(None)
         (run.folder / "data.json").unlink()  # runs before version 0.2 have no such file
         run.check_data("any")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "5", "[]", "{}", '{"fingerprint": 5}', '{"fingerprint": "a", "fingerprint": "b"}']
+)
+def test_damaged_data_file_is_refused(tmp_path, text):
+    with Run.create(tmp_path, Recipe(), "digits", "run", fingerprint="a") as run:
+        (run.folder / "data.json").write_text(text)
+        with pytest.raises(
+            InputError, match=r"data\.json` (cannot be read as JSON|does not hold the data's fingerprint)"
+        ):
+            run.check_data("a")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "cannot be read as JSON"),
+        ("[" * 100_000, "cannot be read as JSON: it has more than 50 levels"),
+        ('{"epoch": 1, "epoch": 2}', "`epoch` is there twice"),
+        (f'{{"epoch": {"1" * 5000}}}', "a number has 5000 characters"),
+        ("[1]", "must be an object of numbers"),
+        ('{"epoch": "1"}', "must be an object of numbers"),
+        ('{"epoch": true}', "must be an object of numbers"),
+        ('{"epoch": 1.5}', "`epoch` .=1.5. must be a whole number from 0 to"),
+        ('{"epoch": 1, "step": -1}', "`step` .=-1. must be a whole number"),
+        ('{"epoch": 1, "step": 99999999999}', "`step` .* must be a whole number"),
+    ],
+)
+def test_damaged_metrics_are_refused_by_file_and_line(tmp_path, line, message):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{{"epoch": 1, "train_loss": NaN}}\n{line}\n')
+    with pytest.raises(InputError, match=rf"line 2 of `{path}`.*{message}"):
+        read_metrics(tmp_path)
+
+
+def test_metrics_with_a_loss_that_is_not_finite_are_read(tmp_path):
+    with Run.create(tmp_path, Recipe(), "digits", "run") as run:
+        run.log({"epoch": 1, "train_loss": math.nan, "validation_loss": math.inf})
+        (row,) = run.metrics
+    assert math.isnan(row["train_loss"])
+    assert row["validation_loss"] == math.inf
+
+
+def test_metrics_are_a_regular_file(tmp_path):
+    os.mkfifo(tmp_path / "metrics.jsonl")
+    with pytest.raises(InputError, match="is not a regular file"):
+        read_metrics(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "\udce9", "/dev/null"])
+def test_a_name_that_no_run_can_have_is_refused(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="is not a run folder"):
+        Run.open(Path(name))
+
+
+@pytest.mark.parametrize(
+    ("runs", "message"),
+    [
+        ("x" * 300, "File name too long"),
+        ("a\0b", "null byte"),
+        ("/dev/null", "cannot"),
+        ("/proc/runs", "cannot be made"),
+    ],
+)
+def test_a_folder_that_cannot_hold_runs_is_refused(runs, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=message):
+        create_folder(Path(runs), "run")
+
+
+def test_run_names_are_short_and_printable():
+    name = run_name(Recipe(), "é" * 200 + "/\x1b[31m\n")
+    assert len(name.encode()) < 255
+    assert run_name(Recipe(), "a/b\x1b\n\udce9").startswith("lenet-a_b\\x1b\\n?-")
+
+
+def test_a_run_whose_lock_cannot_be_opened_is_refused(tmp_path):
+    folder = create_folder(tmp_path, "run")
+    (folder / ".lock").mkdir()
+    with pytest.raises(InputError, match="cannot be locked: Is a directory"):
+        Run(folder, Recipe())
 
 
 def test_folders_with_the_same_name_are_numbered(tmp_path):

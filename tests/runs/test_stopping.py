@@ -151,9 +151,9 @@ def test_epoch_with_only_nan_steps_stops_the_run(tmp_path, monkeypatch):
         ({"keep": "best", "validation": 0.0}, r"`monitor` .='validation_accuracy'. needs images .*train_loss"),
         ({"early_stop_epochs": 3, "validation": 0.0}, "`monitor` .* needs images"),
         ({"best_checkpoints": 2, "validation": 0.0}, "`monitor` .* needs images"),
-        ({"best_checkpoints": -1}, "`best_checkpoints` .=-1. must be 0 or more"),
+        ({"best_checkpoints": -1}, "`best_checkpoints` .=-1. must be from 0 to"),
         ({"keep": "best", "average": "swa"}, "do not go together"),
-        ({"early_stop_delta": -1.0}, "`early_stop_delta` .=-1.0. must be 0 or more"),
+        ({"early_stop_delta": -1.0}, "`early_stop_delta` .=-1.0. must be from 0 to"),
     ],
 )
 def test_invalid_stopping_settings_are_refused(values, message):

@@ -1,3 +1,5 @@
+from time import perf_counter
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -94,6 +96,21 @@ def test_report_per_class_by_hand():
 def test_report_shows_dashes_for_a_class_without_images():
     text = format_report(Scores(0.5, np.array([[3, 0], [0, 0]])), ("cat", "dog"))
     assert text.splitlines()[-1].split() == ["dog", "-", "-", "-", "0"]
+
+
+def test_class_names_are_printed_on_one_short_line():
+    names = ("\x1b[31mcat\n\u202e", "d" * 5000)
+    *_, cat, dog = format_report(Scores(0.5, np.array([[3, 1], [2, 4]])), names).splitlines()
+    assert cat.split()[0] == "\\x1b[31mcat\\n\\u202e"
+    assert cat.isprintable()
+    assert len(dog) < 120
+
+
+def test_many_classes_are_matched_in_linear_time():
+    names = [f"class {number}" for number in range(100_000)]
+    started = perf_counter()
+    np.testing.assert_array_equal(match_classes(names[::-1], names), np.arange(100_000)[::-1])
+    assert perf_counter() - started < 5
 
 
 def test_classes_are_matched_by_name():

@@ -10,7 +10,7 @@ from PIL import Image
 from eqxcnn.data import Split
 from eqxcnn.errors import InputError
 from eqxcnn.training import Recipe, fit, resume
-from eqxcnn.training.preparation import _resolve_steps_per_call
+from eqxcnn.training.preparation import _count_steps, _resolve_steps_per_call
 from eqxcnn.training.runner import EpochRunner
 
 
@@ -26,6 +26,12 @@ def test_streamed_calls_on_an_accelerator_are_bounded_in_bytes(monkeypatch, side
     given = Recipe(batch_size=64, steps_per_call=7)
     assert _resolve_steps_per_call(given, split, is_streamed) == 7
     assert _resolve_steps_per_call(dataclasses.replace(given, jit=False), split, is_streamed) == 1
+
+
+def test_more_steps_than_fit_32_bits_are_refused():
+    assert _count_steps(Recipe(epochs=1e6, batch_size=1), 2000) == (1e6, 2000, 2_000_000_000)
+    with pytest.raises(InputError, match=r"`epochs` .=1000000.0. makes 3,000,000,000 steps, .* at most 2,147,483,647"):
+        _count_steps(Recipe(epochs=1e6, batch_size=1), 3000)
 
 
 @pytest.mark.slow

@@ -153,7 +153,7 @@ def test_truncated_newest_checkpoint_is_named_and_the_previous_one_used(tmp_path
     [
         (["--model", "lenett"], "no model named `lenett`; did you mean `lenet`"),
         (["--learning-rate", "-1"], "`learning_rate` (=-1.0) must be above 0"),
-        (["--batch-size", "0"], "`batch_size` (=0) must be above 0"),
+        (["--batch-size", "0"], "`batch_size` (=0) must be from 1 to 1000000"),
         (["--batch-size", "5000"], "`batch_size` (=5000) is more than the 1,295 training images"),
         (["--image-size", "8", "8"], "too small for `lenet`: the smallest size is 12x12"),
         (["--data", "nosuch"], "nosuch"),
@@ -161,8 +161,37 @@ def test_truncated_newest_checkpoint_is_named_and_the_previous_one_used(tmp_path
         (["--augment", "flip_horizontl"], "flip_horizontl"),
         (["--mean", "0.5", "0.5", "--std", "1", "1"], "`mean` (=[0.5, 0.5]) must have one number per channel"),
         (["--resume", "nowhere"], "`nowhere` is not a run folder"),
-        (["--resume", "nowhere", "--epochs", "3"], "leave the other flags out"),
-        (["--seeds", "0"], "`seeds` (=0) must be 1 or more"),
+        (["--resume", "nowhere", "--epochs", "3"], "start a new run from its weights with `--init-from nowhere`"),
+        (["--seeds", "0"], "`seeds` (=0) must be from 1 to 1000"),
+        (["--seeds", "1000000000"], "`seeds` (=1000000000) must be from 1 to 1000"),
+        (["--mean", "nan", "--std", "1"], "`mean` (=(nan,)) must be from -1000 to 1000 in every item (item 1 is nan)"),
+        (["--epochs", "1e18"], "`epochs` (=1e+18) must be above 0 and at most 1000000"),
+        (["--epochs", "1e6", "--batch-size", "1", "--train-images", "200000"], "`train_images` (=200000) is more than"),
+        (["--accumulate-steps", "100000000000"], "`accumulate_steps` (=100000000000) must be from 1 to 1000000"),
+        (["--image-size", "100000", "100000"], "must be from 1 to 4096 in every item (item 1 is 100000)"),
+        (["--augment", "random_crop(padding=1000000000)"], "`padding` (=1000000000) of `random_crop` must be from 0"),
+        (["--augment", "random_crop(padding=40)"], "`padding` (=40) must be at most the image's height and width"),
+        (["--augment", "cutout(size=40)"], "`size` (=40) of `cutout` must be at most the image's 28x28"),
+        (["--augment", "1+" * 10_000], "must be a text of at most 4096 characters (it has 20000) in every item"),
+        (["--augment", "1+" * 1000], "has 2000 characters: write at most 500"),
+        (["--architecture", "hidden=" + "1+" * 1000], "`hidden` in `architecture` has 2000 characters"),
+        (["--architecture", "hidden=" + "(" * 500], "`hidden` in `architecture`"),
+        (["--learning-rate-factors", "a=" + "1" * 50_000 + "!"], "`learning_rate_factors` (="),
+        (["--resume", "x" * 300], "is not a run folder: it has no recipe.yaml"),
+        (["--resume", "/dev/null"], "`/dev/null` is not a run folder"),
+        (["--resume", "a\0b"], "`resume` (=PosixPath('a\\x00b')) must be a text without NUL characters"),
+        (["--runs", "a\0b"], "must be a text without NUL characters"),
+        (["--runs", "/dev/null"], "cannot be made: Not a directory"),
+        (["--runs", "x" * 300], "cannot be made: File name too long"),
+        (["--recipe", "x" * 300], "there is no recipe named `xxx"),
+        (["--recipe", "x" * 300 + ".yaml"], "cannot be read: File name too long"),
+        (["--recipe", "a\0.yaml"], "cannot be read: embedded null byte"),
+        (["--recipe", "."], "is not a regular file"),
+        (["--recipe", "/dev/zero"], "`/dev/zero` is not a regular file"),
+        (["--recipe", "~nosuch/x"], "no recipe named `~nosuch/x`"),
+        (["--init-from", "~nosuch/x"], "`init_from` (='~nosuch/x') does not exist"),
+        (["--init-from", "x" * 300], "does not exist: give a finished run"),
+        (["--init-from", "\udce9"], "`init_from` (='\\udce9') must be valid UTF-8 text"),
         (["--init-from", "nowhere"], "`init_from` (='nowhere') does not exist"),
         (["--dry-run", "--no-jit"], "a dry run measures compiled steps"),
     ],
@@ -288,5 +317,7 @@ def test_predict_prints_the_classes_of_image_files(finished_run, tmp_path):
     assert process.stdout.count("%") == 2
     broken = python_m("predict", finished_run[0], path, tmp_path / "text.png")
     assert broken.returncode == 1
-    assert "text.png" in broken.stderr.splitlines()[-1]
+    assert broken.stdout.startswith(f"{path}: 0 ")  # The readable image is not lost.
+    assert "text.png" in broken.stderr.splitlines()[-2]
+    assert broken.stderr.splitlines()[-1] == "error: 1 of 2 images could not be read"
     assert "Traceback" not in broken.stderr

@@ -10,6 +10,7 @@ import yaml
 from jaxtyping import UInt8
 
 from ...errors import InputError
+from ...parsing import read_text
 from ...recipe.files import to_yaml
 from ...weights import write_text_atomically
 from ..folder import Run
@@ -74,4 +75,4 @@ def _run_id(run: Run) -> str:
     path = run.folder / "wandb_id"
     if not path.exists():
         write_text_atomically(path, secrets.token_hex(4))
-    return path.read_text(encoding="utf-8").strip()
+    return read_text(path, limit=1000).strip()

@@ -22,7 +22,7 @@ NAMES = ("ant", "b,e\x1be", "cat")
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A folder with a classifier of 28x28 gray images that are darker in the upper half, in the lower, or in none."""
+    """A folder with a small classifier of 28x28 gray images into three classes."""
     empty = eqx.filter_eval_shape(zoo.create_model, "mlp", num_classes=3, widths=(8,), key=jax.random.key(0))
     rng = np.random.default_rng(0)
     weights = {name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape in tensor_shapes(*empty).items()}

@@ -14,6 +14,7 @@ from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.style import context
 
+from ..errors import printable
 from .style import COLUMN, PAGE, STYLE
 
 #: Maximum number of classes for numbers in the cells of a confusion matrix, and for class names at its sides.
@@ -156,4 +157,5 @@ def _draw_image(axes: Axes, image: Num[np.ndarray, "h w c"]) -> None:
 
 
 def _shorten(name: str) -> str:
+    name = printable(name)
     return name if len(name) <= _MAX_NAME_LENGTH else f"{name[: _MAX_NAME_LENGTH - 1]}…"

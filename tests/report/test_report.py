@@ -487,6 +487,13 @@ def test_damaged_run_files_are_named(tmp_path, name, text, sentence):
     assert "\n" not in str(error.value)
 
 
+def test_plots_show_control_characters_of_class_names_escaped():
+    figure = figures.confusion_matrix(np.eye(2, dtype=np.int64), ("\x1b[31m", "a\nb"))
+    texts = [text.get_text() for text in figure.findobj(Text)]
+    assert "\\x1b[31m" in texts
+    assert "a\\nb" in texts
+
+
 def test_names_cannot_act_as_html_or_hide_text(tmp_path):
     hostile = "<script>alert(1)</script>\x1b[31m\u202eevil"
     recipe = replace(Recipe(), data=hostile)

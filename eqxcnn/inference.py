@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, UInt8
 
 from .data import decode_image
@@ -48,7 +49,7 @@ class ImageClassifier(eqx.Module):
             raise InputError("`class_names` must be a tuple of one text per class")
         if not has_type(self.image_size, tuple[int, int]) or min(self.image_size) < 1:
             raise InputError(f"`image_size` (={self.image_size}) must be (height, width) in pixels, each at least 1")
-        if not isinstance(self.mean, jax.core.Tracer) and not isinstance(self.std, jax.core.Tracer):
+        if not isinstance(self.mean, Tracer) and not isinstance(self.std, Tracer):  # values are known
             check_normalization(np.asarray(self.mean, np.float64), np.asarray(self.std, np.float64))
 
     @property

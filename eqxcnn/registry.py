@@ -10,8 +10,8 @@ from types import MappingProxyType, UnionType
 from typing import Any, Union, get_args, get_origin
 
 import equinox as eqx
-import jax
 from beartype.door import is_bearable
+from jax.core import Tracer
 
 from . import models
 from .cost import count_parameters
@@ -92,14 +92,14 @@ def build(
             raise InputError(f"`{argument}` (={_show(arguments[argument])}) must be from {words} to {most}")
     make = partial(eqx.nn.make_with_state(row.make), **arguments, **architecture)
     # Only shapes first; while tracing, `make` itself computes only shapes.
-    model = make(key=key) if isinstance(key, jax.core.Tracer) else eqx.filter_eval_shape(make, key=key)
+    model = make(key=key) if isinstance(key, Tracer) else eqx.filter_eval_shape(make, key=key)
     count = count_parameters(model[0])
     if count > MAX_PARAMETERS:
         raise InputError(
             f"`{name}` with these settings has {count:,} parameters, more than the limit of {MAX_PARAMETERS:,}: give "
             "smaller settings"
         )
-    return model if isinstance(key, jax.core.Tracer) else make(key=key)
+    return model if isinstance(key, Tracer) else make(key=key)
 
 
 def resolve_image_size(name: str, image_size: int | tuple[int, int] | None) -> tuple[int, int]:
@@ -209,7 +209,7 @@ def has_type(value: Any, hint: Any) -> bool:
         return False
     if origin is list:
         return all(has_type(item, parts[0]) for item in value)
-    if origin is dict:
+    if origin is dict and isinstance(value, dict):
         return all(has_type(key, parts[0]) and has_type(item, parts[1]) for key, item in value.items())
     if origin is tuple:
         hints = parts[:1] * len(value) if parts[1:] == (...,) else parts

@@ -262,6 +262,14 @@ def test_damaged_tables_are_named_and_the_library_stays_silent(tmp_path, capfd):
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize(("name", "text"), [("train.json", "{"), ("train.csv", 'a,b\n"1,2\n3'), ("train.arrow", "x")])
+def test_the_library_does_not_log_what_the_error_says(tmp_path, capfd, name, text):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / name).write_text(text)
+    assert "cannot be opened" in refusal(tmp_path / "set")
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     "features",
     [

@@ -16,7 +16,7 @@ else:
 
 #: By content, not by name. Pillow would start Ghostscript for EPS; the other formats that it knows are no photographs.
 _FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "JPEG2000", "TGA")
-#: Greatest number of pixels unless `$EQXCNN_MAX_PIXELS` says otherwise. Pillow warns of larger images, which take 0.4 GB
+#: Greatest number of pixels unless `$EQXCNN_MAX_PIXELS` says otherwise. Pillow warns of larger images: they take 0.4 GB
 #: as RGB and several times that during conversion, and refuses those of twice the size.
 MAX_PIXELS = 89_478_485
 

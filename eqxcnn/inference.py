@@ -1,5 +1,6 @@
 """A trained classifier as one object: images in, scores or class names out. Saved and loaded as a folder."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Float, UInt8
 
 from .data import decode_image
@@ -49,7 +49,7 @@ class ImageClassifier(eqx.Module):
             raise InputError("`class_names` must be a tuple of one text per class")
         if not has_type(self.image_size, tuple[int, int]) or min(self.image_size) < 1:
             raise InputError(f"`image_size` (={self.image_size}) must be (height, width) in pixels, each at least 1")
-        if not isinstance(self.mean, Tracer) and not isinstance(self.std, Tracer):  # values are known
+        with contextlib.suppress(jax.errors.TracerArrayConversionError):  # while tracing, values are unknown
             check_normalization(np.asarray(self.mean, np.float64), np.asarray(self.std, np.float64))
 
     @property

@@ -10,8 +10,8 @@ from types import MappingProxyType, UnionType
 from typing import Any, Union, get_args, get_origin
 
 import equinox as eqx
+import jax
 from beartype.door import is_bearable
-from jax.core import Tracer
 
 from . import models
 from .cost import count_parameters
@@ -92,14 +92,21 @@ def build(
             raise InputError(f"`{argument}` (={_show(arguments[argument])}) must be from {words} to {most}")
     make = partial(eqx.nn.make_with_state(row.make), **arguments, **architecture)
     # Only shapes first; while tracing, `make` itself computes only shapes.
-    model = make(key=key) if isinstance(key, Tracer) else eqx.filter_eval_shape(make, key=key)
+    model = make(key=key) if _is_traced(key) else eqx.filter_eval_shape(make, key=key)
     count = count_parameters(model[0])
     if count > MAX_PARAMETERS:
         raise InputError(
             f"`{name}` with these settings has {count:,} parameters, more than the limit of {MAX_PARAMETERS:,}: give "
             "smaller settings"
         )
-    return model if isinstance(key, Tracer) else make(key=key)
+    return model if _is_traced(key) else make(key=key)
+
+
+def _is_traced(key: Key) -> bool:
+    try:
+        return key.committed is None
+    except (AttributeError, jax.errors.ConcretizationTypeError):  # a traced array has no device
+        return True
 
 
 def resolve_image_size(name: str, image_size: int | tuple[int, int] | None) -> tuple[int, int]:

@@ -1,6 +1,5 @@
 """Normalization of pixels, and the forward pass of a batch: the only vmap over images."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,41 +7,42 @@ from beartype import beartype
 from jaxtyping import Array, Float, Shaped, jaxtyped
 
 from .errors import InputError
-from .types import BatchLogits, Classifier, Images, Key, Pixels
+from .networks import call_network, check_state
+from .types import BatchLogits, Images, Key, ModelState, Network, Pixels
 
 #: The name of the vmapped axis over which BatchNorm computes its batch statistics.
 BATCH_AXIS = "batch"
 
 
 def forward(
-    model: Classifier, state: eqx.nn.State, images: Shaped[Array | np.ndarray, "..."], *, key: Key | None
-) -> tuple[BatchLogits, eqx.nn.State]:
+    model: Network, state: ModelState, images: Shaped[Array | np.ndarray, "..."], *, key: Key | None
+) -> tuple[BatchLogits, ModelState]:
     """Runs a classifier on a batch of images.
 
     **Arguments:**
 
-    - `model`, `state`: as returned by `zoo.create_model` or a previous call.
+    - `model`, `state`: as returned by `zoo.create_model` or a previous call; or any Equinox module that maps one image
+      `[h w c]` to scores, with its state or `None`, and with or without a keyword `key`.
     - `images`: `[b h w c]`, floating point, channels last, normalized as the model expects; a NumPy or JAX array.
     - `key`: the PRNG key of the batch, split into one key per image; `None` in eval mode or for a network that uses
       no randomness.
 
     **Returns:** scores `[b classes]`, before softmax, and the new state.
 
-    **Raises:** `InputError` for images of another shape or dtype.
+    **Raises:** `InputError` for images of another shape or dtype, or for a network whose state is missing.
     """
     _check_batch(images)
+    check_state(model, state)
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise InputError(f"`images` of dtype {images.dtype} must be floating point: apply `eqxcnn.normalize` to pixels")
     return _forward(model, state, _to_jax(images), key)
 
 
 @jaxtyped(typechecker=beartype)
-def _forward(
-    model: Classifier, state: eqx.nn.State, images: Images, key: Key | None
-) -> tuple[BatchLogits, eqx.nn.State]:
+def _forward(model: Network, state: ModelState, images: Images, key: Key | None) -> tuple[BatchLogits, ModelState]:
     keys = None if key is None else jax.random.split(key, images.shape[0])
     run = jax.vmap(
-        lambda image, state, key: model(image, state, key=key),
+        lambda image, state, key: call_network(model, image, state, key=key),
         in_axes=(0, None, None if key is None else 0),
         out_axes=(0, None),
         axis_name=BATCH_AXIS,

@@ -13,9 +13,10 @@ from jaxtyping import Array, Float, UInt8
 
 from .data import decode_image
 from .errors import InputError
+from .networks import check_state
 from .registry import build, check_keywords, has_type
 from .saved_config import FORMAT, check_normalization, read_config
-from .types import BatchLogits, Classifier, Logits
+from .types import BatchLogits, Classifier, Logits, ModelState, Network
 from .views import eval_logits
 from .weights import from_tensors, load_safetensors, save_safetensors, to_tensors, write_text_atomically
 from .weights.files import digest_file
@@ -25,7 +26,7 @@ from .weights.tensors import check_finite
 class ImageClassifier(eqx.Module):
     """A model with everything that is needed to classify images.
 
-    - `name`: the model's name in the zoo.
+    - `name`: the model's name in the zoo, or the qualified name of its class.
     - `model`, `state`: in training or eval mode; evaluation always uses eval mode.
     - `mean`, `std`: the normalization per channel, on the scale [0, 1].
     - `image_size`: `(height, width)` in pixels.
@@ -33,8 +34,8 @@ class ImageClassifier(eqx.Module):
     - `architecture`: the additional keyword arguments of the model's constructor, as `(name, value)` pairs.
     """
 
-    model: Classifier
-    state: eqx.nn.State
+    model: Network
+    state: ModelState
     mean: Float[Array, " c"]
     std: Float[Array, " c"]
     name: str = eqx.field(static=True)
@@ -157,7 +158,12 @@ def _shortest(values: Float[Array, " c"]) -> list[float]:
     return [float(str(value)) for value in np.asarray(values, np.float32)]
 
 
-def load(folder: Path | str, *, allow_non_finite: bool = False) -> ImageClassifier:
+def load(
+    folder: Path | str,
+    *,
+    model: Network | tuple[Network, ModelState] | None = None,
+    allow_non_finite: bool = False,
+) -> ImageClassifier:
     """Loads a trained classifier from a run folder, or from the `model/` folder inside it.
 
     The folder needs no trust: nothing in it is run, and nothing is downloaded.
@@ -165,6 +171,8 @@ def load(folder: Path | str, *, allow_non_finite: bool = False) -> ImageClassifi
     **Arguments:**
 
     - `folder`: a run folder, or a folder that `save` has written.
+    - `model`: a network, or a pair `(net, state)`, with any weights, for a folder whose network is not from the zoo;
+      its structure must be that of the saved one.
     - `allow_non_finite`: whether weights may be NaN or infinite, as after a training that diverged.
 
     **Raises:** `InputError` if the folder contains no trained model, or if its files are invalid or damaged.
@@ -183,14 +191,18 @@ def load(folder: Path | str, *, allow_non_finite: bool = False) -> ImageClassifi
         name: tuple(value) if isinstance(value, list) else value
         for name, value in config.get("architecture", {}).items()
     }
-    model, state = _build_abstract(folder / "config.json", config, architecture)
+    if model is None:
+        template = _build_abstract(folder / "config.json", config, architecture)
+    else:
+        template = model if isinstance(model, tuple) else (model, None)
+        check_state(*template)
     tensors = _load_tensors(folder / "model.safetensors", config.get("sha256"))
-    model, state = from_tensors(model, state, tensors)
+    network, state = from_tensors(*template, tensors)
     if not allow_non_finite:
         check_finite(tensors, f"`{folder}`", "load it with `allow_non_finite=True` only to examine it")
     return ImageClassifier(
         name=config["model"],
-        model=eqx.nn.inference_mode(model),
+        model=eqx.nn.inference_mode(network),
         state=state,
         mean=jnp.asarray(config["mean"], jnp.float32),
         std=jnp.asarray(config["std"], jnp.float32),
@@ -204,6 +216,11 @@ def _build_abstract(
     path: Path, config: dict[str, Any], architecture: dict[str, Any]
 ) -> tuple[Classifier, eqx.nn.State]:
     """Builds the model of a `config.json`, only shapes: random weights would be wasted work."""
+    if "." in config["model"]:
+        raise InputError(
+            f"`{path.parent}` was trained with `{config['model']}`, which is not from the zoo: pass a network of that "
+            "class, with any weights, `eqxcnn.load(folder, model=net)`"
+        )
     try:
         # `build` would take `key` and other arguments of its own from `architecture`.
         check_keywords(config["model"], architecture)

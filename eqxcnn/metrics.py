@@ -1,16 +1,18 @@
 """Metrics of a classifier: sums over images on the device, turned into a number once, when they are read."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .errors import InputError
+from .named_calls import call_by_name
+from .ranges import Range, check_arguments
 from .types import BatchLogits, Labels
 
 #: Which images of a padded batch count.
@@ -33,14 +35,13 @@ class Metric:
 
 
 @cache
-def top_k(k: int) -> Metric:
+@check_arguments
+def top_k(k: Annotated[int, Range(1, 1_000_000)]) -> Metric:
     """Returns the fraction of the images whose label is among the `k` highest scores; of equal scores, the class with
     the lower number counts as higher.
 
     **Raises:** `InputError` if `k` is less than 1.
     """
-    if k < 1:
-        raise InputError(f"`k` (={k}) must be 1 or more")
 
     def sums(logits: BatchLogits, labels: Labels, mask: Mask) -> tuple[Int[Array, ""], Int[Array, ""]]:
         own = jnp.take_along_axis(logits, labels[:, None], axis=1)
@@ -76,14 +77,13 @@ def balanced_accuracy() -> Metric:
 
 
 @cache
-def expected_calibration_error(bins: int = 15) -> Metric:
+@check_arguments
+def expected_calibration_error(bins: Annotated[int, Range(1, 10_000)] = 15) -> Metric:
     """Returns the mean distance between confidence, the highest probability, and accuracy, over bins of equal width,
     weighted by their number of images (Guo et al. 2017, equation 3, arXiv:1706.04599). Lower is better.
 
     **Raises:** `InputError` if `bins` is less than 1.
     """
-    if bins < 1:
-        raise InputError(f"`bins` (={bins}) must be 1 or more")
 
     def sums(logits: BatchLogits, labels: Labels, mask: Mask) -> Float[Array, "bins 3"]:
         confidence = jax.nn.softmax(logits).max(1)
@@ -121,6 +121,14 @@ METRICS: dict[str, Callable[..., Metric]] = {
     "expected_calibration_error": expected_calibration_error,
     "brier_score": brier_score,
 }
+
+
+def build(entries: Sequence[str]) -> dict[str, Metric]:
+    """Builds the metrics of a recipe's `metrics` setting: `top_k(5)` gives a metric called `top_k_5`.
+
+    **Raises:** `InputError` for an unknown name or unsuitable arguments.
+    """
+    return {re.sub(r"\W+", "_", entry.strip()).strip("_"): call_by_name(entry, METRICS, "metric") for entry in entries}
 
 
 def _divide(sums: Any) -> float:

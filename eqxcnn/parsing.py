@@ -20,7 +20,8 @@ _MAX_DEPTH = 50
 _MAX_LITERAL = 1_000
 _MAX_LITERAL_DEPTH = 10
 _MAX_DIGITS = 30
-_JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+# The end of a string is optional, so that one without an end is read once.
+_JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
 
 
 def read_text(path: Path, *, limit: int = _MAX_BYTES) -> str:

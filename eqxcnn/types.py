@@ -17,6 +17,8 @@ Labels: TypeAlias = Int[Array, " b"]
 Logits: TypeAlias = Float[Array, " classes"]
 BatchLogits: TypeAlias = Float[Array, "b classes"]
 Key: TypeAlias = PRNGKeyArray
+#: The state of a network, such as BatchNorm's running statistics; `None` for a network without one.
+ModelState: TypeAlias = eqx.nn.State | None
 #: Maps one image `[h w c]` in [0, 1] and a key to an augmented image of the same shape.
 Augment: TypeAlias = Callable[[Image, Key], Image]
 
@@ -35,9 +37,9 @@ class AugmentContext(NamedTuple):
 class Classifier(eqx.Module):
     """Maps one image to class scores; the caller vmaps (see `eqxcnn.forward`).
 
-    Every network has this signature. A network without BatchNorm returns `state` unchanged, and a network without
-    dropout ignores `key`. Training or eval mode is a property of the module (`eqx.nn.inference_mode`), never an
-    argument.
+    Every network of the zoo has this signature; others need not, see `Network`. A network without BatchNorm returns
+    `state` unchanged, and a network without dropout ignores `key`. Training or eval mode is a property of the module
+    (`eqx.nn.inference_mode`), never an argument.
     """
 
     @abc.abstractmethod
@@ -47,6 +49,11 @@ class Classifier(eqx.Module):
     @abc.abstractmethod
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
         """Returns the last map `[h/s w/s c]` of each stage, first to last; empty for a network without maps."""
+
+
+#: Any Equinox module that maps one image `[h w c]` to scores `[classes]`: `net(image)`, `net(image, key=key)`, or with
+#: a state `net(image, state)` or `net(image, state, key=key)`, which then return the scores and the new state.
+Network: TypeAlias = eqx.Module
 
 
 class DataInitialized(Classifier):

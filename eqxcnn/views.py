@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .forward_pass import forward, normalize
-from .types import BatchLogits, Classifier, Images, Pixels
+from .types import BatchLogits, Images, ModelState, Network, Pixels
 
 #: The image alone; the image and its mirror image; the image, two shifted crops and the mirror image of each.
 Views: TypeAlias = Literal["one", "mirror", "mirror_and_shifts"]
@@ -16,8 +16,8 @@ NUM_VIEWS: dict[Views, int] = {"one": 1, "mirror": 2, "mirror_and_shifts": 6}
 
 
 def eval_logits(
-    model: Classifier,
-    state: eqx.nn.State,
+    model: Network,
+    state: ModelState,
     images: Pixels | Images,
     mean: Float[Array, " c"],
     std: Float[Array, " c"],
@@ -39,7 +39,7 @@ def eval_logits(
     return view_logits(eqx.nn.inference_mode(model), state, normalize(images, mean, std), views)
 
 
-def view_logits(model: Classifier, state: eqx.nn.State, images: Images, views: Views = "one") -> BatchLogits:
+def view_logits(model: Network, state: ModelState, images: Images, views: Views = "one") -> BatchLogits:
     """Returns scores averaged over views of each image.
 
     `mirror_and_shifts` gives half of the weight to the unshifted image and a quarter to each of two crops of the image

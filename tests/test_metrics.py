@@ -78,7 +78,7 @@ def test_expected_calibration_error_is_that_of_a_plain_loop():
 
 @pytest.mark.parametrize("make", [metrics.top_k, metrics.expected_calibration_error])
 def test_counts_below_one_are_refused(make):
-    with pytest.raises(InputError, match=r"\(=0\) must be 1 or more"):
+    with pytest.raises(InputError, match=r"\(=0\) of `\w+` must be from 1 to"):
         make(0)
 
 

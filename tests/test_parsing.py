@@ -46,6 +46,13 @@ def test_json_that_is_refused(text, problem):
     assert str(raised.value).startswith("`config.json` cannot be read as JSON: ")
 
 
+def test_a_string_without_an_end_is_read_once():
+    started = time.monotonic()
+    with pytest.raises(InputError, match="Unterminated string"):
+        parse_json('"' + '\\"' * 500_000, "`f`")
+    assert time.monotonic() - started < 2
+
+
 def test_nan_is_read_where_it_is_allowed():
     assert str(parse_json("[NaN, -Infinity]", "`f`", allow_nan=True)) == "[nan, -inf]"
     with pytest.raises(InputError, match="not finite"):

@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from ..types import ModelState
+
 #: A model and its state, or only their floating-point arrays.
-Weights: TypeAlias = tuple[PyTree, eqx.nn.State]
+Weights: TypeAlias = tuple[PyTree, ModelState]
 
 
 def copy_weights(weights: Weights) -> Weights:

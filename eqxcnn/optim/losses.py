@@ -1,13 +1,15 @@
 """Losses of a batch."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from ..errors import InputError
 from ..types import BatchLogits, Labels
 
 
@@ -66,6 +68,37 @@ class Loss:
             return optax.sigmoid_binary_cross_entropy(logits, targets).mean(-1)
         log_probabilities = jax.nn.log_softmax(logits)
         return -(targets * (1 - jnp.exp(log_probabilities)) ** self.gamma * log_probabilities).sum(-1)
+
+
+@dataclass(frozen=True)
+class FunctionLoss:
+    """The mean of a user's loss over a batch.
+
+    - `function`: from logits `[b classes]` and labels `[b]` to the loss of each image `[b]`, or to their mean.
+    """
+
+    function: Callable[..., Any]
+
+    def __call__(self, logits: BatchLogits, targets: Targets) -> Float[Array, ""]:
+        """Returns the mean loss; each label of a mixed image counts by its share.
+
+        **Raises:** `InputError` for a function that returns another shape, or a mean for mixed images.
+        """
+        if not isinstance(targets, MixedLabels):
+            return self._call(logits, targets).mean()
+        own, other = self._call(logits, targets.own), self._call(logits, targets.other)
+        if own.ndim == 0:
+            raise InputError("`loss` returns the mean over a batch: mixup and CutMix need the loss of each image")
+        return (targets.share * own + (1 - targets.share) * other).mean()
+
+    def _call(self, logits: BatchLogits, labels: Labels) -> Array:
+        losses = jnp.asarray(self.function(logits, labels))
+        if losses.shape not in ((), labels.shape) or not jnp.issubdtype(losses.dtype, jnp.floating):
+            raise InputError(
+                f"`loss` returned {losses.dtype} of shape {losses.shape}: return one floating-point number per image, "
+                f"{labels.shape}, or their mean"
+            )
+        return losses
 
 
 def cross_entropy(logits: BatchLogits, labels: Labels, label_smoothing: float = 0.0) -> Float[Array, " b"]:

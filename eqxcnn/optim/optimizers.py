@@ -1,6 +1,6 @@
 """Optimizers: optax's update rules, chained with gradient clipping, weight decay, a schedule and factors."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, cast
 
@@ -14,6 +14,9 @@ from .factors import Factor, assign_factors, scale_by_factors, scale_by_layer, z
 
 #: An optax gradient transformation, or the pair of functions that `eqxcnn.manual` has instead.
 Optimizer: TypeAlias = optax.GradientTransformation | manual.Optimizer
+
+#: A user's update rule, which includes its learning rate; or a function from the schedule to one.
+OwnOptimizer: TypeAlias = optax.GradientTransformation | Callable[[optax.Schedule], optax.GradientTransformation]
 
 OptimizerName: TypeAlias = Literal["adam", "adamw", "lamb", "lion", "muon", "nesterov", "rmsprop", "sgd"]
 
@@ -48,7 +51,7 @@ class Plateau:
 
 
 def make_optimizer(
-    name: OptimizerName,
+    name: OptimizerName | optax.GradientTransformation,
     schedule: optax.Schedule,
     steps_per_epoch: float,
     *,
@@ -74,7 +77,8 @@ def make_optimizer(
 
     **Arguments:**
 
-    - `name`: the update rule.
+    - `name`: the update rule; or a transformation that includes learning rate and weight decay, to which clipping,
+      factors, `layer_decay`, `plateau` and accumulation apply as to the others.
     - `schedule`: the learning rate as a function of the number of updates.
     - `steps_per_epoch`: updates per epoch.
     - `momentum`, `nesterov`: of `sgd`, `nesterov` and `rmsprop`.
@@ -87,15 +91,18 @@ def make_optimizer(
 
     **Raises:** `InputError` from `init` for a factor whose pattern matches no parameter.
     """
-    decay = _add_weight_decay(weight_decay, decay_norms_and_biases, factors) if weight_decay else optax.identity()
-    rule = _make_rule(name, momentum, nesterov)
     stages = [zero_frozen_gradients(factors)] if factors else []
     stages += _make_clipping(clipping or Clipping())
-    stages += [decay, rule] if name in _COUPLED else [rule, decay]
-    if name == "lamb":
-        # You et al. 2020, algorithm 2: the trust ratio includes the decay.
-        stages.append(optax.scale_by_trust_ratio())
-    stages.append(optax.scale_by_learning_rate(schedule))
+    if isinstance(name, optax.GradientTransformation):
+        stages.append(name)
+    else:
+        decay = _add_weight_decay(weight_decay, decay_norms_and_biases, factors) if weight_decay else optax.identity()
+        rule = _make_rule(name, momentum, nesterov)
+        stages += [decay, rule] if name in _COUPLED else [rule, decay]
+        if name == "lamb":
+            # You et al. 2020, algorithm 2: the trust ratio includes the decay.
+            stages.append(optax.scale_by_trust_ratio())
+        stages.append(optax.scale_by_learning_rate(schedule))
     if layer_decay != 1:
         stages.append(scale_by_layer(layer_decay))
     if factors:

@@ -1,6 +1,6 @@
 """Figures of a run's learning curves and epoch times, without titles."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Any
 
@@ -36,6 +36,19 @@ def epoch_times(epochs: Sequence[int], seconds: Sequence[float]) -> Figure:
     figure = _make_column()
     _draw_times(figure.subplots(), epochs, seconds)
     return figure
+
+
+def curves_of_rows(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draws loss, accuracy and epoch times of the rows of `metrics.jsonl` side by side."""
+    epochs = [row for row in rows if "epoch" in row]
+    curves = []
+    for name, label, scale, most in (("loss", "Loss (nats)", 1.0, np.inf), ("accuracy", "Accuracy (%)", 100.0, 100.0)):
+        train, validation = (
+            [scale * row[f"{part}_{name}"] for row in epochs if f"{part}_{name}" in row]
+            for part in ("train", "validation")
+        )
+        curves.append((train, validation or None, label, most))
+    return training([row["epoch"] for row in epochs], curves, [row["seconds"] for row in epochs])
 
 
 @context(STYLE)

@@ -4,11 +4,14 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from .. import augment, registry
+from .. import augment, metrics, registry
 from ..errors import InputError
 from ..optim.factors import parse_factors
 from ..parsing import parse_literal
 from ..ranges import Range
+
+#: Stands in a recipe for a part that Python code passes as an object.
+OWN = "own"
 
 ABOVE_ZERO = Range(0, 1_000_000, excludes_low=True)
 AT_LEAST_ZERO = Range(0, 1_000_000)
@@ -43,9 +46,13 @@ def check_together(recipe: Any) -> None:
 
     **Raises:** `InputError` naming the setting, its value and what to do.
     """
-    registry.check_keywords(recipe.model, recipe.architecture_arguments)
+    if recipe.model != OWN:
+        registry.check_keywords(recipe.model, recipe.architecture_arguments)
     parse_factors(recipe.learning_rate_factors, recipe.freeze)
-    augment.build(recipe.augment)
+    if recipe.augment != (OWN,):
+        augment.build(recipe.augment)
+    metrics.build(recipe.metrics)
+    _check_monitor(recipe)
     if recipe.mixup or recipe.cutmix:
         augment.Mix(recipe.mixup, recipe.cutmix)
     if recipe.schedule in ("constant", "step", "multistep", "plateau") and recipe.final_lr_factor not in (None, 1):
@@ -61,16 +68,25 @@ def check_together(recipe: Any) -> None:
         raise InputError("`keep` (='best') and `average` (='swa') do not go together: the mean comes at the end")
     if recipe.pretrained + (recipe.init_from is not None) + (recipe.init_images > 0) > 1:
         raise InputError("`pretrained`, `init_from` and `init_images` each set the initial weights: give one of them")
+    if (recipe.mean is None) != (recipe.std is None):
+        raise InputError("`mean` and `std` go together: give both, or neither to have them measured")
+    if recipe.image_size is not None and recipe.model != OWN:
+        registry.resolve_image_size(recipe.model, recipe.image_size)
+
+
+def _check_monitor(recipe: Any) -> None:
+    """Checks the name that is monitored; whether an own metric has it, is only known when the run is prepared."""
+    if recipe.monitor not in ("train_accuracy", "train_loss") and not recipe.monitor.startswith("validation_"):
+        raise InputError(
+            f"`monitor` (={recipe.monitor!r}) must be train_loss, train_accuracy, validation_loss, "
+            "validation_accuracy, or a name of `metrics` after `validation_`"
+        )
     uses_monitor = recipe.early_stop_epochs or recipe.best_checkpoints or recipe.keep == "best"
     if uses_monitor and not recipe.validation and recipe.monitor.startswith("validation"):
         raise InputError(
             f"`monitor` (={recipe.monitor!r}) needs images that are not trained on: give a `validation` above 0, or "
             "monitor train_loss"
         )
-    if (recipe.mean is None) != (recipe.std is None):
-        raise InputError("`mean` and `std` go together: give both, or neither to have them measured")
-    if recipe.image_size is not None:
-        registry.resolve_image_size(recipe.model, recipe.image_size)
 
 
 def _check_by_hand(recipe: Any) -> None:

@@ -1,9 +1,10 @@
 """A recipe: everything that decides a training run, in one flat frozen dataclass."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
+from ..errors import InputError, nearest
 from ..ranges import check_settings
 from . import settings
 from .checks import check_together, parse_arguments
@@ -48,6 +49,17 @@ class Recipe(
     def __post_init__(self) -> None:
         check_settings(self)
         check_together(self)
+
+    def replace(self, **settings: Any) -> "Recipe":
+        """Returns a recipe with other values for some settings.
+
+        **Raises:** `InputError` for an unknown setting, and as the constructor.
+        """
+        known = [field.name for field in fields(self)]
+        for name in settings:
+            if name not in known:
+                raise InputError(f"a recipe has no setting `{name}`; {nearest(name, known)}")
+        return replace(self, **settings)
 
     @cached_property
     def architecture_arguments(self) -> dict[str, Any]:

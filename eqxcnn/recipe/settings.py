@@ -14,7 +14,7 @@ class ModelSettings:
     """Which network, and which weights it starts from."""
 
     model: str = "lenet"
-    """Name of the model, one of `eqxcnn.zoo.list_models()`."""
+    """Name of the model, one of `eqxcnn.zoo.list_models()`; `own` for one that is passed from Python."""
     architecture: Annotated[tuple[str, ...], Items(100)] = ()
     """Further arguments of the model's constructor, as in Python: `drop_path_rate=0.1`, `widths=(32, 64, 64)`."""
     pretrained: bool = False
@@ -35,7 +35,7 @@ class DataSettings:
     """Which images, and how they are split and fed."""
 
     data: str = "digits"
-    """Name of a data set, a Hub id such as `org/name`, or a local folder."""
+    """Name of a data set, a Hub id such as `org/name`, or a local folder; `own` for data passed from Python."""
     image_size: tuple[Annotated[int, Range(1, 4096)], Annotated[int, Range(1, 4096)]] | None = None
     """Height and width in pixels that images are resized to; by default the data's size, or the model's if the images
     vary in size."""
@@ -103,8 +103,8 @@ class ScheduleSettings:
 class OptimizerSettings:
     """The update rule, and which parameters it applies to."""
 
-    optimizer: OptimizerName = "adam"
-    """Update rule; `sgd`, `nesterov` and `rmsprop` use `momentum`."""
+    optimizer: OptimizerName | Literal["own"] = "adam"
+    """Update rule; `sgd`, `nesterov` and `rmsprop` use `momentum`. `own` is passed from Python."""
     momentum: Annotated[float, BELOW_ONE] = 0.9
     """Weight of past updates in `sgd`, `nesterov` and `rmsprop`."""
     nesterov: bool = False
@@ -148,8 +148,8 @@ class OptimizerSettings:
 class LossSettings:
     """The loss, and how it is regularized."""
 
-    loss: Literal["cross_entropy", "bce", "focal"] = "cross_entropy"
-    """Softmax cross-entropy, binary cross-entropy of each class, or the focal loss."""
+    loss: Literal["cross_entropy", "bce", "focal", "own"] = "cross_entropy"
+    """Softmax cross-entropy, binary cross-entropy of each class, or the focal loss. `own` is passed from Python."""
     label_smoothing: Annotated[float, BELOW_ONE] = 0.1
     """Fraction of each label that is spread evenly over all classes."""
     focal_gamma: Annotated[float, Range(0, 100)] = 2.0
@@ -184,8 +184,12 @@ class EvaluationSettings:
     pixel."""
     eval_batch_size: Annotated[int, COUNT] = 500
     """Images per batch in validation and test, each view counted as one."""
-    monitor: Literal["validation_accuracy", "validation_loss", "train_accuracy", "train_loss"] = "validation_accuracy"
-    """Metric that `early_stop_epochs` and `keep` follow."""
+    metrics: Annotated[tuple[str, ...], Items(20)] = ()
+    """Further metrics of validation and test: `top_k(5)`, `per_class_accuracy`, `balanced_accuracy`,
+    `expected_calibration_error` or `brier_score`."""
+    monitor: str = "validation_accuracy"
+    """Metric that `early_stop_epochs` and `keep` follow: `validation_accuracy`, `validation_loss`, `train_accuracy`,
+    `train_loss`, or a name of `metrics` after `validation_`, such as `validation_top_k_5`."""
     early_stop_epochs: Annotated[int, COUNT_OR_NONE] = 0
     """Stop after this many epochs without a better `monitor`; 0 for never."""
     early_stop_delta: Annotated[float, AT_LEAST_ZERO] = 0.0

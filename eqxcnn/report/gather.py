@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..inference import ImageClassifier, load
 from ..layers import Conv
 from ..parsing import parse_json, read_text
-from ..recipe import Recipe, load_recipe
+from ..recipe import OWN, Recipe, load_recipe
 from ..runs.folder import read_metrics
 from ..training import Evaluator
 from ..training.preparation import resolve_image_size
@@ -60,14 +60,16 @@ def read_run(folder: Path) -> RunRecord:
     # `os.path` returns `False` for a name that is too long, where `Path.is_file` raises.
     if not os.path.isfile(path):
         raise InputError(f"`{folder}` is not a run folder: it has no recipe.yaml; give one that training has made")
-    is_finished = (folder / "model" / "config.json").exists()
+    recipe = load_recipe(path)
+    # A network that is not from the zoo cannot be rebuilt here; its run gets learning curves only.
+    is_loadable = (folder / "model" / "config.json").exists() and recipe.model != OWN
     return RunRecord(
         folder,
-        load_recipe(path),
+        recipe,
         read_text(path),
         _read_epochs(folder),
         _read_environment(folder / "environment.json"),
-        load(folder) if is_finished else None,
+        load(folder) if is_loadable else None,
     )
 
 

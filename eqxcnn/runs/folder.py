@@ -19,10 +19,12 @@ from ..errors import InputError, printable
 from ..parsing import parse_json, read_text
 from ..recipe import Recipe, load_recipe
 from ..recipe.files import to_yaml
+from ..registry import has_type
 from ..weights import write_text_atomically
 from .checkpoints import Checkpoints
 
 _DATA_FILE = "data.json"
+_PARTS_FILE = "parts.json"
 #: Steps are counted in 32 bits.
 MAX_STEPS = 2**31 - 1
 #: The most bytes of the data's name in a run's name.
@@ -54,7 +56,14 @@ class Run:
 
     @classmethod
     def create(
-        cls, runs: Path, recipe: Recipe, data_name: str, name: str | None = None, fingerprint: str | None = None
+        cls,
+        runs: Path,
+        recipe: Recipe,
+        data_name: str,
+        name: str | None = None,
+        fingerprint: str | None = None,
+        parts: Mapping[str, Mapping[str, str]] | None = None,
+        model_name: str | None = None,
     ) -> "Run":
         """Creates a new folder under `runs` with the recipe, the environment and the data's fingerprint in it.
 
@@ -62,14 +71,18 @@ class Run:
 
         - `name`: of the folder; by default `<model>-<data>-<timestamp>`.
         - `fingerprint`: of the data's content; see `check_data`.
+        - `parts`: the identity of each part that is not from the recipe; see `read_parts`.
+        - `model_name`: the model's name for the folder; by default the recipe's.
 
         **Raises:** `InputError` if the folder cannot be made.
         """
-        folder = create_folder(runs, name or run_name(recipe, data_name))
+        folder = create_folder(runs, name or run_name(model_name or recipe.model, data_name))
         write_text_atomically(folder / "recipe.yaml", to_yaml(recipe))
         write_text_atomically(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
         data = {"source": recipe.data, "fingerprint": fingerprint}
         write_text_atomically(folder / _DATA_FILE, json.dumps(data, indent=2) + "\n")
+        if parts:
+            write_text_atomically(folder / _PARTS_FILE, json.dumps(parts, indent=2) + "\n")
         return cls(folder, recipe)
 
     @classmethod
@@ -84,6 +97,19 @@ class Run:
         if (folder / "model" / "config.json").exists():
             raise InputError(f"the run `{folder}` is finished; use its model/, or start a new run with more epochs")
         return cls(folder, load_recipe(folder / "recipe.yaml"))
+
+    def read_parts(self) -> dict[str, dict[str, str]]:
+        """Returns the identity of each part that the run was started with and that is not from the recipe.
+
+        **Raises:** `InputError` if the file that holds them is damaged.
+        """
+        path = self.folder / _PARTS_FILE
+        if not path.exists():
+            return {}
+        parts = parse_json(read_text(path), f"`{path}`")
+        if not has_type(parts, dict[str, dict[str, str]]) or not all("name" in part for part in parts.values()):
+            raise InputError(f"`{path}` does not name the parts of the run: restore it, or start a new run")
+        return parts
 
     def check_data(self, fingerprint: str | None) -> None:
         """Refuses data whose content has changed since the run started.
@@ -214,11 +240,11 @@ def _commit() -> str | None:
     return done.stdout.strip()
 
 
-def run_name(recipe: Recipe, data_name: str) -> str:
+def run_name(model_name: str, data_name: str) -> str:
     """Returns the default run name, `<model>-<data>-<timestamp>`."""
     # A name in a file system has at most 255 bytes, and control characters would confuse who lists it.
     short = printable(data_name.encode(errors="replace")[:_MAX_NAME].decode(errors="ignore"))
-    return f"{recipe.model}-{short.replace('/', '_')}-{datetime.now():%Y%m%d-%H%M%S}"
+    return f"{model_name}-{short.replace('/', '_')}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def create_folder(runs: Path, name: str) -> Path:

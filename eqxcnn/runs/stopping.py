@@ -1,6 +1,6 @@
 """Early stopping, the best epochs of a run, and the check for a loss that is not finite."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ..errors import InputError
@@ -8,18 +8,23 @@ from ..recipe import Recipe
 from .checkpoints import Checkpoints
 
 
-def best_epochs(recipe: Recipe, rows: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Returns the epochs, counted from 1, from the best `monitor` to the worst, ties in order; NaN is left out."""
-    scores = [(monitor_score(recipe, row), row["epoch"]) for row in rows]
+def best_epochs(recipe: Recipe, rows: Sequence[Mapping[str, Any]], lower_is_better: Collection[str] = ()) -> list[int]:
+    """Returns the epochs, counted from 1, from the best `monitor` to the worst, ties in order; NaN is left out.
+
+    **Arguments:**
+
+    - `lower_is_better`: names of metrics, besides losses, of which lower values are better.
+    """
+    scores = [(monitor_score(recipe, row, lower_is_better), row["epoch"]) for row in rows]
     ranked = sorted((pair for pair in scores if pair[0] == pair[0]), key=lambda pair: (-pair[0], pair[1]))
     return [epoch for _, epoch in ranked]
 
 
-def should_stop(recipe: Recipe, rows: Sequence[Mapping[str, Any]]) -> bool:
+def should_stop(recipe: Recipe, rows: Sequence[Mapping[str, Any]], lower_is_better: Collection[str] = ()) -> bool:
     """Returns whether the last `early_stop_epochs` epochs improved `monitor` by no more than `early_stop_delta`."""
     best_epoch, best = None, 0.0
     for row in rows:
-        score = monitor_score(recipe, row)
+        score = monitor_score(recipe, row, lower_is_better)
         if score > best + recipe.early_stop_delta or (best_epoch is None and score == score):
             best_epoch, best = row["epoch"], score
     if not recipe.early_stop_epochs or best_epoch is None:
@@ -27,10 +32,15 @@ def should_stop(recipe: Recipe, rows: Sequence[Mapping[str, Any]]) -> bool:
     return rows[-1]["epoch"] - best_epoch >= recipe.early_stop_epochs
 
 
-def monitor_score(recipe: Recipe, row: Mapping[str, Any]) -> float:
-    """Returns an epoch's `monitor`, negated for a loss, so that larger is better; NaN if it was not logged."""
+def monitor_score(recipe: Recipe, row: Mapping[str, Any], lower_is_better: Collection[str] = ()) -> float | int:
+    """Returns an epoch's `monitor`, negated where lower is better, so that larger is better; NaN if it was not logged.
+
+    **Raises:** `InputError` for a metric that is a list of numbers.
+    """
     value = row.get(recipe.monitor, float("nan"))
-    return -value if recipe.monitor.endswith("loss") else value
+    if not isinstance(value, float | int):
+        raise InputError(f"`monitor` (={recipe.monitor!r}) is a list of numbers: monitor a metric that is one number")
+    return -value if recipe.monitor.endswith("loss") or recipe.monitor in lower_is_better else value
 
 
 def check_finite(

@@ -2,6 +2,7 @@
 
 from ..recipe import Recipe, list_recipes, load_recipe
 from ..runtime.interrupts import Interrupted
+from .callbacks import Callback, RunView
 from .dryrun import DryRun, dry_run
 from .evaluate import Evaluator, Scores
 from .job import Job
@@ -14,12 +15,14 @@ from .step import autodiff, train_step
 from .trainer import fit, resume
 
 __all__ = [
+    "Callback",
     "DryRun",
     "Evaluator",
     "Interrupted",
     "Job",
     "Recipe",
     "Result",
+    "RunView",
     "Scores",
     "SeedSweepResult",
     "Setup",

@@ -12,6 +12,7 @@ from jaxtyping import PyTree
 from ..forward_pass import forward
 from ..layers import BatchNorm
 from ..runtime.compile import async_jit
+from ..types import ModelState
 from .inputs import Batch, make_input, step_keys
 from .job import Job, count_steps
 from .setup import Setup
@@ -43,7 +44,7 @@ def recompute_batch_stats(job: Job, train: TrainState) -> TrainState:
     return replace(averaged, state=eqx.combine(mean, eqx.filter(state, eqx.is_inexact_array, inverse=True)))
 
 
-def _run_batch(setup: Setup, model: PyTree, state: eqx.nn.State, batch: Batch, step: jax.Array) -> eqx.nn.State:
+def _run_batch(setup: Setup, model: PyTree, state: ModelState, batch: Batch, step: jax.Array) -> ModelState:
     keys = step_keys(setup.key, step)
     images, _ = make_input(setup, batch, step, keys)
     return forward(model, state, images, key=keys.model)[1]

@@ -1,8 +1,9 @@
 """From a recipe's settings to the parts of a step: optimizer, loss, averages, mixing."""
 
 import math
+from collections.abc import Callable
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,11 +16,11 @@ from ..data import DataInfo
 from ..errors import InputError
 from ..optim.averages import Lookahead, WeightAverage
 from ..optim.factors import parse_factors
-from ..optim.losses import Loss
-from ..optim.optimizers import Clipping, Optimizer, Plateau, make_optimizer
+from ..optim.losses import FunctionLoss, Loss
+from ..optim.optimizers import Clipping, Optimizer, OptimizerName, OwnOptimizer, Plateau, make_optimizer
 from ..optim.schedules import ScheduleShape, make_schedule, schedule_shape
-from ..recipe import Recipe
-from ..types import Classifier
+from ..recipe import OWN, Recipe
+from ..types import Network
 from .setup import ValueAndGrad
 from .step import autodiff
 
@@ -44,17 +45,22 @@ def resolve_schedule_shape(recipe: Recipe) -> ScheduleShape:
     return schedule_shape(recipe.schedule, recipe.warmup_fraction, recipe.initial_lr_factor, recipe.final_lr_factor)
 
 
-def build_optimizer(recipe: Recipe, steps: int, steps_per_epoch: int) -> Optimizer:
+def build_optimizer(recipe: Recipe, steps: int, steps_per_epoch: int, own: OwnOptimizer | None = None) -> Optimizer:
     """Builds the recipe's optimizer for a run of `steps` steps; see `make_optimizer`.
+
+    **Arguments:**
+
+    - `own`: an optax transformation to use as the update rule, or a function from the schedule to one.
 
     **Raises:** `InputError`, from `init`, for a factor's pattern that matches no parameter.
     """
     if recipe.gradients == "by_hand":
         return manual.sgd(recipe.learning_rate)
     updates, updates_per_epoch = max(steps // recipe.accumulate_steps, 1), steps_per_epoch / recipe.accumulate_steps
+    schedule = build_schedule(recipe, updates, updates_per_epoch)
     return make_optimizer(
-        recipe.optimizer,
-        build_schedule(recipe, updates, updates_per_epoch),
+        _choose_rule(recipe, own, schedule),
+        schedule,
         updates_per_epoch,
         momentum=recipe.momentum,
         nesterov=recipe.nesterov,
@@ -66,6 +72,18 @@ def build_optimizer(recipe: Recipe, steps: int, steps_per_epoch: int) -> Optimiz
         plateau=Plateau(recipe.decay_rate, recipe.patience_epochs) if recipe.schedule == "plateau" else None,
         accumulate_steps=recipe.accumulate_steps,
     )
+
+
+def _choose_rule(
+    recipe: Recipe, own: OwnOptimizer | None, schedule: optax.Schedule
+) -> OptimizerName | optax.GradientTransformation:
+    if own is None:
+        assert recipe.optimizer != OWN, "`Parts.apply_to` has checked it"
+        return recipe.optimizer
+    rule = own if isinstance(own, optax.GradientTransformation) else own(schedule)
+    if not isinstance(rule, optax.GradientTransformation):
+        raise InputError(f"`optimizer` returned a {type(rule).__name__}: return an optax transformation")
+    return rule
 
 
 def build_lookahead(recipe: Recipe, steps: int) -> Lookahead | None:
@@ -96,13 +114,23 @@ def build_mix(recipe: Recipe) -> Mix | None:
     return Mix(recipe.mixup, recipe.cutmix, recipe.mix_probability, recipe.mix_switch_probability)
 
 
-def build_value_and_grad(recipe: Recipe, model: Classifier, class_weights: tuple[float, ...]) -> ValueAndGrad:
+def build_value_and_grad(
+    recipe: Recipe, model: Network, class_weights: tuple[float, ...], own_loss: Callable[..., Any] | None = None
+) -> ValueAndGrad:
     """Builds the function that computes loss and gradients.
+
+    **Arguments:**
+
+    - `own_loss`: a function to use instead of the recipe's loss; see `FunctionLoss`.
 
     **Raises:** `InputError` if the recipe wants hand-derived gradients and the model has none.
     """
     if recipe.gradients == "autodiff":
-        loss = Loss(recipe.loss, recipe.label_smoothing, recipe.focal_gamma, class_weights)
+        if own_loss is not None:
+            loss = FunctionLoss(own_loss)
+        else:
+            assert recipe.loss != OWN, "`Parts.apply_to` has checked it"
+            loss = Loss(recipe.loss, recipe.label_smoothing, recipe.focal_gamma, class_weights)
         return autodiff(loss, jnp.bfloat16 if recipe.precision == "bf16" else jnp.float32)
     if not isinstance(model, manual.HandDerived):
         raise InputError(

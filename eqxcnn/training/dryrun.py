@@ -16,6 +16,7 @@ from ..runtime.promotion import standard_promotion
 from .epochs import compile_steps
 from .evaluate import Evaluator
 from .job import Job, count_steps
+from .parts import make_parts
 from .preparation import prepare
 from .state import TrainState
 
@@ -53,15 +54,19 @@ class DryRun:
 
 
 @standard_promotion()
-def dry_run(recipe: Recipe) -> DryRun:
+def dry_run(recipe: Recipe, **parts: Any) -> DryRun:
     """Compiles a recipe's steps and evaluation, and runs two calls of the steps on its data.
+
+    **Arguments:**
+
+    - `parts`: own parts of the run, as for `fit`.
 
     **Raises:** `InputError` for a recipe or data that cannot work.
     """
     if not recipe.jit:
         raise InputError("a dry run measures compiled steps: leave `jit` on")
     keep_freed_memory()
-    job = prepare(recipe)
+    job = prepare(recipe, make_parts(**parts))
     train = job.make_start()
     calls = job.batches(0, 0)
     first = next(calls)

@@ -127,6 +127,7 @@ class EpochLoop:
             self._profiler.after_call(train.step, count)
             done += count
             self._progress.step(epoch * job.steps_per_epoch + done, train.sums.means)
+            self._end_call(train)
             if done < steps:
                 self._save_if_due(train)
         jax.block_until_ready(train.sums)
@@ -135,6 +136,12 @@ class EpochLoop:
         train = program.join([runner.end_epoch(epoch, each, images, seconds) for runner, each in pairs])
         self._save_if_due(train)
         return train
+
+    def _end_call(self, train: TrainState) -> None:
+        """Tells the callbacks that watch steps, if there are any."""
+        if any(runner.watches_steps for runner in self._runners):
+            for runner, each in zip(self._runners, self._program.split(train), strict=True):
+                runner.end_call(each)
 
     def _save_if_due(self, train: TrainState) -> None:
         """Saves a checkpoint of each run if it is time or a signal came; then stops after a signal."""

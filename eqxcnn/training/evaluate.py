@@ -1,21 +1,21 @@
 """Evaluation of a classifier on labeled images: each image counts once, in batches of one shape."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Num
+from jaxtyping import Array, Bool, Float, Int, Num, PyTree
 
 from ..data import eval_batches
+from ..metrics import Metric
 from ..optim.losses import cross_entropy
 from ..runtime.compile import async_jit
 from ..runtime.promotion import standard_promotion
-from ..types import BatchLogits, Classifier, Labels, Pixels
+from ..types import BatchLogits, Labels, ModelState, Network, Pixels
 from ..views import NUM_VIEWS, Views, eval_logits
 
 #: Images per batch, unless a recipe says otherwise.
@@ -28,10 +28,12 @@ class Scores:
 
     - `loss`: mean cross-entropy, in nats.
     - `confusion`: counts `[classes classes]`, true class by predicted class.
+    - `metrics`: further metrics by name: a number, or a list of numbers such as one per class.
     """
 
     loss: float
     confusion: Int[np.ndarray, "k k"]
+    metrics: Mapping[str, float | int | list[float | None]] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -53,6 +55,7 @@ class Evaluator:
     - `num_classes`: side of the confusion matrix.
     - `batch_size`: images per call, each view counted as one.
     - `views`: the views of each image that its scores are averaged over; see `eqxcnn.views.view_logits`.
+    - `metrics`: further metrics to compute, by name.
     """
 
     def __init__(
@@ -62,32 +65,40 @@ class Evaluator:
         num_classes: int,
         batch_size: int = EVAL_BATCH_SIZE,
         views: Views = "one",
+        metrics: Mapping[str, Metric] | None = None,
     ) -> None:
+        self._metrics = metrics or {}
         self._mean, self._std, self._num_classes = mean, std, num_classes
         self._batch_size, self._views = max(batch_size // NUM_VIEWS[views], 1), views
 
     @standard_promotion()
     def __call__(
         self,
-        model: Classifier,
-        state: eqx.nn.State,
+        model: Network,
+        state: ModelState,
         images: Num[np.ndarray, "n h w c"],
         labels: Int[np.ndarray, " n"],
         rows: Int[np.ndarray, " m"] | None = None,
     ) -> Scores:
         """Returns the scores on `uint8` images `[n h w c]`, which may be a memory map, or on `rows` of them."""
         rows = np.arange(len(labels)) if rows is None else rows
-        loss, confusion = jnp.zeros(()), jnp.zeros((self._num_classes, self._num_classes), jnp.int32)
-        sum_batch = _compile_sums(self._views)
+        total: Any = jnp.zeros(()), jnp.zeros((self._num_classes, self._num_classes), jnp.int32), None
+        sum_batch = self._compile_sums()
         for batch, mask in zip(*eval_batches(len(rows), min(self._batch_size, len(rows))), strict=True):
             pixels, classes = images[rows[batch]], labels[rows[batch]]
-            sums = sum_batch(self._mean, self._std, model, state, pixels, classes, mask)
-            loss, confusion = loss + sums[0], confusion + sums[1]
-        return Scores(float(loss) / len(rows), np.asarray(confusion))
+            loss, confusion, further = sum_batch(self._mean, self._std, model, state, pixels, classes, mask)
+            further = further if total[2] is None else jax.tree.map(jnp.add, total[2], further)
+            total = total[0] + loss, total[1] + confusion, further
+        loss, confusion, further = jax.device_get(total)
+        found = {name: metric.result(sums) for (name, metric), sums in zip(self._metrics.items(), further, strict=True)}
+        return Scores(float(loss) / len(rows), np.asarray(confusion), found)
+
+    def _compile_sums(self) -> Callable[..., tuple[Array, Array, tuple[PyTree, ...]]]:
+        return _compile_sums(self._views, tuple(metric.sums for metric in self._metrics.values()))
 
     @standard_promotion()
     def log_probabilities(
-        self, model: Classifier, state: eqx.nn.State, images: Num[np.ndarray, "n h w c"]
+        self, model: Network, state: ModelState, images: Num[np.ndarray, "n h w c"]
     ) -> Float[np.ndarray, "n k"]:
         """Returns the log-softmax `[n classes]` of each image's scores."""
         predict = _compile_log_probabilities(self._views)
@@ -96,20 +107,22 @@ class Evaluator:
         # The last batch is padded at its end.
         return np.concatenate(found)[: len(images)]
 
-    def memory(self, model: Classifier, state: eqx.nn.State, image_shape: tuple[int, int, int], count: int) -> Any:
+    def memory(self, model: Network, state: ModelState, image_shape: tuple[int, int, int], count: int) -> Any:
         """Compiles the evaluation of `count` images and returns the compiler's memory analysis."""
         size = min(self._batch_size, count)
         pixels = np.zeros((size, *image_shape), np.uint8)
         labels, mask = np.zeros(size, np.int32), np.zeros(size, bool)
-        lower: Any = _compile_sums(self._views)
+        lower: Any = self._compile_sums()
         compiled = lower.lower(self._mean, self._std, model, state, pixels, labels, mask).compile()
         return compiled.compiled.memory_analysis()
 
 
-# Cached per views and not per evaluator, so that all seeds of a sweep share one compiled program.
+# Cached per views and metrics, not per evaluator, so that all seeds of a sweep share one compiled program.
 @cache
-def _compile_sums(views: Views) -> Callable[..., tuple[Array, Array]]:
-    return async_jit(partial(_sum_batch, views))
+def _compile_sums(
+    views: Views, metrics: tuple[Callable[..., PyTree], ...]
+) -> Callable[..., tuple[Array, Array, tuple[PyTree, ...]]]:
+    return async_jit(partial(_sum_batch, views, metrics))
 
 
 @cache
@@ -119,28 +132,31 @@ def _compile_log_probabilities(views: Views) -> Callable[..., Array]:
 
 def _sum_batch(
     views: Views,
+    metrics: tuple[Callable[..., PyTree], ...],
     mean: Float[Array, " c"],
     std: Float[Array, " c"],
-    model: Classifier,
-    state: eqx.nn.State,
+    model: Network,
+    state: ModelState,
     images: Pixels,
     labels: Labels,
     mask: Bool[Array, " b"],
-) -> tuple[Float[Array, ""], Int[Array, "..."]]:
-    """Returns a batch's summed loss and confusion counts over the images inside the mask."""
+) -> tuple[Float[Array, ""], Int[Array, "..."], tuple[PyTree, ...]]:
+    """Returns a batch's summed loss, confusion counts and sums of metrics over the images inside the mask."""
     logits = eval_logits(model, state, images, mean, std, views)
     loss = jnp.where(mask, cross_entropy(logits, labels), 0).sum()
     num_classes = logits.shape[-1]
     confusion = jnp.zeros((num_classes, num_classes), jnp.int32)
-    return loss, confusion.at[labels, logits.argmax(-1)].add(mask.astype(jnp.int32))
+    confusion = confusion.at[labels, logits.argmax(-1)].add(mask.astype(jnp.int32))
+    floats = logits.astype(jnp.float32)
+    return loss, confusion, tuple(metric(floats, labels, mask) for metric in metrics)
 
 
 def _log_probabilities(
     views: Views,
     mean: Float[Array, " c"],
     std: Float[Array, " c"],
-    model: Classifier,
-    state: eqx.nn.State,
+    model: Network,
+    state: ModelState,
     images: Pixels,
 ) -> BatchLogits:
     return jax.nn.log_softmax(eval_logits(model, state, images, mean, std, views))

@@ -1,7 +1,7 @@
 """A job: a run with its data, setup and initial state, ready to start or to resume."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import jax
@@ -10,7 +10,9 @@ from jaxtyping import Int
 
 from ..data import DataInfo, Prefetch, Split, balanced_order, epoch_order, train_batches
 from ..data.batches import StreamedBatch
+from ..metrics import Metric
 from ..recipe import Recipe
+from .parts import Parts
 from .setup import Setup
 from .state import TrainState
 
@@ -31,6 +33,8 @@ class Job:
     - `validation`, `validation_rows`: the split, and its rows, that progress is measured on.
     - `setup`: what stays fixed over the run.
     - `template`: the train state's structure, with a `jax.ShapeDtypeStruct` for each array.
+    - `parts`: the parts of the run that are not built from the recipe.
+    - `metrics`: further metrics of validation and test, by name.
     - `make_start`: makes the train state before the first step; the arrays are new at each call, since steps reuse the
       memory of those they are given.
     """
@@ -48,6 +52,23 @@ class Job:
     setup: Setup
     template: TrainState
     make_start: Callable[[], TrainState]
+    parts: Parts = field(default_factory=Parts)
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+
+    @property
+    def model_name(self) -> str:
+        """The name of the network in the zoo, or of its class."""
+        return self.recipe.model if self.parts.model is None else self.parts.name("model")
+
+    @property
+    def short_model_name(self) -> str:
+        """The model's name without its module."""
+        return self.model_name.rpartition(".")[2]
+
+    @property
+    def lower_is_better(self) -> frozenset[str]:
+        """Names in the rows of metrics, besides losses, of which lower values are better."""
+        return frozenset(f"validation_{name}" for name, metric in self.metrics.items() if not metric.is_higher_better)
 
     @property
     def steps_per_epoch(self) -> int:

@@ -9,15 +9,17 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Int, Num
 
 from .. import augment, registry
 from ..data import DataInfo, DataSet, Split, hold_out, open_source
-from ..errors import InputError
-from ..recipe import Recipe
+from ..errors import InputError, nearest
+from ..metrics import Metric
+from ..metrics import build as build_metrics
+from ..recipe import OWN, Recipe
 from ..runs.folder import MAX_STEPS
 from ..runtime.compile import jit_once
-from ..types import Key
+from ..types import Key, ModelState, Network
 from .builders import (
     build_average,
     build_lookahead,
@@ -28,6 +30,7 @@ from .builders import (
     resolve_schedule_shape,
 )
 from .job import Job
+from .parts import Parts, check_network
 from .setup import Setup
 from .start import check_normalization, init_train_state, load_warm_start, resolve_normalization
 from .state import TrainState
@@ -36,17 +39,21 @@ from .state import TrainState
 _STREAMED_BYTES = 64 << 20
 
 
-def prepare(recipe: Recipe, *, is_resumed: bool = False) -> Job:
+def prepare(recipe: Recipe, parts: Parts | None = None, *, is_resumed: bool = False) -> Job:
     """Prepares a run: everything but the training.
 
     **Arguments:**
 
+    - `parts`: objects that replace what the recipe would build.
     - `is_resumed`: whether the weights come from a checkpoint, so that the weights to start from are not loaded.
 
     **Raises:** `InputError` for data that cannot be read or do not fit the recipe.
     """
-    transform = augment.build(recipe.augment)
-    source = open_source(recipe.data)
+    parts = parts or Parts()
+    recipe = parts.apply_to(recipe)
+    metrics = _collect_metrics(recipe, parts)
+    transform = augment.build(recipe.augment) if parts.augment is None else augment.compose([parts.augment])
+    source = open_source(recipe.data) if parts.data is None else parts.data
     image_size = resolve_image_size(recipe, source.info)
     if transform is not None:
         # Refuses what needs another shape, before images are decoded.
@@ -62,14 +69,17 @@ def prepare(recipe: Recipe, *, is_resumed: bool = False) -> Job:
     epochs, steps_per_epoch, steps = _count_steps(recipe, len(train_rows))
     mean, std = resolve_normalization(recipe, warm, train.images, train_rows)
     moments = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
-    optimizer = build_optimizer(recipe, steps, steps_per_epoch)
+    optimizer = build_optimizer(recipe, steps, steps_per_epoch, parts.optimizer)
     class_weights = resolve_class_weights(recipe, train.labels[train_rows], source.info)
     init_key, step_key = jax.random.split(jax.random.key(recipe.seed))
     init = partial(init_train_state, recipe, source.info, image_size, optimizer, moments)
-    start = train.images[_init_rows(recipe, train_rows)], {} if warm is None else warm.tensors, init_key
+    own = None if parts.model is None else parts.network
+    start = own, train.images[_init_rows(recipe, train_rows)], {} if warm is None else warm.tensors, init_key
     template = eqx.filter_eval_shape(init, *start)
+    if own is not None:
+        check_network(template, (*image_size, source.info.channels), len(source.info.class_names))
     setup = Setup(
-        value_and_grad=build_value_and_grad(recipe, template.model, class_weights),
+        value_and_grad=build_value_and_grad(recipe, template.model, class_weights, parts.loss),
         optimizer=optimizer,
         augment=transform,
         lookahead=build_lookahead(recipe, steps),
@@ -84,21 +94,36 @@ def prepare(recipe: Recipe, *, is_resumed: bool = False) -> Job:
     )
     steps_per_call = _resolve_steps_per_call(recipe, train, is_streamed=setup.data is None)
     resolved = replace(
-        recipe, data=source.info.source, epochs=epochs, steps_per_call=steps_per_call, image_size=image_size,
-        mean=mean, std=std, class_weights=class_weights, train_images=recipe.train_images or len(train.labels),
-        **asdict(resolve_schedule_shape(recipe)),
+        recipe, data=source.info.source if parts.data is None else OWN, epochs=epochs, steps_per_call=steps_per_call,
+        image_size=image_size, mean=mean, std=std, class_weights=class_weights,
+        train_images=recipe.train_images or len(train.labels), **asdict(resolve_schedule_shape(recipe)),
     )  # fmt: skip
     return Job(
         resolved, steps, steps_per_call, image_size, source.info, train, test, train_rows,
-        validation, validation_rows, setup, template, partial(_make_start, jit_once(init), *start),
+        validation, validation_rows, setup, template, partial(_make_start, jit_once(init), *start), parts, metrics,
     )  # fmt: skip
+
+
+def _collect_metrics(recipe: Recipe, parts: Parts) -> dict[str, Metric]:
+    """Returns the metrics of the recipe and the own ones, and checks that the monitored one is among them."""
+    metrics = {**build_metrics(recipe.metrics), **parts.metrics}
+    known = ["train_loss", "train_accuracy", *(f"validation_{name}" for name in ("loss", "accuracy", *metrics))]
+    if recipe.monitor not in known:
+        raise InputError(f"`monitor` (={recipe.monitor!r}) is no metric of this run; {nearest(recipe.monitor, known)}")
+    return metrics
 
 
 def resolve_image_size(recipe: Recipe, info: DataInfo) -> tuple[int, int]:
     """Returns the recipe's image size, else the data's, else the model's if sizes vary or are too small for it."""
-    model = registry.variant(recipe.model)
     if recipe.image_size is not None:
         return recipe.image_size
+    if recipe.model == OWN:
+        if info.image_size is None:
+            raise InputError(
+                "the images differ in size, and the own `model` does not tell the one it takes: give `image_size`"
+            )
+        return info.image_size
+    model = registry.variant(recipe.model)
     fits = info.image_size is not None and min(info.image_size) >= model.smallest
     return info.image_size if fits and info.image_size else model.input[:2]
 
@@ -149,10 +174,16 @@ def _resolve_steps_per_call(recipe: Recipe, train: Split, is_streamed: bool) -> 
 
 
 def _make_start(
-    init: Callable[..., TrainState], pixels: UInt8[np.ndarray, "i h w c"], tensors: dict[str, np.ndarray], key: Key
+    init: Callable[..., TrainState],
+    own: tuple[Network, ModelState] | None,
+    pixels: Num[np.ndarray, "i h w c"],
+    tensors: dict[str, np.ndarray],
+    key: Key,
 ) -> TrainState:
+    # Steps reuse the memory of the arrays they are given, which must not be the caller's.
+    own = jax.tree.map(lambda leaf: jnp.copy(leaf) if eqx.is_array(leaf) else leaf, own)
     # Compiled functions take NumPy arrays, but with jit disabled they must be JAX's.
-    return init(jnp.asarray(pixels), jax.tree.map(jnp.asarray, tensors), key)
+    return init(own, jnp.asarray(pixels), jax.tree.map(jnp.asarray, tensors), key)
 
 
 def _init_rows(recipe: Recipe, rows: Int[np.ndarray, " k"]) -> Int[np.ndarray, " i"]:

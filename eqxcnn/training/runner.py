@@ -1,38 +1,60 @@
 """What one run logs, saves and tests between its epochs and at its end."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Any
-
-import numpy as np
-from jaxtyping import UInt8
+from typing import TYPE_CHECKING, Any
 
 from ..inference import ImageClassifier, save
 from ..runs.folder import Run
 from ..runs.logs import Logs
 from ..runs.progress import TrainingProgress, log_line
-from ..runs.stopping import best_epochs, check_finite, should_stop
+from ..runs.stopping import best_epochs, check_finite
 from .batch_stats import recompute_batch_stats
+from .callbacks import Callback, RunView, as_callbacks, wants_steps
 from .evaluate import Evaluator, Scores
 from .job import Job
-from .preview import first_images
 from .state import Sums, TrainState
+from .watchers import EarlyStopping, RunLogs
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+else:
+    Figure = Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """The result of a run.
 
     - `folder`: the run's folder; `eqxcnn.load(folder)` loads the trained classifier.
     - `test`: scores on the test split, evaluated once, at the end.
     - `metrics`: the rows of `metrics.jsonl`: one per epoch, then the test's.
+    - `class_names`: the names of the classes.
     """
 
     folder: Path
     test: Scores
     metrics: list[dict[str, Any]]
+    class_names: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        accuracy = f"{self.test.accuracy:.2%} of {self.test.count:,} test images"
+        return f"Result({accuracy} classified correctly, folder {str(self.folder)!r})"
+
+    def plot(self) -> Figure:
+        """Returns the learning curves as a Matplotlib figure, which Jupyter shows."""
+        from ..plots.learning_curves import curves_of_rows
+
+        return curves_of_rows(self.metrics)
+
+    def confusion(self) -> Figure:
+        """Returns the confusion matrix of the test images as a Matplotlib figure, which Jupyter shows."""
+        from ..plots.figures import confusion_matrix
+
+        return confusion_matrix(self.test.confusion, self.class_names)
 
 
 class EpochRunner:
@@ -47,18 +69,34 @@ class EpochRunner:
     """
 
     def __init__(self, job: Job, run: Run, logs: Logs, progress: TrainingProgress, label: str = "") -> None:
-        self._job, self._run, self._logs = job, run, logs
+        self._job, self._run = job, run
         self._progress, self._label = progress, label
         self._make_evaluator = partial(
-            Evaluator, job.setup.mean, job.setup.std, len(job.info.class_names), job.recipe.eval_batch_size
+            Evaluator,
+            job.setup.mean,
+            job.setup.std,
+            len(job.info.class_names),
+            job.recipe.eval_batch_size,
+            metrics=job.metrics,
         )
         self._evaluator = self._make_evaluator()
+        self._callbacks = [RunLogs(job, logs), EarlyStopping(job), *as_callbacks(job.parts.callbacks)]
+        self._step_callbacks = [each for each in self._callbacks if wants_steps(each)]
+        self._stop_requests: list[str] = []
         self._saved = monotonic()
 
-    def start(self) -> None:
-        """Logs the first images that the model will see, if the run is new."""
-        if self._logs.is_new:
-            self._logs.image("first_images", self._draw_first_images)
+    def start(self, train: TrainState) -> None:
+        """Calls the callbacks before the first step."""
+        self._call(self._callbacks, "on_start", train)
+
+    @property
+    def watches_steps(self) -> bool:
+        """Whether a callback is called after steps."""
+        return bool(self._step_callbacks)
+
+    def end_call(self, train: TrainState) -> None:
+        """Calls the callbacks that watch steps, after a call of compiled steps."""
+        self._call(self._step_callbacks, "on_step", train)
 
     def end_epoch(self, epoch: int, train: TrainState, images: int, seconds: float) -> TrainState:
         """Evaluates and logs an epoch, and keeps its weights if they are among the best.
@@ -73,22 +111,20 @@ class EpochRunner:
         recipe = self._job.recipe
         row = self._evaluate_epoch(epoch, train, images, seconds)
         self._run.log(row)
-        self._logs.row(row)
         self._progress.epoch(row, self._label)
         if count := max(recipe.best_checkpoints, recipe.keep == "best"):
-            best = best_epochs(recipe, self._run.metrics)[:count]
+            best = self._best_epochs()[:count]
             if epoch + 1 in best:
                 steps = [self._job.steps_after(each) for each in best]
                 self._run.best.save(int(train.step), train, others=steps)
+        self._call(self._callbacks, "on_epoch", train)
         return replace(train, sums=Sums.zero())
 
     def should_stop(self) -> bool:
-        """Returns whether early stopping ends the run, and says so."""
-        recipe = self._job.recipe
-        if not should_stop(recipe, self._run.metrics):
+        """Returns whether a callback, such as early stopping, has asked for the end of the run, and says why."""
+        if not self._stop_requests:
             return False
-        reason = f"{recipe.monitor} has not improved for {recipe.early_stop_epochs} epochs: stopping"
-        log_line(reason, self._progress.console)
+        log_line(f"{self._stop_requests[0]}: stopping", self._progress.console)
         return True
 
     def finish(self, train: TrainState, started: float, first_step: int) -> Result:
@@ -106,14 +142,15 @@ class EpochRunner:
             train = recompute_batch_stats(job, train)
         tester = self._make_evaluator(views=recipe.test_views)
         test = tester(*train.averaged, job.test.images, job.test.labels)
-        row = {"test_loss": test.loss, "test_accuracy": test.accuracy, "test_count": test.count}
+        row: dict[str, Any] = {"test_loss": test.loss, "test_accuracy": test.accuracy, "test_count": test.count}
+        row |= {f"test_{name}": value for name, value in test.metrics.items()}
         # From call to test, decoding and compilation included; a resumed run counts its own part only.
         row |= {"from_step": first_step, "wall_seconds": round(monotonic() - started, 3)}
         self._run.log(row)
-        self._logs.row(row)
-        self._logs.image("confusion", partial(self._draw_confusion, test))
+        self._call(self._callbacks, "on_test", train, test)
         _save_classifier(job, self._run, train)
-        return Result(self._run.folder, test, self._run.metrics)
+        self._call(self._callbacks, "on_end", train, test)
+        return Result(self._run.folder, test, self._run.metrics, job.info.class_names)
 
     def is_checkpoint_due(self) -> bool:
         """Returns whether the last checkpoint is `checkpoint_seconds` old."""
@@ -127,23 +164,24 @@ class EpochRunner:
         self._check_finite(train)
         self._run.checkpoints.save(int(train.step), train)
         self._saved = monotonic()
+        self._call(self._callbacks, "on_checkpoint", train)
 
-    def _draw_first_images(self) -> UInt8[np.ndarray, "h w 3"]:
-        from ..plots.raster import tile_images
+    def _call(self, callbacks: Sequence[Callback], event: str, train: TrainState, test: Scores | None = None) -> None:
+        step = int(train.step)
+        epoch = self._job.epochs_after(step)
+        view = RunView(
+            self._job.recipe, self._run.folder, epoch, step, self._run.metrics, train, self._stop_requests, test
+        )
+        for callback in callbacks:
+            getattr(callback, event)(view)
 
-        return tile_images(first_images(self._job))
-
-    def _draw_confusion(self, scores: Scores) -> UInt8[np.ndarray, "h w 3"]:
-        # Imported here, because Matplotlib is slow to import and few runs log images.
-        from ..plots.figures import confusion_matrix
-        from ..plots.raster import rasterize
-
-        return rasterize(confusion_matrix(scores.confusion, self._job.info.class_names))
+    def _best_epochs(self) -> list[int]:
+        return best_epochs(self._job.recipe, self._run.metrics, self._job.lower_is_better)
 
     def _restore_best(self, train: TrainState) -> TrainState:
         """Returns the train state of the best epoch, or the last one if no epoch logged the metric."""
         recipe = self._job.recipe
-        best = [self._job.steps_after(each) for each in best_epochs(recipe, self._run.metrics)]
+        best = [self._job.steps_after(each) for each in self._best_epochs()]
         restored = self._run.best.restore_latest(self._job.template, notify=log_line, steps=best[::-1])
         if restored is None:
             return train
@@ -170,6 +208,7 @@ class EpochRunner:
             weights = (train.model, train.state) if job.recipe.average == "swa" else train.averaged
             scores = self._evaluator(*weights, job.validation.images, job.validation.labels, job.validation_rows)
             row |= {"validation_loss": scores.loss, "validation_accuracy": scores.accuracy}
+            row |= {f"validation_{name}": value for name, value in scores.metrics.items()}
         return row
 
     def _check_finite(self, train: TrainState) -> None:
@@ -189,7 +228,7 @@ def _save_classifier(job: Job, run: Run, train: TrainState) -> None:
     save(
         run.folder / "model",
         ImageClassifier(
-            name=job.recipe.model,
+            name=job.model_name,
             model=model,
             state=state,
             mean=job.setup.mean,

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import statistics
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from ..runtime.memory import keep_freed_memory
 from ..runtime.promotion import standard_promotion
 from ..weights import write_text_atomically
 from .job import Job
+from .parts import Parts, make_parts
 from .preparation import prepare
 from .trainer import fit, resume
 from .vmapped_seeds import can_vmap_seeds, train_vmapped
@@ -54,11 +56,16 @@ class SeedSweepResult:
 
 
 @standard_promotion()
-def fit_seeds(recipe: Recipe, count: int, *, runs: Path | str = "runs") -> SeedSweepResult:
+def fit_seeds(recipe: Recipe, count: int, *, runs: Path | str = "runs", **parts: Any) -> SeedSweepResult:
     """Trains a recipe under `count` seeds, starting with its own, into one new folder under `runs`.
 
     All seeds train in one program where that is faster: on accelerators, and for models without convolutions. Elsewhere
     one run follows another.
+
+    **Arguments:**
+
+    - `runs`: folder in which the sweep's folder is made.
+    - `parts`: own parts of the runs, as for `fit`; an own `model` starts with the same weights under every seed.
 
     **Raises:** as `fit` does; `Interrupted` names the folder that `resume_seeds` continues.
     """
@@ -70,18 +77,23 @@ def fit_seeds(recipe: Recipe, count: int, *, runs: Path | str = "runs") -> SeedS
     started = monotonic()
     check_logs(recipe.log)
     keep_freed_memory()
-    first = prepare(recipe)
-    folder = create_folder(Path(runs), f"{run_name(recipe, first.info.name)}-seeds")
+    own = make_parts(**parts)
+    first = prepare(recipe, own)
+    folder = create_folder(Path(runs), f"{run_name(first.short_model_name, first.info.name)}-seeds")
     seeds = range(recipe.seed, recipe.seed + count)
     plan = {"recipe": dataclasses.asdict(recipe), "seeds": list(seeds)}
     write_text_atomically(folder / _FILE, json.dumps(plan, indent=2) + "\n")
     if can_vmap_seeds(first):
-        _train_in_one_program(first, recipe, seeds, folder, started)
-    return _train_one_by_one(folder, plan)
+        _train_in_one_program(first, recipe, own, seeds, folder, started)
+    return _train_one_by_one(folder, plan, parts)
 
 
-def resume_seeds(folder: Path | str) -> SeedSweepResult:
+def resume_seeds(folder: Path | str, **parts: Any) -> SeedSweepResult:
     """Continues a stopped seed sweep, one run after another.
+
+    **Arguments:**
+
+    - `parts`: own parts, those that the sweep was started with.
 
     **Raises:** as `resume` does.
     """
@@ -96,7 +108,7 @@ def resume_seeds(folder: Path | str) -> SeedSweepResult:
     plan["seeds"] = list(seeds)
     if "mean" in plan:
         raise InputError(f"the seed sweep in `{folder}` is finished: start a new one")
-    return _train_one_by_one(folder, plan)
+    return _train_one_by_one(folder, plan, parts)
 
 
 def is_seed_sweep(folder: Path) -> bool:
@@ -105,33 +117,40 @@ def is_seed_sweep(folder: Path) -> bool:
     return os.path.isfile(folder / _FILE)
 
 
-def _train_in_one_program(first: Job, recipe: Recipe, seeds: range, folder: Path, started: float) -> None:
+def _train_in_one_program(first: Job, recipe: Recipe, parts: Parts, seeds: range, folder: Path, started: float) -> None:
     # All jobs share the images, so the device holds them once.
     data = first.setup.data
     jobs = [first]
     for seed in seeds[1:]:
-        job = prepare(replace(recipe, seed=seed))
+        job = prepare(replace(recipe, seed=seed), parts)
         jobs.append(replace(job, setup=replace(job.setup, data=data)))
     with ExitStack() as stack:
         runs = [
             stack.enter_context(
-                Run.create(folder, job.recipe, job.info.name, _folder_name(job.recipe.seed), job.info.fingerprint)
+                Run.create(
+                    folder,
+                    job.recipe,
+                    job.info.name,
+                    _folder_name(job.recipe.seed),
+                    job.info.fingerprint,
+                    parts.record(),
+                )
             )
             for job in jobs
         ]
         train_vmapped(jobs, runs, started)
 
 
-def _train_one_by_one(folder: Path, plan: dict[str, Any]) -> SeedSweepResult:
+def _train_one_by_one(folder: Path, plan: dict[str, Any], parts: Mapping[str, Any]) -> SeedSweepResult:
     """Trains the seeds that are not finished, and writes the result of all."""
     recipe = recipe_from(plan["recipe"], origin=str(folder / _FILE))
     for seed in plan["seeds"]:
         run = folder / _folder_name(seed)
         try:
             if not (run / "recipe.yaml").exists():
-                fit(replace(recipe, seed=seed), runs=folder, name=_folder_name(seed))
+                fit(replace(recipe, seed=seed), runs=folder, name=_folder_name(seed), **parts)
             elif not (run / "model" / "config.json").exists():
-                resume(run)
+                resume(run, **parts)
         except Interrupted as stop:
             raise Interrupted(stop.signal, folder) from stop
     rows = {seed: (read_metrics(folder / _folder_name(seed)) or [{}])[-1] for seed in plan["seeds"]}

@@ -10,12 +10,12 @@ from ..augment import ContextAugment, Mix
 from ..optim.averages import Lookahead, WeightAverage
 from ..optim.losses import Targets
 from ..optim.optimizers import Optimizer
-from ..types import BatchLogits, Classifier, Images, Key, Labels, Pixels
+from ..types import BatchLogits, Images, Key, Labels, ModelState, Network, Pixels
 
 #: `(model, state, images, targets, key) -> ((loss, (state, logits)), gradients)`, with the mean loss of the batch.
 ValueAndGrad: TypeAlias = Callable[
-    [Classifier, eqx.nn.State, Images, Targets, Key],
-    tuple[tuple[Float[Array, ""], tuple[eqx.nn.State, BatchLogits]], PyTree],
+    [Network, ModelState, Images, Targets, Key],
+    tuple[tuple[Float[Array, ""], tuple[ModelState, BatchLogits]], PyTree],
 ]
 
 

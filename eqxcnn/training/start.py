@@ -18,7 +18,7 @@ from ..forward_pass import normalize
 from ..optim.factors import Factor, parse_factors
 from ..optim.optimizers import Optimizer
 from ..recipe import Recipe
-from ..types import Classifier, DataInitialized, Images, Key, Pixels
+from ..types import DataInitialized, Images, Key, ModelState, Network, Pixels
 from ..weights import to_tensors
 from ..weights.fit import fit_tensors
 from ..weights.published import PUBLISHED, load_published_tensors
@@ -126,6 +126,7 @@ def init_train_state(
     image_size: tuple[int, int],
     optimizer: Optimizer,
     moments: tuple[Float[Array, " c"], Float[Array, " c"]],
+    own: tuple[Network, ModelState] | None,
     pixels: Pixels,
     tensors: dict[str, Array],
     key: Key,
@@ -135,20 +136,18 @@ def init_train_state(
     **Arguments:**
 
     - `moments`: mean and standard deviation that images are normalized by.
+    - `own`: a network and its state to use instead of building the recipe's.
     - `pixels`: the first `init_images` training images `[i h w c]`.
     - `tensors`: weights to use instead of random ones, by name.
     - `key`: of the random weights.
 
     **Raises:** `InputError` if the recipe sets `init_images` for a model without data-dependent weights.
     """
-    model, state = zoo.create_model(
-        recipe.model,
-        num_classes=len(info.class_names),
-        in_channels=info.channels,
-        image_size=image_size,
-        key=key,
-        **recipe.architecture_arguments,
-    )
+    arguments = {"num_classes": len(info.class_names), "in_channels": info.channels, "image_size": image_size}
+    if own is None:
+        model, state = zoo.create_model(recipe.model, **arguments, key=key, **recipe.architecture_arguments)
+    else:
+        model, state = own
     if tensors:
         # Only a head for other classes is missing, and stays random.
         merged: dict[str, Any] = {**tensor_slots(model, state), **tensors}
@@ -160,7 +159,7 @@ def init_train_state(
     return TrainState.start(model, state, optimizer, **copies)
 
 
-def freeze_modes(model: Classifier, factors: Sequence[Factor]) -> Classifier:
+def freeze_modes(model: Network, factors: Sequence[Factor]) -> Network:
     """Puts norms and dropout of frozen parts into eval mode: training mode would still change their outputs."""
     frozen = [factor for factor in factors if factor.setting == "freeze"]
 
@@ -176,7 +175,7 @@ def freeze_modes(model: Classifier, factors: Sequence[Factor]) -> Classifier:
     return jax.tree_util.tree_map_with_path(set_mode, model, is_leaf=has_mode) if frozen else model
 
 
-def _init_from_images(recipe: Recipe, model: Classifier, images: Images) -> Classifier:
+def _init_from_images(recipe: Recipe, model: Network, images: Images) -> Network:
     """Initializes the data-dependent weights (such as airbench94's whitening layer) from a few training images."""
     if not isinstance(model, DataInitialized):
         raise InputError(

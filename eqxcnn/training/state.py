@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from ..optim.averages import Weights, copy_weights
 from ..optim.optimizers import Optimizer
-from ..types import Classifier
+from ..types import ModelState, Network
 
 
 class Sums(eqx.Module):
@@ -68,8 +68,8 @@ class TrainState(eqx.Module):
     - `average`: the averaged weights, if the recipe keeps an average.
     """
 
-    model: Classifier
-    state: eqx.nn.State
+    model: Network
+    state: ModelState
     opt_state: PyTree
     step: Int[Array, ""]
     sums: Sums
@@ -78,8 +78,8 @@ class TrainState(eqx.Module):
 
     @staticmethod
     def start(
-        model: Classifier,
-        state: eqx.nn.State,
+        model: Network,
+        state: ModelState,
         optimizer: Optimizer,
         use_lookahead: bool = False,
         use_average: bool = False,
@@ -91,7 +91,7 @@ class TrainState(eqx.Module):
         return TrainState(model, state, opt_state, jnp.zeros((), jnp.int32), Sums.zero(), slow, average)
 
     @property
-    def averaged(self) -> tuple[Classifier, eqx.nn.State]:
+    def averaged(self) -> tuple[Network, ModelState]:
         """Model and state with the averaged weights, or the current ones if there is no average."""
         rest = eqx.filter((self.model, self.state), eqx.is_inexact_array, inverse=True)
         return (self.model, self.state) if self.average is None else eqx.combine(self.average, rest)

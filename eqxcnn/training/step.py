@@ -11,9 +11,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, PyTree
 
 from ..forward_pass import forward
-from ..optim.losses import Loss, MixedLabels, Targets
+from ..optim.losses import FunctionLoss, Loss, MixedLabels, Targets
 from ..optim.optimizers import apply_optimizer
-from ..types import BatchLogits, Classifier, Images, Key
+from ..types import BatchLogits, Images, Key, ModelState, Network
 from .inputs import Batch, make_input, step_keys
 from .setup import Setup, ValueAndGrad
 from .state import Sums, TrainState
@@ -22,14 +22,14 @@ _CROSS_ENTROPY = Loss()
 
 
 def mean_loss(
-    model: Classifier,
-    state: eqx.nn.State,
+    model: Network,
+    state: ModelState,
     images: Images,
     targets: Targets,
     key: Key,
-    loss: Loss = _CROSS_ENTROPY,
+    loss: Loss | FunctionLoss = _CROSS_ENTROPY,
     dtype: DTypeLike = jnp.float32,
-) -> tuple[Float[Array, ""], tuple[eqx.nn.State, BatchLogits]]:
+) -> tuple[Float[Array, ""], tuple[ModelState, BatchLogits]]:
     """Returns a batch's mean loss, and the new state and the logits.
 
     The network computes in `dtype`. Parameters are cast inside this function, so gradients have the dtype of the
@@ -41,7 +41,7 @@ def mean_loss(
     return loss(logits, targets), (state, logits)
 
 
-def autodiff(loss: Loss = _CROSS_ENTROPY, dtype: DTypeLike = jnp.float32) -> ValueAndGrad:
+def autodiff(loss: Loss | FunctionLoss = _CROSS_ENTROPY, dtype: DTypeLike = jnp.float32) -> ValueAndGrad:
     """Returns the value-and-gradient function of `mean_loss` by automatic differentiation."""
     return eqx.filter_value_and_grad(partial(mean_loss, loss=loss, dtype=dtype), has_aux=True)
 

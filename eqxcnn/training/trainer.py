@@ -1,9 +1,12 @@
 """Training: `fit` runs a recipe from its start, `resume` continues a stopped run."""
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 
 from ..cost import count_parameters
+from ..metrics import Metric
+from ..optim.optimizers import OwnOptimizer
 from ..recipe import Recipe
 from ..runs.folder import Run
 from ..runs.logs import check_logs, open_logs
@@ -12,44 +15,89 @@ from ..runtime.interrupts import Interrupts
 from ..runtime.memory import keep_freed_memory
 from ..runtime.profile import Profiler
 from ..runtime.promotion import standard_promotion
+from ..types import Augment, ModelState, Network
+from .callbacks import Callback, RunView
 from .epochs import EpochLoop, SingleRun
 from .job import Job
+from .parts import OwnData, OwnLoss, make_parts
 from .preparation import prepare
 from .runner import EpochRunner, Result
 from .state import TrainState
 
 
 @standard_promotion()
-def fit(recipe: Recipe, *, runs: Path | str = "runs", name: str | None = None) -> Result:
-    """Trains a recipe into a new folder.
+def fit(
+    recipe: Recipe,
+    *,
+    model: Network | tuple[Network, ModelState] | None = None,
+    data: OwnData | None = None,
+    optimizer: OwnOptimizer | None = None,
+    loss: OwnLoss | None = None,
+    augment: Augment | None = None,
+    metrics: Mapping[str, Metric] | None = None,
+    callbacks: Sequence[Callback | Callable[[RunView], object]] = (),
+    runs: Path | str = "runs",
+    name: str | None = None,
+) -> Result:
+    """Trains a recipe into a new folder. Each part that is given replaces what the recipe would have built.
 
     **Arguments:**
 
+    - `model`: an Equinox module that maps one image `[h w c]` to scores, as `net(image)`, `net(image, key=key)` or
+      `net(image, state, key=key)`; one with a state as a pair `(net, state)`. It is copied, so it stays usable.
+    - `data`: from `eqxcnn.data.from_arrays` or `from_dataset`, or what these take: arrays `(images, labels)`, or a
+      `datasets.Dataset` or `DatasetDict`.
+    - `optimizer`: an optax transformation, which includes its learning rate; or a function from the recipe's schedule
+      to one. The recipe's clipping, accumulation, frozen parts and learning-rate factors still apply.
+    - `loss`: a function of logits `[b classes]` and labels `[b]` that returns the loss of each image `[b]`, which
+      mixup needs, or their mean.
+    - `augment`: a function of one image `[h w c]` in [0, 1] and a key that returns an image of the same shape.
+    - `metrics`: further metrics of validation and test, by name; see `eqxcnn.metrics`.
+    - `callbacks`: objects that watch the run (see `Callback`), or functions that are called after each epoch.
     - `runs`: folder in which the run's folder is made.
     - `name`: of the run's folder; by default `<model>-<data>-<timestamp>`.
 
-    **Raises:** `InputError` for a recipe or data that cannot work; `Interrupted` after Ctrl-C or SIGTERM, once a
+    **Raises:** `InputError` for a recipe, part or data that cannot work; `Interrupted` after Ctrl-C or SIGTERM, once a
     checkpoint is saved.
     """
     started = monotonic()
     check_logs(recipe.log)
     keep_freed_memory()
-    job = prepare(recipe)
-    with Run.create(Path(runs), job.recipe, job.info.name, name, job.info.fingerprint) as run:
+    parts = make_parts(model, data, optimizer, loss, augment, metrics, callbacks)
+    job = prepare(recipe, parts)
+    names = {"data_name": job.info.name, "name": name, "model_name": job.short_model_name}
+    with Run.create(Path(runs), job.recipe, fingerprint=job.info.fingerprint, parts=parts.record(), **names) as run:
         return _train(job, run, job.make_start(), started)
 
 
 @standard_promotion()
-def resume(folder: Path | str) -> Result:
+def resume(
+    folder: Path | str,
+    *,
+    model: Network | tuple[Network, ModelState] | None = None,
+    data: OwnData | None = None,
+    optimizer: OwnOptimizer | None = None,
+    loss: OwnLoss | None = None,
+    augment: Augment | None = None,
+    metrics: Mapping[str, Metric] | None = None,
+    callbacks: Sequence[Callback | Callable[[RunView], object]] = (),
+) -> Result:
     """Continues a stopped run from its newest intact checkpoint, to the result it would have had.
 
-    **Raises:** as `fit`; and `InputError` if `folder` is not a run's, is finished, or has no intact checkpoint, or if
-    the data have changed since it started.
+    A run that was started with own parts needs the same again; callbacks may be others.
+
+    **Arguments:** see `fit`.
+
+    **Raises:** as `fit`; and `InputError` if `folder` is not a run's, is finished, or has no intact checkpoint, if the
+    data have changed since it started, or if a part is missing or not the one it was started with.
     """
     started = monotonic()
     keep_freed_memory()
+    parts = make_parts(model, data, optimizer, loss, augment, metrics, callbacks)
     with Run.open(Path(folder)) as run:
-        job = prepare(run.recipe, is_resumed=bool(run.checkpoints.steps()))
+        is_resumed = bool(run.checkpoints.steps())
+        parts.check_same(run.read_parts(), starts_anew=not is_resumed)
+        job = prepare(run.recipe, parts, is_resumed=is_resumed)
         run.check_data(job.info.fingerprint)
         restored = run.checkpoints.restore_latest(job.template, notify=log_line)
         return _train(job, run, job.make_start() if restored is None else restored[1], started)
@@ -66,7 +114,7 @@ def _train(job: Job, run: Run, train: TrainState, started: float) -> Result:
         TrainingProgress(job.steps, job.steps_per_epoch, recipe.batch_size, first_step) as progress,
     ):
         runner = EpochRunner(job, run, logs, progress)
-        runner.start()
+        runner.start(train)
         log_line(run_header(job, run, first_step), progress.console)
         loop = EpochLoop(SingleRun(job), [runner], interrupts, progress, profiler, run.folder)
         (train,) = loop.run(train, first_step)
@@ -75,12 +123,11 @@ def _train(job: Job, run: Run, train: TrainState, started: float) -> Result:
 
 def run_header(job: Job, run: Run, first_step: int) -> str:
     """Returns the first line of a run: the model, the data, and the folder."""
-    recipe = job.recipe
     parameters = count_parameters(job.template.model)
     height, width = job.image_size
     held_out = f", {len(job.validation_rows):,} held out" if job.recipe.validation not in (0, "test") else ""
     return (
-        f"{recipe.model} ({parameters:,} parameters) on {job.info.name}: {len(job.train_rows):,} training images"
+        f"{job.model_name} ({parameters:,} parameters) on {job.info.name}: {len(job.train_rows):,} training images"
         f"{held_out}, {len(job.test.labels):,} test images, {height}x{width}x{job.info.channels}, "
         f"{len(job.info.class_names)} classes; {f'from step {first_step:,} of' if first_step else 'into'} {run.folder}"
     )

@@ -31,8 +31,9 @@ def can_vmap_seeds(job: Job) -> bool:
     On a CPU a convolution with one kernel per seed becomes a grouped convolution, which XLA computes slowly there.
     """
     recipe = job.recipe
-    # Early stopping, streaming and tracing need a program of their own for each run.
+    # Early stopping, callbacks, streaming and tracing need a program of their own for each run.
     is_alike = job.setup.data is not None and recipe.jit and not recipe.early_stop_epochs and not recipe.profile
+    is_alike = is_alike and not job.parts.callbacks
     return is_alike and (jax.default_backend() != "cpu" or not has_convolutions(job))
 
 
@@ -88,8 +89,8 @@ def train_vmapped(jobs: Sequence[Job], runs: Sequence[Run], started: float) -> l
             EpochRunner(job, run, log, progress, label=f"seed {job.recipe.seed}")
             for job, run, log in zip(jobs, runs, logs, strict=True)
         ]
-        for runner in runners:
-            runner.start()
+        for runner, each in zip(runners, program.split(train), strict=True):
+            runner.start(each)
         trains = EpochLoop(program, runners, interrupts, progress, profiler, runs[0].folder.parent).run(train, 0)
         return [runner.finish(each, started, 0) for runner, each in zip(runners, trains, strict=True)]
 

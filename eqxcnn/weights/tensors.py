@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from ..errors import InputError
+from ..types import ModelState
 
 #: An array leaf of a model, or its shape and dtype as returned by `eqx.filter_eval_shape`.
 Slot: TypeAlias = Array | np.ndarray | np.generic | jax.ShapeDtypeStruct
@@ -19,7 +20,7 @@ _MAX_NAMES = 5
 _MISMATCH = "the tensors do not fit this model (build it with the settings it was saved with)"
 
 
-def to_tensors(model: PyTree, state: eqx.nn.State) -> dict[str, np.ndarray]:
+def to_tensors(model: PyTree, state: ModelState) -> dict[str, np.ndarray]:
     """Returns every array of a model and its state by dotted path: `conv1.weight`, `blocks.0.bn1.running_mean`.
 
     The name of a state value is the path of its `eqx.nn.StateIndex`; a state value with several arrays has one name
@@ -28,19 +29,19 @@ def to_tensors(model: PyTree, state: eqx.nn.State) -> dict[str, np.ndarray]:
     return fetch_to_host(tensor_slots(model, state))
 
 
-def tensor_slots(model: PyTree, state: eqx.nn.State) -> dict[str, Slot]:
+def tensor_slots(model: PyTree, state: ModelState) -> dict[str, Slot]:
     """Returns the leaves that `to_tensors` copies to the host: arrays on their device, or abstract ones."""
     return named_slots(_merge(model, state))
 
 
-def tensor_shapes(model: PyTree, state: eqx.nn.State) -> dict[str, tuple[int, ...]]:
+def tensor_shapes(model: PyTree, state: ModelState) -> dict[str, tuple[int, ...]]:
     """Returns the shape of every array of `to_tensors` by its name; the model may be abstract."""
     return {name: slot.shape for name, slot in tensor_slots(model, state).items()}
 
 
 def from_tensors(
-    model: PyTree, state: eqx.nn.State, tensors: Mapping[str, np.ndarray | Array]
-) -> tuple[PyTree, eqx.nn.State]:
+    model: PyTree, state: ModelState, tensors: Mapping[str, np.ndarray | Array]
+) -> tuple[PyTree, ModelState]:
     """Returns a model and its state with the arrays of `to_tensors`.
 
     **Arguments:**
@@ -56,6 +57,8 @@ def from_tensors(
     parts = structure.flatten_up_to(merged)
     values = {leaf.marker: part for leaf, part in zip(leaves, parts, strict=True) if _is_index(leaf)}
     filled = [leaf if _is_index(leaf) else part for leaf, part in zip(leaves, parts, strict=True)]
+    if state is None:
+        return jax.tree.unflatten(structure, filled), None
     # `state.set` cannot be used, because it fails where the old value is abstract.
     old, markers = state.tree_flatten()
     new = [values.get(marker, value) for marker, value in zip(markers, old, strict=True)]
@@ -126,8 +129,10 @@ def _is_slot(leaf: object) -> bool:
     return eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
 
 
-def _merge(model: PyTree, state: eqx.nn.State) -> PyTree:
+def _merge(model: PyTree, state: ModelState) -> PyTree:
     """Returns the model with each state index replaced by its value."""
+    if state is None:
+        return model
     return jax.tree.map(lambda leaf: state.get(leaf) if _is_index(leaf) else leaf, model, is_leaf=_is_index)
 
 

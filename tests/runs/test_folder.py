@@ -108,9 +108,9 @@ def test_a_folder_that_cannot_hold_runs_is_refused(runs, message, tmp_path, monk
 
 
 def test_run_names_are_short_and_printable():
-    name = run_name(Recipe(), "é" * 200 + "/\x1b[31m\n")
+    name = run_name("lenet", "é" * 200 + "/\x1b[31m\n")
     assert len(name.encode()) < 255
-    assert run_name(Recipe(), "a/b\x1b\n\udce9").startswith("lenet-a_b\\x1b\\n?-")
+    assert run_name("lenet", "a/b\x1b\n\udce9").startswith("lenet-a_b\\x1b\\n?-")
 
 
 def test_a_run_whose_lock_cannot_be_opened_is_refused(tmp_path):

@@ -1,0 +1,121 @@
+"""Callbacks: objects that watch a run and may ask it to stop."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..recipe import Recipe
+from ..types import ModelState, Network
+from .evaluate import Scores
+from .state import TrainState
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run as a callback sees it.
+
+    - `recipe`: with all defaults filled in.
+    - `folder`: the run's folder.
+    - `epoch`: number of finished epochs.
+    - `step`: number of finished steps.
+    - `rows`: the rows of `metrics.jsonl` so far: one per epoch, and at the end the test's.
+    - `test`: the scores on the test split; `None` before the end.
+    """
+
+    recipe: Recipe
+    folder: Path
+    epoch: int
+    step: int
+    rows: Sequence[Mapping[str, Any]]
+    _train: TrainState
+    _requests: list[str] = field(default_factory=list)
+    test: Scores | None = None
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """The newest row of metrics; empty before the end of the first epoch."""
+        return self.rows[-1] if self.rows else {}
+
+    @property
+    def model(self) -> Network:
+        """A copy of the network with its current weights, averaged ones if the recipe averages them."""
+        return self._copy()[0]
+
+    @property
+    def state(self) -> ModelState:
+        """A copy of the network's state."""
+        return self._copy()[1]
+
+    @property
+    def loss(self) -> float:
+        """Mean training loss of the epoch so far; waits for the steps in flight."""
+        return self._train.sums.means()[0]
+
+    def request_stop(self, reason: str) -> None:
+        """Asks the run to end after this epoch, as early stopping does: the weights are tested and saved.
+
+        **Arguments:**
+
+        - `reason`: printed, as a clause such as "the loss has not fallen".
+        """
+        self._requests.append(reason)
+
+    @property
+    def stop_reason(self) -> str | None:
+        """The first reason to stop that a callback gave; `None` if none did."""
+        return self._requests[0] if self._requests else None
+
+    def _copy(self) -> tuple[Network, ModelState]:
+        # The next step reuses the memory of the arrays themselves.
+        return jax.tree.map(lambda leaf: jnp.copy(leaf) if isinstance(leaf, jax.Array) else leaf, self._train.averaged)
+
+
+class Callback:
+    """Watches a run; subclasses override the methods they need.
+
+    A callback must not depend on what it saw before a run was interrupted: a resumed run calls `on_start` again, with
+    the rows logged so far.
+    """
+
+    def on_start(self, run: RunView) -> None:
+        """Called before the first step of a run, or of its continuation."""
+
+    def on_step(self, run: RunView) -> None:
+        """Called after each call of compiled steps. Only a callback that overrides it takes time per step."""
+
+    def on_epoch(self, run: RunView) -> None:
+        """Called after each epoch, once its row is logged."""
+
+    def on_checkpoint(self, run: RunView) -> None:
+        """Called after each checkpoint."""
+
+    def on_test(self, run: RunView) -> None:
+        """Called at the end, once the test's row is logged, and before the classifier is saved."""
+
+    def on_end(self, run: RunView) -> None:
+        """Called at the end, once the classifier is saved."""
+
+
+class EpochFunction(Callback):
+    """Calls a function after each epoch."""
+
+    def __init__(self, function: Callable[[RunView], object]) -> None:
+        self._function = function
+
+    def on_epoch(self, run: RunView) -> None:
+        """Calls the function."""
+        self._function(run)
+
+
+def as_callbacks(callbacks: Sequence[Callback | Callable[[RunView], object]]) -> list[Callback]:
+    """Returns the callbacks, with a plain function as one that is called after each epoch."""
+    return [each if isinstance(each, Callback) else EpochFunction(each) for each in callbacks]
+
+
+def wants_steps(callback: Callback) -> bool:
+    """Returns whether a callback is called after steps."""
+    return type(callback).on_step is not Callback.on_step

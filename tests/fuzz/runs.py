@@ -1,0 +1,137 @@
+"""Run folders: damaged files of stopped and finished runs, through resuming and reporting."""
+
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from eqxcnn.recipe import Recipe
+from eqxcnn.report import write_report
+from eqxcnn.report.gather import read_run
+from eqxcnn.runs.folder import Run
+from eqxcnn.training import fit, prepare, resume_seeds
+from eqxcnn.training import seeds as seed_sweeps
+
+from .case import Entrance, Silent
+from .mutate import mutate_bytes, mutate_text, mutate_value
+
+SMALL = Recipe(
+    model="mlp", architecture=("widths=(8,)",), epochs=0.15, image_size=(8, 8), validation=0.0, checkpoint_seconds=0
+)
+
+
+def train_small(folder: Path) -> Path:
+    """Trains a few steps, and returns the finished run's folder."""
+    return fit(SMALL, runs=folder, name="finished").folder
+
+
+def _damage(rng: random.Random, path: Path) -> None:
+    """Damages one file, knowing its format."""
+    data = path.read_bytes()
+    action = rng.random()
+    if action < 0.06:
+        path.unlink()
+    elif action < 0.1:
+        path.unlink()
+        rng.choice((lambda: os.mkfifo(path), path.mkdir, lambda: path.symlink_to(path)))()
+    elif path.suffix in (".json", ".jsonl") and action < 0.6:
+        lines = data.decode().splitlines() if path.suffix == ".jsonl" else [data.decode()]
+        at = rng.randrange(len(lines))
+        lines[at] = json.dumps(mutate_value(rng, json.loads(lines[at])), ensure_ascii=rng.random() < 0.5)
+        path.write_bytes("".join(line + "\n" for line in lines).encode("utf-8", "surrogatepass"))
+    elif path.suffix in (".json", ".jsonl", ".yaml") and action < 0.9:
+        path.write_bytes(mutate_text(rng, data.decode()))
+    else:
+        path.write_bytes(mutate_bytes(rng, data))
+
+
+def attack_resume(rng: random.Random, folder: Path, finished: Path) -> None:
+    """The opening steps of `resume`; a checkpoint that is restored must hold what was saved."""
+    root = folder / "run"
+    shutil.copytree(finished, root, ignore=shutil.ignore_patterns("model", "plots"))
+    with Run.open(root) as run:
+        saved = {
+            step: run.checkpoints.restore_latest(prepare(SMALL).template, steps=[step])
+            for step in run.checkpoints.steps()
+        }
+    files = sorted(path for path in root.rglob("*") if path.is_file() and path.name != ".lock")
+    named = [path for path in files if path.parent == root]
+    changed = rng.choice(named if rng.random() < 0.6 else files)
+    _damage(rng, changed)
+    with Run.open(root) as run:
+        if run.recipe.model != "mlp" or run.recipe.data != "digits" or max(run.recipe.image_size or (8,)) > 64:
+            return  # A run of this recipe may take long, by right.
+        job = prepare(run.recipe, is_resumed=bool(run.checkpoints.steps()))
+        run.check_data(job.info.fingerprint)
+        restored = run.checkpoints.restore_latest(job.template, notify=str)
+        run.rewind(job.epochs_after(0 if restored is None else restored[0]))
+    if changed.name == "data.json" and changed.is_file() and b"fingerprint" not in changed.read_bytes():
+        raise Silent("a run was resumed though data.json had lost its fingerprint")
+    if restored is not None and changed.name != "recipe.yaml":
+        _require_same(restored, saved[restored[0]])
+
+
+def _require_same(found: tuple[int, Any], saved: tuple[int, Any] | None) -> None:
+    leaves = [[leaf for leaf in jax.tree.leaves(tree) if hasattr(leaf, "dtype")] for tree in (found, saved)]
+    for one, other in zip(*leaves, strict=True):
+        if jax.numpy.issubdtype(one.dtype, jax.dtypes.prng_key):
+            one, other = jax.random.key_data(one), jax.random.key_data(other)
+        if not np.array_equal(np.asarray(one), np.asarray(other), equal_nan=True):
+            raise Silent(f"a damaged checkpoint was restored with other values: step {found[0]}")
+
+
+def attack_report(rng: random.Random, folder: Path, finished: Path) -> None:
+    """Reads a damaged run, and now and then draws it."""
+    root = folder / "run"
+    is_finished = rng.random() < 0.5
+    ignored = ("checkpoints", "plots") if is_finished else ("checkpoints", "plots", "model")
+    shutil.copytree(finished, root, ignore=shutil.ignore_patterns(*ignored))
+    files = [path for path in sorted(root.rglob("*")) if path.is_file() and path.name != ".lock"]
+    _damage(rng, rng.choice(files))
+    record = read_run(root)
+    if record.recipe.data != "digits":
+        return
+    if rng.random() < 0.2:
+        text = write_report(root).read_text(encoding="utf-8")
+        if any(sign in text for sign in ("\x1b", "\0", "<script>alert")):
+            raise Silent("the page holds characters or tags from a file of the run")
+
+
+class _AcceptedError(Exception):
+    """The sweep would train now."""
+
+
+def attack_seeds(rng: random.Random, folder: Path, finished: Path) -> None:
+    """A damaged `seeds.json`, up to where the first run would be trained."""
+
+    def accept(*_: Any, **__: Any) -> None:
+        raise _AcceptedError
+
+    seed_sweeps.fit = seed_sweeps.resume = accept  # type: ignore[assignment]
+    import dataclasses
+
+    plan = {"recipe": dataclasses.asdict(SMALL), "seeds": [0, 1, 2]}
+    text = json.dumps(mutate_value(rng, json.loads(json.dumps(plan))), ensure_ascii=rng.random() < 0.5)
+    data = text.encode("utf-8", "surrogatepass")
+    (folder / "seeds.json").write_bytes(mutate_bytes(rng, data) if rng.random() < 0.3 else data)
+    for seed in (0, 1):
+        shutil.copytree(finished, folder / f"seed-{seed}", ignore=shutil.ignore_patterns("checkpoints", "plots"))
+    _damage(rng, folder / "seed-1" / "metrics.jsonl")
+    try:
+        result = resume_seeds(folder)
+    except _AcceptedError:
+        return
+    if not all(0 <= accuracy <= 1 for accuracy in result.accuracies.values()):
+        raise Silent(f"accuracies that are none were accepted: {result.accuracies}")
+
+
+ENTRANCES = {
+    "resume": Entrance(attack_resume, train_small),
+    "report": Entrance(attack_report, train_small),
+    "seeds": Entrance(attack_seeds, train_small),
+}

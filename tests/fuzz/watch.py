@@ -1,0 +1,147 @@
+"""The parent: hands cases to a worker process, and ends it when it hangs or takes too much memory."""
+
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+_ROOT = Path(__file__).resolve().parents[2]
+#: Seconds to import the package and to make what the cases start from.
+_PREPARE_SECONDS = 300.0
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_FRAME = re.compile(r'File "([^"]*)", line \d+ in (\S+)')
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The verdict of a case: `refused`, `accepted`, or a fault with its kind and details."""
+
+    name: str
+    kind: str = ""
+    detail: str = ""
+
+    @property
+    def is_fault(self) -> bool:
+        """Whether the case shows a fault."""
+        return self.name not in ("refused", "accepted")
+
+
+@dataclass
+class Watch:
+    """Runs cases one after another in a process that is started anew after it died.
+
+    - `module`: the module whose `ENTRANCES` are attacked.
+    - `seed`: of all cases.
+    - `work`: the folder in which each case gets a folder of its own.
+    - `seconds`, `memory`: limits of a case; `memory` is that of the whole process, in bytes.
+    - `spent`: the seconds that the last case took, without the preparation of its entrance.
+    """
+
+    module: str
+    seed: int
+    work: Path
+    seconds: float = 10.0
+    memory: int = 4_000_000_000
+    spent: float = field(default=0.0, init=False)
+    _process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
+
+    def run(self, entrance: str, number: int) -> Verdict:
+        """Runs one case."""
+        folder = self.work / f"{entrance}-{number}"
+        shutil.rmtree(folder, ignore_errors=True)
+        process = self._process if self._process and self._process.poll() is None else self._start()
+        requests = _pipe(process.stdin)
+        try:
+            requests.write(f"{entrance} {number}\n".encode())
+        except BrokenPipeError:
+            return self._describe_death(process)
+        for limit in (_PREPARE_SECONDS, self.seconds):
+            started = time.monotonic()
+            verdict = self._wait(process, limit)
+            self.spent = time.monotonic() - started
+            if verdict.name != "started":
+                return verdict
+        raise AssertionError("a worker announces a case once")
+
+    def stop(self) -> None:
+        """Ends the process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        closed = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "EQXCNN_KEEP_MEMORY": "0", "JAX_PLATFORMS": "cpu"}
+        caches = {"HF_HOME": str(self.work / "hub"), "EQXCNN_CACHE": str(self.work / "cache")}
+        with self._errors.open("wb") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.fuzz.worker", self.module, str(self.seed), str(self.work)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                bufsize=0,  # `select` does not see what a buffer holds
+                env={**os.environ, **closed, **caches, "PYTHONPATH": str(_ROOT)},
+                cwd=self.work,
+            )
+        return self._process
+
+    def _wait(self, process: "subprocess.Popen[bytes]", limit: float) -> Verdict:
+        """Waits for the next answer, within the limits."""
+        end = time.monotonic() + limit
+        answers = _pipe(process.stdout)
+        while not select.select([answers], [], [], 0.02)[0]:
+            if _resident_bytes(process.pid) > self.memory:
+                return self._kill(process, "memory")
+            if time.monotonic() > end:
+                return self._kill(process, "hang")
+        line = answers.readline()
+        if not line:
+            return self._describe_death(process)
+        answer = json.loads(line)
+        return Verdict(answer["verdict"], answer.get("kind", ""), answer.get("detail", ""))
+
+    def _kill(self, process: "subprocess.Popen[bytes]", verdict: str) -> Verdict:
+        """Ends a worker, after it has written where it is."""
+        process.send_signal(signal.SIGUSR1)
+        time.sleep(0.3)
+        process.kill()
+        process.wait()
+        return Verdict(verdict, f"{verdict} in {self._frame()}", self._last_words())
+
+    def _describe_death(self, process: "subprocess.Popen[bytes]") -> Verdict:
+        code = process.wait()
+        return Verdict("crash", f"exit code {code} in {self._frame()}", self._last_words())
+
+    @property
+    def _errors(self) -> Path:
+        return self.work / "stderr.txt"
+
+    def _last_words(self) -> str:
+        """Returns the end of what the worker wrote, without the long list that ends a crash."""
+        return self._errors.read_text(errors="replace").partition("Extension modules:")[0][-3_000:]
+
+    def _frame(self) -> str:
+        """Returns the innermost function inside the package in what `faulthandler` wrote, the most recent call first."""
+        _, _, dump = self._last_words().rpartition("(most recent call first)")
+        frames = [f"{file}: {function}" for file, function in _FRAME.findall(dump)]
+        own = [frame for frame in frames if "/eqxcnn/" in frame]
+        return ((own or frames) + ["unknown"])[0].rpartition("/eqxcnn/")[2]
+
+
+def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
+    assert pipe is not None
+    return pipe
+
+
+def _resident_bytes(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+    except (OSError, IndexError):  # it has ended
+        return 0

@@ -14,6 +14,7 @@ from .cli import run_command
 from .data import load as load_data
 from .errors import InputError, printable
 from .inference import load
+from .plugins import IMPORT_HELP, take_imports
 from .ranges import Range, check_settings
 from .recipe import Recipe, load_recipe
 from .training import Evaluator, Scores
@@ -41,7 +42,8 @@ class Options:
 
 def main(arguments: Sequence[str]) -> None:
     """Parses the flags, evaluates, and prints the report."""
-    options = tyro.cli(Options, prog="python -m eqxcnn.evaluate", args=arguments)
+    help_, arguments = f"{Options.__doc__} {IMPORT_HELP}", take_imports(arguments)
+    options = tyro.cli(Options, prog="python -m eqxcnn.evaluate", description=help_, args=arguments)
     check_settings(options)
     classifier, recipe = load(options.run), _find_recipe(options.run)
     if recipe is None and options.data is None:

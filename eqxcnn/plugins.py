@@ -1,26 +1,32 @@
 """What other packages add to eqxcnn: their entry points, read when a name is first looked up, and `--import`."""
 
 import importlib
-from collections.abc import Iterable, Mapping
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from importlib import metadata
 from types import MappingProxyType
 from typing import Any
 
 from .errors import InputError
 
+#: What `take_imports` adds to the help of a command.
+IMPORT_HELP = (
+    "--import MODULE, which may be repeated, first imports a module that registers models, data or augmentations."
+)
+
 
 @cache
 def entry_points(group: str) -> Mapping[str, metadata.EntryPoint]:
-    """Returns the entry points of a group, such as `eqxcnn.models`, by name, sorted; nothing is imported.
+    """Returns the entry points of a group whose names users write, such as `eqxcnn.data`, by name, sorted.
 
-    The installed packages are scanned once. Of two packages with the same name in a group, `load` refuses both.
+    Nothing is imported. Of two packages with the same name in the group, `load` refuses both.
     """
-    return MappingProxyType({point.name: point for point in _all_entry_points(group)})
+    return MappingProxyType({point.name: point for point in all_entry_points(group)})
 
 
 @cache
-def _all_entry_points(group: str) -> tuple[metadata.EntryPoint, ...]:
+def all_entry_points(group: str) -> tuple[metadata.EntryPoint, ...]:
+    """Returns the entry points of a group, sorted by name and package; the installed packages are scanned once."""
     return tuple(sorted(metadata.entry_points(group=group), key=lambda point: (point.name, package(point))))
 
 
@@ -30,34 +36,51 @@ def package(point: metadata.EntryPoint) -> str:
 
 
 def load(point: metadata.EntryPoint) -> Any:
-    """Imports the object that an entry point names.
+    """Imports the object of an entry point that a user has named.
 
     **Raises:** `InputError` that names the package and the cause, if the import fails or if another package has an
         entry of this name.
     """
-    packages = [package(other) for other in _all_entry_points(point.group) if other.name == point.name]
+    packages = [package(other) for other in all_entry_points(point.group) if other.name == point.name]
     if len(packages) > 1:
         raise InputError(
             f"the packages {', '.join(f'`{name}`' for name in packages)} all have an entry `{point.name}` in "
             f"`{point.group}`: uninstall all but one"
         )
+    return import_object(point)
+
+
+def import_object(point: metadata.EntryPoint) -> Any:
+    """Imports the object that an entry point names, whether or not another package has an entry of this name.
+
+    **Raises:** `InputError` that names the package and the cause, if the import fails.
+    """
     return _import(point.load, f"`{point.value}` of the package `{package(point)}`", "repair or uninstall the package")
 
 
-def import_modules(names: Iterable[str]) -> None:
-    """Imports the modules that `--import` names, which register what they add.
+def take_imports(arguments: Sequence[str]) -> list[str]:
+    """Imports the modules that a command line names by `--import`, and returns the other arguments.
 
     **Raises:** `InputError` that names the module and the cause.
     """
-    for name in names:
+    others, waiting = [], iter(arguments)
+    for argument in waiting:
+        flag, equals, name = argument.partition("=")
+        if flag != "--import":
+            others.append(argument)
+            continue
+        name = name if equals else next(waiting, "")
+        if not name or name.startswith("-"):
+            raise InputError("`--import` needs the name of a module after it, such as `my_package.models`")
         _import(
-            lambda name=name: importlib.import_module(name),
+            partial(importlib.import_module, name),
             f"`{name}`, given by `--import`,",
             "give the dotted name of an installed module, or of one in the folder that the command runs in",
         )
+    return others
 
 
-def _import(function: Any, what: str, advice: str) -> Any:
+def _import(function: Callable[[], Any], what: str, advice: str) -> Any:
     try:
         return function()
     except (Exception, SystemExit) as error:  # a module may raise anything while it is imported

@@ -16,6 +16,7 @@ from .cli import run_command
 from .data import find_images
 from .errors import InputError, printable
 from .inference import ImageClassifier, load
+from .plugins import IMPORT_HELP, take_imports
 
 #: The names and probabilities of an image's classes, most probable first.
 Classes = list[tuple[str, float]]
@@ -42,7 +43,8 @@ def main(arguments: Sequence[str]) -> None:
 
     **Raises:** `InputError` at the end if an image could not be read; the others are printed before.
     """
-    options = tyro.cli(Options, prog="python -m eqxcnn.predict", args=arguments)
+    help_, arguments = f"{Options.__doc__} {IMPORT_HELP}", take_imports(arguments)
+    options = tyro.cli(Options, prog="python -m eqxcnn.predict", description=help_, args=arguments)
     if not options.images:
         raise InputError("there is no image to predict: name at least one file after the run")
     for name, value in (("top", options.top), ("batch-size", options.batch_size)):

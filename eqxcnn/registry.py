@@ -1,19 +1,17 @@
-"""Finds the model families in `eqxcnn/models` and builds their variants by name."""
+"""Looks models up by name and builds them, with the checks of a constructor's arguments."""
 
-import importlib
 import inspect
 import math
-import pkgutil
 from collections.abc import Iterator, Mapping
-from functools import cache, partial
-from types import MappingProxyType, UnionType
+from functools import partial
+from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 import equinox as eqx
 import jax
 from beartype.door import is_bearable
 
-from . import models
+from .catalog import families, plugin_problems
 from .cost import count_parameters
 from .errors import InputError, nearest
 from .types import Classifier, Key, Variant
@@ -34,29 +32,17 @@ _MAX_SIZE = 65_536
 _MAX_DEPTH, _MAX_STAGES, _MAX_LENGTH = 400, 8, 64
 
 
-@cache
-def families() -> Mapping[str, tuple[str, Variant]]:
-    """Returns the family and the table row of every variant by name, sorted.
-
-    The folder is scanned once; a file added to `models/` needs no registration.
-    """
-    found: dict[str, tuple[str, Variant]] = {}
-    for module in pkgutil.iter_modules(models.__path__):
-        variants = importlib.import_module(f"{models.__name__}.{module.name}").variants
-        for name, row in variants.items():
-            if name in found:
-                raise RuntimeError(f"two variants are named `{name}`: {found[name][0]} and {module.name}")
-            found[name] = (module.name, row)
-    return MappingProxyType(dict(sorted(found.items())))
-
-
 def family(name: str) -> str:
-    """Returns the family of a model, which is the name of its file in `eqxcnn/models`.
+    """Returns the family of a model: the name of its file in `eqxcnn/models`, or a text with `/` for an added model.
 
     **Raises:** `InputError` with the nearest names if there is no such model.
     """
     if name not in families():
-        raise InputError(f"there is no model named `{name}`; {nearest(name, families())}")
+        # A package that cannot be imported may have it.
+        why = "; ".join((nearest(name, families()).rstrip(",. ?"), *plugin_problems()))
+        raise InputError(
+            f"there is no model named `{name}`; {why}; if another package has it, install it or `--import` it"
+        )
     return families()[name][0]
 
 
@@ -93,6 +79,11 @@ def build(
     make = partial(eqx.nn.make_with_state(row.make), **arguments, **architecture)
     # Only shapes first; while tracing, `make` itself computes only shapes.
     model = make(key=key) if _is_traced(key) else eqx.filter_eval_shape(make, key=key)
+    if not isinstance(model[0], Classifier):
+        raise InputError(
+            f"the constructor of `{name}` must return an `eqxcnn.types.Classifier`, and it returns a "
+            f"`{type(model[0]).__qualname__}`: derive its class from `Classifier`"
+        )
     count = count_parameters(model[0])
     if count > MAX_PARAMETERS:
         raise InputError(

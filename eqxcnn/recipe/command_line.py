@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from ..errors import InputError
+from ..plugins import IMPORT_HELP, take_imports
 from ..ranges import Range, check_settings
 from . import settings
 from .files import RENAMED, load_recipe
@@ -59,17 +60,21 @@ class Flags(RunOptions):
 def parse_flags(arguments: Sequence[str]) -> Flags:
     """Parses a command line; settings without a flag keep the values of the recipe that `--recipe` names.
 
+    The modules that `--import` names are imported first, because recipe and flags may name what they register.
+
     **Raises:** `InputError` for flags that do not go together, `SystemExit` for one that cannot be parsed.
     """
     import tyro  # slow to import
 
-    arguments = _rename_old_flags(arguments)
+    arguments = _rename_old_flags(take_imports(arguments))
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--recipe", nargs="?")  # tyro complains if its value is missing
     name = first.parse_known_args(arguments)[0].recipe
     default = Flags() if name is None else _flags_of(load_recipe(name))
     options = (tyro.conf.OmitArgPrefixes,)
-    flags = tyro.cli(Flags, prog="python -m eqxcnn.train", args=arguments, default=default, config=options)
+    help_ = f"{Flags.__doc__} {IMPORT_HELP}"
+    prog = "python -m eqxcnn.train"
+    flags = tyro.cli(Flags, prog=prog, description=help_, args=arguments, default=default, config=options)
     if flags.resume is not None and dataclasses.replace(flags, resume=None) != Flags():
         raise InputError(
             "`--resume` goes on by the run's own recipe: leave the other flags out, or start a new run from its "

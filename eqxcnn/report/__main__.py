@@ -9,6 +9,7 @@ import tyro
 
 from ..cli import run_command
 from ..errors import InputError, printable
+from ..plugins import IMPORT_HELP, take_imports
 from ..ranges import Items, check_settings
 from ..recipe import Recipe, load_recipe
 from . import show_augment, write_report
@@ -34,7 +35,8 @@ class Options:
 
 def main(arguments: Sequence[str]) -> None:
     """Parses the options, draws, and prints the path of the page or picture."""
-    options = tyro.cli(Options, prog="python -m eqxcnn.report", args=arguments)
+    help_, arguments = f"{Options.__doc__} {IMPORT_HELP}", take_imports(arguments)
+    options = tyro.cli(Options, prog="python -m eqxcnn.report", description=help_, args=arguments)
     check_settings(options)
     if options.show_augment:
         if options.run is not None:

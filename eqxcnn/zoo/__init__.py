@@ -1,5 +1,6 @@
-"""The model zoo: lists the models of `eqxcnn/models`, builds them by name and describes them."""
+"""The model zoo: lists the models of `eqxcnn/models` and of other packages, builds them by name and describes them."""
 
+import warnings
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from beartype import beartype
 from jaxtyping import jaxtyped
 
+from ..catalog import plugin_problems, register
 from ..cost import count_multiply_adds, count_parameters
 from ..errors import InputError, nearest
 from ..forward_pass import forward
@@ -19,14 +21,16 @@ from ..types import Classifier, Key, Variant
 from ..weights.published import build_published
 from .by_layer import LayerRow, summary
 
-__all__ = ["Card", "LayerRow", "card", "count_parameters", "create_model", "list_models", "summary"]
+__all__ = ["Card", "LayerRow", "card", "count_parameters", "create_model", "list_models", "register", "summary"]
 
 
 @dataclass(frozen=True)
 class Card:
     """The facts about a model.
 
-    - `name`, `family`: the model's name, and the name of its file in `eqxcnn/models`.
+    - `name`: the model's name.
+    - `family`: the name of its file in `eqxcnn/models`; for a model of another package `PACKAGE/ENTRY_POINT`, and for a
+      registered one `MODULE/CONSTRUCTOR`.
     - `input`: the published `(height, width, channels)`.
     - `num_classes`: the published number of classes.
     - `params`: the parameter count at that input and number of classes.
@@ -52,14 +56,19 @@ class Card:
 def list_models(pattern: str = "*", *, task: str | None = None) -> list[str]:
     """Returns the names of the models, sorted.
 
+    It warns of every installed package whose models cannot be used.
+
     **Arguments:**
 
     - `pattern`: a name with shell wildcards, such as `"resnet*"`.
-    - `task`: only models published for `"mnist"`, `"cifar"`, `"catsdogs"` or `"imagenet"`.
+    - `task`: only models published for `"mnist"`, `"cifar"`, `"catsdogs"` or `"imagenet"`, or for the task that another
+      package gives its own.
 
     **Raises:** `InputError` for an unknown task.
     """
     tasks = {row.task for _, row in families().values()}
+    for problem in plugin_problems():
+        warnings.warn(problem, stacklevel=2)
     if task is not None and task not in tasks:
         raise InputError(f"`task` (={task!r}) is unknown; {nearest(task, tasks)}")
     return [name for name, (_, row) in families().items() if fnmatchcase(name, pattern) and task in (None, row.task)]

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from ..cli import run_command
 from ..errors import InputError
+from ..plugins import IMPORT_HELP, take_imports
 from ..registry import families, variant
 from . import card, list_models, summary
 from .page import format_page
@@ -64,8 +65,8 @@ _Command = (
 
 def main(arguments: Sequence[str]) -> None:
     """Parses the arguments and runs the command."""
-    description = "Look up the models of the zoo."
-    match tyro.cli(_Command, prog="python -m eqxcnn.zoo", description=description, args=arguments):
+    description = f"Look up the models of the zoo. {IMPORT_HELP}"
+    match tyro.cli(_Command, prog="python -m eqxcnn.zoo", description=description, args=take_imports(arguments)):
         case List(pattern, task):
             _print_list(pattern, task)
         case ShowCard(name):
@@ -89,7 +90,7 @@ def _print_card(name: str) -> None:
     model_card = card(name)
     facts = {
         "model": model_card.name,
-        "family": f"eqxcnn/models/{model_card.family}.py",
+        "family": model_card.family if "/" in model_card.family else f"eqxcnn/models/{model_card.family}.py",
         "published for": model_card.task,
         "input": format_shape(model_card.input),
         "classes": f"{model_card.num_classes:,}",
@@ -97,7 +98,7 @@ def _print_card(name: str) -> None:
         "multiply-adds": f"{model_card.multiply_adds:,}",
         "smallest size": format_shape((model_card.smallest, model_card.smallest)),
         "strides of feature maps": ", ".join(map(str, model_card.strides)) or "none",
-        "source": model_card.source,
+        "source": model_card.source or "none",
         "recipe": model_card.recipe or "none",
         "torch twin": model_card.torch_twin or "none",
     }

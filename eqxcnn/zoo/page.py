@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from .. import models
-from ..registry import families
+from ..catalog import families, unwrap
 from ..types import Variant
 
 _TASKS = {"mnist": "MNIST", "cifar": "CIFAR-10 and CIFAR-100", "catsdogs": "Cats and dogs", "imagenet": "ImageNet"}
@@ -60,13 +60,15 @@ def _tables(multiply_adds: Mapping[str, int]) -> Iterator[str]:
     for task, task_rows in groupby(sorted(rows, key=lambda row: row[:4]), lambda row: row[0]):
         yield f"## {_TASKS.get(order[task], order[task])}\n"
         for family, family_rows in groupby(task_rows, lambda row: row[1]):
-            yield f"### {family}\n\n{_describe(family)}\n"
-            yield _format_table(_HEAD, (_format_row(name, row, multiply_adds[name]) for *_, name, row in family_rows))
+            rows = list(family_rows)
+            yield f"### {family}\n\n{_describe(family, rows[0][-1])}\n"
+            yield _format_table(_HEAD, (_format_row(name, row, multiply_adds[name]) for *_, name, row in rows))
 
 
-def _describe(family: str) -> str:
-    """Returns the first paragraph of the family's docstring on one line."""
-    text = importlib.import_module(f"{models.__name__}.{family}").__doc__ or ""
+def _describe(family: str, row: Variant) -> str:
+    """Returns the first paragraph of the family's docstring on one line; of other packages, the constructor's."""
+    documented = unwrap(row.make) if "/" in family else importlib.import_module(f"{models.__name__}.{family}")
+    text = documented.__doc__ or ""
     return " ".join(text.split("\n\n")[0].split())
 
 
@@ -79,7 +81,9 @@ def _format_row(name: str, row: Variant, multiply_adds: int) -> tuple[str, ...]:
 
 
 def _format_link(source: str) -> str:
-    """Returns a link whose text is the arXiv number or the host."""
+    """Returns a link whose text is the arXiv number or the host; text that is no address stays as it is."""
+    if not re.match("https?://.", source):
+        return source or "-"
     if paper := re.fullmatch(r"https?://(?:www\.)?arxiv\.org/\w+/([^/]+?)(?:v\d+)?(?:\.pdf)?", source):
         return f"[arXiv {paper[1]}]({source})"
     return f"[{source.split('/')[2].removeprefix('www.')}]({source})"

@@ -61,6 +61,8 @@ class Names:
 @cache
 def names_of(family: str) -> Names:
     """Returns the torch names of a family's tensors."""
+    if "/" in family:  # of another package: `find_spec` would take it for a path
+        return Names()
     if importlib.util.find_spec(f"{__name__}.{family}") is None:
         return Names()
     tables = vars(importlib.import_module(f"{__name__}.{family}"))

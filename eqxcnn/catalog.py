@@ -1,0 +1,128 @@
+"""The model families: those of `eqxcnn/models`, those of other packages, and those registered at run time."""
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from types import MappingProxyType
+from typing import Any
+
+from . import models, plugins
+from .errors import InputError
+from .types import Variant
+
+#: The group of entry points with which a package adds models: each names a module with a table `variants`, or a table.
+GROUP = "eqxcnn.models"
+#: What a name needs in order to be part of a folder's name, of a flag and of a file of settings.
+_NAME = re.compile(r"[A-Za-z]\w*(?:[.-]\w+)*", re.ASCII)
+_MAX_NAME = 60
+#: In a recipe, `own` stands for a model that is passed from Python.
+_RESERVED = ("own",)
+#: Family and table row, by name, of the models that `eqxcnn/models` does not have.
+_added: dict[str, tuple[str, Variant]] = {}
+
+
+@cache
+def families() -> Mapping[str, tuple[str, Variant]]:
+    """Returns the family and the table row of every variant by name, sorted.
+
+    The family of a zoo's model is the name of its file; those of other packages contain a `/`. The folder and the entry
+    points are scanned once; a file added to `models/` needs no registration.
+    """
+    plugin_problems()
+    return MappingProxyType(dict(sorted((_added | _scan_models()).items())))
+
+
+def _scan_models() -> dict[str, tuple[str, Variant]]:
+    found: dict[str, tuple[str, Variant]] = {}
+    for module in pkgutil.iter_modules(models.__path__):
+        variants = importlib.import_module(f"{models.__name__}.{module.name}").variants
+        for name, row in variants.items():
+            if name in found:
+                raise RuntimeError(f"two variants are named `{name}`: {found[name][0]} and {module.name}")
+            found[name] = (module.name, row)
+    return found
+
+
+@cache
+def plugin_problems() -> tuple[str, ...]:
+    """Adds the models of other packages' entry points, once.
+
+    **Returns:** one sentence for each entry point that cannot be used; none of its models is added.
+    """
+    problems = []
+    for point in plugins.all_entry_points(GROUP):
+        try:
+            _add_table(f"{plugins.package(point)}/{point.name}", plugins.import_object(point))
+        except InputError as error:
+            problems.append(str(error))
+    return tuple(problems)
+
+
+def _add_table(family: str, loaded: Any) -> None:
+    variants = loaded if isinstance(loaded, Mapping) else getattr(loaded, "variants", None)
+    if not isinstance(variants, Mapping):
+        raise InputError(f"`{family}` in `{GROUP}` must name a module with a table `variants`, or such a table")
+    _check(variants, f" of `{family}`")
+    _added.update({name: (family, row) for name, row in variants.items()})
+
+
+def register(name: str, variant: Variant) -> None:
+    """Adds a model to the zoo, under whose name it then works everywhere: in recipes, commands and `eqxcnn.load`.
+
+    A program that loads a run of the model has to register it first; on the command line, `--import` imports the module
+    that does. An installed package can add its models by an entry point of the group `eqxcnn.models` instead.
+
+    **Arguments:**
+
+    - `name`: letters, digits, `_`, `-` and `.`, with a letter first. A name that exists is refused.
+    - `variant`: how to build the model, and the facts about it; `make` returns an `eqxcnn.types.Classifier`.
+
+    **Raises:** `InputError` for a name that exists or is invalid, or for an invalid row.
+    """
+    _check({name: variant}, "")
+    make = unwrap(variant.make)
+    _added[name] = (f"{make.__module__}/{getattr(make, '__qualname__', type(make).__qualname__)}", variant)
+    families.cache_clear()
+
+
+def unwrap(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns the class or function below the `partial`s of a constructor."""
+    return unwrap(make.func) if isinstance(make, partial) else make
+
+
+def _check(variants: Mapping[Any, Any], where: str) -> None:
+    """Checks names and rows of models to be added.
+
+    **Raises:** `InputError`.
+    """
+    known = _added | _scan_models()
+    for name, row in variants.items():
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name) > _MAX_NAME or name in _RESERVED:
+            raise InputError(
+                f"the model name {name!r}{where} must be letters, digits, `_`, `-` and `.`, with a letter first, at "
+                f"most {_MAX_NAME} of them, and not {' or '.join(map(repr, _RESERVED))}"
+            )
+        if name in known and known[name][1] is not row:
+            raise InputError(f"the model `{name}`{where} exists already, in `{known[name][0]}`: choose another name")
+        _check_row(f"the variant `{name}`{where}", row)
+
+
+def _check_row(what: str, row: Any) -> None:
+    if not isinstance(row, Variant) or not callable(row.make):
+        raise InputError(f"{what} must be an `eqxcnn.types.Variant` whose `make` builds the model")
+    shapes: Any = (row.input, row.strides)
+    if not all(isinstance(shape, tuple) and all(type(n) is int and n > 0 for n in shape) for shape in shapes):
+        raise InputError(f"{what} must have `input` (={row.input}) and `strides` (={row.strides}) of integers above 0")
+    numbers = {"num_classes": row.num_classes, "params": row.params, "smallest": row.smallest}
+    for field, number in numbers.items():
+        if type(number) is not int or number < 1:
+            raise InputError(f"{what} must have a `{field}` (={number!r}) that is an integer above 0")
+    if len(row.input) != 3 or min(row.input[:2]) < row.smallest:
+        raise InputError(
+            f"{what} must have an `input` (={row.input}) of height, width and channels, at least `smallest` "
+            f"(={row.smallest}) high and wide"
+        )
+    if not isinstance(row.source, str) or not isinstance(row.task, str) or not row.task:
+        raise InputError(f"{what} must have a text for `source` (={row.source!r}) and for `task` (={row.task!r})")

@@ -15,19 +15,20 @@ _T = TypeVar("_T")
 _MAX_ENTRY = 500
 
 
-def call_by_name(entry: str, functions: Mapping[str, Callable[..., _T]], kind: str) -> _T:
+def call_by_name(entry: str, functions: Mapping[str, Callable[..., _T]], kind: str, *, hint: str = "") -> _T:
     """Calls the function that `name` or `name(1, other=2)` names; the arguments are literals, nothing is evaluated.
 
     **Arguments:**
 
     - `functions`: the known functions by name.
     - `kind`: what they make, for error messages.
+    - `hint`: a sentence that is added to the error for an unknown name.
 
     **Raises:** `InputError` for an unknown name, and for text or arguments that do not fit.
     """
     name, args, kwargs = _parse(entry, kind)
     if name not in functions:
-        raise InputError(f"there is no {kind} `{name}`: {nearest(name, functions)}")
+        raise InputError(f"there is no {kind} `{name}`: {nearest(name, functions)}{hint and f' {hint}'}")
     parameters = signature(functions[name])
     try:
         bound = parameters.bind(*args, **kwargs)

@@ -77,7 +77,7 @@ def test_two_packages_with_the_same_entry_are_both_refused(folder):
     for package in ("one-package", "two-package"):
         install(folder, package, [("a", "plugin_one")], {"plugin_one": ""})
     with pytest.raises(
-        InputError, match="packages `one-package`, `two-package` all have an entry `a` in `eqxcnn.tests`"
+        InputError, match=r"packages `one-package`, `two-package` all have an entry `a` in `eqxcnn.tests`"
     ):
         plugins.load(plugins.entry_points(GROUP)["a"])
     packages = [plugins.package(point) for point in plugins.all_entry_points(GROUP)]

@@ -13,7 +13,7 @@ from .geometry import (
     random_rot90,
 )
 from .mix import Mix, partners
-from .policy import AUGMENTS, build, compose
+from .policy import AUGMENTS, build, compose, register
 from .rotation import random_rotation
 
 __all__ = [
@@ -40,5 +40,6 @@ __all__ = [
     "random_rot90",
     "random_rotation",
     "random_saturation",
+    "register",
     "trivial_augment",
 ]

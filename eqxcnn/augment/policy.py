@@ -1,6 +1,8 @@
 """Builds one augmentation from the strings of a recipe."""
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 from beartype import beartype
@@ -8,11 +10,15 @@ from jaxtyping import jaxtyped
 
 from ..errors import InputError
 from ..named_calls import call_by_name
+from ..plugins import entry_points, load, package
 from ..types import Augment, AugmentContext, Image, Key
 from . import auto, color, erase, geometry, rotation
 from .context import ContextAugment
 
-#: The names that a recipe can use. `flip_horizontal` and `flip_vertical` are short for the names with `random_`.
+#: The group of entry points with which a package adds augmentations: the entry's name, and a function as in `AUGMENTS`.
+GROUP = "eqxcnn.augments"
+#: The names that a recipe can use, besides those of entry points. `flip_horizontal` and `flip_vertical` are short for
+#: the names with `random_`.
 AUGMENTS: dict[str, Callable[..., Augment | ContextAugment]] = {
     "flip_horizontal": geometry.random_flip_horizontal,
     "flip_vertical": geometry.random_flip_vertical,
@@ -37,22 +43,81 @@ AUGMENTS: dict[str, Callable[..., Augment | ContextAugment]] = {
 }
 
 
+class _Factories(Mapping[str, Callable[..., Augment | ContextAugment]]):
+    """`AUGMENTS`, and the entry points of other packages, each imported when its name is used."""
+
+    def __getitem__(self, name: str) -> Callable[..., Augment | ContextAugment]:
+        if name in AUGMENTS:
+            return AUGMENTS[name]
+        function = load(entry_points(GROUP)[name])
+        if not callable(function):
+            raise InputError(f"`{name}` in `{GROUP}` must name a function that returns an augmentation")
+        return function
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**AUGMENTS, **entry_points(GROUP)})
+
+    def __len__(self) -> int:
+        return len({**AUGMENTS, **entry_points(GROUP)})
+
+
+def register(name: str, function: Callable[..., Augment | ContextAugment]) -> None:
+    """Adds an augmentation, whose name then works in recipes, commands and `build`.
+
+    A program that builds a recipe with this name has to register it first; on the command line, `--import` imports the
+    module that does. An installed package can add its augmentations by entry points of the group `eqxcnn.augments`
+    instead.
+
+    **Arguments:**
+
+    - `name`: a Python identifier. A name that exists is refused.
+    - `function`: returns the augmentation, as those of `AUGMENTS` do; its arguments, if any, are those that a recipe
+      gives: `name(1, other=2)`.
+
+    **Raises:** `InputError` for a name that exists or is no identifier, or for anything that is no function.
+    """
+    if not name.isidentifier():
+        raise InputError(f"the augmentation name {name!r} must be a Python identifier")
+    if AUGMENTS.get(name, function) is not function or name in entry_points(GROUP):
+        raise InputError(f"the augmentation `{name}` exists already: choose another name")
+    if not callable(function):
+        raise InputError(f"`function` (={function!r}) must be a function that returns an augmentation")
+    AUGMENTS[name] = function
+
+
 def build(names: Sequence[str]) -> ContextAugment | None:
     """Builds the augmentation of a recipe's `augment` setting.
 
     **Arguments:**
 
-    - `names`: names of `AUGMENTS` in order of application, alone or with arguments in Python's syntax:
-      `["flip_horizontal", "random_crop(padding=2, mode='reflect')"]`. The arguments are literals, never evaluated.
+    - `names`: names of `AUGMENTS` or of another package's augmentations, in order of application, alone or with
+      arguments in Python's syntax: `["flip_horizontal", "random_crop(padding=2, mode='reflect')"]`. The arguments are
+      literals, never evaluated.
 
     **Returns:** a function of one image, a key and optionally an `AugmentContext` (see `compose`); `None` for an empty
         list.
 
-    **Raises:** `InputError` for an unknown name or unsuitable arguments.
+    **Raises:** `InputError` for an unknown name or unsuitable arguments, or for a package that cannot be imported.
     """
     if isinstance(names, str):
         raise InputError(f"`augment` (={names!r}) must be a list of strings: write [{names!r}].")
-    return compose([call_by_name(entry, AUGMENTS, "augmentation") for entry in names]) if names else None
+    if not names:
+        return None
+    for name in AUGMENTS.keys() & entry_points(GROUP).keys():
+        where = package(entry_points(GROUP)[name])
+        warnings.warn(f"the package `{where}` has an augmentation `{name}`, which exists already", stacklevel=2)
+    return compose([_build_one(entry) for entry in names])
+
+
+def _build_one(entry: str) -> Augment | ContextAugment:
+    hint = "If another package has it, install it or `--import` it."
+    augment: Any = call_by_name(entry, _Factories(), "augmentation", hint=hint)
+    if not callable(augment):
+        raise InputError(
+            f"augmentation `{entry}` is a `{type(augment).__name__}`: its function must return a function of an image "
+            "and a key"
+        )
+    return augment
 
 
 def compose(augments: Sequence[Augment | ContextAugment]) -> ContextAugment:

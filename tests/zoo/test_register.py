@@ -106,7 +106,7 @@ def test_a_registered_model_is_saved_and_loaded(tmp_path):
     catalog._added.clear()
     clear()
     with pytest.raises(
-        InputError, match="no model named `wide`.*; if another package has it, install it or `--import`"
+        InputError, match=r"no model named `wide`.*; if another package has it, install it or `--import`"
     ):
         inference.load(tmp_path)
 
@@ -142,7 +142,7 @@ def test_a_name_that_exists_is_refused():
 
 @pytest.mark.parametrize("name", ["", "a/b", "../up", "own", "-x", "a b", "x" * 61, "näme", "a\n"])
 def test_a_name_that_cannot_be_part_of_a_file_is_refused(name):
-    with pytest.raises(InputError, match="the model name .* must be"):
+    with pytest.raises(InputError, match=r"the model name .* must be"):
         zoo.register(name, WIDE)
 
 

@@ -130,11 +130,13 @@ def _map_named_labels(
     positions = {name: position for position, name in enumerate(all_names)}
     numbers = {}
     for split, column in values.items():
-        mapping = np.array([positions[str(name)] for name in names[split]], np.int32)
+        # Index -1, a missing label, is the last entry.
+        mapping = np.array([*(positions[str(name)] for name in names[split]), MISSING], np.int32)
         raw = column.fill_null(MISSING).to_numpy()
-        if raw.max(initial=MISSING) >= len(mapping):
-            raise InputError(f"label {raw.max()} of split `{split}` is beyond its {len(mapping)} class names.")
-        numbers[split] = np.where(raw < 0, MISSING, mapping[raw]).astype(np.int32)
+        for label in (raw.max(initial=MISSING), raw.min(initial=MISSING)):
+            if not MISSING <= label < len(mapping) - 1:
+                raise InputError(f"label {label} of split `{split}` is beyond its {len(mapping) - 1} class names.")
+        numbers[split] = mapping[raw]
     return all_names, numbers
 
 

@@ -1,8 +1,70 @@
 """Image classifiers for JAX: an Equinox model zoo, and the trainer that gives each its published score."""
 
-from . import zoo
-from .forward_pass import forward, normalize
-from .inference import ImageClassifier, load
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import augment, data, metrics, training, zoo
+    from .errors import InputError
+    from .features import extract, forward_features
+    from .forward_pass import forward, normalize
+    from .inference import ImageClassifier, load, save
+    from .networks import ChannelsFirst
+    from .recipe import Recipe, load_recipe
+    from .training import Callback, fit, fit_seeds, resume
 
 __version__ = "0.1.0"
-__all__ = ["ImageClassifier", "forward", "load", "normalize", "zoo"]
+__all__ = [
+    "Callback",
+    "ChannelsFirst",
+    "ImageClassifier",
+    "InputError",
+    "Recipe",
+    "augment",
+    "data",
+    "extract",
+    "fit",
+    "fit_seeds",
+    "forward",
+    "forward_features",
+    "load",
+    "load_recipe",
+    "metrics",
+    "normalize",
+    "resume",
+    "save",
+    "training",
+    "zoo",
+]
+
+#: Where each name is defined. Modules are imported when a name is first used, because JAX alone takes half a second.
+_HOMES = {
+    "Callback": "training",
+    "ChannelsFirst": "networks",
+    "ImageClassifier": "inference",
+    "InputError": "errors",
+    "Recipe": "recipe",
+    "extract": "features",
+    "fit": "training",
+    "fit_seeds": "training",
+    "forward": "forward_pass",
+    "forward_features": "features",
+    "load": "inference",
+    "load_recipe": "recipe",
+    "normalize": "forward_pass",
+    "resume": "training",
+    "save": "inference",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module `eqxcnn` has no attribute `{name}`")
+    module = import_module(f".{_HOMES.get(name, name)}", __name__)
+    value = getattr(module, name) if name in _HOMES else module
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -170,6 +170,8 @@ def _convert(value: Any, hint: Any) -> Any:
 
     **Raises:** `TypeError` for another type; `ValueError`, with what was expected, for a value out of bounds.
     """
+    if hint is Any:
+        return value
     if get_origin(hint) is Annotated:
         hint, *bounds = get_args(hint)
         value = _convert(value, hint)

@@ -65,6 +65,19 @@ def training(epochs: Sequence[int], curves: Sequence[tuple[Any, ...]], seconds: 
     return figure
 
 
+@context(STYLE)
+def loss_by_rate(rates: Sequence[float], losses: Sequence[float], marked: float) -> Figure:
+    """Draws the loss in nats by learning rate, on a logarithmic axis, with a vertical line at `marked`."""
+    figure = _make_column()
+    axes = figure.subplots()
+    axes.semilogx(rates, losses, color=BLUE)
+    axes.axvline(marked, color=VERMILLION, linestyle="--")
+    transform = axes.get_xaxis_transform()
+    axes.text(marked, 0.98, f" {marked:.2g}", transform=transform, va="top", color=VERMILLION)
+    axes.set(xlabel="Learning rate", ylabel="Loss (nats)")
+    return figure
+
+
 def _make_column() -> Figure:
     """Returns an empty figure as wide as a column."""
     return Figure(figsize=(COLUMN, 2.4), layout="constrained")

@@ -7,6 +7,7 @@ from .dryrun import DryRun, dry_run
 from .evaluate import Evaluator, Scores
 from .job import Job
 from .preparation import prepare
+from .rate_finder import LearningRateCurve, find_learning_rate
 from .runner import Result
 from .seeds import SeedSweepResult, fit_seeds, is_seed_sweep, resume_seeds
 from .setup import Setup
@@ -20,6 +21,7 @@ __all__ = [
     "Evaluator",
     "Interrupted",
     "Job",
+    "LearningRateCurve",
     "Recipe",
     "Result",
     "RunView",
@@ -30,6 +32,7 @@ __all__ = [
     "TrainState",
     "autodiff",
     "dry_run",
+    "find_learning_rate",
     "fit",
     "fit_seeds",
     "is_seed_sweep",

@@ -45,19 +45,26 @@ def resolve_schedule_shape(recipe: Recipe) -> ScheduleShape:
     return schedule_shape(recipe.schedule, recipe.warmup_fraction, recipe.initial_lr_factor, recipe.final_lr_factor)
 
 
-def build_optimizer(recipe: Recipe, steps: int, steps_per_epoch: int, own: OwnOptimizer | None = None) -> Optimizer:
+def build_optimizer(
+    recipe: Recipe,
+    steps: int,
+    steps_per_epoch: int,
+    own: OwnOptimizer | None = None,
+    schedule: optax.Schedule | None = None,
+) -> Optimizer:
     """Builds the recipe's optimizer for a run of `steps` steps; see `make_optimizer`.
 
     **Arguments:**
 
     - `own`: an optax transformation to use as the update rule, or a function from the schedule to one.
+    - `schedule`: a schedule to use instead of the recipe's.
 
     **Raises:** `InputError`, from `init`, for a factor's pattern that matches no parameter.
     """
     if recipe.gradients == "by_hand":
         return manual.sgd(recipe.learning_rate)
     updates, updates_per_epoch = max(steps // recipe.accumulate_steps, 1), steps_per_epoch / recipe.accumulate_steps
-    schedule = build_schedule(recipe, updates, updates_per_epoch)
+    schedule = schedule or build_schedule(recipe, updates, updates_per_epoch)
     return make_optimizer(
         _choose_rule(recipe, own, schedule),
         schedule,

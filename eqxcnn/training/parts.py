@@ -16,9 +16,8 @@ from ..errors import InputError
 from ..forward_pass import BATCH_AXIS
 from ..metrics import Metric
 from ..networks import call_network, check_state, signature_of
-from ..optim.optimizers import OwnOptimizer
 from ..recipe import OWN, Recipe
-from ..types import Augment, ModelState, Network
+from ..types import ModelState, Network
 from .callbacks import Callback, RunView
 from .identity import digest_settings, digest_structure, digest_values, qualified_name
 from .state import TrainState
@@ -33,12 +32,12 @@ _REPLACED = ("model", "data", "optimizer", "loss", "augment")
 
 
 def make_parts(
-    model: Network | tuple[Network, ModelState] | None = None,
+    model: Any = None,
     data: OwnData | None = None,
-    optimizer: OwnOptimizer | None = None,
-    loss: OwnLoss | None = None,
-    augment: Augment | None = None,
-    metrics: Mapping[str, Metric] | None = None,
+    optimizer: Any = None,
+    loss: Any = None,
+    augment: Any = None,
+    metrics: Mapping[str, Any] | None = None,
     callbacks: Sequence[Callback | Callable[[RunView], object]] = (),
 ) -> "Parts":
     """Makes the parts of a run from the arguments of `fit`."""
@@ -99,12 +98,13 @@ class Parts:
     - `callbacks`: called at the start, after each epoch and checkpoint, and at the end.
     """
 
-    model: Network | tuple[Network, ModelState] | None = None
+    # The types of what users pass are checked in words, below.
+    model: Any = None
     data: DataSet | None = None
-    optimizer: OwnOptimizer | None = None
-    loss: OwnLoss | None = None
-    augment: Augment | None = None
-    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    optimizer: Any = None
+    loss: Any = None
+    augment: Any = None
+    metrics: Mapping[str, Any] = field(default_factory=dict)
     callbacks: Sequence[Callback | Callable[[RunView], object]] = ()
 
     def __post_init__(self) -> None:

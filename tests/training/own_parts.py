@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from eqxcnn import metrics
-from eqxcnn.data import from_arrays
+from eqxcnn import data, metrics
 from eqxcnn.training import Recipe, fit, resume
 
 
@@ -48,7 +47,8 @@ def make_data(seed=0):
     for image, label in zip(images, labels, strict=True):
         row, column = 4 * (label // 2), 4 * (label % 2)
         image[row : row + 4, column : column + 4] += 0.4
-    return from_arrays(images[:300], labels[:300], test=(images[300:], labels[300:]), class_names=["a", "b", "c", "d"])
+    test = images[300:], labels[300:]
+    return data.from_arrays(images[:300], labels[:300], test=test, class_names=["a", "b", "c", "d"])
 
 
 def make_optimizer(momentum=0.9):

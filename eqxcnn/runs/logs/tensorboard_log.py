@@ -40,11 +40,11 @@ class TensorBoardLog:
             self._write(first, session_log=self._events.SessionLog(status=self._events.SessionLog.START))
 
     def row(self, row: Mapping[str, Any], step: int) -> None:
-        """Writes each number of the row as a scalar under its name."""
+        """Writes each number of the row as a scalar under its name; TensorBoard has no lists of numbers."""
         from tensorboardX.summary import scalar
 
         for name, value in row.items():
-            if name != "step":
+            if name != "step" and not isinstance(value, list):
                 self._write(step, summary=scalar(name, value))
         self._flush()
 

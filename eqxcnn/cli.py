@@ -4,14 +4,19 @@ import errno
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from io import TextIOWrapper
+from contextlib import nullcontext, redirect_stderr
+from io import TextIOBase, TextIOWrapper
+from typing import Any, TextIO, cast
 
-from .errors import InputError
+from .errors import InputError, printable
 
 #: Errors of the file system that a path, its owner or a full disk causes, not a bug.
 _USER_ERRORS = (
     errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EROFS, errno.EFBIG
 )  # fmt: skip
+
+#: Longer paths cannot be opened, and longer lines are shortened.
+_MAX_LINE = 4096
 
 
 def run_command(main: Callable[[Sequence[str]], None]) -> None:
@@ -25,7 +30,10 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # Not every terminal shows every class name.
     try:
-        main(sys.argv[1:])
+        arguments = sys.argv[1:]
+        is_odd = any(argument != printable(argument, _MAX_LINE) for argument in arguments)
+        with redirect_stderr(cast(TextIO, _EscapedErrors(sys.stderr))) if is_odd else nullcontext():
+            main(arguments)
         sys.stdout.flush()
     except InputError as error:
         _exit(f"error: {error}", 1)
@@ -40,6 +48,20 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
         if sentence is None:
             raise
         _exit(f"error: {InputError(sentence)}", 1)
+
+
+class _EscapedErrors(TextIOBase):
+    """Standard error with control characters escaped: tyro and argparse quote arguments as they are."""
+
+    def __init__(self, errors: Any) -> None:
+        self._errors = errors
+
+    def write(self, text: str, /) -> int:
+        self._errors.write("\n".join(printable(line, _MAX_LINE // 4) for line in text.split("\n")))
+        return len(text)
+
+    def flush(self) -> None:
+        self._errors.flush()
 
 
 def _explain(error: Exception) -> str | None:

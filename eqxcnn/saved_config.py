@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from .errors import InputError
+from .errors import InputError, nearest
 from .parsing import parse_json, read_text
 from .registry import MAX_CLASSES, has_type
 
@@ -36,6 +36,10 @@ def read_config(path: Path) -> dict[str, Any]:
     for name, hint in _CONFIG.items():
         if not isinstance(config, dict) or not has_type(config.get(name), hint):
             raise InputError(f"`{path}` must contain `{name}` of type {getattr(hint, '__name__', hint)}")
+    if unknown := [name for name in config if name not in {**_CONFIG, **_OPTIONAL}]:
+        raise InputError(
+            f"`{path}` has the unknown entry `{unknown[0]}`; {nearest(unknown[0], {**_CONFIG, **_OPTIONAL})}"
+        )
     for name, hint in _OPTIONAL.items():
         if name in config and not has_type(config[name], hint):
             raise InputError(f"`{name}` in `{path}` must be of type {hint}")

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 import eqxcnn
+from eqxcnn import evaluate, train
 from eqxcnn.__main__ import COMMANDS
 from eqxcnn.cli import run_command
 from eqxcnn.errors import InputError, nearest
+from eqxcnn.zoo import __main__ as zoo
 
 
 def run(monkeypatch, *arguments):
@@ -171,3 +173,14 @@ def test_unknown_names_get_the_nearest_or_the_first_known_ones():
     assert nearest("zzz", ["b", "a"]) == "known: `a`, `b`."
     names = [f"{number:02}" for number in range(21)]
     assert nearest("zzz", names) == f"known: {', '.join(f'`{name}`' for name in names[:20])}, ..."
+
+
+@pytest.mark.parametrize("command", [evaluate.main, zoo.main, train.main])
+def test_flags_that_are_refused_are_printed_without_control_characters(monkeypatch, capsys, command):
+    monkeypatch.setattr(sys, "argv", ["command", "--\x1b[31mred", "\u202e\udcff\r", "--data", "digits\x07"])
+    with pytest.raises(SystemExit) as exit_:
+        run_command(command)
+    assert exit_.value.code == 2
+    shown = capsys.readouterr().err
+    assert [sign for sign in shown if not sign.isprintable() and sign != "\n"] == []
+    assert "\\u202e\\udcff\\r" in shown

@@ -201,6 +201,8 @@ def test_no_file_is_a_pickle_and_the_model_is_looked_up_by_name(tmp_path, classi
         ({"image_size": [-1, 28]}, "does not describe a model: `image_size` .* is too small"),
         ({"format": True}, "must contain `format` of type int"),
         ({"sha256": 7}, "`sha256` in .* must be of type"),
+        ({"sha25": "0" * 64}, "unknown entry `sha25`; did you mean `sha256`"),
+        ({"architecturf": {}}, "unknown entry `architecturf`; did you mean `architecture`"),
         ({"sha256": "0" * 64}, "has changed since it was saved"),
         *[
             ({"architecture": architecture}, f"does not describe a model: `{subject}")

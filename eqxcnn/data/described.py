@@ -37,6 +37,7 @@ def _check_saved_split(folder: Path) -> None:
     for name in _names(names, path, "_data_files"):
         if not (folder / name).is_file():
             raise InputError(f"`{folder / name}`, which `{path}` names, is not there: save the data set again.")
+        _check_arrow(folder / name)
 
 
 def _read_object(path: Path) -> dict[str, Any]:
@@ -91,6 +92,8 @@ def check_found(folder: Path, files: list[str]) -> None:
             raise InputError(f"`{file}` is neither an image nor a table: convert it to parquet, or remove it.")
         if suffix(file) == ".parquet":
             _check_parquet(file)
+        if suffix(file) == ".arrow":
+            _check_arrow(Path(file))
 
 
 def _is_readable(name: str) -> bool:
@@ -107,6 +110,25 @@ def _check_parquet(file: str) -> None:
         raise InputError(f"`{file}` is not a parquet file: {' '.join(str(error).split())}") from error
     if rows == 0:
         raise InputError(f"the table `{file}` has no rows: remove it.")
+
+
+def _check_arrow(path: Path) -> None:
+    """Checks the values of a table, because reading one that points out of its file ends the process.
+
+    The file is mapped, not read: only offsets and texts are looked at.
+    """
+    import pyarrow as pa
+
+    try:
+        with pa.memory_map(str(path)) as file:
+            try:
+                reader = pa.ipc.open_stream(file)
+            except pa.ArrowInvalid:
+                reader = pa.ipc.open_file(file)
+            reader.read_all().validate(full=True)
+    except (OSError, ValueError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"`{path}` cannot be opened: it is not an intact arrow file ({reason})") from error
 
 
 def _check_path(folder: Path) -> None:

@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import zlib
 from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ _FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "JPEG2000
 #: Greatest number of pixels unless `$EQXCNN_MAX_PIXELS` says otherwise. Pillow warns of larger images: they take 0.4 GB
 #: as RGB and several times that during conversion, and refuses those of twice the size.
 MAX_PIXELS = 89_478_485
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def open_image(data: bytes) -> Image:
@@ -28,6 +30,7 @@ def open_image(data: bytes) -> Image:
     """
     from PIL import Image
 
+    _check_png(data)
     image = Image.open(io.BytesIO(data), formats=_formats())
     limit, pixels = max_pixels(), image.width * image.height
     if pixels > limit:
@@ -35,6 +38,21 @@ def open_image(data: bytes) -> Image:
             f"it has {pixels:,} pixels, and an image may have {limit:,}: make it smaller, or set `EQXCNN_MAX_PIXELS`"
         )
     return image
+
+
+def _check_png(data: bytes) -> None:
+    """Compares the checksums of the pixels in a PNG file: Pillow ignores them, and shows damaged pixels.
+
+    **Raises:** `ValueError`; a file of another format is accepted.
+    """
+    start = len(_PNG_SIGNATURE) if data.startswith(_PNG_SIGNATURE) else len(data)
+    view = memoryview(data)
+    while start + 8 <= len(data):
+        size, name = struct.unpack_from(">I4s", data, start)
+        end = start + 8 + size
+        if name == b"IDAT" and zlib.crc32(view[start + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            raise ValueError("its pixels are damaged (the checksum of a PNG's `IDAT` is wrong)")
+        start = end + 4
 
 
 def max_pixels() -> int:

@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import stat
+import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +73,32 @@ def check_regular(path: Path) -> None:
         raise InputError(f"`{path}` is not a regular file: give a file with weights")
     if status.st_size > _MAX_BYTES:
         raise InputError(f"`{path}` has {status.st_size} bytes: the limit is {_MAX_BYTES}")
+
+
+def check_zip(path: Path) -> None:
+    """Compares the checksums in a zip file, such as those of `torch.save`: torch itself ignores them.
+
+    **Raises:** `InputError` if the file is damaged or compressed: torch writes no compressed files, and a small one can
+    have a content of any size. Files of another format are accepted.
+    """
+    try:
+        if not zipfile.is_zipfile(path):
+            return
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+            # Parts that overlap are more than the file.
+            size = sum(part.file_size for part in parts)
+            if any(part.compress_type != zipfile.ZIP_STORED for part in parts) or size > path.stat().st_size:
+                raise InputError(f"`{path}` is compressed: unpack it, and save the weights again with `torch.save`")
+            damaged = archive.testzip()
+    except OSError as error:
+        raise InputError(f"`{path}` cannot be read: {error.strerror}") from error
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, ValueError, struct.error) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"`{path}` is damaged ({error}): copy or download it again") from error
+    if damaged is not None:
+        raise InputError(f"`{path}` is damaged: the checksum of `{damaged}` is wrong; copy or download it again")
 
 
 def digest_file(path: Path) -> str:

@@ -16,7 +16,7 @@ from jaxtyping import PyTree
 from ..errors import InputError
 from ..registry import MAX_PARAMETERS, build, family
 from ..types import Classifier
-from .files import check_regular, load_safetensors
+from .files import check_regular, check_zip, load_safetensors
 from .names import Names, names_of
 from .tensors import check_finite, describe_problems, from_tensors, tensor_shapes, to_tensors
 
@@ -187,6 +187,7 @@ def _read_file(path: Path) -> Any:
             f"reading `{path}` needs torch, which is not installed: install it, or convert the file to .safetensors"
         ) from None
     check_regular(path)
+    check_zip(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:

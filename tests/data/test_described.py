@@ -8,6 +8,7 @@ import sys
 import zipfile
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -353,3 +354,28 @@ def test_a_slow_data_set_is_named_while_it_is_read(tmp_path, make_classes, monke
     monkeypatch.setattr(reading, "_SLOW_SECONDS", 0.0)
     open_source(str(folder))
     assert capsys.readouterr().err.endswith("a\\x1bset ...\n")
+
+
+@pytest.mark.parametrize("write", [pa.ipc.new_stream, pa.ipc.new_file])
+def test_an_arrow_file_that_points_out_of_itself_is_refused(tmp_path, write):
+    """Reading such a value would end the process."""
+    table = pa.table({"image": [png(index) for index in range(4)], "label": ["x", "y"] * 2})
+    (tmp_path / "set").mkdir()
+    path = tmp_path / "set" / "train.arrow"
+    with write(str(path), table.schema) as file:
+        file.write_table(table)
+    assert open_source(str(tmp_path / "set")).info.splits == {"train": 4}
+    offsets = np.cumsum([0, *(len(png(index)) for index in range(4))]).astype(np.int32).tobytes()
+    damaged = np.array([0, 2**31 - 1, -5, 7, 9], np.int32).tobytes()
+    data = path.read_bytes()
+    assert data.count(offsets) == 1
+    path.write_bytes(data.replace(offsets, damaged))
+    assert "train.arrow` cannot be opened: it is not an intact arrow file" in refusal(tmp_path / "set")
+
+
+def test_a_saved_set_whose_arrow_file_is_damaged_is_refused(saved):
+    (path,) = saved.glob("*.arrow")
+    offsets = np.cumsum([0, *(len(png(index)) for index in range(4))]).astype(np.int32).tobytes()
+    assert path.read_bytes().count(offsets) == 1
+    path.write_bytes(path.read_bytes().replace(offsets, np.array([0, 2**31 - 1, -5, 7, 9], np.int32).tobytes()))
+    assert "it is not an intact arrow file" in refusal(saved)

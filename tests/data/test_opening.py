@@ -244,3 +244,19 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, make_classes, monkeypat
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(InputError, match=r"set/a` cannot be read: Permission denied"):
         open_source(str(folder))
+
+
+# --- checksums ---
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "P"])
+def test_a_png_with_damaged_pixels_is_refused(mode):
+    data = bytearray(encoded(Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).convert(mode)))
+    intact = decode_image(bytes(data), None, 3)
+    start = data.index(b"IDAT") + 4
+    end = data.index(b"IEND") - 8
+    for at in range(start, end + 4):  # with the checksum itself
+        damaged = bytes(data[:at]) + bytes([data[at] ^ 16]) + bytes(data[at + 1 :])
+        with pytest.raises(InputError, match="its pixels are damaged"):
+            decode_image(damaged, None, 3)
+    np.testing.assert_array_equal(decode_image(bytes(data) + b"more", None, 3), intact)

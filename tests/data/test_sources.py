@@ -337,10 +337,11 @@ def test_the_label_column_is_found_by_name_and_type(features, expected):
     assert find_label_column(datasets.Features(columns)) == expected
 
 
-def test_a_class_number_beyond_the_names_is_rejected():
+@pytest.mark.parametrize("label", [2, -2, -3, -(2**56), 2**62])
+def test_a_class_number_beyond_the_names_is_rejected(label):
     info = datasets.DatasetInfo(features=datasets.Features(label=datasets.ClassLabel(names=["x", "y"])))
-    table = datasets.Dataset(InMemoryTable(pa.table({"label": [0, 1, 2]})), info=info)
-    with pytest.raises(InputError, match="label 2 of split `train` is beyond its 2 class names"):
+    table = datasets.Dataset(InMemoryTable(pa.table({"label": [0, 1, label]})), info=info)
+    with pytest.raises(InputError, match=f"label {label} of split `train` is beyond its 2 class names"):
         read_labels({"train": table}, "label")
 
 

@@ -1,11 +1,14 @@
 """The zoo compared with recorded results of torchvision and timm (`golden/make_zoo.py`), and weights by name."""
 
 import hashlib
+import io
 import json
 import os
 import re
 import runpy
+import struct
 import sys
+import zipfile
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -342,6 +345,44 @@ def test_files_without_weights_are_refused_in_one_sentence(tmp_path, monkeypatch
     with pytest.raises(InputError, match=message) as caught:
         from_torch("lenet", tmp_path / "a.pt")
     assert "weights_only=False" not in str(caught.value)
+
+
+def zip_file(content: bytes, **options) -> bytes:
+    """A file of the format of `torch.save`."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", **options) as archive:
+        archive.writestr("archive/data/0", content)
+    return file.getvalue()
+
+
+def overlapping() -> bytes:
+    """A zip file whose directory lists one part a hundred times."""
+    data = zip_file(bytes(1000))
+    start = data.index(b"PK\1\2")
+    end = data.index(b"PK\5\6")
+    listed = data[start:end] * 100
+    tail = struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, 100, 100, len(listed), start, 0)
+    return data[:start] + listed + tail
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            zip_file(b"\1" * 100).replace(b"\1" * 4, b"\1\1\2\1", 1),
+            "is damaged: the checksum of `archive/data/0` is wrong",
+        ),
+        (zip_file(bytes(1000), compression=zipfile.ZIP_DEFLATED), "is compressed: unpack it"),
+        (overlapping(), "is compressed: unpack it"),
+        (zip_file(bytes(1000)).replace(b"PK\3\4", b"PK\3\5"), "is damaged"),
+    ],
+    ids=["a changed byte", "compressed", "overlapping", "no part"],
+)
+def test_a_damaged_pth_file_is_refused_before_torch_reads_it(tmp_path, monkeypatch, data, message):
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(load=lambda *_, **__: pytest.fail("it was read")))
+    (tmp_path / "a.pth").write_bytes(data)
+    with pytest.raises(InputError, match=message):
+        from_torch("lenet", tmp_path / "a.pth")
 
 
 @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])

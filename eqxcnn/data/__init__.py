@@ -1,11 +1,13 @@
 """Data sets as arrays: where rows come from, their decoding and its cache, and the order of batches."""
 
+from .arrays import from_arrays
 from .batches import Prefetch, balanced_order, epoch_order, eval_batches, hold_out, train_batches
-from .dataset import DataSet, load, open_source
 from .decode import decode_image
 from .files import find_images
-from .records import DataInfo, Split
-from .sources import SOURCES, Source
+from .named import load, open_source
+from .own import as_data_set, from_dataset
+from .records import DataInfo, DataSet, Split
+from .sources import SOURCES, Source, register
 
 __all__ = [
     "SOURCES",
@@ -14,13 +16,17 @@ __all__ = [
     "Prefetch",
     "Source",
     "Split",
+    "as_data_set",
     "balanced_order",
     "decode_image",
     "epoch_order",
     "eval_batches",
     "find_images",
+    "from_arrays",
+    "from_dataset",
     "hold_out",
     "load",
     "open_source",
+    "register",
     "train_batches",
 ]

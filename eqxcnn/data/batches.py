@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
-from jaxtyping import Bool, Int32, Integer, UInt8
+from jaxtyping import Bool, Float32, Int32, Integer, UInt8
 
 from ..errors import InputError
+from .records import ImageArray
 
 #: Spawn keys of a seed's random streams, by purpose; the report's example images have 3. The order of an epoch,
 #: `default_rng([seed, epoch])`, has no spawn key, so no stream equals it; `default_rng(seed)` would be that of epoch 0.
@@ -98,7 +99,11 @@ def _check_batch_size(batch_size: int) -> None:
 
 
 #: Images, labels and rows of one batch or of several stacked batches.
-StreamedBatch: TypeAlias = tuple[UInt8[np.ndarray, "*k b h w c"], Int32[np.ndarray, "*k b"], Int32[np.ndarray, "*k b"]]
+StreamedBatch: TypeAlias = tuple[
+    UInt8[np.ndarray, "*k b h w c"] | Float32[np.ndarray, "*k b h w c"],
+    Int32[np.ndarray, "*k b"],
+    Int32[np.ndarray, "*k b"],
+]
 
 
 @dataclass(frozen=True)
@@ -116,14 +121,14 @@ class Prefetch:
     - `max_bytes`: the greatest size of the images of these batches. One batch is always read ahead, whatever its size.
     """
 
-    images: UInt8[np.ndarray, "n h w c"]
+    images: ImageArray
     labels: Int32[np.ndarray, " n"]
     batches: Iterable[Int32[np.ndarray, "... b"]]
     depth: int = 2
     max_bytes: int = 256 << 20
 
     def __iter__(self) -> Iterator[StreamedBatch]:
-        bytes_per_image = int(np.prod(self.images.shape[1:]))
+        bytes_per_image = int(np.prod(self.images.shape[1:])) * self.images.itemsize
         ahead: deque[tuple[int, Future[StreamedBatch]]] = deque()
         with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as pool:
             try:

@@ -18,8 +18,12 @@ _TRAIN_FOLDERS = ("train", "training")
 _TEST_FOLDERS = ("test", "testing", "validation", "valid", "val")
 
 
-def read_class_folders(folder: Path) -> DatasetDict | None:
+def read_class_folders(folder: Path, test_split: str | None = None) -> DatasetDict | None:
     """Returns the images below a tree of class folders, or `None` if the folder is something else.
+
+    **Arguments:**
+
+    - `test_split`: the folder of the test images; by default the first of the usual ones.
 
     `datasets` finds such a tree by itself, but guesses splits from any "train" or "test" in a path: a class called
     `train` or an image called `test_1.png` then silently hides all others. It also skips a class folder that is a
@@ -32,21 +36,22 @@ def read_class_folders(folder: Path) -> DatasetDict | None:
 
     if _is_described(folder):
         return None
-    splits = {split: _list_images(folders) for split, folders in _find_class_folders(folder).items()}
+    splits = {split: _list_images(folders) for split, folders in _find_class_folders(folder, test_split).items()}
     names = sorted({os.path.basename(os.path.dirname(path)) for paths in splits.values() for path in paths})
     if not names:
         return None
     return datasets.DatasetDict({split: _make_table(split, paths, names) for split, paths in splits.items()})
 
 
-def _find_class_folders(folder: Path) -> Mapping[str, list[str]]:
+def _find_class_folders(folder: Path, test_split: str | None) -> Mapping[str, list[str]]:
     """Returns the paths of the class folders of each split, sorted."""
-    splits = {name: _image_folders(folder / name) for name in _TRAIN_FOLDERS + _TEST_FOLDERS}
+    tests = _TEST_FOLDERS if test_split is None else (test_split,)
+    splits = {name: _image_folders(folder / name) for name in (*_TRAIN_FOLDERS, *tests)}
     train = next((splits[name] for name in _TRAIN_FOLDERS if splits[name]), None)
     if train is None:
         return {"train": _image_folders(folder)}
-    test = next((splits[name] for name in _TEST_FOLDERS if splits[name]), None)
-    return {"train": train} | ({"test": test} if test else {})
+    test = next((splits[name] for name in tests if splits[name]), None)
+    return {"train": train} | ({test_split or "test": test} if test else {})
 
 
 def _is_described(folder: Path) -> bool:
@@ -114,5 +119,6 @@ def _make_table(split: str, paths: list[str], names: list[str]) -> Dataset:
     features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=names))
     images = pa.StructArray.from_arrays([pa.nulls(len(paths), pa.binary()), files], names=["bytes", "path"])
     table = pa.table({"image": images, "label": pa.array(labels, pa.int64())}, schema=features.arrow_schema)
+    name = split if split == "train" else "test"  # A folder's name need not be that of a split of `datasets`.
     info, digest = datasets.DatasetInfo(features=features), digest_values(split, paths, names)
-    return datasets.Dataset(InMemoryTable(table), info=info, split=datasets.NamedSplit(split), fingerprint=digest[:16])
+    return datasets.Dataset(InMemoryTable(table), info=info, split=datasets.NamedSplit(name), fingerprint=digest[:16])

@@ -1,12 +1,13 @@
 """The image column and the label column of a table, and the labels as class numbers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int32
 
 from ..errors import InputError
+from .pixels import count_dims
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features
@@ -15,6 +16,7 @@ else:
     Dataset = Features = ChunkedArray = Any
 
 _IMAGE_NAMES = ("image", "img", "images", "picture", "photo", "jpg", "jpeg", "png", "webp")
+_PIXEL_NAMES = (*_IMAGE_NAMES, "pixels", "pixel_values", "x")
 _LABEL_NAMES = ("label", "labels", "target", "targets", "class", "classes", "category", "cls", "y")
 
 _MAX_NAME_BYTES = 1_000
@@ -30,15 +32,27 @@ def find_image_column(features: Features, chosen: str | None = None) -> str:
     images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
     # Parquet that `datasets` did not write holds encoded files without declaring that they are images.
     images = images or [name for name, feature in features.items() if _holds_bytes(feature)]
-    usual = [name for name in images if name.lower() in _IMAGE_NAMES]
-    hint = "images must lie in class folders, or be a column of encoded bytes"
-    return _choose("image", [usual, images], features, chosen, hint, _is_image)
+    # Flat lists of numbers may be anything, such as tokens, so their column needs a usual name.
+    dims = {name: 0 if images else count_dims(feature) for name, feature in features.items()}
+    images = images or [name for name in dims if dims[name] >= (1 if name.lower() in _PIXEL_NAMES else 2)]
+    usual = [[name for name in images if name.lower() in names] for names in (_IMAGE_NAMES, _PIXEL_NAMES)]
+    hint = "images must lie in class folders, or be a column of encoded bytes or of pixels"
+    return _choose("image", [*usual, images], features, chosen, hint, _is_image)
 
 
-def find_label_column(features: Features, chosen: str | None = None) -> str:
-    """Returns the chosen column, else the only column with a usual name, of `ClassLabel`s, or of a suitable type."""
+def find_label_column(features: Features, chosen: str | Sequence[str] | None = None) -> str:
+    """Returns the chosen column, else the only column with a usual name, of `ClassLabel`s, or of a suitable type.
+
+    **Raises:** `InputError` if there is none, or for labels of which a row has several.
+    """
     import datasets
 
+    if chosen is not None and not isinstance(chosen, str):
+        raise InputError(
+            f"`label_column` (={', '.join(map(str, chosen))}) must be the name of one column: a classifier learns one "
+            "class per image, not several labels."
+        )
+    _check_one_label(features, chosen)
     candidates = [name for name, feature in features.items() if _can_be_label(feature)]
     classes = [name for name in candidates if isinstance(features[name], datasets.ClassLabel)]
     usual = [name for name in candidates if name.lower() in _LABEL_NAMES]
@@ -48,6 +62,20 @@ def find_label_column(features: Features, chosen: str | None = None) -> str:
         "class with all images at the same depth"
     )
     return _choose("label", [both, usual, classes, candidates], features, chosen, hint, _can_be_label)
+
+
+def _check_one_label(features: Features, chosen: str | None) -> None:
+    """Refuses a column of lists, chosen or found by its name: several labels per row, or one-hot vectors."""
+    import datasets
+
+    usual = [name for name in features if name.lower() in _LABEL_NAMES] if chosen is None else [chosen]
+    lists = [name for name in usual if isinstance(features.get(name), list | datasets.List | datasets.LargeList)]
+    if lists and len(lists) == len(usual):
+        raise InputError(
+            f"the column `{lists[0]}` cannot be the label column: it holds a list in each row, and a classifier learns "
+            "one class per image; choose a column of single labels with `label_column`, and of one-hot vectors store "
+            "the position of the 1."
+        )
 
 
 def _choose(
@@ -78,7 +106,7 @@ def _choose(
 def _is_image(feature: Any) -> bool:
     import datasets
 
-    return isinstance(feature, datasets.Image) or _holds_bytes(feature)
+    return isinstance(feature, datasets.Image) or _holds_bytes(feature) or count_dims(feature) > 0
 
 
 def _holds_bytes(feature: Any) -> bool:

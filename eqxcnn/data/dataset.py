@@ -1,4 +1,4 @@
-"""A data set as training uses it: `open_source` inspects it, `DataSet.decode` and `load` return its arrays."""
+"""A data set made of tables: its columns, classes, sizes and fingerprint, and the decoding of its rows."""
 
 import re
 from collections.abc import Generator, Mapping
@@ -17,25 +17,24 @@ from .fingerprint import digest_values, fingerprint_images, fingerprint_rows
 from .headers import find_size_and_channels
 from .opening import MAX_PIXELS, max_pixels
 from .parts import Part, decode_part
-from .reading import read_rows, say_when_slow
-from .records import DataInfo, Split
-from .sources import Source, find_source
+from .pixels import count_dims, find_scale
+from .records import DataInfo, DataSet, Split, check_decode_arguments
+from .sources import Source
+from .splits import choose_test, choose_train
 
 if TYPE_CHECKING:
     from datasets import Dataset
 else:
     from typing import Any as Dataset
 
-_TEST_SPLITS = ("test", "validation", "valid", "val")
-
 
 @dataclass(frozen=True)
-class DataSet:
-    """An opened data set; see `open_source`."""
+class TableDataSet(DataSet):
+    """A data set whose images are a column of tables; see `from_tables`."""
 
-    info: DataInfo
     _parts: Mapping[str, Part]
     _image_column: str
+    _scale: int
     _own_size: tuple[int, int] | None
     _use_cache: bool
 
@@ -53,24 +52,16 @@ class DataSet:
 
         The images are decoded once; later calls memory-map the cache's file. See `load` for the arguments.
         """
-        if split not in self._parts:
-            raise InputError(f"`split` (=`{split}`) must be `train` or `test`.")
-        if on_bad_image not in ("stop", "skip"):
-            raise InputError(f"`on_bad_image` (=`{on_bad_image}`) must be `stop` or `skip`.")
         size = image_size or self._own_size
         if size is None:
             raise InputError(f"the images of `{self.info.name}` differ in size: give an `image_size`.")
-        if min(size) < 1:
-            raise InputError(f"`image_size` (={size}) must be a height and a width of at least 1 pixel.")
-        channels = self.info.channels if channels is None else channels
-        if channels not in (1, 3):
-            raise InputError(f"`channels` (={channels}) must be 1 (gray) or 3 (RGB).")
+        shape = (*size, self.info.channels if channels is None else channels)
+        check_decode_arguments(split, shape, on_bad_image)
         part = self._parts[split]
-        shape = (*size, channels)
 
         def chunks() -> Generator[Chunk, None, None]:
             title = f"{self.info.name}/{split}" if progress else None
-            return decode_part(part, self._image_column, shape, on_bad_image, title)
+            return decode_part(part, self._image_column, shape, on_bad_image, title, self._scale)
 
         if not self._use_cache:
             images, labels, skipped = zip(*chunks(), strict=True)
@@ -83,60 +74,37 @@ class DataSet:
         limit = max_pixels()
         # With another limit, other rows are skipped.
         more = () if limit == MAX_PIXELS or on_bad_image == "stop" else (limit,)
+        more += () if self._scale == 1 else ("scale", self._scale)
         digest = digest_values(DECODER_VERSION, self._parts[split].fingerprint, shape, on_bad_image, *more)
         name = re.sub(r"[^\w.-]", "_", self.info.name)[:40]
         return f"{name}-{split}-{'x'.join(map(str, shape))}-{digest[:16]}"
 
 
-def open_source(
-    source: str,
-    *,
-    image_column: str | None = None,
-    label_column: str | None = None,
-    test_fraction: float = 0.2,
-    seed: int = 0,
-) -> DataSet:
-    """Opens a data set: finds its splits, columns, classes, image size and channels, and computes its fingerprint.
-
-    The training split is `train`, or the only split. The test split is `test`, else `validation` (or `valid`, `val`),
-    else a part of the training split, with the same fraction of each class. Image size and channels are those of the
-    training split; test images are converted to them.
-
-    **Arguments:**
-
-    - `source`: a name of `SOURCES`, a local folder (parquet, `save_to_disk`, or class folders of images), or a Hub id
-        `org/name` or `org/name:config`; see `find_source`.
-    - `image_column`, `label_column`: the columns to use, where types and names leave a choice.
-    - `test_fraction`, `seed`: the fraction of the training split to hold out where there is no test split, and the seed
-        that draws it. It is not the training seed, so that runs with several seeds are tested on the same images.
-
-    **Raises:** `InputError`, in one sentence, if the source cannot be used.
-    """
-    name, place = find_source(source)
-    with say_when_slow(source):
-        return _open(source, name, place, image_column, label_column, test_fraction, seed)
-
-
-def _open(
-    source: str,
-    name: str,
+def from_tables(
+    splits: Mapping[str, Dataset],
     place: Source,
-    image_column: str | None,
-    label_column: str | None,
+    *,
+    name: str,
+    source: str,
     test_fraction: float,
     seed: int,
 ) -> DataSet:
-    splits = read_rows(place)
+    """Makes a data set of tables: finds splits, columns, classes, image size and channels, and the fingerprint.
+
+    **Arguments:**
+
+    - `splits`: the tables by split, undecoded.
+    - `place`: where they come from, with what is known or chosen of them.
+    - `name`, `source`: the data set's short name, and the text that names it in messages and opens it again.
+    - `test_fraction`, `seed`: see `open_source`.
+
+    **Raises:** `InputError`, in one sentence, if they cannot be used.
+    """
     counts = {split: len(rows) for split, rows in splits.items()}
-    train, test = _choose_splits(source, counts)
+    train, test, images, target = _choose(splits, counts, place, source)
     used = {split: splits[split] for split in (train, test) if split is not None}
-    features = splits[train].features
-    images = find_image_column(features, image_column or place.image_column)
-    target = find_label_column(features, label_column or place.label_column)
-    for split, rows in used.items():
-        if missing := {images, target} - set(rows.column_names):
-            raise InputError(f"split `{split}` of `{source}` has no column `{missing.pop()}`, split `{train}` has.")
     class_names, labels = read_labels(used, target)
+    scale = find_scale(splits[train], images) if count_dims(splits[train].features[images]) else 1
     fingerprints = {split: _fingerprint(place, rows, images) for split, rows in used.items()}
     found = find_size_and_channels(splits[train], images, fingerprints[train], place.image_size, place.channels)
     if found is None:
@@ -154,63 +122,26 @@ def _open(
         fingerprint=digest_values(class_names, *(part.fingerprint for part in parts.values())),
     )
     # Digits come from memory, and decode faster than a cache opens.
-    return DataSet(info, parts, images, size, _use_cache=not _is_digits(place))
+    return TableDataSet(info, parts, images, scale, size, _use_cache=not place.is_digits)
 
 
-def load(
-    source: str,
-    split: Literal["train", "test"],
-    *,
-    image_size: tuple[int, int] | None = None,
-    channels: int | None = None,
-    on_bad_image: Literal["stop", "skip"] = "stop",
-    cache_dir: str | Path | None = None,
-    test_fraction: float = 0.2,
-    seed: int = 0,
-    progress: bool = True,
-) -> Split:
-    """Returns the images and labels of a split: `open_source` and `DataSet.decode` in one call.
-
-    **Arguments:**
-
-    - `source`, `test_fraction`, `seed`: see `open_source`.
-    - `split`: `train` or `test`.
-    - `image_size`: the `(height, width)` to resize every image to; by default the images' own, if they share one size.
-    - `channels`: 1 or 3; by default the images' own.
-    - `on_bad_image`: `stop` with an error that names the first unreadable image or row without a label, or `skip` it.
-    - `cache_dir`: the folder for decoded images; by default `$EQXCNN_CACHE`, else `eqxcnn` in the user's cache folder.
-    - `progress`: whether to show a progress bar, or a line where there is no terminal, on standard error.
-    """
-    opened = open_source(source, test_fraction=test_fraction, seed=seed)
-    return opened.decode(
-        split,
-        image_size=image_size,
-        channels=channels,
-        on_bad_image=on_bad_image,
-        cache_dir=cache_dir,
-        progress=progress,
-    )
-
-
-def _is_digits(place: Source) -> bool:
-    return place.hub is None and place.folder is None
+def _choose(
+    splits: Mapping[str, Dataset], counts: Mapping[str, int], place: Source, source: str
+) -> tuple[str, str | None, str, str]:
+    """Returns the names of the training split, the test split, the image column and the label column."""
+    train = choose_train(source, counts, place.test_split)
+    features = splits[train].features
+    images = find_image_column(features, place.image_column)
+    target = find_label_column(features, place.label_column)
+    test = choose_test(source, splits, train, target, place.test_split)
+    if test is not None and images not in splits[test].column_names:
+        raise InputError(f"split `{test}` of `{source}` has no column `{images}`, split `{train}` has.")
+    return train, test, images, target
 
 
 def _fingerprint(place: Source, rows: Dataset, column: str) -> str:
     # The digits are encoded here, by whatever version of Pillow there is, and their pixels never change.
-    return "digits" if _is_digits(place) else fingerprint_images(rows, column)
-
-
-def _choose_splits(source: str, rows: Mapping[str, int]) -> tuple[str, str | None]:
-    """Returns the names of the training split and of the test split, if there is one."""
-    filled = [split for split, count in rows.items() if count > 0]
-    if not filled:
-        raise InputError(f"`{source}` has no rows.")
-    train = filled[0] if len(filled) == 1 else "train"
-    if train not in filled:
-        names = ", ".join(f"`{split}`" for split in filled)
-        raise InputError(f"`{source}` has no split `train` among its splits {names}.")
-    return train, next((split for split in _TEST_SPLITS if split in filled and split != train), None)
+    return "digits" if place.is_digits else fingerprint_images(rows, column, use_notes=place.rows is None)
 
 
 def _make_parts(

@@ -15,6 +15,7 @@ from jaxtyping import Integer, UInt8
 from ..errors import InputError
 from .files import read_file
 from .opening import describe_error, open_image, unreadable_errors
+from .pixels import are_pixels, stored_values, to_image
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -72,12 +73,21 @@ def decode_image(
 
 
 def decode_rows(
-    rows: Dataset, column: str, numbers: Integer[np.ndarray, " n"], image_size: tuple[int, int], channels: int
+    rows: Dataset,
+    column: str,
+    numbers: Integer[np.ndarray, " n"],
+    image_size: tuple[int, int],
+    channels: int,
+    scale: int = 1,
 ) -> Generator[tuple[UInt8[np.ndarray, "k h w c"], list[BadRow]], None, None]:
     """Yields the images of the given rows in order, a chunk at a time, with the chunk's bad rows.
 
     A bad row is zeros in its chunk. Threads decode in parallel, since Pillow releases the GIL; they run only a few
     chunks ahead of the consumer to bound the memory.
+
+    **Arguments:**
+
+    - `scale`: the factor of a column of pixels, from `pixels.find_scale`; encoded images have none.
     """
     size = max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // (image_size[0] * image_size[1] * channels)))
     raw = rows.select_columns(column).with_format("arrow")
@@ -87,7 +97,7 @@ def decode_rows(
         try:
             for start in range(0, len(numbers), size):
                 chunk = numbers[start : start + size]
-                pending.append(pool.submit(_decode_chunk, raw, column, chunk, image_size, channels))
+                pending.append(pool.submit(_decode_chunk, raw, column, chunk, image_size, channels, scale))
                 if len(pending) > threads + 1:
                     yield pending.popleft().result()
             while pending:
@@ -97,7 +107,7 @@ def decode_rows(
 
 
 def _decode_chunk(
-    raw: Dataset, column: str, numbers: np.ndarray, image_size: tuple[int, int], channels: int
+    raw: Dataset, column: str, numbers: np.ndarray, image_size: tuple[int, int], channels: int, scale: int
 ) -> tuple[np.ndarray, list[BadRow]]:
     images = np.zeros((len(numbers), *image_size, channels), np.uint8)
     bad = []
@@ -107,7 +117,8 @@ def _decode_chunk(
         raise InputError(f"rows {numbers[0]} to {numbers[-1]} cannot be read: {describe_error(error)}.") from error
     for index, value in enumerate(values):
         try:
-            images[index] = _decode(encoded_file(value), image_size, channels)
+            source = to_image(value, scale) if are_pixels(value) else encoded_file(value)
+            images[index] = _decode(source, image_size, channels)
         except unreadable_errors() as error:
             bad.append(BadRow(int(numbers[index]), f"{_file_name(value)}{describe_error(error)}"))
     return images, bad
@@ -124,7 +135,7 @@ def fetch(raw: Dataset, column: str, numbers: np.ndarray) -> Iterator[Any]:
     is_range = last - first + 1 == len(numbers)
     # A slice of a memory-mapped table is free; a list of rows is gathered row by row.
     table = raw[slice(first, last + 1) if is_range else numbers.tolist()]
-    return (value.as_py() for value in table[column])
+    return stored_values(table[column])
 
 
 def encoded_file(value: Any) -> bytes | str:

@@ -12,6 +12,7 @@ import numpy as np
 
 from .cache import read_note, write_note
 from .files import read_file
+from .pixels import is_list, storage_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -29,21 +30,27 @@ _OUTSIDE, _MISSING = -2, -1
 _FILES_AT_ONCE = 64
 
 
-def fingerprint_images(rows: Dataset, column: str) -> str:
-    """Returns a digest of a split's images: their encoded bytes, in the order of the rows.
+def fingerprint_images(rows: Dataset, column: str, use_notes: bool = True) -> str:
+    """Returns a digest of a split's images: their encoded bytes or stored pixels, in the order of the rows.
 
     It depends on neither names nor places: the same image files give the same digest as class folders, as parquet, and
     on another machine. Encoding the same pixels again gives another digest. The digest of a set larger than 256 MiB is
     kept in the cache, under the sizes and times of its files.
+
+    **Arguments:**
+
+    - `use_notes`: whether the cache may be used; not for tables that may be a selection of their files' rows.
     """
     began = time.time()
-    chunks = rows.select_columns(column).with_format("arrow")[:][column].chunks
+    chunks = [storage_of(chunk) for chunk in rows.select_columns(column).with_format("arrow")[:][column].chunks]
+    if is_list(chunks[0].type):
+        return _fingerprint_pixels(chunks)
     encoded, references = zip(*map(_bytes_and_paths, chunks), strict=True)
     paths = [path for chunk_paths in references for path in chunk_paths]
     facts = [_file_facts(path) for path in [*(entry["filename"] for entry in rows.cache_files), *paths]]
     note = f"images-{digest_values(column, len(rows), facts)}"
     is_on_disk = bool(rows.cache_files) or len(paths) == len(rows)
-    is_large = is_on_disk and sum(size for _, size, _ in facts) >= _NOTE_BYTES
+    is_large = use_notes and is_on_disk and sum(size for _, size, _ in facts) >= _NOTE_BYTES
     if is_large and isinstance(noted := (read_note(note) or {}).get("fingerprint"), str):
         return noted
     content = hashlib.sha256()
@@ -111,6 +118,25 @@ def _add_bytes(content: Any, encoded: Array) -> np.ndarray:
     if data is not None:
         content.update(memoryview(data)[ends[0] : ends[-1]])
     return np.where(np.asarray(encoded.is_null()), _OUTSIDE, np.diff(ends))
+
+
+def _fingerprint_pixels(chunks: list[Array]) -> str:
+    """Returns a digest of nested lists of numbers that does not depend on how a column is cut into chunks."""
+    content, missing, seen = hashlib.sha256(), hashlib.sha256(), 0
+    # One digest for the lengths of the lists of each depth.
+    depths: list[Any] = []
+    kind = ""
+    for values in chunks:
+        depth = 0
+        while is_list(values.type):
+            depths += [hashlib.sha256()] if depth == len(depths) else []
+            lengths = np.asarray(values.value_lengths().fill_null(_MISSING))
+            depths[depth].update(np.where(np.asarray(values.is_null()), _MISSING, lengths).astype("<i8").tobytes())
+            values, depth = values.flatten(), depth + 1
+        missing.update((np.flatnonzero(np.asarray(values.is_null())) + seen).astype("<i8").tobytes())
+        content.update(np.ascontiguousarray(values.fill_null(0).to_numpy(zero_copy_only=False)).data)
+        seen, kind = seen + len(values), str(values.type)
+    return digest_values(kind, *(digest.hexdigest() for digest in (*depths, missing, content)))
 
 
 def _add_files(content: Any, paths: list[str | None]) -> list[int]:

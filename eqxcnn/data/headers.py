@@ -11,6 +11,7 @@ from .cache import read_note, write_note
 from .decode import DECODER_VERSION, ORIENTATION, encoded_file, fetch
 from .files import read_file
 from .opening import open_image, unreadable_errors
+from .pixels import are_pixels, image_shape
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -88,6 +89,9 @@ def _read_headers(rows: Dataset, column: str) -> Iterator[tuple[tuple[int, int],
 def read_header(value: Any) -> tuple[tuple[int, int], bool] | None:
     """Returns the upright `(height, width)` of a stored image and whether it is gray; `None` if it cannot be read."""
     try:
+        if are_pixels(value):
+            height, width, channels = image_shape(value)
+            return (height, width), channels == 1
         encoded = encoded_file(value)
         data = encoded if isinstance(encoded, bytes) else read_file(encoded)
         if (header := _read_png_header(data)) is not None:

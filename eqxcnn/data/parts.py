@@ -41,9 +41,13 @@ class Part:
 
 
 def decode_part(
-    part: Part, column: str, image_shape: tuple[int, int, int], on_bad_image: str, title: str | None
+    part: Part, column: str, image_shape: tuple[int, int, int], on_bad_image: str, title: str | None, scale: int = 1
 ) -> Generator[Chunk, None, None]:
     """Yields images, labels and skipped rows, a chunk at a time, under a progress bar with this title.
+
+    **Arguments:**
+
+    - `scale`: see `decode_rows`.
 
     **Raises:** `InputError` at the first bad row unless `on_bad_image` is `"skip"`, or at the end if every row is bad.
     """
@@ -53,8 +57,8 @@ def decode_part(
     first_bad: BadRow | None = None
     done = kept = 0
     with (
-        closing(decode_rows(part.rows, column, numbers, image_shape[:2], image_shape[2])) as decoded,
-        _progress_bar(title, len(numbers), image_shape) as advance,
+        closing(decode_rows(part.rows, column, numbers, image_shape[:2], image_shape[2], scale)) as decoded,
+        progress_bar(title, len(numbers), image_shape) as advance,
     ):
         _check_bad_rows(skipped, part, on_bad_image)
         for images, bad in decoded:
@@ -81,7 +85,7 @@ def _check_bad_rows(bad: list[BadRow], part: Part, on_bad_image: str) -> None:
 
 
 @contextmanager
-def _progress_bar(title: str | None, rows: int, image_shape: tuple[int, int, int]) -> Iterator[Callable[[int], None]]:
+def progress_bar(title: str | None, rows: int, image_shape: tuple[int, int, int]) -> Iterator[Callable[[int], None]]:
     """Shows a progress bar, or one line without a terminal, on standard error; yields a function that advances it."""
     if title is None:
         yield lambda _: None

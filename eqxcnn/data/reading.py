@@ -2,7 +2,7 @@
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +18,7 @@ from .described import check_described, check_found, check_saved
 from .files import LAYOUTS
 from .fingerprint import fingerprint_files
 from .sources import Source
+from .tables import to_tables
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -29,7 +30,7 @@ _SLOW_SECONDS = 2.0
 _DAMAGED = (OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError)
 
 
-def read_rows(source: Source) -> dict[str, Dataset]:
+def read_rows(source: Source) -> Mapping[str, Dataset]:
     """Returns all splits of a source, by name; a table without splits is called `train`.
 
     **Raises:** `InputError`, with the library's own error as its cause, if `datasets` cannot open the source, or if the
@@ -38,6 +39,8 @@ def read_rows(source: Source) -> dict[str, Dataset]:
     import datasets
     from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError, DatasetsError
 
+    if source.rows is not None:
+        return _call(source.rows, source)
     what = f"`{source.folder or source.hub or 'digits'}`"
     try:
         with _quiet_library():
@@ -59,6 +62,18 @@ def read_rows(source: Source) -> dict[str, Dataset]:
     return {str(name): split for name, split in rows.items()}
 
 
+def _call(function: Callable[[], Any], source: Source) -> Mapping[str, Dataset]:
+    name = f"{function.__module__}.{getattr(function, '__qualname__', type(function).__qualname__)}"
+    try:
+        value = function()
+    except InputError:
+        raise
+    except Exception as error:
+        cause = f"{type(error).__name__}: {_first_line(error)}"
+        raise InputError(f"the data set's function `{name}` failed ({cause}): correct it.") from error
+    return to_tables(value, source, name)
+
+
 def _read(source: Source) -> "Dataset | DatasetDict":
     import datasets
 
@@ -69,7 +84,7 @@ def _read(source: Source) -> "Dataset | DatasetDict":
     if any((source.folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
         check_saved(source.folder)
         return datasets.load_from_disk(str(source.folder))
-    rows = read_class_folders(source.folder)
+    rows = read_class_folders(source.folder, source.test_split)
     if rows is not None:
         return rows
     check_described(source.folder)

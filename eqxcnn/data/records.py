@@ -1,10 +1,18 @@
-"""The records that opening and decoding a data set return."""
+"""The records that opening and decoding a data set return, and the interface of every data set."""
 
+import abc
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+from jaxtyping import Float32, Int32, UInt8
+
+from ..errors import InputError
+
+#: Images of a split: `uint8` from 0 to 255, or those of own arrays in floating point, from 0 to 1.
+ImageArray: TypeAlias = UInt8[np.ndarray, "n h w c"] | Float32[np.ndarray, "n h w c"]
 
 
 @dataclass(frozen=True)
@@ -14,7 +22,7 @@ class DataInfo:
     **Arguments:**
 
     - `name`: a short name that can be part of a folder's name.
-    - `source`: opens the data set again, from any working directory.
+    - `source`: opens the data set again, from any working directory; `own` for data that were passed from Python.
     - `class_names`: the names in the order of the labels.
     - `channels`: 1 if every training image is gray, else 3.
     - `image_size`: `(height, width)` if all training images share one size; `None` if they differ, or are so small that
@@ -39,7 +47,45 @@ class DataInfo:
 class Split:
     """The decoded images and labels of a split; `skipped` is the number of bad rows that were left out."""
 
-    images: UInt8[np.ndarray, "n h w c"]
+    images: ImageArray
     labels: Int32[np.ndarray, " n"]
     class_names: tuple[str, ...]
     skipped: int
+
+
+@dataclass(frozen=True)
+class DataSet(abc.ABC):
+    """An opened data set; see `open_source`, `from_arrays` and `from_dataset`."""
+
+    info: DataInfo
+
+    @abc.abstractmethod
+    def decode(
+        self,
+        split: Literal["train", "test"],
+        *,
+        image_size: tuple[int, int] | None = None,
+        channels: int | None = None,
+        on_bad_image: Literal["stop", "skip"] = "stop",
+        cache_dir: str | Path | None = None,
+        progress: bool = True,
+    ) -> Split:
+        """Returns the images of a split, with their labels.
+
+        The images are decoded or resized once; later calls memory-map the cache's file. See `load` for the arguments.
+        """
+
+
+def check_decode_arguments(split: str, shape: tuple[int, ...], on_bad_image: str) -> None:
+    """Checks the arguments of `DataSet.decode`, with `shape` as height, width and channels of the images.
+
+    **Raises:** `InputError`.
+    """
+    if split not in ("train", "test"):
+        raise InputError(f"`split` (=`{split}`) must be `train` or `test`.")
+    if on_bad_image not in ("stop", "skip"):
+        raise InputError(f"`on_bad_image` (=`{on_bad_image}`) must be `stop` or `skip`.")
+    if min(shape[:2]) < 1:
+        raise InputError(f"`image_size` (={shape[:2]}) must be a height and a width of at least 1 pixel.")
+    if shape[2] not in (1, 3):
+        raise InputError(f"`channels` (={shape[2]}) must be 1 (gray) or 3 (RGB).")

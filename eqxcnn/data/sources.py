@@ -2,17 +2,22 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
+from .. import plugins
 from ..errors import InputError, nearest
+
+#: The group of entry points with which a package adds data sets: each names what `register` takes.
+GROUP = "eqxcnn.data"
 
 
 @dataclass(frozen=True)
 class Source:
-    """The origin of the rows: a Hub repository, a local folder, or (with neither) scikit-learn's digits.
+    """The origin of the rows: a Hub repository, a local folder, a function, or (with none) scikit-learn's digits.
 
     **Arguments:**
 
@@ -23,6 +28,8 @@ class Source:
     - `channels`: 1 if all images are known to be gray; `None` if their headers must be read.
     - `resizes_to_model`: whether to resize the images to the network's input size by default, since they are tiny.
     - `image_column`, `label_column`: the columns to use, where the features leave a choice.
+    - `test_split`: the split to test on; by default `test`, else `validation`.
+    - `rows`: a function that returns the splits as tables of `datasets`.
     """
 
     hub: str | None = None
@@ -32,7 +39,14 @@ class Source:
     channels: int | None = None
     resizes_to_model: bool = False
     image_column: str | None = None
-    label_column: str | None = None
+    label_column: str | Sequence[str] | None = None
+    test_split: str | None = None
+    rows: Callable[[], Any] | None = None
+
+    @property
+    def is_digits(self) -> bool:
+        """Whether the rows are scikit-learn's digits."""
+        return self.hub is None and self.folder is None and self.rows is None
 
     def absolute_name(self, text: str) -> str:
         """Returns a text from which `find_source` finds this source in any working directory.
@@ -75,19 +89,83 @@ SOURCES: Mapping[str, Source] = MappingProxyType(
 
 #: A run's folder is named after its data set, and a file system allows 255 bytes.
 _NAME_LENGTH = 40
+#: What a name needs in order to be neither a path nor a Hub id.
+_NAME = re.compile(r"[A-Za-z]\w*(?:[.-]\w+)*", re.ASCII)
+#: In a recipe, `own` stands for data that are passed from Python.
+_OWN = "own"
 _HUB_ID = re.compile(r"[\w][\w.-]*/[\w.-]+")
+
+
+_registered: dict[str, Source] = {}
+
+
+def register(name: str, source: Source | Callable[[], Any]) -> None:
+    """Adds a data set, whose name then works in `open_source`, in recipes and on the command line.
+
+    A program that resumes or evaluates a run on it has to register it first; on the command line, `--import` imports
+    the module that does. An installed package can add data sets by entry points of the group `eqxcnn.data` instead.
+
+    **Arguments:**
+
+    - `name`: letters, digits, `_`, `-` and `.`, with a letter first. A name that exists is refused.
+    - `source`: a `Source` with `hub`, `folder` or `rows`; or a function that returns a `datasets.DatasetDict`, which is
+        called when the data set is opened.
+
+    **Raises:** `InputError` for a name that exists or is invalid, or for another kind of source.
+    """
+    check_name(name)
+    added = _to_source(source, f"`{name}`")
+    if name in (_OWN, *SOURCES) or _registered.get(name, added) != added:
+        raise InputError(f"the data set `{name}` exists already: choose another name.")
+    _registered[name] = added
+
+
+def check_name(name: str) -> None:
+    """Checks the name of a data set, which becomes part of a folder's name.
+
+    **Raises:** `InputError`.
+    """
+    if not _NAME.fullmatch(name) or len(name) > _NAME_LENGTH:
+        raise InputError(
+            f"the name {name!r} of a data set must be letters, digits, `_`, `-` and `.`, with a letter first, at most "
+            f"{_NAME_LENGTH} of them."
+        )
+
+
+def _to_source(value: Any, what: str) -> Source:
+    if callable(value):
+        return Source(rows=value)
+    if not isinstance(value, Source) or value.is_digits:
+        raise InputError(
+            f"the data set {what} must be an `eqxcnn.data.Source` with `hub`, `folder` or `rows`, or a function that "
+            "returns a `datasets.DatasetDict`."
+        )
+    return value
+
+
+def _find_added(name: str) -> Source | None:
+    """Returns the data set that `register` or another package's entry point added under a name."""
+    if name in _registered or not _NAME.fullmatch(name):
+        return _registered.get(name)
+    point = plugins.entry_points(GROUP).get(name)
+    if point is None:
+        return None
+    return _to_source(plugins.load(point), f"`{name}` of the package `{plugins.package(point)}`")
 
 
 def find_source(text: str) -> tuple[str, Source]:
     """Returns the short name, used for run folders, and the source that `--data TEXT` selects.
 
-    The text is tried as a name of `SOURCES`, then as an existing folder (write `./mnist` for a folder with the name of
-    a known set), then as a Hub id `org/name`. A configuration follows after a colon: `org/name:config`.
+    The text is tried as a name of `SOURCES`, then as one that was added (see `register`), then as an existing folder
+    (write `./mnist` for a folder with the name of a known set), then as a Hub id `org/name`. A configuration follows
+    after a colon: `org/name:config`.
 
     **Raises:** `InputError` if it is none of these.
     """
     if text in SOURCES:
         return text, SOURCES[text]
+    if (added := _find_added(text)) is not None:
+        return text, added
     # The functions of `os.path` raise nothing, whatever the text: unknown users, long names, NUL.
     place, colon, config = text.rpartition(":")
     if not colon or os.path.isdir(os.path.expanduser(text)):
@@ -102,4 +180,5 @@ def find_source(text: str) -> tuple[str, Source]:
         return place.split("/")[1], Source(place, config or None)
     if any(sign in place for sign in "/\\~") or place in ("", ".", ".."):
         raise InputError(f"there is no folder `{text}`: give a folder that exists, a Hub id `org/name`, or `digits`.")
-    raise InputError(f"unknown data set `{text}`, and no folder of that name: {nearest(text, SOURCES)}")
+    known = [*SOURCES, *_registered, *plugins.entry_points(GROUP)]
+    raise InputError(f"unknown data set `{text}`, and no folder of that name: {nearest(text, known)}")

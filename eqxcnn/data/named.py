@@ -1,0 +1,93 @@
+"""Data sets by name: `open_source` opens one, `load` returns the arrays of a split."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from .dataset import from_tables
+from .reading import read_rows, say_when_slow
+from .records import DataSet, Split
+from .sources import find_source
+
+
+def open_source(
+    source: str,
+    *,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    test_split: str | None = None,
+    test_fraction: float = 0.2,
+    seed: int = 0,
+) -> DataSet:
+    """Opens a data set: finds its splits, columns, classes, image size and channels, and computes its fingerprint.
+
+    The training split is `train`, or the only split. The test split is `test`, else `validation` (or `valid`, `val`),
+    else a part of the training split, with the same fraction of each class. Image size and channels are those of the
+    training split; test images are converted to them. A split without labels is passed over as test split, with a line
+    on standard error.
+
+    **Arguments:**
+
+    - `source`: a name of `SOURCES` or of `register`, a local folder (parquet, `save_to_disk`, or class folders of
+        images), or a Hub id `org/name` or `org/name:config`; see `find_source`.
+    - `image_column`, `label_column`: the columns to use, where types and names leave a choice.
+    - `test_split`: the split to test on, or the folder of its class folders; by default as above.
+    - `test_fraction`, `seed`: the fraction of the training split to hold out where there is no test split, and the seed
+        that draws it. It is not the training seed, so that runs with several seeds are tested on the same images.
+
+    **Raises:** `InputError`, in one sentence, if the source cannot be used.
+    """
+    name, place = find_source(source)
+    place = replace(
+        place,
+        image_column=image_column or place.image_column,
+        label_column=label_column or place.label_column,
+        test_split=test_split or place.test_split,
+    )
+    with say_when_slow(source):
+        return from_tables(read_rows(place), place, name=name, source=source, test_fraction=test_fraction, seed=seed)
+
+
+def load(
+    source: str,
+    split: Literal["train", "test"],
+    *,
+    image_size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    on_bad_image: Literal["stop", "skip"] = "stop",
+    cache_dir: str | Path | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    test_split: str | None = None,
+    test_fraction: float = 0.2,
+    seed: int = 0,
+    progress: bool = True,
+) -> Split:
+    """Returns the images and labels of a split: `open_source` and `DataSet.decode` in one call.
+
+    **Arguments:**
+
+    - `source`, `image_column`, `label_column`, `test_split`, `test_fraction`, `seed`: see `open_source`.
+    - `split`: `train` or `test`.
+    - `image_size`: the `(height, width)` to resize every image to; by default the images' own, if they share one size.
+    - `channels`: 1 or 3; by default the images' own.
+    - `on_bad_image`: `stop` with an error that names the first unreadable image or row without a label, or `skip` it.
+    - `cache_dir`: the folder for decoded images; by default `$EQXCNN_CACHE`, else `eqxcnn` in the user's cache folder.
+    - `progress`: whether to show a progress bar, or a line where there is no terminal, on standard error.
+    """
+    opened = open_source(
+        source,
+        image_column=image_column,
+        label_column=label_column,
+        test_split=test_split,
+        test_fraction=test_fraction,
+        seed=seed,
+    )
+    return opened.decode(
+        split,
+        image_size=image_size,
+        channels=channels,
+        on_bad_image=on_bad_image,
+        cache_dir=cache_dir,
+        progress=progress,
+    )

@@ -4,11 +4,19 @@
     python -m tests.fuzz --seed 0 --only image:123      # one case again
     python -m tests.fuzz --seed 0 --only image          # one entrance
 
-A case is `accepted` or `refused` with an `InputError`. Everything else is a fault: `traceback` (another exception), `hang`
-(over 10 s), `memory` (over 4 GB), `crash` (the process died), `silent` (accepted, though damaged), `raw output` (control
-characters or endless lines are printed) and `network` (a connection is opened). Each kind of fault is shown once, with its
-smallest case, which stays in a folder. The exit code is 1 if there is any. Cases depend on seed and number alone, so a
-line such as `--only image:123` repeats one on every machine.
+A case is `accepted`, or `refused` with an `InputError`. Everything else is a fault:
+
+- `traceback`: another exception
+- `hang`: over 10 seconds
+- `memory`: over 4 GB
+- `crash`: the process died
+- `silent`: accepted, though it is damaged or means nothing
+- `raw output`: control characters, or a line without end, are printed
+- `network`: a connection is opened
+
+Each kind of fault is shown once, with its smallest case, whose files stay in a folder. The exit code is 1 if there is
+any.
+A case depends on the seed and on its number alone, so a line such as `--only image:123` repeats it on every machine.
 """
 
 import argparse

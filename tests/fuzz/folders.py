@@ -1,4 +1,4 @@
-"""Folders: class folders with odd names and files, tables, cards, metadata files, and damaged `save_to_disk` folders."""
+"""Folders: class folders with odd names and files, tables, cards, metadata files, and `save_to_disk` folders."""
 
 import json
 import os
@@ -18,9 +18,10 @@ from .case import Entrance, Silent
 from .mutate import mutate_bytes, mutate_text
 
 _NAMES = (
-    b"cat", b"dog", b"a b", b"\x1b[31mred", b"line\nbreak", b"tab\t", b"\xff\xfe", "\u202egnp".encode(), "K\u00e4fer".encode(),
-    b"a::b", b"http:", b"*", b"[a]", b"{a,b}", b"?", b"~", b"$HOME", b"-x", b"train2", b"test_1", b"a'b", b'"', b"%s", b"{0}",
-    b"\\", b"a:b", b"a=b", b"x" * 250, b"nan", b"None", b"0", b"-1", b"1e5", b"con", b"a.png", b"metadata", b"state.json.d",
+    b"cat", b"dog", b"a b", b"\x1b[31mred", b"line\nbreak", b"tab\t", b"\xff\xfe", "\u202egnp".encode(),
+    "K\u00e4fer".encode(), b"a::b", b"http:", b"*", b"[a]", b"{a,b}", b"?", b"~", b"$HOME", b"-x", b"train2", b"test_1",
+    b"a'b", b'"', b"%s", b"{0}", b"\\", b"a:b", b"a=b", b"x" * 250, b"nan", b"None", b"0", b"-1", b"1e5", b"con",
+    b"a.png", b"metadata", b"state.json.d",
 )  # fmt: skip
 _CARD = """---
 configs:
@@ -45,7 +46,7 @@ def make_sources(folder: Path) -> dict[str, Any]:
     rows = datasets.Dataset.from_dict({"image": images, "label": [0, 1] * 6}, features=kinds)
     rows.to_parquet(str(folder / "train.parquet"))
     rows.save_to_disk(str(folder / "split"))
-    datasets.DatasetDict(train=rows, test=rows).save_to_disk(str(folder / "both"))
+    datasets.DatasetDict({"train": rows, "test": rows}).save_to_disk(str(folder / "both"))
     images[3].save(folder / "image.png")
     return {"folder": folder, "image": (folder / "image.png").read_bytes()}
 
@@ -126,10 +127,8 @@ def attack_tables(rng: random.Random, folder: Path, base: dict[str, Any]) -> Non
             if rng.random() < 0.5:
                 text, name = "".join(json.dumps(line) + "\n" for line in lines), "metadata.jsonl"
             else:
-                text, name = (
-                    "file_name,label\n" + "".join(f"{l['file_name']},{l['label']}\n" for l in lines),
-                    "metadata.csv",
-                )
+                rows = "".join(f"{line['file_name']},{line['label']}\n" for line in lines)
+                text, name = f"file_name,label\n{rows}", "metadata.csv"
             (root / name).write_bytes(mutate_text(rng, text))
     _read(rng, root, "stop")
 

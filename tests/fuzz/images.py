@@ -140,27 +140,23 @@ def _huge_bmp(rng: random.Random) -> bytes:
 
 
 def _huge_tiff(rng: random.Random) -> bytes:
-    tags = {256: rng.choice((1, 30_000, 2**32 - 1)), 257: rng.choice((1, 30_000, 2**32 - 1)), 258: rng.choice((1, 8, 16, 32)),
-            259: rng.choice((1, 5, 7, 8, 32_773)), 262: rng.choice((0, 1, 2, 3)), 273: 8, 277: rng.choice((1, 3, 200)), 278: 9,
-            279: rng.choice((10, 2**31)), 274: rng.randrange(12)}  # fmt: skip
+    sides = (1, 30_000, 2**32 - 1)
+    tags = {
+        256: rng.choice(sides), 257: rng.choice(sides), 258: rng.choice((1, 8, 16, 32)),
+        259: rng.choice((1, 5, 7, 8, 32_773)), 262: rng.choice((0, 1, 2, 3)), 273: 8, 277: rng.choice((1, 3, 200)),
+        278: 9, 279: rng.choice((10, 2**31)), 274: rng.randrange(12),
+    }  # fmt: skip
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
     following = rng.choice((0, 8))  # 8 makes a loop of directories
-    return (
-        b"II*\0"
-        + struct.pack("<I", 8)
-        + struct.pack("<H", len(tags))
-        + entries
-        + struct.pack("<I", following)
-        + bytes(64)
-    )
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + struct.pack("<I", following) + bytes(64)
 
 
 def _foreign(rng: random.Random) -> bytes:
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(x) run\n%%EOF\n"
     return rng.choice((
-        postscript, b"", b"\0", b"<svg onload='x'/>", b"%PDF-1.7\n", b"\x7fELF" + bytes(99), b"PK\3\4" + bytes(40), b"#!/bin/sh\n",
-        b"8BPS\0\1" + bytes(60), b"SIMPLE  =                    T" + b" " * 3_000, b"#FIG 3.2", b"\x89HDF\r\n\x1a\n" + bytes(99),
-        rng.randbytes(500), b"\xff\xd8\xff" + rng.randbytes(300),
+        postscript, b"", b"\0", b"<svg onload='x'/>", b"%PDF-1.7\n", b"\x7fELF" + bytes(99), b"PK\3\4" + bytes(40),
+        b"#!/bin/sh\n", b"8BPS\0\1" + bytes(60), b"SIMPLE  =                    T" + b" " * 3_000, b"#FIG 3.2",
+        b"\x89HDF\r\n\x1a\n" + bytes(99), rng.randbytes(500), b"\xff\xd8\xff" + rng.randbytes(300),
     ))  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from eqxcnn import augment, registry
+from eqxcnn import augment
 from eqxcnn.augment.policy import AUGMENTS
 from eqxcnn.parsing import parse_yaml
 from eqxcnn.recipe import Recipe, load_recipe
@@ -113,7 +113,7 @@ def _prepare_sometimes(rng: random.Random, recipe: Recipe, probability: float = 
     if side > 64 or recipe.init_from is not None or recipe.pretrained:
         return
     job = prepare(recipe)
-    if job.steps < 1 or not all(math.isfinite(each) for each in (*job.recipe.mean, *job.recipe.std)):
+    if job.steps < 1 or not all(math.isfinite(each) for each in (*(job.recipe.mean or ()), *(job.recipe.std or ()))):
         raise Silent(f"a run without steps, or with a normalization that is not finite, is prepared: {recipe}")
 
 

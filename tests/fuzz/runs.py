@@ -1,9 +1,11 @@
 """Run folders: damaged files of stopped and finished runs, through resuming and reporting."""
 
+import dataclasses
 import json
 import os
 import random
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,28 @@ from .case import Entrance, Silent
 from .mutate import mutate_bytes, mutate_text, mutate_value
 
 SMALL = Recipe(
-    model="mlp", architecture=("widths=(8,)",), epochs=0.15, image_size=(8, 8), validation=0.0, checkpoint_seconds=0
+    model="mlp", architecture=("widths=(8,)",), epochs=0.15, image_size=(8, 8), validation=0.0, checkpoint_seconds=0.0
 )
 
 
-def train_small(folder: Path) -> Path:
-    """Trains a few steps, and returns the finished run's folder."""
-    return fit(SMALL, runs=folder, name="finished").folder
+@dataclass(frozen=True)
+class Base:
+    """A finished run: its folder, and what each of its checkpoints restores."""
+
+    folder: Path
+    saved: dict[int, Any]
+
+
+def train_small(folder: Path) -> Base:
+    """Trains a few steps, and makes an unfinished run of them."""
+    finished = fit(SMALL, runs=folder, name="finished").folder
+    shutil.copytree(finished, folder / "stopped", ignore=shutil.ignore_patterns("model"))
+    template = prepare(SMALL).template
+    with Run.open(folder / "stopped") as run:
+        checkpoints = run.checkpoints
+        return Base(
+            finished, {step: checkpoints.restore_latest(template, steps=[step]) for step in checkpoints.steps()}
+        )
 
 
 def _damage(rng: random.Random, path: Path) -> None:
@@ -50,15 +67,10 @@ def _damage(rng: random.Random, path: Path) -> None:
         path.write_bytes(mutate_bytes(rng, data))
 
 
-def attack_resume(rng: random.Random, folder: Path, finished: Path) -> None:
+def attack_resume(rng: random.Random, folder: Path, base: Base) -> None:
     """The opening steps of `resume`; a checkpoint that is restored must hold what was saved."""
     root = folder / "run"
-    shutil.copytree(finished, root, ignore=shutil.ignore_patterns("model", "plots"))
-    with Run.open(root) as run:
-        saved = {
-            step: run.checkpoints.restore_latest(prepare(SMALL).template, steps=[step])
-            for step in run.checkpoints.steps()
-        }
+    shutil.copytree(base.folder, root, ignore=shutil.ignore_patterns("model", "plots"))
     files = sorted(path for path in root.rglob("*") if path.is_file() and path.name != ".lock")
     named = [path for path in files if path.parent == root]
     changed = rng.choice(named if rng.random() < 0.6 else files)
@@ -73,7 +85,7 @@ def attack_resume(rng: random.Random, folder: Path, finished: Path) -> None:
     if changed.name == "data.json" and changed.is_file() and b"fingerprint" not in changed.read_bytes():
         raise Silent("a run was resumed though data.json had lost its fingerprint")
     if restored is not None and changed.name != "recipe.yaml":
-        _require_same(restored, saved[restored[0]])
+        _require_same(restored, base.saved[restored[0]])
 
 
 def _require_same(found: tuple[int, Any], saved: tuple[int, Any] | None) -> None:
@@ -85,12 +97,12 @@ def _require_same(found: tuple[int, Any], saved: tuple[int, Any] | None) -> None
             raise Silent(f"a damaged checkpoint was restored with other values: step {found[0]}")
 
 
-def attack_report(rng: random.Random, folder: Path, finished: Path) -> None:
+def attack_report(rng: random.Random, folder: Path, base: Base) -> None:
     """Reads a damaged run, and now and then draws it."""
     root = folder / "run"
     is_finished = rng.random() < 0.5
     ignored = ("checkpoints", "plots") if is_finished else ("checkpoints", "plots", "model")
-    shutil.copytree(finished, root, ignore=shutil.ignore_patterns(*ignored))
+    shutil.copytree(base.folder, root, ignore=shutil.ignore_patterns(*ignored))
     files = [path for path in sorted(root.rglob("*")) if path.is_file() and path.name != ".lock"]
     _damage(rng, rng.choice(files))
     record = read_run(root)
@@ -106,21 +118,19 @@ class _AcceptedError(Exception):
     """The sweep would train now."""
 
 
-def attack_seeds(rng: random.Random, folder: Path, finished: Path) -> None:
+def attack_seeds(rng: random.Random, folder: Path, base: Base) -> None:
     """A damaged `seeds.json`, up to where the first run would be trained."""
 
     def accept(*_: Any, **__: Any) -> None:
         raise _AcceptedError
 
     seed_sweeps.fit = seed_sweeps.resume = accept  # type: ignore[assignment]
-    import dataclasses
-
     plan = {"recipe": dataclasses.asdict(SMALL), "seeds": [0, 1, 2]}
     text = json.dumps(mutate_value(rng, json.loads(json.dumps(plan))), ensure_ascii=rng.random() < 0.5)
     data = text.encode("utf-8", "surrogatepass")
     (folder / "seeds.json").write_bytes(mutate_bytes(rng, data) if rng.random() < 0.3 else data)
     for seed in (0, 1):
-        shutil.copytree(finished, folder / f"seed-{seed}", ignore=shutil.ignore_patterns("checkpoints", "plots"))
+        shutil.copytree(base.folder, folder / f"seed-{seed}", ignore=shutil.ignore_patterns("checkpoints", "plots"))
     _damage(rng, folder / "seed-1" / "metrics.jsonl")
     try:
         result = resume_seeds(folder)

@@ -128,8 +128,8 @@ class Watch:
         return self._errors.read_text(errors="replace").partition("Extension modules:")[0][-3_000:]
 
     def _frame(self) -> str:
-        """Returns the innermost function inside the package in what `faulthandler` wrote, the most recent call first."""
-        _, _, dump = self._last_words().rpartition("(most recent call first)")
+        """Returns the innermost function inside the package in what `faulthandler` wrote of the current thread."""
+        dump = self._last_words().rpartition("Current thread")[2].partition("\n\n")[0]
         frames = [f"{file}: {function}" for file, function in _FRAME.findall(dump)]
         own = [frame for frame in frames if "/eqxcnn/" in frame]
         return ((own or frames) + ["unknown"])[0].rpartition("/eqxcnn/")[2]

@@ -101,7 +101,7 @@ def attack_config(rng: random.Random, folder: Path, base: tuple[Path, np.ndarray
     loaded = {
         "format": 1, "model": classifier.name, "in_channels": classifier.in_channels,
         "image_size": list(classifier.image_size), "class_names": list(classifier.class_names),
-        "architecture": {name: list(value) if isinstance(value, tuple) else value for name, value in classifier.architecture},
+        "architecture": {name: list(it) if isinstance(it, tuple) else it for name, it in classifier.architecture},
     }  # fmt: skip
     for name, value in loaded.items():
         if ascii(config.get(name, {})) != ascii(value):
@@ -147,9 +147,9 @@ def attack_state_dict(rng: random.Random, folder: Path, base: tuple[dict[str, np
     odd: list[Any] = [
         array.astype(np.float64), array.astype(np.float16), array.astype(np.int64), array.astype(np.complex64),
         array.astype(str), array.astype(object), array[..., None], array.ravel(), array[:0], array.T, array.tolist(),
-        np.full_like(array, np.nan), np.broadcast_to(np.float32(0), (2**40,)), np.ma.masked_array(array, True), memoryview(b"a"),
+        np.full_like(array, np.nan), np.broadcast_to(np.float32(0), (2**40,)), np.ma.masked_array(array, True),
         np.zeros(3, np.dtype([("a", "f4")])), {"a": array}, np.float32(1), np.array("x"), array.astype(">f4"),
-        *HOSTILE,
+        memoryview(b"a"), *HOSTILE,
     ]  # fmt: skip
     position = rng.randrange(len(odd))
     (folder / "case.txt").write_text(f"{name}: odd value {position}\n")

@@ -1,5 +1,9 @@
 """Normalization of pixels, and the forward pass of a batch: the only vmap over images."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +14,8 @@ from .errors import InputError
 from .networks import call_network, check_state
 from .types import BatchLogits, Images, Key, ModelState, Network, Pixels
 
+#: A multiple of every usual stride, in pixels.
+_GROWTH = 64 * 3 * 5 * 7
 #: The name of the vmapped axis over which BatchNorm computes its batch statistics.
 BATCH_AXIS = "batch"
 
@@ -31,23 +37,103 @@ def forward(
 
     **Raises:** `InputError` for images of another shape or dtype, or for a network whose state is missing.
     """
+    _check_inputs(model, state, images)
+    return _forward(model, state, _to_jax(images), key)
+
+
+def _check_inputs(model: Network, state: ModelState, images: Shaped[Array | np.ndarray, "..."]) -> None:
     _check_batch(images)
     check_state(model, state)
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise InputError(f"`images` of dtype {images.dtype} must be floating point: apply `eqxcnn.normalize` to pixels")
-    return _forward(model, state, _to_jax(images), key)
 
 
 @jaxtyped(typechecker=beartype)
 def _forward(model: Network, state: ModelState, images: Images, key: Key | None) -> tuple[BatchLogits, ModelState]:
+    return _over_batch(lambda image, state, key: call_network(model, image, state, key=key), state, images, key)
+
+
+def _over_batch(function: Callable[..., Any], state: ModelState, images: Images, key: Key | None) -> Any:
+    """Vmaps a function of one image, the state and a key, which returns arrays and the new state."""
     keys = None if key is None else jax.random.split(key, images.shape[0])
-    run = jax.vmap(
-        lambda image, state, key: call_network(model, image, state, key=key),
-        in_axes=(0, None, None if key is None else 0),
-        out_axes=(0, None),
-        axis_name=BATCH_AXIS,
-    )
+    run = jax.vmap(function, in_axes=(0, None, None if key is None else 0), out_axes=(0, None), axis_name=BATCH_AXIS)
     return run(images, state, keys)
+
+
+def forward_features(
+    model: Network,
+    state: ModelState,
+    images: Shaped[Array | np.ndarray, "..."],
+    *,
+    key: Key | None = None,
+    at: str | int | Sequence[str | int] | None = None,
+) -> tuple[dict[str, Float[Array, "b _ _ _"]], ModelState]:
+    """Runs the backbone of a classifier on a batch of images and returns its feature maps.
+
+    **Arguments:**
+
+    - `model`, `state`, `images`, `key`: as for `forward`. The model has a method `features`, as every model of the zoo.
+    - `at`: the maps to return, all by default: a name, a stride in pixels of the image, or several of these. Of several
+      stages with one stride it is the last.
+
+    **Returns:** maps `[b h/s w/s c]` by the names `"stage1"`, `"stage2"`, ..., from the first stage to the last, and
+        the new state. The strides `s` of a zoo's model are `zoo.card(name).strides`.
+
+    **Raises:** `InputError` as `forward`, for a model without feature maps, and for a name or stride that it lacks.
+    """
+    _check_inputs(model, state, images)
+    maps, new = _forward_features(model, state, _to_jax(images), key)
+    if not maps:
+        raise InputError(f"a `{type(model).__qualname__}` has no feature maps: use `forward`")
+    named = {f"stage{number}": each for number, each in enumerate(maps, 1)}
+    if at is None:
+        return named, new
+    stages = {**{name: name for name in named}, **_stage_by_stride(model, state, images.shape, list(named), key)}
+    wanted = [at] if isinstance(at, str | int) else at
+    for each in wanted:
+        if each not in stages:
+            known = ", ".join(repr(stage) for stage in stages)
+            raise InputError(f"`at` (={each!r}) is no stage of this `{type(model).__qualname__}`: it has {known}")
+    chosen = {stages[each] for each in wanted}
+    return {name: each for name, each in named.items() if name in chosen}, new
+
+
+@jaxtyped(typechecker=beartype)
+def _forward_features(
+    model: Network, state: ModelState, images: Images, key: Key | None
+) -> tuple[tuple[Float[Array, "b _ _ _"], ...], ModelState]:
+    features: Any = getattr(model, "features", None)
+    if not callable(features):
+        raise InputError(
+            f"a `{type(model).__qualname__}` has no feature maps: give its class a method `features(image, state, *, "
+            "key)` that returns a tuple of maps and the new state"
+        )
+    # The networks of the zoo take a state, which is empty without BatchNorm.
+    given = eqx.nn.State(model) if state is None else state
+    maps, new = _over_batch(lambda image, state, key: features(image, state, key=key), given, images, key)
+    return maps, None if state is None else new
+
+
+def _stage_by_stride(
+    model: Network, state: ModelState, shape: tuple[int, ...], names: Sequence[str], key: Key | None
+) -> dict[int, str]:
+    """Returns the last stage of each stride.
+
+    A map grows by `n` rows if the image grows by `n` strides. A model that takes images of one size only makes patches,
+    which its maps divide evenly.
+    """
+    b, h, w, c = shape
+
+    def heights(height: int) -> list[int]:
+        images = jax.ShapeDtypeStruct((b, height, w, c), jnp.float32)
+        return [each.shape[1] for each in eqx.filter_eval_shape(_forward_features, model, state, images, key)[0]]
+
+    small = heights(h)
+    try:
+        strides = [round(_GROWTH / (large - own)) for own, large in zip(small, heights(h + _GROWTH), strict=True)]
+    except (TypeError, ValueError):
+        strides = [round(h / own) for own in small]
+    return dict(zip(strides, names, strict=True))
 
 
 def normalize(

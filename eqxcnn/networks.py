@@ -35,6 +35,8 @@ def call_network(network: Network, image: Image, state: ModelState, *, key: Key 
     keywords = {"key": key} if signature.takes_key else {}
     if not signature.takes_state or (state is None and not signature.needs_state):
         return function(image, **keywords), state
+    if state is None:  # as for a network of the zoo without BatchNorm
+        return function(image, eqx.nn.State(network), **keywords)[0], None
     return function(image, state, **keywords)
 
 

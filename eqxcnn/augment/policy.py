@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import jax
 from beartype import beartype
@@ -49,7 +48,7 @@ class _Factories(Mapping[str, Callable[..., Augment | ContextAugment]]):
     def __getitem__(self, name: str) -> Callable[..., Augment | ContextAugment]:
         if name in AUGMENTS:
             return AUGMENTS[name]
-        function = load(entry_points(GROUP)[name])
+        function: Callable[..., Augment | ContextAugment] = load(entry_points(GROUP)[name])
         if not callable(function):
             raise InputError(f"`{name}` in `{GROUP}` must name a function that returns an augmentation")
         return function
@@ -111,7 +110,7 @@ def build(names: Sequence[str]) -> ContextAugment | None:
 
 def _build_one(entry: str) -> Augment | ContextAugment:
     hint = "If another package has it, install it or `--import` it."
-    augment: Any = call_by_name(entry, _Factories(), "augmentation", hint=hint)
+    augment: Augment | ContextAugment = call_by_name(entry, _Factories(), "augmentation", hint=hint)
     if not callable(augment):
         raise InputError(
             f"augmentation `{entry}` is a `{type(augment).__name__}`: its function must return a function of an image "

@@ -1,0 +1,155 @@
+"""Features of whole data sets, such as for a nearest-neighbor classifier, a linear probe or a clustering."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float32, Int32
+
+from . import zoo
+from .data import DataSet, Split, eval_batches
+from .data import load as load_data
+from .errors import InputError
+from .inference import ImageClassifier, load
+from .registry import families, variant
+from .types import Images, ModelState, Network, Pixels
+from .views import eval_logits
+from .weights.published import PUBLISHED
+
+#: A run's folder, a loaded classifier, the name of a model with published weights, or a model and its state.
+Backbone: TypeAlias = str | Path | ImageClassifier | tuple[Network, ModelState]
+#: A data set's name or folder, an opened data set, a decoded split, or images `[n h w c]` and labels `[n]`.
+Data: TypeAlias = str | Path | DataSet | Split | tuple[Any, Any]
+
+
+@dataclass(frozen=True)
+class Features:
+    """The features of a data set's images.
+
+    - `features`: one row per image, in the order of the data.
+    - `labels`: the class of each image, as an index into `class_names`.
+    - `class_names`: the data's names of the classes; empty for images and labels that were given as arrays.
+    """
+
+    features: Float32[np.ndarray, "n d"]
+    labels: Int32[np.ndarray, " n"]
+    class_names: tuple[str, ...]
+
+
+def extract(
+    backbone: Backbone,
+    data: Data,
+    *,
+    split: Literal["train", "test"] = "test",
+    batch_size: int = 500,
+    head: str | None = "head",
+    image_size: tuple[int, int] | None = None,
+    mean: Sequence[float] | Float[Array | np.ndarray, " c"] | None = None,
+    std: Sequence[float] | Float[Array | np.ndarray, " c"] | None = None,
+) -> Features:
+    """Returns the input of a model's head for each image, in eval mode.
+
+    **Arguments:**
+
+    - `backbone`: a run's folder, an `ImageClassifier`, the name of a zoo's model with published weights, or
+      `(model, state)`.
+    - `data`: the name or folder of a data set, as of the setting `data`; an opened data set or a decoded split of
+      `eqxcnn.data`; or `(images, labels)`, with images `[n h w c]`, `uint8` or floating point in [0, 1].
+    - `split`: the split of a data set.
+    - `batch_size`: images per call of one compiled program, to which the last batch is padded.
+    - `head`: the field that holds the model's last layer; with a dot, as in `net.head`, that of an inner module. `None`
+      for a network that returns its features already.
+    - `image_size`: `(height, width)` to which the images of a data set are resized; by default that of the classifier,
+      and for `(model, state)` that of the images.
+    - `mean`, `std`: the normalization per channel, on the scale [0, 1]. Needed for `(model, state)`; a classifier has
+      its own.
+
+    **Raises:** `InputError` for a model without that field, for a normalization that is missing or given twice, and for
+        data that cannot be read or do not fit.
+    """
+    if batch_size < 1:
+        raise InputError(f"`batch_size` (={batch_size}) must be at least 1")
+    model, state, moments, own_size = _open_backbone(backbone, mean, std)
+    model = model if head is None else _without(model, head)
+    size, channels = image_size or own_size, len(moments[0])
+    images, labels, class_names = _open_data(data, split, size, channels)
+    sides = ("height", "width") if size is None else size
+    if images.ndim != 4 or images.shape[-1] != channels or (size is not None and images.shape[1:3] != size):
+        raise InputError(
+            f"`data` with images of shape {images.shape} must have images (number, {sides[0]}, {sides[1]}, {channels})"
+        )
+    if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
+        raise InputError(f"`data` has images of dtype {images.dtype}: give uint8, or floating point in [0, 1]")
+    if not len(images) == len(labels) > 0:
+        raise InputError(f"`data` must have one label for each of its images: it has {len(images)} and {len(labels)}")
+    rows, _ = eval_batches(len(images), min(batch_size, len(images)))
+    found = [np.asarray(_compute_features(model, state, jnp.asarray(images[batch]), *moments)) for batch in rows]
+    # The last batch is padded at its end.
+    return Features(np.concatenate(found)[: len(images)], np.asarray(labels, np.int32), class_names)
+
+
+@eqx.filter_jit
+def _compute_features(
+    model: Network, state: ModelState, images: Pixels | Images, mean: Float[Array, " c"], std: Float[Array, " c"]
+) -> Float[Array, "b d"]:
+    return eval_logits(model, state, images, mean, std).astype(jnp.float32)
+
+
+def _open_backbone(
+    backbone: Backbone, mean: Any, std: Any
+) -> tuple[Network, ModelState, tuple[Float[Array, " c"], Float[Array, " c"]], tuple[int, int] | None]:
+    """Returns model, state, mean and standard deviation, and the image size, if there is only one."""
+    if isinstance(backbone, tuple):
+        if mean is None or std is None:
+            raise InputError("`mean` and `std` are needed with `(model, state)`: give those of its training images")
+        return *backbone, (jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)), None
+    if mean is not None or std is not None:
+        raise InputError(
+            "`mean` and `std` belong to `(model, state)`: leave them out, because a classifier has its own"
+        )
+    if isinstance(backbone, str) and backbone in families() and not Path(backbone).exists():
+        model, state = zoo.create_model(backbone, pretrained=True, num_classes=0, key=jax.random.key(0))
+        row = PUBLISHED[backbone]
+        return model, state, (jnp.asarray(row.mean), jnp.asarray(row.std)), variant(backbone).input[:2]
+    trained = backbone if isinstance(backbone, ImageClassifier) else load(backbone)
+    return trained.model, trained.state, (trained.mean, trained.std), trained.image_size
+
+
+def _without(model: Network, head: str) -> Network:
+    """Returns the model with `eqx.nn.Identity` in place of its head."""
+    names = head.split(".")
+    inner: Any = model
+    for name in names:
+        if not isinstance(inner, eqx.Module) or name not in type(inner).__dataclass_fields__:
+            raise InputError(
+                f"a `{type(model).__qualname__}` has no field `{head}` with its last layer: name the field by "
+                "`head`, or pass `head=None` if it returns features already"
+            )
+        inner = getattr(inner, name)
+    return eqx.tree_at(lambda tree: functools.reduce(getattr, names, tree), model, eqx.nn.Identity())
+
+
+def _open_data(
+    data: Data, split: Literal["train", "test"], image_size: tuple[int, int] | None, channels: int
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Returns images, labels and class names."""
+    if isinstance(data, tuple):
+        images, labels = map(np.asarray, data)
+        if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
+            raise InputError(
+                f"the labels of `data` ({labels.dtype}, shape {labels.shape}) must be one integer per image"
+            )
+        return images, labels, ()
+    if isinstance(data, str | Path):
+        found = load_data(str(data), split, image_size=image_size, channels=channels)
+    elif isinstance(data, Split):
+        found = data
+    else:
+        found = data.decode(split, image_size=image_size, channels=channels)
+    return found.images, found.labels, found.class_names

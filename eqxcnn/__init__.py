@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import augment, data, metrics, training, zoo
     from .errors import InputError
-    from .features import extract, forward_features
-    from .forward_pass import forward, normalize
+    from .features import Features, extract
+    from .forward_pass import forward, forward_features, normalize
     from .inference import ImageClassifier, load, save
     from .networks import ChannelsFirst
     from .recipe import Recipe, load_recipe
@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Callback",
     "ChannelsFirst",
+    "Features",
     "ImageClassifier",
     "InputError",
     "Recipe",
@@ -41,6 +42,7 @@ __all__ = [
 _HOMES = {
     "Callback": "training",
     "ChannelsFirst": "networks",
+    "Features": "features",
     "ImageClassifier": "inference",
     "InputError": "errors",
     "Recipe": "recipe",
@@ -48,7 +50,7 @@ _HOMES = {
     "fit": "training",
     "fit_seeds": "training",
     "forward": "forward_pass",
-    "forward_features": "features",
+    "forward_features": "forward_pass",
     "load": "inference",
     "load_recipe": "recipe",
     "normalize": "forward_pass",

@@ -36,6 +36,13 @@ class DataSettings:
 
     data: str = "digits"
     """Name of a data set, a Hub id such as `org/name`, or a local folder; `own` for data passed from Python."""
+    image_column: str | None = None
+    """Column of the images; by default found by its type and name."""
+    label_column: str | None = None
+    """Column of the labels; by default found by its type and name."""
+    test_split: str | None = None
+    """Split that is tested on, or the folder of its class folders; by default `test`, else `validation`, else a fifth
+    of the training images."""
     image_size: tuple[Annotated[int, Range(1, 4096)], Annotated[int, Range(1, 4096)]] | None = None
     """Height and width in pixels that images are resized to; by default the data's size, or the model's if the images
     vary in size."""

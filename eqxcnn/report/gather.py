@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from .. import augment
-from ..data import open_source
 from ..errors import InputError
 from ..inference import ImageClassifier, load
 from ..layers import Conv
@@ -20,7 +19,7 @@ from ..parsing import parse_json, read_text
 from ..recipe import OWN, Recipe, load_recipe
 from ..runs.folder import read_metrics
 from ..training import Evaluator
-from ..training.preparation import resolve_image_size
+from ..training.preparation import open_data, resolve_image_size
 from ..types import Classifier
 
 #: Keys that every epoch's row must have.
@@ -149,7 +148,7 @@ def predict_test_split(classifier: ImageClassifier, recipe: Recipe) -> TestPredi
 
     **Raises:** `InputError` if the data cannot be read, or have other classes than the classifier.
     """
-    opened = open_source(recipe.data)
+    opened = open_data(recipe)
     if opened.info.class_names != classifier.class_names:
         raise InputError(
             f"`data` (={recipe.data!r}) has the classes {', '.join(opened.info.class_names[:5])} ..., and the run "
@@ -214,6 +213,6 @@ def augmented_examples(
 
 def _training_images(recipe: Recipe) -> UInt8[np.ndarray, "n h w c"]:
     """Decodes the training split at the size that training uses."""
-    opened = open_source(recipe.data)
+    opened = open_data(recipe)
     size = resolve_image_size(recipe, opened.info)
     return opened.decode("train", image_size=size, on_bad_image=recipe.on_bad_image).images

@@ -53,7 +53,7 @@ def prepare(recipe: Recipe, parts: Parts | None = None, *, is_resumed: bool = Fa
     recipe = parts.apply_to(recipe)
     metrics = _collect_metrics(recipe, parts)
     transform = augment.build(recipe.augment) if parts.augment is None else augment.compose([parts.augment])
-    source = open_source(recipe.data) if parts.data is None else parts.data
+    source = open_data(recipe, parts.data)
     image_size = resolve_image_size(recipe, source.info)
     if transform is not None:
         # Refuses what needs another shape, before images are decoded.
@@ -111,6 +111,22 @@ def _collect_metrics(recipe: Recipe, parts: Parts) -> dict[str, Metric]:
     if recipe.monitor not in known:
         raise InputError(f"`monitor` (={recipe.monitor!r}) is no metric of this run; {nearest(recipe.monitor, known)}")
     return metrics
+
+
+def open_data(recipe: Recipe, own: DataSet | None = None) -> DataSet:
+    """Opens the data that a recipe names, if there are no own ones.
+
+    **Raises:** `InputError` for data that cannot be read, or for own data beside settings that choose in others.
+    """
+    choices = {name: getattr(recipe, name) for name in ("image_column", "label_column", "test_split")}
+    if own is None:
+        return open_source(recipe.data, **choices)
+    if given := [f"`{name}`" for name, choice in choices.items() if choice is not None]:
+        raise InputError(
+            f"{' and '.join(given)} of a recipe choose in data that it names, not in own `data`: give them to "
+            "`eqxcnn.data.from_dataset` instead"
+        )
+    return own
 
 
 def resolve_image_size(recipe: Recipe, info: DataInfo) -> tuple[int, int]:

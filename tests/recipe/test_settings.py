@@ -77,6 +77,9 @@ VALUES = {
 #: Tests of the other settings: a file and the beginning of the name of a test, fixture or helper.
 OTHER_TESTS = {
     "data": "training/test_train.py::test_evaluate_prints_the_test_accuracy_of_training",
+    "image_column": "training/test_own_data.py::test_a_recipe_chooses_columns_and_test_split",
+    "label_column": "training/test_own_data.py::test_a_recipe_chooses_columns_and_test_split",
+    "test_split": "training/test_own_data.py::test_a_recipe_chooses_columns_and_test_split",
     "gradients": "training/test_job.py::test_gradients_by_hand_agree_with_autodiff",
     "patience_epochs": "optim/test_optimizers.py::test_plateau_lowers_the_rate_when_the_epoch_loss_stops_improving",
     "test_views": "training/test_job.py::test_evaluation_of_a_run_uses_the_test_views_of_its_recipe",

@@ -1,6 +1,7 @@
 """Error messages and exit codes shared by all command lines."""
 
 import errno
+import logging
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -25,8 +26,9 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
     User's errors are an `InputError`, a full disk, a path that cannot be used, and too little memory. They are printed
     as one sentence; any other exception is a bug and keeps its traceback.
     """
-    # Pillow warns of odd but readable files.
+    # Pillow warns of odd but readable files, and logs its errors before it raises them.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # Not every terminal shows every class name.
     try:

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import logging
 import runpy
 import sys
 import warnings
@@ -162,6 +163,12 @@ def test_warnings_of_pillow_are_not_shown():
         run_command(lambda _: warnings.warn_explicit("Corrupt EXIF data", UserWarning, "x.py", 1, "PIL.Image"))
         warnings.warn_explicit("not of Pillow", UserWarning, "x.py", 1, "other")
     assert [str(warning.message) for warning in shown] == ["not of Pillow"]
+
+
+def test_pillow_does_not_log_what_an_error_says(monkeypatch, caplog):
+    monkeypatch.setattr(logging.getLogger("PIL"), "level", logging.NOTSET)
+    run_command(lambda _: logging.getLogger("PIL.TiffImagePlugin").error("More samples per pixel"))
+    assert caplog.records == []
 
 
 def test_unknown_names_get_the_nearest_or_the_first_known_ones():

@@ -14,9 +14,10 @@ from .cli import run_command
 from .data import load as load_data
 from .errors import InputError, printable
 from .inference import load
+from .metrics import build as build_metrics
 from .plugins import IMPORT_HELP, take_imports
-from .ranges import Range, check_settings
-from .recipe import Recipe, load_recipe
+from .ranges import Items, Range, check_settings
+from .recipe import OWN, Recipe, load_recipe
 from .training import Evaluator, Scores
 
 #: The most characters of a class name in the table.
@@ -32,10 +33,18 @@ class Options:
     data: str | None = None
     """Name of a data set, a Hub id or a local folder; by default the run's data. Scores are averaged over the views of
     the run's recipe (`test_views`)."""
+    image_column: str | None = None
+    """Column of the images; by default the run's, or with `--data` found by its type and name."""
+    label_column: str | None = None
+    """Column of the labels; by default as `image_column`."""
+    test_split: str | None = None
+    """Name of the test split in the data; by default the run's, or with `--data` `test`, else `validation`."""
     split: Literal["train", "test"] = "test"
     """The split to evaluate on."""
     batch_size: Annotated[int, Range(1, 1_000_000)] | None = None
     """Images per batch, each view counted as one; by default the recipe's `eval_batch_size`."""
+    metrics: Annotated[tuple[str, ...], Items(20)] = ()
+    """Further metrics, such as `top_k(5)` or `expected_calibration_error`; by default the recipe's."""
     on_bad_image: Literal["stop", "skip"] = "stop"
     """Stop at an image that cannot be decoded or has no label, or skip it."""
 
@@ -46,15 +55,21 @@ def main(arguments: Sequence[str]) -> None:
     options = tyro.cli(Options, prog="python -m eqxcnn.evaluate", description=help_, args=arguments)
     check_settings(options)
     classifier, recipe = load(options.run), _find_recipe(options.run)
-    if recipe is None and options.data is None:
+    if options.data is None and (recipe is None or recipe.data == OWN):
         raise InputError(f"`{options.run}` does not say which data it was trained on: give some with --data")
     recipe = recipe or Recipe()
+    metrics = build_metrics(options.metrics or recipe.metrics)
+    # What the recipe says of its own data need not hold for others.
+    known = recipe if options.data is None else Recipe()
     labeled = load_data(
         options.data or recipe.data,
         options.split,
         image_size=classifier.image_size,
         channels=classifier.in_channels,
         on_bad_image=options.on_bad_image,
+        image_column=options.image_column or known.image_column,
+        label_column=options.label_column or known.label_column,
+        test_split=options.test_split or known.test_split,
     )
     labels = match_classes(labeled.class_names, classifier.class_names)[labeled.labels]
     evaluator = Evaluator(
@@ -63,6 +78,7 @@ def main(arguments: Sequence[str]) -> None:
         len(classifier.class_names),
         options.batch_size or recipe.eval_batch_size,
         recipe.test_views,
+        metrics,
     )
     scores = evaluator(classifier.model, classifier.state, labeled.images, labels)
     print(format_report(scores, classifier.class_names))
@@ -88,7 +104,7 @@ def match_classes(names: Sequence[str], known: Sequence[str]) -> Int[np.ndarray,
 
 
 def format_report(scores: Scores, class_names: Sequence[str]) -> str:
-    """Returns accuracy and loss, and one line per class: precision, recall, F1 (in %) and number of images."""
+    """Returns accuracy and loss, one line per further metric, and one per class: precision, recall, F1 (in %) and number of images."""
     hits, actual, predicted = (
         counts.tolist() for counts in (np.diag(scores.confusion), scores.confusion.sum(1), scores.confusion.sum(0))
     )
@@ -96,6 +112,7 @@ def format_report(scores: Scores, class_names: Sequence[str]) -> str:
     width = max(5, *map(len, shown))
     lines = [
         f"accuracy {scores.accuracy:.2%}  loss {scores.loss:.4f}  images {scores.count:,}",
+        *(f"{name} {_format_metric(value)}" for name, value in scores.metrics.items()),
         "",
         f"{'class':<{width}}  precision  recall     F1  images",
     ]
@@ -103,6 +120,11 @@ def format_report(scores: Scores, class_names: Sequence[str]) -> str:
         precision, recall, f1 = _percent(hit, guessed), _percent(hit, true), _percent(2 * hit, true + guessed)
         lines.append(f"{name:<{width}}  {precision:>9}  {recall:>6}  {f1:>5}  {true:>6,}")
     return "\n".join(lines)
+
+
+def _format_metric(value: float | int | list[float | None]) -> str:
+    values = value if isinstance(value, list) else [value]
+    return " ".join("-" if each is None else f"{each:.4f}" for each in values)
 
 
 def _percent(part: int, whole: int) -> str:

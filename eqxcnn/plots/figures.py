@@ -11,10 +11,10 @@ from jaxtyping import Float, Int, Num
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, PowerNorm
-from matplotlib.figure import Figure
 from matplotlib.style import context
 
 from ..errors import printable
+from .notebook_figure import Figure
 from .style import COLUMN, PAGE, STYLE
 
 #: Maximum number of classes for numbers in the cells of a confusion matrix, and for class names at its sides.

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.style import context
 from matplotlib.ticker import MaxNLocator
 
+from .notebook_figure import Figure
 from .style import BLUE, COLUMN, PAGE, SKY, STYLE, VERMILLION
 
 #: Maximum number of markers on a line.

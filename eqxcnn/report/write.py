@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..inference import ImageClassifier
 from ..plots import figures, learning_curves
 from ..plots.style import STYLE
-from ..recipe import Recipe
+from ..recipe import OWN, Recipe
 from .gather import RunRecord, TestPredictions, augmented_examples, first_weights, predict_test_split, read_run
 from .page import Picture, render
 
@@ -40,7 +40,9 @@ def write_report(folder: Path | str, *, data: str | None = None) -> Path:
     """
     run = read_run(Path(folder))
     recipe = run.recipe if data is None else replace(run.recipe, data=data)
-    predictions = None if run.classifier is None else predict_test_split(run.classifier, recipe)
+    # Data that Python code passed to the run are not here.
+    is_testable = run.classifier is not None and recipe.data != OWN
+    predictions = predict_test_split(run.classifier, recipe) if is_testable else None
     drawn = dict(_draw_curves(run))
     if run.classifier is not None and predictions is not None:
         drawn |= dict(_draw_classifier(run.classifier, recipe, predictions))

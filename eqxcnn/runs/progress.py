@@ -1,6 +1,7 @@
 """The progress of a run on standard error: a live line in a terminal, one plain line per epoch elsewhere."""
 
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from time import monotonic
 from typing import Any
 
@@ -36,7 +37,7 @@ class TrainingProgress:
             TimeRemainingColumn(),
             console=self.console,
             transient=True,
-            disable=not self.console.is_terminal,
+            disable=not (self.console.is_terminal or _has_widgets(self.console)),
         )
         self._task = self._bar.add_task("starting", total=steps, completed=first_step, shown="compiling")
         self._last, self._last_step = monotonic(), first_step
@@ -78,6 +79,11 @@ class TrainingProgress:
             parts.append(f"validation {row['validation_accuracy']:.2%} (loss {row['validation_loss']:.4f})")
         parts += [f"{row['images_per_second']:,.0f} images/s", f"{row['seconds']:.1f} s"]
         log_line("  ".join(parts), self.console)
+
+
+def _has_widgets(console: Console) -> bool:
+    """Returns whether the console is a notebook that can update what it shows."""
+    return console.is_jupyter and find_spec("ipywidgets") is not None
 
 
 def log_line(line: str, console: Console | None = None) -> None:

@@ -15,7 +15,7 @@ from ..metrics import Metric
 from ..optim.losses import cross_entropy
 from ..runtime.compile import async_jit
 from ..runtime.promotion import standard_promotion
-from ..types import BatchLogits, Labels, ModelState, Network, Pixels
+from ..types import BatchLogits, Images, Labels, ModelState, Network, Pixels
 from ..views import NUM_VIEWS, Views, eval_logits
 
 #: Images per batch, unless a recipe says otherwise.
@@ -137,7 +137,7 @@ def _sum_batch(
     std: Float[Array, " c"],
     model: Network,
     state: ModelState,
-    images: Pixels,
+    images: Pixels | Images,
     labels: Labels,
     mask: Bool[Array, " b"],
 ) -> tuple[Float[Array, ""], Int[Array, "..."], tuple[PyTree, ...]]:
@@ -157,6 +157,6 @@ def _log_probabilities(
     std: Float[Array, " c"],
     model: Network,
     state: ModelState,
-    images: Pixels,
+    images: Pixels | Images,
 ) -> BatchLogits:
     return jax.nn.log_softmax(eval_logits(model, state, images, mean, std, views))

@@ -4,7 +4,7 @@ from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, UInt8
+from jaxtyping import Array, Int, Num
 
 from ..augment import partners
 from ..forward_pass import normalize
@@ -13,7 +13,7 @@ from ..types import AugmentContext, Image, Images, Key, Labels, Pixels
 from .setup import Setup
 
 #: Rows of the images that are on the device; or the images, labels and rows of a batch that is streamed to it.
-Batch: TypeAlias = Int[Array, "*k b"] | tuple[UInt8[Array, "*k b h w c"], Int[Array, "*k b"], Int[Array, "*k b"]]
+Batch: TypeAlias = Int[Array, "*k b"] | tuple[Num[Array, "*k b h w c"], Int[Array, "*k b"], Int[Array, "*k b"]]
 
 #: A number that no step reaches, so that the keys of rows differ from those of steps.
 _ROWS = 2**32 - 1
@@ -43,21 +43,27 @@ def make_input(setup: Setup, batch: Batch, step: Int[Array, ""], keys: StepKeys)
     images = _augment(setup, pixels, rows, step, keys.augment)
     if setup.mix is None:
         return normalize(images, setup.mean, setup.std), labels
-    floats = images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
-    mixed, share = setup.mix(floats, keys.mix)
+    mixed, share = setup.mix(_to_unit_range(images), keys.mix)
     return normalize(mixed, setup.mean, setup.std), MixedLabels(labels, partners(labels), share)
 
 
 def _gather(
-    data: tuple[UInt8[Array, "n h w c"], Int[Array, " n"]] | None, rows: Int[Array, " b"]
-) -> tuple[Pixels, Labels, Int[Array, " b"]]:
+    data: tuple[Num[Array, "n h w c"], Int[Array, " n"]] | None, rows: Int[Array, " b"]
+) -> tuple[Pixels | Images, Labels, Int[Array, " b"]]:
     """Returns images and labels of rows, which must exist."""
     assert data is not None, "a batch of rows needs a setup that holds the data"
     images, labels = data
     return images.at[rows].get(mode="promise_in_bounds"), labels.at[rows].get(mode="promise_in_bounds"), rows
 
 
-def _augment(setup: Setup, pixels: Pixels, rows: Int[Array, " b"], step: Int[Array, ""], key: Key) -> Pixels | Images:
+def _to_unit_range(images: Pixels | Images) -> Images:
+    """Returns images in [0, 1] as float32."""
+    return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
+
+
+def _augment(
+    setup: Setup, pixels: Pixels | Images, rows: Int[Array, " b"], step: Int[Array, ""], key: Key
+) -> Pixels | Images:
     """Augments each image with its own PRNG key; the context's `image_key` stays the same in every epoch."""
     augment = setup.augment
     if augment is None:
@@ -68,4 +74,4 @@ def _augment(setup: Setup, pixels: Pixels, rows: Int[Array, " b"], step: Int[Arr
         return augment(image, key, AugmentContext(jax.random.fold_in(row_key, row), epoch))
 
     keys = jax.random.split(key, pixels.shape[0])
-    return jax.vmap(augment_image)(pixels.astype(jnp.float32) / 255, keys, rows)
+    return jax.vmap(augment_image)(_to_unit_range(pixels), keys, rows)

@@ -43,7 +43,7 @@ class Setup(eqx.Module):
     key: Key
     mean: Float[Array, " c"]
     std: Float[Array, " c"]
-    data: tuple[Pixels, Labels] | None
+    data: tuple[Pixels | Images, Labels] | None
     mix: Mix | None = eqx.field(static=True, default=None)
     average: WeightAverage | None = eqx.field(static=True, default=None)
     skip_nan: bool = eqx.field(static=True, default=False)

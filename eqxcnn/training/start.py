@@ -9,7 +9,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, Num
 
 from .. import inference, registry, zoo
 from ..data import DataInfo
@@ -93,7 +93,7 @@ def check_normalization(recipe: Recipe, info: DataInfo) -> None:
 
 
 def resolve_normalization(
-    recipe: Recipe, warm: WarmStart | None, images: UInt8[np.ndarray, "n h w c"], rows: Int[np.ndarray, " k"]
+    recipe: Recipe, warm: WarmStart | None, images: Num[np.ndarray, "n h w c"], rows: Int[np.ndarray, " k"]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Returns mean and standard deviation per channel: the recipe's, else the warm start's, else measured on `rows`."""
     if recipe.mean is not None and recipe.std is not None:
@@ -105,19 +105,22 @@ def resolve_normalization(
 
 
 def pixel_statistics(
-    images: UInt8[np.ndarray, "n h w c"], rows: Int[np.ndarray, " k"], chunk_size: int = 1000
+    images: Num[np.ndarray, "n h w c"], rows: Int[np.ndarray, " k"], chunk_size: int = 1000
 ) -> tuple[Float[np.ndarray, " c"], Float[np.ndarray, " c"]]:
-    """Returns mean and standard deviation per channel of these rows' pixels on the scale [0, 1], from exact sums."""
-    total, squares = (np.zeros(images.shape[-1], np.int64) for _ in range(2))
+    """Returns mean and standard deviation per channel of these rows on the scale [0, 1]: of `uint8` pixels from exact
+    sums, of floating-point images from sums in float64."""
+    is_pixels = images.dtype == np.uint8
+    one, dtype = (255, np.int64) if is_pixels else (1, np.float64)
+    total, squares = (np.zeros(images.shape[-1], dtype) for _ in range(2))
     for start in range(0, len(rows), chunk_size):
-        chunk = images[rows[start : start + chunk_size]].astype(np.uint16)
-        total += chunk.sum((0, 1, 2), dtype=np.int64)
-        squares += np.square(chunk).sum((0, 1, 2), dtype=np.int64)
+        chunk = images[rows[start : start + chunk_size]].astype(np.uint16 if is_pixels else np.float64)
+        total += chunk.sum((0, 1, 2), dtype=dtype)
+        squares += np.square(chunk).sum((0, 1, 2), dtype=dtype)
     count = len(rows) * images.shape[1] * images.shape[2]
     mean = total / count
-    std = np.sqrt(squares / count - mean**2)
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
     # A constant channel has deviation 0, which cannot divide; 1 leaves the channel as it is.
-    return mean / 255, np.where(std == 0, 255, std) / 255
+    return mean / one, np.where(std < 1e-4 * one, one, std) / one
 
 
 def init_train_state(
@@ -127,7 +130,7 @@ def init_train_state(
     optimizer: Optimizer,
     moments: tuple[Float[Array, " c"], Float[Array, " c"]],
     own: tuple[Network, ModelState] | None,
-    pixels: Pixels,
+    pixels: Pixels | Images,
     tensors: dict[str, Array],
     key: Key,
 ) -> TrainState:

@@ -1,6 +1,5 @@
 """Own parts of a run, for `test_own_parts.py` and the processes it starts."""
 
-import sys
 from pathlib import Path
 
 import equinox as eqx
@@ -78,8 +77,7 @@ def make_parts(momentum=0.9, seed=0, width=4):
     }
 
 
-if __name__ == "__main__":
-    command, folder = sys.argv[1:]
+def main(command, folder):
     if command == "fit":
         fit(RECIPE, **make_parts(), runs=Path(folder), name="run")
     else:

@@ -7,7 +7,7 @@
 A case is `accepted`, or `refused` with an `InputError`. Everything else is a fault:
 
 - `traceback`: another exception
-- `hang`: over 10 seconds
+- `hang`: over 10 seconds of processor time, or 40 of waiting
 - `memory`: over 4 GB
 - `crash`: the process died
 - `silent`: accepted, though it is damaged or means nothing

@@ -17,6 +17,9 @@ _ROOT = Path(__file__).resolve().parents[2]
 #: Seconds to import the package and to make what the cases start from.
 _PREPARE_SECONDS = 300.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_TICKS = os.sysconf("SC_CLK_TCK")
+#: A case that waits, or that a busy machine delays, gets this many times its limit.
+_PATIENCE = 4
 _FRAME = re.compile(r'File "([^"]*)", line \d+ in (\S+)')
 
 
@@ -41,7 +44,7 @@ class Watch:
     - `module`: the module whose `ENTRANCES` are attacked.
     - `seed`: of all cases.
     - `work`: the folder in which each case gets a folder of its own.
-    - `seconds`, `memory`: limits of a case; `memory` is that of the whole process, in bytes.
+    - `seconds`, `memory`: limits of a case: processor time, and the bytes of the whole process.
     - `spent`: the seconds that the last case took, without the preparation of its entrance.
     """
 
@@ -94,12 +97,12 @@ class Watch:
 
     def _wait(self, process: "subprocess.Popen[bytes]", limit: float) -> Verdict:
         """Waits for the next answer, within the limits."""
-        end = time.monotonic() + limit
+        end, busy = time.monotonic() + _PATIENCE * limit, _processor_seconds(process.pid) + limit
         answers = _pipe(process.stdout)
         while not select.select([answers], [], [], 0.02)[0]:
             if _resident_bytes(process.pid) > self.memory:
                 return self._kill(process, "memory")
-            if time.monotonic() > end:
+            if time.monotonic() > end or _processor_seconds(process.pid) > busy:
                 return self._kill(process, "hang")
         line = answers.readline()
         if not line:
@@ -138,6 +141,15 @@ class Watch:
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
     assert pipe is not None
     return pipe
+
+
+def _processor_seconds(pid: int) -> float:
+    try:
+        # The name before the numbers is in parentheses, and may hold spaces.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:  # it has ended
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def _resident_bytes(pid: int) -> int:

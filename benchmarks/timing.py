@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from eqxcnn.errors import InputError
-from eqxcnn.runs.folder import environment
+from eqxcnn.runs.environment import environment
 from eqxcnn.weights import write_text_atomically
 
 #: Folder of the results, relative to the checkout that `python -m benchmarks.NAME` runs in.

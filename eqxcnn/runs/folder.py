@@ -2,17 +2,11 @@
 
 import json
 import os
-import platform
-import shlex
-import subprocess
-import sys
 from collections.abc import Mapping
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import jax
 from filelock import FileLock, Timeout
 
 from ..errors import InputError, printable
@@ -22,6 +16,7 @@ from ..recipe.files import to_yaml
 from ..registry import has_type
 from ..weights import write_text_atomically
 from .checkpoints import Checkpoints
+from .environment import environment
 
 _DATA_FILE = "data.json"
 _PARTS_FILE = "parts.json"
@@ -195,56 +190,6 @@ def _is_metric(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def environment() -> dict[str, Any]:
-    """Returns what a result depends on besides the recipe: command, versions, machine, cores, devices and commit."""
-    packages = ("eqxcnn", "jax", "jaxlib", "equinox", "optax", "numpy", "datasets", "pillow")
-    return {
-        "command": shlex.join(["python", *sys.orig_argv[1:]]),
-        "python": platform.python_version(),
-        **{name: _version(name) for name in packages},
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "cores": _cores(),
-        "devices": [device.device_kind for device in jax.devices()],
-        "commit": _commit(),
-    }
-
-
-def _version(package: str) -> str | None:
-    """Returns an installed package's version; `None` without its metadata, as in a copied or bundled installation."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _processor() -> str:
-    """Returns the CPU's name, or its architecture where the system does not tell the name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def _cores() -> int | None:
-    """Returns the number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
-def _commit() -> str | None:
-    """Returns the commit of a checkout, with `-dirty` appended if files differ from it; `None` outside one."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return None
-    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
-    try:
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
 
 
 def run_name(model_name: str, data_name: str) -> str:

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from eqxcnn.runs.folder import environment
+from eqxcnn.runs.environment import environment
 from eqxcnn.training import Recipe, fit
 from eqxcnn.weights import load_safetensors
 

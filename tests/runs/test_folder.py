@@ -7,7 +7,8 @@ import pytest
 
 from eqxcnn.errors import InputError
 from eqxcnn.runs import folder
-from eqxcnn.runs.folder import Run, create_folder, environment, read_metrics, run_name
+from eqxcnn.runs.environment import environment
+from eqxcnn.runs.folder import Run, create_folder, read_metrics, run_name
 from eqxcnn.training import Recipe
 
 

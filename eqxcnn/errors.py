@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+__all__ = ["InputError", "nearest", "printable"]
+
 _MAX_NAMES = 20
 _MAX_NAME = 100
 _MAX_MESSAGE = 1_000

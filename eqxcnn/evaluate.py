@@ -104,7 +104,8 @@ def match_classes(names: Sequence[str], known: Sequence[str]) -> Int[np.ndarray,
 
 
 def format_report(scores: Scores, class_names: Sequence[str]) -> str:
-    """Returns accuracy and loss, one line per further metric, and one per class: precision, recall, F1 (in %) and number of images."""
+    """Returns accuracy and loss, one line per further metric, and one line per class: precision, recall, F1 (in %) and
+    number of images."""
     hits, actual, predicted = (
         counts.tolist() for counts in (np.diag(scores.confusion), scores.confusion.sum(1), scores.confusion.sum(0))
     )

@@ -22,6 +22,8 @@ from .types import Images, ModelState, Network, Pixels
 from .views import eval_logits
 from .weights.published import PUBLISHED
 
+__all__ = ["Features", "extract"]
+
 #: A run's folder, a loaded classifier, the name of a model with published weights, or a model and its state.
 Backbone: TypeAlias = str | Path | ImageClassifier | tuple[Network, ModelState]
 #: A data set's name or folder, an opened data set, a decoded split, or images `[n h w c]` and labels `[n]`.

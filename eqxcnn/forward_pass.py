@@ -14,6 +14,8 @@ from .errors import InputError
 from .networks import call_network, check_state
 from .types import BatchLogits, Images, Key, ModelState, Network, Pixels
 
+__all__ = ["BATCH_AXIS", "forward", "forward_features", "normalize"]
+
 #: A multiple of every usual stride, in pixels.
 _GROWTH = 64 * 3 * 5 * 7
 #: The name of the vmapped axis over which BatchNorm computes its batch statistics.

@@ -22,6 +22,8 @@ from .weights import from_tensors, load_safetensors, save_safetensors, to_tensor
 from .weights.files import digest_file
 from .weights.tensors import check_finite
 
+__all__ = ["ImageClassifier", "load", "save"]
+
 
 class ImageClassifier(eqx.Module):
     """A model with everything that is needed to classify images.

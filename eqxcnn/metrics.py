@@ -15,6 +15,18 @@ from .named_calls import call_by_name
 from .ranges import Range, check_arguments
 from .types import BatchLogits, Labels
 
+__all__ = [
+    "METRICS",
+    "Metric",
+    "accuracy",
+    "balanced_accuracy",
+    "brier_score",
+    "build",
+    "expected_calibration_error",
+    "per_class_accuracy",
+    "top_k",
+]
+
 #: Which images of a padded batch count.
 Mask: TypeAlias = Bool[Array, " b"]
 

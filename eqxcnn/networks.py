@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from .errors import InputError
 from .types import Image, Key, Logits, ModelState, Network
 
+__all__ = ["ChannelsFirst", "Signature", "call_network", "check_state", "signature_of"]
+
 
 class Signature(NamedTuple):
     """Which arguments a network takes besides the image.

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from eqxcnn.errors import InputError
-from eqxcnn.runs import folder
 from eqxcnn.runs.environment import environment
 from eqxcnn.runs.folder import Run, create_folder, read_metrics, run_name
 from eqxcnn.training import Recipe
@@ -18,7 +17,7 @@ def test_environment_has_no_version_without_package_metadata(monkeypatch):
             raise PackageNotFoundError(name)
         return version(name)
 
-    monkeypatch.setattr(folder, "version", version_or_missing)
+    monkeypatch.setattr("eqxcnn.runs.environment.version", version_or_missing)
     result = environment()
     assert result["eqxcnn"] is None
     assert result["jax"] == version("jax")

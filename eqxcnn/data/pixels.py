@@ -127,18 +127,15 @@ def _flatten(values: Array) -> Array:
 
 
 def _read_array(value: ListScalar) -> np.ndarray:
-    import pyarrow.compute as pc
-
-    compute: Any = pc
     if not value.is_valid:
         raise ValueError("it holds no image")
     values: Any = value.values
     shape = [len(values)]
     while is_list(values.type):
-        lengths = compute.unique(compute.list_value_length(values)).to_pylist()
-        if len(lengths) > 1 or None in lengths:
+        lengths = values.value_lengths().to_numpy(zero_copy_only=False)
+        if values.null_count or np.any(lengths != lengths[:1]):
             raise ValueError("its lists differ in length")
-        shape += lengths or [0]
+        shape.append(int(lengths[0]) if len(lengths) else 0)
         values = values.flatten()
     if values.null_count:
         raise ValueError("some of its values are missing")

@@ -192,17 +192,17 @@ def test_leaving_the_loop_early_ends_the_thread():
 
 
 class Reader:
-    """Rows of 2 images of 10 bytes per batch; counts the bytes that were asked for and not yet handed to the loop."""
+    """Rows of 2 images of 10 values per batch; counts the bytes that were asked for and not yet handed to the loop."""
 
-    def __init__(self, batches=10, stacked=1):
-        self.images = np.zeros((batches * 2 * stacked, 5, 2, 1), np.uint8)
+    def __init__(self, batches=10, stacked=1, dtype=np.uint8):
+        self.images = np.zeros((batches * 2 * stacked, 5, 2, 1), dtype)
         self.labels = np.zeros(len(self.images), np.int32)
         self.batches = np.arange(len(self.images), dtype=np.int32).reshape(batches, stacked, 2)
         self.asked = 0
 
     def __iter__(self):
         for rows in self.batches:
-            self.asked += rows.size * 10
+            self.asked += rows.size * self.images[0].nbytes
             yield rows
 
     def most_bytes_ahead(self, **bounds):
@@ -239,6 +239,11 @@ def test_prefetch_bounds_the_bytes_of_stacked_batches():
     # A call of 5 steps reads 100 bytes.
     assert Reader(stacked=5).most_bytes_ahead(max_bytes=250) == 200
     assert Reader(stacked=5).most_bytes_ahead(max_bytes=150) == 100
+
+
+def test_prefetch_bounds_the_bytes_of_floating_point():
+    # A batch has 80 bytes.
+    assert Reader(dtype=np.float32).most_bytes_ahead(depth=9, max_bytes=170) == 160
 
 
 def test_prefetch_reads_at_most_256_mebibytes_ahead():

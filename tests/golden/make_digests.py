@@ -1,7 +1,8 @@
 """Writes digests.json: digests of what a few short runs leave, to show that a change keeps every bit of training.
 
 Run `python tests/golden/make_digests.py` after a change that is meant to change the numbers, and say so in the
-changelog. The digests hold for one processor and one version of jaxlib, which the file names.
+changelog. The digests of a record hold for one processor and one version of jaxlib, which it names; a change that is meant needs
+new records from all machines, so remove the others.
 """
 
 import hashlib
@@ -59,10 +60,12 @@ def machine() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Trains each recipe and writes the file."""
+    """Trains each recipe and replaces this machine's record, or adds one."""
     with tempfile.TemporaryDirectory() as folder:
         digests = {name: digest_run(recipe, Path(folder)) for name, recipe in RECIPES.items()}
-    FILE.write_text(json.dumps({"machine": machine(), "digests": digests}, indent=1) + "\n")
+    here = machine()
+    others = [record for record in json.loads(FILE.read_text()) if record["machine"] != here]
+    FILE.write_text(json.dumps([*others, {"machine": here, "digests": digests}], indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Writes digests.json: digests of what a few short runs leave, to show that a change keeps every bit of training.
 
 Run `python tests/golden/make_digests.py` after a change that is meant to change the numbers, and say so in the
-changelog. The digests of a record hold for one processor and one version of jaxlib, which it names; a change that is meant needs
-new records from all machines, so remove the others.
+changelog. The digests of a record hold for one processor and one version of jaxlib, which it names. A change that is
+meant makes the records of other machines wrong, so remove them.
 """
 
 import hashlib

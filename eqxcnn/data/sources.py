@@ -181,4 +181,7 @@ def find_source(text: str) -> tuple[str, Source]:
     if any(sign in place for sign in "/\\~") or place in ("", ".", ".."):
         raise InputError(f"there is no folder `{text}`: give a folder that exists, a Hub id `org/name`, or `digits`.")
     known = [*SOURCES, *_registered, *plugins.entry_points(GROUP)]
-    raise InputError(f"unknown data set `{text}`, and no folder of that name: {nearest(text, known)}")
+    raise InputError(
+        f"unknown data set `{text}`, and no folder of that name: {nearest(text, known).rstrip('.?')}; "
+        "if a module registers it, `--import` the module."
+    )

@@ -109,7 +109,9 @@ def test_a_function_that_fails_or_returns_something_else_is_named():
 
 def test_added_names_are_suggested():
     register("my_cells", make_cells)
-    with pytest.raises(InputError, match=r"unknown data set `my_cell`.*did you mean `my_cells`"):
+    with pytest.raises(
+        InputError, match=r"unknown data set `my_cell`.*did you mean `my_cells`; if a module registers it, `--import`"
+    ):
         open_source("my_cell")
 
 

@@ -16,6 +16,7 @@ from . import zoo
 from .data import DataSet, Split, eval_batches
 from .data import load as load_data
 from .errors import InputError
+from .forward_pass import check_pixels
 from .inference import ImageClassifier, load
 from .registry import families, variant
 from .types import Images, ModelState, Network, Pixels
@@ -86,8 +87,7 @@ def extract(
         raise InputError(
             f"`data` with images of shape {images.shape} must have images (number, {sides[0]}, {sides[1]}, {channels})"
         )
-    if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
-        raise InputError(f"`data` has images of dtype {images.dtype}: give uint8, or floating point in [0, 1]")
+    check_pixels(images, "images in `data`")
     if not len(images) == len(labels) > 0:
         raise InputError(f"`data` must have one label for each of its images: it has {len(images)} and {len(labels)}")
     rows, _ = eval_batches(len(images), min(batch_size, len(images)))

@@ -14,10 +14,12 @@ from .errors import InputError
 from .networks import call_network, check_state
 from .types import BatchLogits, Images, Key, ModelState, Network, Pixels
 
-__all__ = ["BATCH_AXIS", "forward", "forward_features", "normalize"]
+__all__ = ["BATCH_AXIS", "check_pixels", "forward", "forward_features", "normalize"]
 
 #: A multiple of every usual stride, in pixels.
 _GROWTH = 64 * 3 * 5 * 7
+#: Resizing overshoots by rounding.
+_OVERSHOOT = 1e-3
 #: The name of the vmapped axis over which BatchNorm computes its batch statistics.
 BATCH_AXIS = "batch"
 
@@ -153,8 +155,7 @@ def normalize(
     **Raises:** `InputError` for images of another shape or dtype.
     """
     _check_batch(images)
-    if images.dtype != jnp.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
-        raise InputError(f"`images` of dtype {images.dtype} must be uint8, or floating point in [0, 1]")
+    _check_dtype(images, "`images`")
     if not mean.shape == std.shape == images.shape[-1:]:
         raise InputError(
             f"`images` of shape {images.shape} have {images.shape[-1]} channels, and `mean` and `std` have "
@@ -169,6 +170,33 @@ def _normalize(images: Pixels | Images, mean: Float[Array, " c"], std: Float[Arr
         images = images.astype(mean.dtype) / 255
     # Explicit axes, because `jax_numpy_rank_promotion="raise"` forbids implicit ones.
     return (images - mean[None, None, None]) / std[None, None, None]
+
+
+def check_pixels(images: Shaped[Array | np.ndarray, "..."], what: str = "`images`") -> None:
+    """Refuses what is no pixels. Values are checked outside of jit and vmap only, where they are known.
+
+    **Arguments:**
+
+    - `images`: of any shape.
+    - `what`: the subject of error messages.
+
+    **Raises:** `InputError` unless images are `uint8`, or floating point in [0, 1].
+    """
+    _check_dtype(images, what)
+    if images.dtype == jnp.uint8 or images.size == 0:
+        return
+    try:
+        low, high = float(images.min()), float(images.max())
+    except jax.errors.ConcretizationTypeError:
+        return
+    if not -_OVERSHOOT <= low <= high <= 1 + _OVERSHOOT:  # false for NaN too
+        hint = "divide them by 255, or give uint8" if high > 1 else "scale or replace them"
+        raise InputError(f"{what} in floating point have values from {low:g} to {high:g}, not from 0 to 1: {hint}")
+
+
+def _check_dtype(images: Shaped[Array | np.ndarray, "..."], what: str) -> None:
+    if images.dtype != jnp.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
+        raise InputError(f"{what} of dtype {images.dtype} must be uint8, or floating point in [0, 1]")
 
 
 def _check_batch(images: Shaped[Array | np.ndarray, "..."]) -> None:

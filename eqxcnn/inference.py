@@ -12,10 +12,12 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from .data import decode_image
+from .data.array_checks import check_unmasked
 from .errors import InputError
+from .forward_pass import check_pixels
 from .networks import check_state
 from .registry import build, check_keywords, has_type
-from .saved_config import FORMAT, check_normalization, read_config
+from .saved_config import FORMAT, check_normalization, read_config, shortest
 from .types import BatchLogits, Classifier, Logits, ModelState, Network
 from .views import eval_logits
 from .weights import from_tensors, load_safetensors, save_safetensors, to_tensors, write_text_atomically
@@ -70,8 +72,9 @@ class ImageClassifier(eqx.Module):
 
         **Returns:** `[b classes]`, or `[classes]` for one image.
 
-        **Raises:** `InputError` that names the expected shape or dtype.
+        **Raises:** `InputError` that names the expected shape, dtype or values.
         """
+        check_unmasked(images, "`images`")
         try:
             images = jnp.asarray(images)
         except (TypeError, ValueError, OverflowError) as error:
@@ -82,8 +85,7 @@ class ImageClassifier(eqx.Module):
                 f"`images` of shape {images.shape} must be (batch, {', '.join(map(str, expected))}) or {expected}, "
                 "channels last; `prepare` resizes any image to that shape"
             )
-        if images.dtype != jnp.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
-            raise InputError(f"`images` of dtype {images.dtype} must be uint8, or floating point in [0, 1]")
+        check_pixels(images)
         logits = _logits(self, images.reshape(-1, *expected))
         return logits if images.ndim == 4 else logits[0]
 
@@ -137,8 +139,8 @@ def save(folder: Path | str, classifier: ImageClassifier) -> None:
         "in_channels": classifier.in_channels,
         "image_size": list(classifier.image_size),
         "class_names": list(classifier.class_names),
-        "mean": _shortest(classifier.mean),
-        "std": _shortest(classifier.std),
+        "mean": shortest(classifier.mean),
+        "std": shortest(classifier.std),
         **({"architecture": dict(classifier.architecture)} if classifier.architecture else {}),
     }
     try:
@@ -153,11 +155,6 @@ def save(folder: Path | str, classifier: ImageClassifier) -> None:
     )
     # Written last, because a folder with a config.json counts as complete.
     write_text_atomically(folder / "config.json", json.dumps(config, indent=2) + "\n")
-
-
-def _shortest(values: Float[Array, " c"]) -> list[float]:
-    """Returns float32 numbers with the fewest digits that give the same float32."""
-    return [float(str(value)) for value in np.asarray(values, np.float32)]
 
 
 def load(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from .errors import InputError, nearest
 from .parsing import parse_json, read_text
@@ -68,6 +68,11 @@ def check_normalization(mean: Float[np.ndarray, " c"], std: Float[np.ndarray, " 
         raise InputError(f"`mean` (={mean.tolist()}) must be finite")
     if not ((std >= _FLOAT32.tiny) & (std <= _FLOAT32.max)).all():
         raise InputError(f"`std` (={std.tolist()}) must be above 0 and finite")
+
+
+def shortest(values: Float[Array | np.ndarray, " c"]) -> list[float]:
+    """Returns float32 numbers with the fewest digits that give the same float32."""
+    return [float(str(value)) for value in np.asarray(values, np.float32)]
 
 
 def _check_class_names(names: list[str]) -> None:

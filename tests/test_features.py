@@ -156,7 +156,7 @@ def test_the_name_of_a_model_loads_published_weights(monkeypatch):
         (make_images()[:0], LABELS[:0], "it has 0 and 0"),
         (make_images(), LABELS.astype(float), r"labels of `data` \(float64, shape \(5,\)\) must be one integer"),
         (make_images(), LABELS[:, None], r"labels of `data` \(int64, shape \(5, 1\)\)"),
-        (make_images().astype(np.int32), LABELS, "`data` has images of dtype int32: give uint8, or floating point"),
+        (make_images().astype(np.int32), LABELS, "images in `data` of dtype int32 must be uint8, or floating point"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(lenet, images, labels, message):

@@ -142,6 +142,11 @@ def test_jaxs_strict_settings_change_nothing(tmp_path, config):
         (np.zeros((1, 28, 28), np.uint8), r"`images` of shape \(1, 28, 28\) must be .*channels last"),
         (np.zeros((2, 32, 32, 1), np.uint8), r"\(2, 32, 32, 1\) must be \(batch, 28, 28, 1\)"),
         (np.zeros((28, 28, 1), np.int32), "dtype int32 must be uint8, or floating point"),
+        (PIXELS.astype(np.float32), "values from 0 to 255, not from 0 to 1: divide them by 255, or give uint8"),
+        (PIXELS / 255 - 1, "values from -1 to 0, not from 0 to 1: scale or replace them"),
+        (np.where(PIXELS > 250, np.nan, 0.5), "values from nan to nan, not from 0 to 1"),
+        (np.where(PIXELS > 250, np.inf, 0.5), "values from 0.5 to inf, not from 0 to 1"),
+        (np.ma.masked_array(PIXELS, PIXELS > 250), "`images` have masked values: replace them"),
         ("image.png", "`images` of type str are no array of numbers"),
         ([[1.0], [1.0, 2.0]], "`images` of type list are no array of numbers"),
     ],
@@ -149,6 +154,24 @@ def test_jaxs_strict_settings_change_nothing(tmp_path, config):
 def test_images_of_the_wrong_shape_or_dtype_are_refused(classifier, images, message):
     with pytest.raises(InputError, match=message):
         classifier(images)
+
+
+def test_values_are_not_checked_while_tracing_and_may_overshoot_by_rounding(classifier):
+    images = PIXELS.astype(np.float32)
+    assert jax.jit(lambda images: classifier(images))(images).shape == (3, 3)
+    assert jax.vmap(classifier)(jnp.asarray(images)).shape == (3, 3)
+    assert classifier(np.full((1, 28, 28, 1), 1.0001, np.float32)).shape == (1, 3)
+
+
+def test_no_images_have_no_scores(classifier):
+    assert classifier(PIXELS[:0]).shape == (0, 3)
+    assert classifier.top_k(PIXELS[:0]) == []
+
+
+@pytest.mark.parametrize("image", [3, None, PIXELS[0], ["a.png"]], ids=repr)
+def test_what_is_no_image_is_not_prepared(classifier, image):
+    with pytest.raises(InputError, match=r"an image of type \w+ cannot be decoded: give a path"):
+        classifier.prepare(image)
 
 
 def test_architecture_settings_are_saved_and_loaded(tmp_path, monkeypatch):
@@ -173,7 +196,7 @@ def test_no_file_is_a_pickle_and_the_model_is_looked_up_by_name(tmp_path, classi
             list(pickletools.genops(path.read_bytes()))
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"model": "os.system"}))
-    with pytest.raises(InputError, match=r"no model named `os\.system`"):
+    with pytest.raises(InputError, match=r"with `os\.system`, which is not from the zoo"):
         eqxcnn.load(tmp_path)
 
 

@@ -116,7 +116,10 @@ def _check_labels(labels: Any, what: str) -> np.ndarray:
     if array.size == 0:
         raise InputError(f"the {what} are empty.")
     if (array.dtype.kind == "O" and all(isinstance(value, str) for value in array)) or array.dtype.kind in "UT":
-        texts = array.astype(np.dtypes.StringDType())
+        try:
+            texts = array.astype(np.dtypes.StringDType())
+        except (TypeError, ValueError) as error:
+            raise InputError(f"the {what} have a text that is not valid Unicode ({error}): replace it.") from error
         if np.any(texts == ""):
             raise InputError(f"the {what} have an empty text: leave images without a label out.")
         return texts
@@ -126,7 +129,17 @@ def _check_labels(labels: Any, what: str) -> np.ndarray:
     return array
 
 
+def check_unmasked(values: Any, what: str) -> None:
+    """Refuses masked values: an array that is made of them takes whatever is behind the mask.
+
+    **Raises:** `InputError`.
+    """
+    if np.ma.is_masked(values):
+        raise InputError(f"{what} have masked values: replace them with `numpy.ma.filled`, or leave their images out.")
+
+
 def _to_array(values: Any, what: str) -> np.ndarray:
+    check_unmasked(values, f"the {what}")
     try:
         return np.asarray(values)
     except (ValueError, TypeError, RuntimeError) as error:

@@ -65,6 +65,11 @@ def decode_image(
     """
     if channels not in (1, 3):
         raise InputError(f"`channels` (={channels}) must be 1 (gray) or 3 (RGB).")
+    if not isinstance(source, bytes | str | Path) and not hasattr(source, "getexif"):
+        raise InputError(
+            f"an image of type {type(source).__name__} cannot be decoded: give a path, the bytes of a file, or an "
+            "image of Pillow (`PIL.Image.fromarray` makes one of an array)."
+        )
     try:
         return _decode(source, image_size, channels).copy()
     except unreadable_errors() as error:

@@ -158,6 +158,7 @@ NAN[3, 1, 1] = np.nan
         (np.where(np.isnan(NAN), np.inf, NAN), "values from 0.5 to inf"),
         ([GRAY[0], GRAY[0, :2]], "cannot be made an array"),
         (None, "the images of shape"),
+        (np.ma.masked_array(GRAY, GRAY > 250), "the images have masked values: replace them"),
     ],
 )
 def test_images_that_no_classifier_can_use_are_refused(images, message):
@@ -182,6 +183,8 @@ def test_images_that_no_classifier_can_use_are_refused(images, message):
         (["a", None, "b"] * 4, "of mixed types must be integers"),
         (["a", "", "b"] * 4, "have an empty text"),
         ([], "the labels are empty"),
+        (np.ma.masked_array(LABELS, LABELS > 1), "the labels have masked values: replace them"),
+        (["a", "\ud800", "b"] * 4, "the labels have a text that is not valid Unicode"),
         ([[0], [0, 1]], "cannot be made an array"),
     ],
 )

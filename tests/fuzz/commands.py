@@ -24,51 +24,23 @@ from .runs import train_small
 _LONGEST_LINE = 2_000
 _SETTINGS = [f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(Recipe)]
 _FLAGS = {
-    "train": [
-        *_SETTINGS,
-        *(f"--no-{name[2:]}" for name in _SETTINGS),
-        "--recipe",
-        "--resume",
-        "--seeds",
-        "--list-recipes",
+    "train": [*_SETTINGS, *(f"--no-{name[2:]}" for name in _SETTINGS), "--recipe", "--resume", "--seeds", "--import"],
+    "evaluate": [
+        "--data", "--split", "--batch-size", "--on-bad-image", "--metrics", "--image-column", "--test-split", "--import",
     ],
-    "evaluate": ["--data", "--split", "--batch-size", "--on-bad-image"],
-    "predict": ["--top", "--format", "--batch-size"],
-    "report": ["--data", "--recipe", "--augment", "--out", "--show-augment"],
+    "predict": ["--top", "--format", "--batch-size", "--import"],
+    "report": ["--data", "--recipe", "--augment", "--out", "--show-augment", "--import"],
     "zoo": [
-        "list",
-        "card",
-        "summary",
-        "--task",
-        "--image-size",
-        "--num-classes",
-        "--in-channels",
-        "lenet",
-        "mlp",
-        "resnet20",
+        "list", "card", "summary", "--task", "--image-size", "--num-classes", "--in-channels", "--import", "lenet",
     ],
-}
+}  # fmt: skip
 _MAIN: dict[str, Callable[..., None]] = {
     "train": train.main, "evaluate": evaluate.main, "predict": predict.main, "report": report.main, "zoo": zoo.main,
 }  # fmt: skip
 _VALUES = (
-    "1",
-    "0",
-    "-1",
-    "2",
-    "1000000",
-    "999999",
-    "1e-3",
-    "nan",
-    "digits",
-    "best",
-    "csv",
-    "json",
-    "test",
-    "mlp",
-    "lenet",
-    "64x",
-)
+    "1", "0", "-1", "2", "1000000", "999999", "1e-3", "nan", "digits", "best", "csv", "json", "test", "mlp", "lenet", "64x",
+    "top_k(3)", "os",
+)  # fmt: skip
 
 
 def make_run(folder: Path) -> dict[str, Any]:

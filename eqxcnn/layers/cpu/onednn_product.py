@@ -53,7 +53,8 @@ def _batch_product(operands: Sequence[Array], axes: Sequence[int | None], **para
         return jax.vmap(partial(_product_by_xla, **parameters), in_axes=tuple(axes))(left, right), 0
     left = jnp.moveaxis(left, axes[0] or 0, 0)
     out = _product.bind(left.reshape(-1, left.shape[-1]), right, **parameters)
-    return out.reshape(*left.shape[:2], -1), 0
+    # Of no matrices the last length cannot be inferred.
+    return out.reshape(*left.shape[:2], out.shape[-1]), 0
 
 
 def _left_gradient(out: Array, left: Any, right: Array, *, transpose_left: bool, transpose_right: bool) -> Array:

@@ -59,7 +59,7 @@ def test_ci_runs_the_readmes_own_commands(name, command):
     assert printed.stdout.strip() == command.replace(".venv", ".venv-ci/readme")
     variable = re.search(rf"^(\w+)=\$\(from_readme {name}\)$", script, flags=re.MULTILINE)
     assert variable is not None
-    assert re.search(rf'^[^#\n]*bash -c "\${variable[1]}"$', script, flags=re.MULTILINE)
+    assert re.search(rf'^[^#\n]*bash -c "\${variable[1]}"( >\S+ 2>&1 &)?$', script, flags=re.MULTILINE)
 
 
 def test_constraints_are_versions_only():

@@ -86,6 +86,7 @@ OTHER_TESTS = {
     "pretrained": "weights/test_published.py::test_a_recipe_can_start_from_published_weights",
     "init_from": "training/test_warm_start.py::test_run_starts_from_the_weights_of_another_run",
     "init_images": "training/test_start.py::test_weights_are_initialized_from_the_first_normalized_training_images",
+    "metrics": "training/test_own_parts.py::test_metrics_of_a_recipe_are_logged",
     "monitor": "runs/test_stopping.py::test_best_epochs_and_should_stop",
     "early_stop_epochs": "runs/test_stopping.py::test_run_stops_early_and_keeps_the_weights_of_its_best_epoch",
     "early_stop_delta": "runs/test_stopping.py::test_best_epochs_and_should_stop",

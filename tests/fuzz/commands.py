@@ -26,7 +26,8 @@ _SETTINGS = [f"--{field.name.replace('_', '-')}" for field in dataclasses.fields
 _FLAGS = {
     "train": [*_SETTINGS, *(f"--no-{name[2:]}" for name in _SETTINGS), "--recipe", "--resume", "--seeds", "--import"],
     "evaluate": [
-        "--data", "--split", "--batch-size", "--on-bad-image", "--metrics", "--image-column", "--test-split", "--import",
+        "--data", "--split", "--batch-size", "--on-bad-image", "--metrics", "--image-column", "--test-split",
+        "--import",
     ],
     "predict": ["--top", "--format", "--batch-size", "--import"],
     "report": ["--data", "--recipe", "--augment", "--out", "--show-augment", "--import"],
@@ -38,8 +39,8 @@ _MAIN: dict[str, Callable[..., None]] = {
     "train": train.main, "evaluate": evaluate.main, "predict": predict.main, "report": report.main, "zoo": zoo.main,
 }  # fmt: skip
 _VALUES = (
-    "1", "0", "-1", "2", "1000000", "999999", "1e-3", "nan", "digits", "best", "csv", "json", "test", "mlp", "lenet", "64x",
-    "top_k(3)", "os",
+    "1", "0", "-1", "2", "1000000", "999999", "1e-3", "nan", "digits", "best", "csv", "json", "test", "mlp", "lenet",
+    "64x", "top_k(3)", "os",
 )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Run folders: damaged files of stopped and finished runs, through resuming and reporting."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import random
@@ -75,6 +76,9 @@ def attack_resume(rng: random.Random, folder: Path, base: Base) -> None:
     named = [path for path in files if path.parent == root]
     changed = rng.choice(named if rng.random() < 0.6 else files)
     _damage(rng, changed)
+    is_signed = changed not in named and rng.random() < 0.5
+    if is_signed:
+        _sign(root / "checkpoints")
     with Run.open(root) as run:
         if run.recipe.model != "mlp" or run.recipe.data != "digits" or max(run.recipe.image_size or (8,)) > 64:
             return  # A run of this recipe may take long, by right.
@@ -84,8 +88,17 @@ def attack_resume(rng: random.Random, folder: Path, base: Base) -> None:
         run.rewind(job.epochs_after(0 if restored is None else restored[0]))
     if changed.name == "data.json" and changed.is_file() and b"fingerprint" not in changed.read_bytes():
         raise Silent("a run was resumed though data.json had lost its fingerprint")
-    if restored is not None and changed.name != "recipe.yaml":
+    if restored is not None and changed.name != "recipe.yaml" and not is_signed:
         _require_same(restored, base.saved[restored[0]])
+
+
+def _sign(checkpoints: Path) -> None:
+    """Writes the checksums of the files as they are, so that only the files themselves can show the damage."""
+    for folder in checkpoints.iterdir():
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "SHA256SUMS"]
+        sums = (f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder)}\n" for path in files)
+        if folder.is_dir():
+            (folder / "SHA256SUMS").write_text("".join(sums))
 
 
 def _require_same(found: tuple[int, Any], saved: tuple[int, Any] | None) -> None:

@@ -20,6 +20,7 @@ from eqxcnn.errors import InputError
 from eqxcnn.models.mlp import MLP
 from eqxcnn.runtime.compile import async_jit
 from eqxcnn.training import Job, Recipe, Setup, Sums, TrainState, load_recipe, prepare
+from eqxcnn.training.parts import Parts
 from eqxcnn.training.step import train_steps
 
 from .timing import RESULTS, Benchmark, Case, Ratio, run_benchmark
@@ -66,15 +67,20 @@ def main(arguments: Sequence[str]) -> None:
     run_benchmark(Benchmark("mlp_epoch", title, arguments, "s", cases, ratios), options.rounds, options.out)
 
 
-def prepare_job(recipe: Recipe, batches: int, data: str | None = None) -> Job:
-    """Returns a recipe's job on `batches` batches of a data set, or of random pixels of MNIST's shape."""
+def prepare_job(recipe: Recipe, batches: int, data: str | None = None, parts: Parts | None = None) -> Job:
+    """Returns a recipe's job on `batches` batches of a data set, or of random pixels of MNIST's shape.
+
+    **Arguments:**
+
+    - `parts`: own parts of the run.
+    """
     if batches < 1:
         raise InputError(f"`batches` (={batches}) must be 1 or more")
     count = batches * recipe.batch_size
     if data is not None:
-        return prepare(replace(recipe, data=data, train_images=count, validation=0.0))
+        return prepare(replace(recipe, data=data, train_images=count, validation=0.0), parts)
     # The bundled digits have MNIST's classes and channels: build the model for them, then replace the images.
-    job = prepare(replace(recipe, data="digits", image_size=(28, 28), train_images=None, validation=0.0))
+    job = prepare(replace(recipe, data="digits", image_size=(28, 28), train_images=None, validation=0.0), parts)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, 28, 28, 1), np.uint8)
     labels = rng.integers(0, 10, count, np.int32)

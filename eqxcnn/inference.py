@@ -77,7 +77,7 @@ class ImageClassifier(eqx.Module):
         check_unmasked(images, "`images`")
         try:
             images = jnp.asarray(images)
-        except (TypeError, ValueError, OverflowError) as error:
+        except (TypeError, ValueError, OverflowError, SyntaxError) as error:
             raise InputError(f"`images` of type {type(images).__name__} are no array of numbers: {error}") from error
         expected = (*self.image_size, self.in_channels)
         if images.shape[-3:] != expected or images.ndim not in (3, 4):

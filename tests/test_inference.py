@@ -148,6 +148,7 @@ def test_jaxs_strict_settings_change_nothing(tmp_path, config):
         (np.where(PIXELS > 250, np.inf, 0.5), "values from 0.5 to inf, not from 0 to 1"),
         (np.ma.masked_array(PIXELS, PIXELS > 250), "`images` have masked values: replace them"),
         ("image.png", "`images` of type str are no array of numbers"),
+        ("9" * 5000, "`images` of type str are no array of numbers"),
         ([[1.0], [1.0, 2.0]], "`images` of type list are no array of numbers"),
     ],
 )

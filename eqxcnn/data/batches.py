@@ -37,6 +37,8 @@ def hold_out(
     """
     if not 0 < fraction < 1:
         raise InputError(f"`fraction` (={fraction}) of rows to hold out must be between 0 and 1.")
+    if seed < 0:
+        raise InputError(f"`seed` (={seed}) must be 0 or more.")
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_HOLD_OUT_STREAMS[purpose],)))
     is_held = np.zeros(len(labels), bool)
     for label in np.unique(labels):

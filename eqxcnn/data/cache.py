@@ -1,7 +1,10 @@
 """Decoded images on disk: each entry is written once, whole or not at all, and opened as a memory map."""
 
 import errno
+import hashlib
+import io
 import json
+import math
 import os
 import shutil
 import sys
@@ -138,8 +141,10 @@ def _build(
                 _write_header(file, kept, image_shape)
                 file.flush()
                 os.fsync(file.fileno())  # Some file systems report a full disk only here.
-            np.save(partial / "labels.npy", np.concatenate(labels).astype(np.int32), allow_pickle=False)
-            meta = {"rows": kept, "image_shape": image_shape, "skipped": skipped}
+            numbers = np.concatenate(labels).astype(np.int32)
+            np.save(partial / "labels.npy", numbers, allow_pickle=False)
+            digest = _digest(numbers, kept, skipped)
+            meta = {"rows": kept, "image_shape": image_shape, "skipped": skipped, "sha256": digest}
             (partial / "meta.json").write_text(json.dumps(meta, indent=1))
             shutil.rmtree(folder, ignore_errors=True)
             partial.rename(folder)
@@ -166,14 +171,12 @@ def _open(folder: Path, image_shape: tuple[int, int, int], report: bool = False)
         return None
     try:
         meta = parse_json(read_text(folder / "meta.json", limit=1 << 30), "its `meta.json`")
-        images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-        labels = np.load(folder / "labels.npy", allow_pickle=False)
-        expected = (meta["rows"], *image_shape)
-        size = (folder / "images.npy").stat().st_size - images.offset
-        if images.shape != expected or images.dtype != np.uint8 or size != images.nbytes:
-            raise ValueError(f"it has {size} bytes of {images.dtype} {images.shape} images, not {expected}")
-        if labels.shape != expected[:1] or labels.dtype != np.int32:
-            raise ValueError(f"it has {labels.dtype} labels {labels.shape} for {meta['rows']} images")
+        images = _map_array(folder / "images.npy", "|u1", (meta["rows"], *image_shape))
+        labels = np.array(_map_array(folder / "labels.npy", "<i4", (meta["rows"],)))
+        digest = _digest(labels, meta["rows"], meta["skipped"])
+        # The pixels have no digest: reading them all would take long. Entries of older versions have none at all.
+        if meta.get("sha256", digest) != digest:
+            raise ValueError("its labels have changed")
         skipped = tuple((int(row), str(reason)) for row, reason in meta["skipped"])
     except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError) as error:
         if report:
@@ -181,6 +184,24 @@ def _open(folder: Path, image_shape: tuple[int, int, int], report: bool = False)
         return None
     # A plain view: indexing a `memmap` would return another `memmap` for each batch.
     return Entry(np.asarray(images), labels, skipped)
+
+
+def _map_array(path: Path, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Maps the array in a `.npy` file. Its header is compared with the expected one, not parsed."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": dtype, "fortran_order": False, "shape": shape})
+    start = header.getvalue()
+    size, expected = path.stat().st_size, len(start) + math.prod(shape) * np.dtype(dtype).itemsize
+    if size != expected or not path.is_file():
+        raise ValueError(f"its `{path.name}` has {size} bytes, not {expected}")
+    with path.open("rb") as file:
+        if file.read(len(start)) != start:
+            raise ValueError(f"its `{path.name}` is not of type {dtype} and shape {shape}")
+    return np.memmap(path, dtype, "r", len(start), shape)
+
+
+def _digest(labels: np.ndarray, rows: Any, skipped: Any) -> str:
+    return hashlib.sha256(labels.tobytes() + json.dumps([rows, skipped]).encode()).hexdigest()
 
 
 @contextmanager

@@ -213,6 +213,7 @@ def test_labels_that_no_classifier_can_use_are_refused(labels, message):
         ({"name": "my data"}, "the name 'my data' of a data set must be letters"),
         ({"name": "a/b"}, "the name 'a/b'"),
         ({"test_fraction": 1.0}, "must be between 0 and 1"),
+        ({"seed": -1}, r"`seed` \(=-1\) must be 0 or more"),
     ],
 )
 def test_other_arguments_that_cannot_be_used_are_refused(options, message):

@@ -188,6 +188,27 @@ def other_labels(entry):
     np.save(entry / "labels.npy", np.zeros(7, np.int32))
 
 
+def swap_labels(entry):
+    data = (entry / "labels.npy").read_bytes()
+    (entry / "labels.npy").write_bytes(data[:-4] + bytes(4))
+
+
+def change_header(name, at):
+    """The header of a `.npy` file starts with 10 bytes; numpy tokenizes a text that it cannot parse."""
+
+    def damage(entry):
+        data = bytearray((entry / name).read_bytes())
+        data[at : at + 1] = b"["
+        (entry / name).write_bytes(data)
+
+    return damage
+
+
+def other_skipped(entry):
+    meta = (entry / "meta.json").read_text()
+    (entry / "meta.json").write_text(meta.replace('"skipped": []', '"skipped": [[3, "x"]]'))
+
+
 def other_meta(entry):
     (entry / "meta.json").write_text("[1, 2]")
 
@@ -197,7 +218,9 @@ def no_meta(entry):
 
 
 FILES = ("images.npy", "labels.npy", "meta.json")
-DAMAGES = [*map(cut, FILES), *map(empty, FILES), lengthen, other_labels, other_meta, no_meta]
+HEADERS = [change_header(name, at) for name in FILES[:2] for at in (3, 9, 20, 60)]
+OTHERS = [lengthen, other_labels, swap_labels, other_skipped, other_meta, no_meta]
+DAMAGES = [*map(cut, FILES), *map(empty, FILES), *HEADERS, *OTHERS]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

@@ -34,7 +34,7 @@ MODULE = "tests.fuzz.entrances"
 #: Entrances in the order in which a run takes its turns.
 NAMES = (
     "safetensors", "config", "pth", "state_dict", "yaml", "settings", "strings", "image", "arrays", "calls", "classes",
-    "tables", "saved", "resume", "report", "seeds", "command",
+    "tables", "saved", "cache", "resume", "report", "seeds", "command",
 )  # fmt: skip
 
 

@@ -154,6 +154,22 @@ def attack_saved(rng: random.Random, folder: Path, base: dict[str, Any]) -> None
     _read(rng, root, "stop")
 
 
+def attack_cache(rng: random.Random, folder: Path, base: dict[str, Any]) -> None:
+    """A damaged entry of the cache of decoded images is decoded again, or gives the same; pixels have no digest."""
+    opened = open_source(str(base["folder"] / "split"))
+    intact = opened.decode("train", image_size=(5, 5), cache_dir=base["folder"] / "cache", progress=False)
+    shutil.copytree(base["folder"] / "cache", folder / "cache")
+    path = rng.choice(sorted(path for path in (folder / "cache").rglob("*.*") if path.is_file()))
+    data = path.read_bytes()
+    damaged = mutate_text(rng, data.decode()) if path.suffix == ".json" else mutate_bytes(rng, data)
+    path.write_bytes(damaged)
+    found = opened.decode("train", image_size=(5, 5), cache_dir=folder / "cache", progress=False)
+    if not np.array_equal(found.labels, intact.labels) or found.images.shape != intact.images.shape:
+        raise Silent(f"a damaged cache gives other labels or shapes: {found.images.shape}, {found.labels}")
+    if path.name != "images.npy" and not np.array_equal(found.images, intact.images):
+        raise Silent(f"a damaged cache gives other pixels: {path.name}")
+
+
 def _read(rng: random.Random, root: Path, on_bad_image: Any) -> tuple[int, int]:
     """Reads both splits, and returns the number of their images and of classes."""
     opened = open_source(str(root))
@@ -173,4 +189,5 @@ ENTRANCES = {
     "classes": Entrance(attack_classes, make_sources),
     "tables": Entrance(attack_tables, make_sources),
     "saved": Entrance(attack_saved, make_sources),
+    "cache": Entrance(attack_cache, make_sources),
 }

@@ -60,7 +60,11 @@ class Watch:
         """Runs one case."""
         folder = self.work / f"{entrance}-{number}"
         shutil.rmtree(folder, ignore_errors=True)
-        process = self._process if self._process and self._process.poll() is None else self._start()
+        process = self._process
+        # Compiled programs of earlier cases stay in memory.
+        if process is None or process.poll() is not None or _resident_bytes(process.pid) > self.memory / 2:
+            self.stop()
+            process = self._start()
         requests = _pipe(process.stdin)
         try:
             requests.write(f"{entrance} {number}\n".encode())

@@ -1,4 +1,4 @@
-"""Checks of arrays that are given as images and labels; each mistake is one sentence."""
+"""Checks of image arrays and label arrays; each error is one sentence."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from .records import ImageArray
 
 
 def check_images(images: Any, what: str) -> ImageArray:
-    """Returns images as `uint8` or float32 `[n h w c]`, without a copy if they are one of these.
+    """Returns images as `uint8` or float32 `[n h w c]`, without a copy if they already are.
 
     **Raises:** `InputError`, naming them `what`, for other shapes, types or values.
     """
@@ -28,10 +28,10 @@ def check_images(images: Any, what: str) -> ImageArray:
         raise InputError(f"the {what} of shape {array.shape} are empty.")
     if array.dtype == np.uint8:
         return array
-    # The type `bfloat16` of JAX is none of NumPy's kinds.
+    # JAX's `bfloat16` has no NumPy kind.
     if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
         raise InputError(
-            f"the {what} of type {array.dtype} must be `uint8`, from 0 to 255, or in floating point, from 0 to 1."
+            f"the {what} of type {array.dtype} must be `uint8`, from 0 to 255, or floating point, from 0 to 1."
         )
     array = np.asarray(array, np.float32)
     low, high = float(array.min()), float(array.max())
@@ -54,14 +54,14 @@ def check_same_kind(train: np.ndarray, test: np.ndarray) -> None:
 
 
 def name_classes(labels: Any, class_names: Sequence[str] | None) -> tuple[str, ...]:
-    """Returns the names of the classes: `class_names`, else the distinct texts, sorted, or the integers from 0.
+    """Returns the names of the classes: `class_names`, else the distinct strings, sorted, or the integers from 0.
 
     **Raises:** `InputError` for labels of another type, for integers with gaps, or for fewer than two classes.
     """
     if class_names is not None:
         names = tuple(class_names)
         if isinstance(class_names, str) or not all(isinstance(name, str) and name for name in names):
-            raise InputError("`class_names` must be a list of texts that are not empty.")
+            raise InputError("`class_names` must be a list of strings that are not empty.")
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise InputError(f"`class_names` has `{twice}` twice: each class needs its own name.")
@@ -71,12 +71,12 @@ def name_classes(labels: Any, class_names: Sequence[str] | None) -> tuple[str, .
         if values.dtype.kind != "T" and distinct != list(range(len(distinct))):
             gap = next((number for number, value in enumerate(distinct) if value != number), 0)
             raise InputError(
-                f"the labels must be integers from 0 to k - 1, and from {distinct[0]} to {distinct[-1]} no image has "
-                f"{gap}: number the classes without gaps, or give `class_names`."
+                f"the labels must be integers from 0 to k - 1, but they range from {distinct[0]} to {distinct[-1]} and "
+                f"none is {gap}: number the classes without gaps, or give `class_names`."
             )
         names = tuple(map(str, distinct))
     if len(names) < 2:
-        raise InputError(f"a classifier needs at least two classes, and there is only {', '.join(names) or 'none'}.")
+        raise InputError(f"a classifier needs at least two classes, but there is only {', '.join(names) or 'none'}.")
     return names
 
 
@@ -85,9 +85,9 @@ def number_labels(labels: Any, names: tuple[str, ...], what: str, images: int) -
 
     **Arguments:**
 
-    - `names`: the names of the classes, of which labels are the position or the name.
-    - `what`: their name in messages.
-    - `images`: the number of images, which must be that of the labels.
+    - `names`: the class names; a label is a name or its position.
+    - `what`: the name of the labels in error messages.
+    - `images`: the number of images, which must equal the number of labels.
 
     **Raises:** `InputError`.
     """
@@ -98,44 +98,46 @@ def number_labels(labels: Any, names: tuple[str, ...], what: str, images: int) -
         low, high = int(values.min()), int(values.max())
         if low < 0 or high >= len(names):
             wrong = low if low < 0 else high
-            raise InputError(f"the {what} have {wrong}, and the {len(names)} classes are 0 to {len(names) - 1}.")
+            raise InputError(f"the {what} contain {wrong}, but the {len(names)} classes are 0 to {len(names) - 1}.")
         return values.astype(np.int32)
     distinct, inverse = np.unique(values, return_inverse=True)
     positions = {name: position for position, name in enumerate(names)}
     if unknown := [text for text in distinct.tolist() if text not in positions]:
-        raise InputError(f"the {what} have `{unknown[0]}`, which is not one of the {len(names)} classes.")
+        raise InputError(f"the {what} contain `{unknown[0]}`, which is not one of the {len(names)} classes.")
     return np.array([positions[text] for text in distinct.tolist()], np.int32)[inverse]
 
 
 def _check_labels(labels: Any, what: str) -> np.ndarray:
-    """Returns labels as integers, or as NumPy's texts of variable length."""
+    """Returns labels as integers, or as NumPy strings of variable length."""
     array = _to_array(labels, what)
     if array.ndim != 1:
-        hint = ": of one-hot vectors, give `labels.argmax(axis=1)`" if array.ndim == 2 else ""
-        raise InputError(f"the {what} of shape {array.shape} must be one integer or text per image{hint}.")
+        hint = ": for one-hot vectors, give `labels.argmax(axis=1)`" if array.ndim == 2 else ""
+        raise InputError(f"the {what} of shape {array.shape} must be one integer or string per image{hint}.")
     if array.size == 0:
         raise InputError(f"the {what} are empty.")
     if (array.dtype.kind == "O" and all(isinstance(value, str) for value in array)) or array.dtype.kind in "UT":
         try:
             texts = array.astype(np.dtypes.StringDType())
         except (TypeError, ValueError) as error:
-            raise InputError(f"the {what} have a text that is not valid Unicode ({error}): replace it.") from error
+            raise InputError(f"the {what} contain a string that is not valid Unicode ({error}): replace it.") from error
         if np.any(texts == ""):
-            raise InputError(f"the {what} have an empty text: leave images without a label out.")
+            raise InputError(f"the {what} contain an empty string: leave out images without a label.")
         return texts
     if array.dtype.kind not in "iu":
         kind = "mixed types" if array.dtype.kind == "O" else f"type {array.dtype}"
-        raise InputError(f"the {what} of {kind} must be integers from 0 to k - 1, or texts.")
+        raise InputError(f"the {what} of {kind} must be integers from 0 to k - 1, or strings.")
     return array
 
 
 def check_unmasked(values: Any, what: str) -> None:
-    """Refuses masked values: an array that is made of them takes whatever is behind the mask.
+    """Refuses masked values, because converting a masked array exposes the numbers behind the mask.
 
     **Raises:** `InputError`.
     """
     if np.ma.is_masked(values):
-        raise InputError(f"{what} have masked values: replace them with `numpy.ma.filled`, or leave their images out.")
+        raise InputError(
+            f"{what} contain masked values: replace them with `numpy.ma.filled`, or leave their images out."
+        )
 
 
 def _to_array(values: Any, what: str) -> np.ndarray:
@@ -144,4 +146,4 @@ def _to_array(values: Any, what: str) -> np.ndarray:
         return np.asarray(values)
     except (ValueError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
-        raise InputError(f"the {what} cannot be made an array ({reason}).") from error
+        raise InputError(f"the {what} cannot be converted to an array ({reason}).") from error

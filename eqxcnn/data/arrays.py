@@ -1,4 +1,4 @@
-"""Data sets made of arrays: `from_arrays` checks and fingerprints them."""
+"""Data sets made from arrays: `from_arrays` checks and fingerprints them."""
 
 import hashlib
 import os
@@ -26,7 +26,7 @@ _CHUNK_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class ArrayPart:
-    """The images of a part, of which only `rows` belong to it if they are given, with the labels of these rows."""
+    """One part of a data set: the images at `rows`, or all of `images` if `rows` is `None`, and their labels."""
 
     images: ImageArray
     rows: Int32[np.ndarray, " k"] | None
@@ -56,7 +56,8 @@ class ArrayDataSet(DataSet):
     ) -> Split:
         """Returns the images of a split, with their labels.
 
-        Another size or number of channels than that of the arrays is made as for image files, and kept in the cache.
+        If the size or the number of channels differs from that of the arrays, the images are converted in the same way
+        as image files, and cached.
 
         **Raises:** `InputError` if arrays in floating point would have to be resized or converted.
         """
@@ -93,7 +94,7 @@ def from_arrays(
     test_fraction: float = 0.2,
     seed: int = 0,
 ) -> DataSet:
-    """Makes a data set of arrays of NumPy or JAX.
+    """Makes a data set from NumPy or JAX arrays.
 
     Arrays are not copied, so do not change them afterwards; a part that is held out is copied when it is used.
 
@@ -101,11 +102,11 @@ def from_arrays(
 
     - `images`: `[n h w c]` with 1 or 3 channels, or gray `[n h w]`: `uint8`, or floating point in [0, 1], which is
         kept as float32.
-    - `labels`: `[n]`, integers from 0 to k - 1 or texts. Texts are the names of the classes, which are sorted.
+    - `labels`: `[n]`, integers from 0 to k - 1, or strings. Strings are class names; the classes are sorted by name.
     - `test`: test images and labels of the same kinds; by default a part of the images is held out.
-    - `class_names`: the name of each class, in the order of the integers; by default the integers themselves. With
-        texts as labels, the order of the classes.
-    - `name`: the data set's name, part of the names of runs.
+    - `class_names`: the name of each class, in the order of the integers; by default the integers themselves. If
+        the labels are strings, it sets the order of the classes.
+    - `name`: the data set's name, which becomes part of the names of runs.
     - `test_fraction`, `seed`: see `open_source`.
 
     **Raises:** `InputError`, in one sentence, for arrays that no classifier can be trained on.
@@ -146,7 +147,7 @@ def _check_test(
     test_numbers = number_labels(test[1], names, "test labels", len(test_pixels))
     unknown = sorted(set(test_numbers.tolist()) - set(numbers.tolist()))
     if unknown:
-        raise InputError(f"the test labels have the class `{names[unknown[0]]}`, of which there is no training image.")
+        raise InputError(f"the test labels contain the class `{names[unknown[0]]}`, which has no training images.")
     return test_pixels, test_numbers
 
 

@@ -1,4 +1,4 @@
-"""Folders of images, one per class: their files, listed without patterns, as a table of paths and labels."""
+"""Reads a tree of class folders as a table of paths and labels, without glob patterns."""
 
 import os
 from collections.abc import Mapping
@@ -19,15 +19,15 @@ _TEST_FOLDERS = ("test", "testing", "validation", "valid", "val")
 
 
 def read_class_folders(folder: Path, test_split: str | None = None) -> DatasetDict | None:
-    """Returns the images below a tree of class folders, or `None` if the folder is something else.
+    """Returns the images in a tree of class folders, or `None` if the folder is something else.
 
     **Arguments:**
 
-    - `test_split`: the folder of the test images; by default the first of the usual ones.
+    - `test_split`: the folder of the test images; by default `test`, `testing`, `validation`, `valid` or `val`.
 
-    `datasets` finds such a tree by itself, but guesses splits from any "train" or "test" in a path: a class called
-    `train` or an image called `test_1.png` then silently hides all others. It also skips a class folder that is a
-    symbolic link, takes `c::d` for an address, and unpacks archives.
+    `datasets` can read such a tree too, but it guesses splits from any "train" or "test" in a path, so that a class
+    called `train` or an image called `test_1.png` silently hides all other images. It also skips class folders that
+    are symbolic links, treats `c::d` as an address, and unpacks archives.
 
     **Raises:** `InputError` if a folder cannot be read, if images of a split lie at different depths, or if a path is
     not valid UTF-8.
@@ -79,7 +79,7 @@ def _image_folders(folder: Path) -> list[str]:
 
 
 def _folders(folder: Path) -> list[str]:
-    """Returns the paths of the folders in a folder, sorted; a link to a folder is one, a loop of links is not."""
+    """Returns the paths of the folders in a folder, sorted; a link to a folder counts, a loop of links does not."""
     # `os.path.isdir` follows links as `DirEntry.is_dir` does, and raises nothing.
     return sorted(e.path for e in scan(folder) if not is_skipped_folder(e.name) and os.path.isdir(e.path))
 

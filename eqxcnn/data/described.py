@@ -1,4 +1,4 @@
-"""What a local folder says about its tables: checked before `datasets` follows it out of the folder or chokes on it."""
+"""Checks the card and metadata of a local folder before `datasets` reads them, which could lead out of the folder."""
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -8,7 +8,7 @@ from ..errors import InputError
 from ..parsing import parse_json, parse_yaml, read_text
 from .files import ARCHIVES, LAYOUTS, LISTS, TABLES, image_suffixes, suffix, walk
 
-#: Characters with a meaning in the patterns and addresses of `datasets`.
+#: Characters with a special meaning in the patterns and addresses of `datasets`.
 _SPECIAL = ("*", "?", "[", "]", "{", "}", "::", "://")
 #: Suffixes of files that `datasets` may read; shards of WebDataset hold images too.
 _READABLE = (*TABLES, *LISTS, ".tar")
@@ -36,7 +36,7 @@ def _check_saved_split(folder: Path) -> None:
     names = [entry.get("filename") for entry in entries or []] if is_list else None
     for name in _names(names, path, "_data_files"):
         if not (folder / name).is_file():
-            raise InputError(f"`{folder / name}`, which `{path}` names, is not there: save the data set again.")
+            raise InputError(f"`{folder / name}`, which `{path}` names, is missing: save the data set again.")
         _check_arrow(folder / name)
 
 
@@ -60,8 +60,8 @@ def _names(value: Any, path: Path, key: str) -> list[str]:
 def check_described(folder: Path) -> None:
     """Checks a folder of tables, or with a data card or a metadata file, before `datasets` reads it.
 
-    **Raises:** `InputError` if the card is damaged or leads out of the folder, if a metadata file is empty, if there
-    are archives, which `datasets` would unpack, or if the folder holds too much that is no data.
+    **Raises:** `InputError` if the card is damaged or points outside the folder, if a metadata file is empty, if
+    there are archives, which `datasets` would unpack, or if the folder holds too many files that are not data.
     """
     _check_path(folder)
     configs = [*_read_configs(folder / "README.md"), *_read_configs(folder / ".huggingface.yaml")]
@@ -83,11 +83,13 @@ def check_described(folder: Path) -> None:
 def check_found(folder: Path, files: list[str]) -> None:
     """Checks the files that `datasets` found in a folder and would read.
 
-    **Raises:** `InputError` if one is outside of the folder, or of a kind that holds no images.
+    **Raises:** `InputError` if one is outside the folder, or of a type that holds no images.
     """
     for file in files:
         if not PurePosixPath(file).is_relative_to(folder) or ".." in PurePosixPath(file).parts:
-            raise InputError(f"the card of `{folder}` leads to `{file}`, out of the folder: correct its `data_files`.")
+            raise InputError(
+                f"the card of `{folder}` points to `{file}`, outside the folder: correct its `data_files`."
+            )
         if not _is_readable(file):
             raise InputError(f"`{file}` is neither an image nor a table: convert it to parquet, or remove it.")
         if suffix(file) == ".parquet":
@@ -101,7 +103,7 @@ def _is_readable(name: str) -> bool:
 
 
 def _check_parquet(file: str) -> None:
-    """Reads the end of a table, because `datasets` does not say which one is damaged or empty."""
+    """Reads the footer of a parquet file, because `datasets` does not say which one is damaged or empty."""
     import pyarrow.parquet as pq
 
     try:
@@ -113,9 +115,9 @@ def _check_parquet(file: str) -> None:
 
 
 def _check_arrow(path: Path) -> None:
-    """Checks the values of a table, because reading one that points out of its file ends the process.
+    """Validates a table, because reading one whose offsets point outside its file crashes the process.
 
-    The file is mapped, not read: only offsets and texts are looked at.
+    The file is memory-mapped, and only offsets and strings are read.
     """
     import pyarrow as pa
 
@@ -169,4 +171,4 @@ def _texts(value: Any) -> Iterator[str]:
 def _check_place(place: str, folder: Path) -> None:
     path = PurePosixPath(place.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or place.startswith("~") or "::" in place or "://" in place:
-        raise InputError(f"the card of `{folder}` leads to `{place}`, out of the folder: correct its `data_files`.")
+        raise InputError(f"the card of `{folder}` points to `{place}`, outside the folder: correct its `data_files`.")

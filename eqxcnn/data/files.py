@@ -1,4 +1,4 @@
-"""Files of a data set: the bytes of one file, and the files below a folder, both within bounds."""
+"""Files of a data set: the bytes of one file, and the files in a folder, with limits on both."""
 
 import os
 import stat
@@ -8,9 +8,9 @@ from pathlib import Path
 
 from ..errors import InputError
 
-#: More than an uncompressed image of the greatest number of pixels takes.
+#: More than an uncompressed image with the largest number of pixels takes.
 _MAX_BYTES = 512 << 20
-#: Entries that are no data, after which a folder counts as a mistake: a disk or a home folder, not a data set.
+#: A folder with more entries that are not data is taken for a mistake, such as a whole disk or a home folder.
 _MAX_OTHER_ENTRIES = 100_000
 
 #: Suffixes of tables and lists of images, and of the archives that `datasets` would unpack.
@@ -34,7 +34,7 @@ def read_file(path: str | Path) -> bytes:
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("it is not a regular file")
     if status.st_size > _MAX_BYTES:
-        raise ValueError(f"it has {status.st_size:,} bytes, and an image may have {_MAX_BYTES:,}")
+        raise ValueError(f"it has {status.st_size:,} bytes, but the limit is {_MAX_BYTES:,}")
     return Path(path).read_bytes()
 
 
@@ -62,7 +62,7 @@ def is_skipped_folder(name: str) -> bool:
 
 
 def is_file(entry: os.DirEntry[str]) -> bool:
-    """Returns whether an entry is a regular file, or a link to one; a loop of links is not."""
+    """Returns whether an entry is a regular file, or a link to one; a loop of links does not count."""
     try:
         return entry.is_file()
     except OSError:
@@ -97,7 +97,7 @@ def walk(folder: str | Path) -> Iterator[os.DirEntry[str]]:
             if others > _MAX_OTHER_ENTRIES:
                 raise InputError(
                     f"`{folder}` holds more than {_MAX_OTHER_ENTRIES:,} files and folders that are neither images nor "
-                    f"tables, so it is no data set: {LAYOUTS}"
+                    f"tables, so it is not a data set: {LAYOUTS}"
                 )
 
 

@@ -23,15 +23,15 @@ def open_source(
 
     The training split is `train`, or the only split. The test split is `test`, else `validation` (or `valid`, `val`),
     else a part of the training split, with the same fraction of each class. Image size and channels are those of the
-    training split; test images are converted to them. A split without labels is passed over as test split, with a line
-    on standard error.
+    training split; test images are converted to them. A split without labels is not used for testing, and a line on
+    standard error says so.
 
     **Arguments:**
 
-    - `source`: a name of `SOURCES` or of `register`, a local folder (parquet, `save_to_disk`, or class folders of
+    - `source`: a name in `SOURCES` or added by `register`, a local folder (parquet, `save_to_disk`, or class folders of
         images), or a Hub id `org/name` or `org/name:config`; see `find_source`.
-    - `image_column`, `label_column`: the columns to use, where types and names leave a choice.
-    - `test_split`: the split to test on, or the folder of its class folders; by default as above.
+    - `image_column`, `label_column`: the columns to use; by default found by their types and usual names.
+    - `test_split`: the split to test on, or the folder that holds its class folders; by default as above.
     - `test_fraction`, `seed`: the fraction of the training split to hold out where there is no test split, and the seed
         that draws it. It is not the training seed, so that runs with several seeds are tested on the same images.
 

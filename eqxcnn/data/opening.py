@@ -1,4 +1,4 @@
-"""The only place where encoded images are opened: in formats that start no program, and within a number of pixels."""
+"""The only place where encoded images are opened: in formats that start no other program, of limited size."""
 
 import io
 import os
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 else:
     Image = Any
 
-#: By content, not by name. Pillow would start Ghostscript for EPS; the other formats that it knows are no photographs.
+#: Recognized by content, not by name. Pillow would start Ghostscript for EPS, and its other formats hold no photos.
 _FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "JPEG2000", "TGA")
-#: Greatest number of pixels unless `$EQXCNN_MAX_PIXELS` says otherwise. Pillow warns of larger images: they take 0.4 GB
-#: as RGB and several times that during conversion, and refuses those of twice the size.
+#: Largest number of pixels of an image, unless `$EQXCNN_MAX_PIXELS` is set. Pillow warns about larger images, which
+#: take 0.4 GB as RGB and several times that during conversion, and refuses images of twice the size.
 MAX_PIXELS = 89_478_485
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -35,13 +35,13 @@ def open_image(data: bytes) -> Image:
     limit, pixels = max_pixels(), image.width * image.height
     if pixels > limit:
         raise ValueError(
-            f"it has {pixels:,} pixels, and an image may have {limit:,}: make it smaller, or set `EQXCNN_MAX_PIXELS`"
+            f"it has {pixels:,} pixels, but the limit is {limit:,}: make it smaller, or set `EQXCNN_MAX_PIXELS`"
         )
     return image
 
 
 def _check_png(data: bytes) -> None:
-    """Compares the checksums of the pixels in a PNG file: Pillow ignores them, and shows damaged pixels.
+    """Verifies the checksums of the pixels in a PNG file, which Pillow ignores.
 
     **Raises:** `ValueError`; a file of another format is accepted.
     """
@@ -50,13 +50,15 @@ def _check_png(data: bytes) -> None:
     while start + 8 <= len(data):
         size, name = struct.unpack_from(">I4s", data, start)
         end = start + 8 + size
+        if name == b"IDAT" and end + 4 > len(data):
+            raise ValueError("the file is truncated")
         if name == b"IDAT" and zlib.crc32(view[start + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
             raise ValueError("its pixels are damaged (the checksum of a PNG's `IDAT` is wrong)")
         start = end + 4
 
 
 def max_pixels() -> int:
-    """Returns the greatest number of pixels of an image: `$EQXCNN_MAX_PIXELS`, or 89 million.
+    """Returns the largest number of pixels that an image may have: `$EQXCNN_MAX_PIXELS`, or 89 million.
 
     **Raises:** `InputError` if the variable is not a number of at least 1.
     """
@@ -76,7 +78,7 @@ def unreadable_errors() -> tuple[type[Exception], ...]:
     """Returns the exceptions that `open_image`, and Pillow while decoding, raise for broken files."""
     from PIL.Image import DecompressionBombError
 
-    # Each was seen for a mangled file of some format, or is raised explicitly by one of Pillow's readers.
+    # Each of these occurred with a damaged file of some format, or is raised explicitly by one of Pillow's readers.
     usual = (OSError, ValueError, SyntaxError, RuntimeError, EOFError, LookupError, TypeError, ArithmeticError)
     return (*usual, struct.error, DecompressionBombError)
 

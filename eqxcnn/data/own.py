@@ -1,4 +1,4 @@
-"""Data sets that are passed from Python: tables and streams of `datasets`, or whatever `as_data_set` knows."""
+"""Data sets that are passed from Python: tables and streams of `datasets`, and all that `as_data_set` accepts."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,14 +22,14 @@ def from_dataset(
     test_fraction: float = 0.2,
     seed: int = 0,
 ) -> DataSet:
-    """Makes a data set of tables of the `datasets` library.
+    """Makes a data set from tables of the `datasets` library.
 
     **Arguments:**
 
     - `rows`: a `Dataset` or a `DatasetDict`; or an `IterableDataset` or `IterableDatasetDict`, which is read into
-        memory once, with its encoded images. A column of pixels may take the place of images.
+        memory once, with its images still encoded. A column of pixels also counts as images.
     - `image_column`, `label_column`, `test_split`, `test_fraction`, `seed`: see `open_source`.
-    - `name`: the data set's name, part of the names of runs.
+    - `name`: the data set's name, which becomes part of the names of runs.
 
     **Raises:** `InputError`, in one sentence, if the tables cannot be used.
     """
@@ -41,7 +41,7 @@ def from_dataset(
 
 
 def as_data_set(value: Any) -> DataSet:
-    """Returns a data set: `value` itself, or one made of tables of `datasets` or of a pair of images and labels.
+    """Returns a data set: `value` itself, or one made from tables of `datasets` or from a pair of images and labels.
 
     **Raises:** `InputError` for anything else.
     """

@@ -1,4 +1,4 @@
-"""Columns that store pixels as numbers, in arrays or nested lists: which they are, and one stored value as an image."""
+"""Columns that store pixels as numbers, in arrays or nested lists: recognizes them and converts values to images."""
 
 import math
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ _CHUNK_ROWS = 1024
 
 
 def count_dims(feature: Any) -> int:
-    """Returns how deep the numbers of a column are nested: 2 for `Array2D`, 0 if it does not hold lists of numbers."""
+    """Returns how deeply the numbers of a column are nested: 2 for `Array2D`, 0 if it holds no lists of numbers."""
     import datasets
 
     if isinstance(feature, datasets.Array2D | datasets.Array3D):
@@ -47,7 +47,7 @@ def storage_of(chunk: Array) -> Array:
 
 
 def stored_values(column: ChunkedArray) -> Iterator[Any]:
-    """Yields the values of a column one at a time: pixels as scalars of arrow, without a copy, others as in Python."""
+    """Yields the values of a column one at a time: pixels as Arrow scalars, uncopied, and others as Python objects."""
     for chunk in map(storage_of, column.chunks):
         for value in chunk:
             yield value if is_list(chunk.type) else value.as_py()
@@ -86,12 +86,12 @@ def to_image(value: ListScalar, scale: int) -> Image:
         raise ValueError(f"its values {low:g} to {high:g} are not within 0 to {limit}")
     pixels = np.rint(array * scale).astype(np.uint8).reshape(shape)
     if scale == 1 and not np.array_equal(array, pixels.reshape(array.shape)):
-        raise ValueError("its values are neither whole numbers from 0 to 255 nor within 0 to 1 as those of all images")
+        raise ValueError("its values are not whole numbers from 0 to 255, and not all images are within 0 to 1")
     return Image.fromarray(pixels[..., 0] if shape[2] == 1 else pixels)
 
 
 def find_scale(rows: Dataset, column: str) -> int:
-    """Returns the factor that makes a column's pixels whole numbers from 0 to 255: 255 if all are floats in [0, 1].
+    """Returns the factor that scales a column's pixels to the range 0 to 255: 255 if all are floats in [0, 1], else 1.
 
     **Raises:** `InputError` if the first row does not have the shape of an image.
     """
@@ -115,7 +115,7 @@ def _check_first(chunk: Array, column: str) -> None:
             image_shape(first)
     except ValueError as error:
         raise InputError(
-            f"the column `{column}` does not hold images: of the first row, {error}; choose another column with "
+            f"the column `{column}` does not hold images: in the first row, {error}; choose another column with "
             "`image_column`."
         ) from error
 
@@ -151,7 +151,7 @@ def _image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
             side = math.isqrt(shape[0] // channels)
             if side * side * channels == shape[0]:
                 return side, side, channels
-        raise ValueError(f"the {shape[0]} values are those of no square image with 1 or 3 channels")
+        raise ValueError(f"the {shape[0]} values do not form a square image with 1 or 3 channels")
     if len(shape) == 2:
         return shape[0], shape[1], 1
     if shape[2] not in (1, 3):

@@ -1,4 +1,4 @@
-"""Which splits of a source are trained and tested on."""
+"""Chooses the training split and the test split of a source."""
 
 import sys
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ TEST_SPLITS = ("test", "validation", "valid", "val")
 
 
 def choose_train(source: str, rows: Mapping[str, int], test_split: str | None = None) -> str:
-    """Returns the name of the training split: `train`, or the only one beside the test split.
+    """Returns the name of the training split: `train`, or the only split besides the test split.
 
     **Arguments:**
 
@@ -27,7 +27,7 @@ def choose_train(source: str, rows: Mapping[str, int], test_split: str | None = 
     - `rows`: the number of rows of each split.
     - `test_split`: the test split that the caller chose.
 
-    **Raises:** `InputError` if there is none, or if `test_split` is no other split with rows.
+    **Raises:** `InputError` if there is none, or if `test_split` does not name another split that has rows.
     """
     filled = [split for split, count in rows.items() if count > 0]
     names = ", ".join(f"`{split}`" for split in filled)
@@ -47,7 +47,7 @@ def choose_test(
 ) -> str | None:
     """Returns the name of the split to test on, or `None` if a part of the training split is to be held out.
 
-    A split without labels, as that of many contests, is passed over, with a line on standard error.
+    A split without labels, which is common in competitions, is skipped, and a line on standard error says so.
 
     **Raises:** `InputError` if the caller chose a split without labels.
     """
@@ -76,12 +76,12 @@ def _has_labels(rows: Dataset, train: Dataset, column: str) -> bool:
     labels = _read_values(rows, column)
     if np.any(labels != MISSING):
         return True
-    # -1 and 1 alone are an old notation for two classes.
+    # -1 usually marks a missing label; if -1 and 1 are the only labels, both are classes.
     return len(labels) > 0 and set(np.unique(_read_values(train, column)).tolist()) == {-1, 1}
 
 
 def _read_values(rows: Dataset, column: str) -> np.ndarray:
-    """Returns the numbers of a label column without those that are missing; for texts, their lengths, -1 if empty."""
+    """Returns the numbers in a label column without the missing ones; a string becomes a number, `MISSING` if empty."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -1,4 +1,4 @@
-"""Tables of `datasets` that were made in Python, in memory or as streams, by split."""
+"""Tables and streams of the `datasets` library that were made in Python."""
 
 import sys
 import time
@@ -20,7 +20,7 @@ _SECONDS_BETWEEN_LINES = 5.0
 
 
 def are_tables(value: Any) -> bool:
-    """Returns whether a value is a table or a stream of `datasets`, or several of them by split."""
+    """Returns whether a value is a table or a stream of `datasets`, or a mapping of splits to these."""
     import datasets
 
     values = list(value.values()) if isinstance(value, Mapping) else [value]
@@ -28,12 +28,12 @@ def are_tables(value: Any) -> bool:
 
 
 def to_tables(value: Any, choices: Source, name: str) -> Mapping[str, Dataset]:
-    """Returns tables by split; one without splits is called `train`, and streams are read into memory.
+    """Returns tables by split; a table without splits becomes `train`, and streams are read into memory.
 
     **Arguments:**
 
     - `value`: a `Dataset`, an `IterableDataset`, or a mapping of these by split.
-    - `choices`: the columns and the test split to use. Of streams, only these are read.
+    - `choices`: the columns and the test split to use; nothing else in a stream is kept.
     - `name`: the data set's name, for messages.
 
     **Raises:** `InputError` for another value, or for a table with a transform.
@@ -47,8 +47,8 @@ def to_tables(value: Any, choices: Source, name: str) -> Mapping[str, Dataset]:
     for split, rows in splits.items():
         if isinstance(rows, datasets.Dataset) and rows.format["type"] == "custom":
             raise InputError(
-                f"split `{split}` of `{name}` has a transform, which training would leave out: apply it with `map`, or "
-                "remove it with `reset_format()`, and give the trainer random changes as `augment`."
+                f"split `{split}` of `{name}` has a transform, which training would ignore: apply it with `map`, or "
+                "remove it with `reset_format()` and pass random transforms as `augment`."
             )
     wanted = {"train", *(TEST_SPLITS if choices.test_split is None else [choices.test_split])}
     is_wanted = len(splits) <= 2 or "train" not in splits
@@ -80,10 +80,10 @@ def _read_stream(rows: IterableDataset, choices: Source, title: str) -> Dataset:
         except (ValueError, TypeError) as error:
             reason = " ".join(str(error).split()).rstrip(".")
             raise InputError(
-                f"rows {count} to {count + _BATCH_ROWS} of `{title}` do not have one type ({reason}): declare "
-                "`features`."
+                f"rows {count} to {count + _BATCH_ROWS} of `{title}` have values of different types ({reason}): "
+                "declare `features`."
             ) from error
-        # Without declared types, those of the first rows hold for all.
+        # If no types are declared, those of the first rows apply to all.
         features = features or piece.features
         pieces.append(piece)
         count += len(piece)

@@ -150,15 +150,15 @@ NAN[3, 1, 1] = np.nan
         (np.moveaxis(COLOR, -1, 1), r"channels last with `np.moveaxis\(images, 1, -1\)`"),
         (np.zeros((12, 6, 4, 2), np.uint8), "with 1 or 3 channels"),
         (np.zeros((0, 6, 4), np.uint8), r"the images of shape \(0, 6, 4, 1\) are empty"),
-        (GRAY.astype(np.int64), "of type int64 must be `uint8`, from 0 to 255, or in floating point, from 0 to 1"),
+        (GRAY.astype(np.int64), "of type int64 must be `uint8`, from 0 to 255, or floating point, from 0 to 1"),
         (GRAY > 3, "of type bool must be `uint8`"),
         (GRAY.astype(np.float32), "to 25., not from 0 to 1: divide them by 255"),
         (GRAY / 127.5 - 1, "values from -1 to 0.99[0-9]+, not from 0 to 1"),
         (NAN, "contain NaN"),
         (np.where(np.isnan(NAN), np.inf, NAN), "values from 0.5 to inf"),
-        ([GRAY[0], GRAY[0, :2]], "cannot be made an array"),
+        ([GRAY[0], GRAY[0, :2]], "cannot be converted to an array"),
         (None, "the images of shape"),
-        (np.ma.masked_array(GRAY, GRAY > 250), "the images have masked values: replace them"),
+        (np.ma.masked_array(GRAY, GRAY > 250), "the images contain masked values: replace them"),
     ],
 )
 def test_images_that_no_classifier_can_use_are_refused(images, message):
@@ -171,21 +171,21 @@ def test_images_that_no_classifier_can_use_are_refused(images, message):
     ("labels", "message"),
     [
         (LABELS[:9], "there are 12 images and 9 labels"),
-        (np.eye(3)[LABELS], r"of shape \(12, 3\) must be one integer or text per image: .*argmax"),
-        (np.zeros((12, 1, 1), int), "one integer or text per image"),
-        (np.zeros(12, int), "at least two classes, and there is only 0"),
-        (["x"] * 12, "at least two classes, and there is only x"),
-        (LABELS + 1, "from 1 to 3 no image has 0: number the classes without gaps, or give `class_names`"),
-        (LABELS * 2, "from 0 to 4 no image has 1: number"),
+        (np.eye(3)[LABELS], r"of shape \(12, 3\) must be one integer or string per image: .*argmax"),
+        (np.zeros((12, 1, 1), int), "one integer or string per image"),
+        (np.zeros(12, int), "at least two classes, but there is only 0"),
+        (["x"] * 12, "at least two classes, but there is only x"),
+        (LABELS + 1, "they range from 1 to 3 and none is 0: number the classes without gaps, or give `class_names`"),
+        (LABELS * 2, "they range from 0 to 4 and none is 1: number"),
         (LABELS - 1, "from -1 to 1 no image has 0|must be integers from 0 to k - 1"),
-        (LABELS / 2, "of type float64 must be integers from 0 to k - 1, or texts"),
+        (LABELS / 2, "of type float64 must be integers from 0 to k - 1, or strings"),
         (LABELS > 1, "of type bool must be integers"),
         (["a", None, "b"] * 4, "of mixed types must be integers"),
-        (["a", "", "b"] * 4, "have an empty text"),
+        (["a", "", "b"] * 4, "contain an empty string"),
         ([], "the labels are empty"),
-        (np.ma.masked_array(LABELS, LABELS > 1), "the labels have masked values: replace them"),
-        (["a", "\ud800", "b"] * 4, "the labels have a text that is not valid Unicode"),
-        ([[0], [0, 1]], "cannot be made an array"),
+        (np.ma.masked_array(LABELS, LABELS > 1), "the labels contain masked values: replace them"),
+        (["a", "\ud800", "b"] * 4, "the labels contain a string that is not valid Unicode"),
+        ([[0], [0, 1]], "cannot be converted to an array"),
     ],
 )
 def test_labels_that_no_classifier_can_use_are_refused(labels, message):
@@ -197,18 +197,18 @@ def test_labels_that_no_classifier_can_use_are_refused(labels, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"test": (GRAY[:2], [0, 7])}, "the test labels have 7, and the 3 classes are 0 to 2"),
+        ({"test": (GRAY[:2], [0, 7])}, "the test labels contain 7, but the 3 classes are 0 to 2"),
         ({"test": (GRAY[:2], [0])}, "there are 2 images and 1 test labels"),
         ({"test": (COLOR[:2], [0, 1])}, "the test images are 6x4x3 of type uint8, and the training images 6x4x1"),
         ({"test": (GRAY[:2] / 255, [0, 1])}, "the test images are 6x4x1 of type float32"),
         ({"test": (GRAY[:0], [])}, "the test images of shape"),
-        ({"class_names": ["a", "b"]}, "the labels have 2, and the 2 classes are 0 to 1"),
+        ({"class_names": ["a", "b"]}, "the labels contain 2, but the 2 classes are 0 to 1"),
         ({"class_names": ["a", "b", "a"]}, "`class_names` has `a` twice"),
-        ({"class_names": ["a", "", "c"]}, "`class_names` must be a list of texts"),
-        ({"class_names": "abc"}, "`class_names` must be a list of texts"),
+        ({"class_names": ["a", "", "c"]}, "`class_names` must be a list of strings"),
+        ({"class_names": "abc"}, "`class_names` must be a list of strings"),
         (
             {"class_names": ["a", "b", "c", "d"], "test": (GRAY[:1], [3])},
-            "the class `d`, of which there is no training",
+            "the class `d`, which has no training",
         ),
         ({"name": "my data"}, "the name 'my data' of a data set must be letters"),
         ({"name": "a/b"}, "the name 'a/b'"),
@@ -222,7 +222,7 @@ def test_other_arguments_that_cannot_be_used_are_refused(options, message):
 
 
 def test_test_images_of_a_class_that_training_lacks_are_refused_by_name():
-    with pytest.raises(InputError, match="the test labels have `c`, which is not one of the 2 classes"):
+    with pytest.raises(InputError, match="the test labels contain `c`, which is not one of the 2 classes"):
         from_arrays(GRAY, ["a", "b"] * 6, test=(GRAY[:1], ["c"]))
 
 

@@ -116,7 +116,7 @@ def test_a_card_cannot_lead_out_of_its_folder(tmp_path, monkeypatch, file, confi
     text = f"configs:\n- config_name: default\n  {config}\n"
     (tmp_path / "set" / file).write_text(f"---\n{text}---\n" if file == "README.md" else text)
     monkeypatch.setattr(datasets, "load_dataset_builder", None)  # It would follow the card.
-    assert "out of the folder: correct its `data_files`" in refusal(tmp_path / "set")
+    assert "outside the folder: correct its `data_files`" in refusal(tmp_path / "set")
 
 
 def test_files_that_the_library_finds_elsewhere_are_refused(tmp_path, monkeypatch):
@@ -125,7 +125,7 @@ def test_files_that_the_library_finds_elsewhere_are_refused(tmp_path, monkeypatc
     monkeypatch.setattr(reading, "check_described", lambda _: None)
     card = "---\nconfigs:\n- config_name: default\n  data_files: ../secret/train.parquet\n---\n"
     (tmp_path / "set" / "README.md").write_text(card)
-    assert "out of the folder" in refusal(tmp_path / "set")
+    assert "outside the folder" in refusal(tmp_path / "set")
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def saved(tmp_path):
         ("state.json", '{"_data_files": [3]}', "must be a list of names"),
         ("state.json", '{"_data_files": [{"filename": 3}]}', "names `3`, which is not a file in its folder"),
         ("state.json", '{"_data_files": [{"filename": "../x.arrow"}]}', "names `../x.arrow`, which is not a file in"),
-        ("state.json", '{"_data_files": [{"filename": "x.arrow"}]}', "x.arrow`, which .* names, is not there"),
+        ("state.json", '{"_data_files": [{"filename": "x.arrow"}]}', "x.arrow`, which .* names, is missing"),
         ("state.json", '{"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}', "cannot be opened"),
         ("dataset_info.json", "[" * 100_000, "more than 50 levels"),
         ("dataset_info.json", '{"features": 3}', "cannot be opened"),
@@ -241,7 +241,7 @@ def test_a_truncated_arrow_file_is_refused(saved, fraction):
 def test_an_arrow_file_that_is_a_pipe_is_not_waited_for(saved):
     (saved / "data-00000-of-00001.arrow").unlink()
     os.mkfifo(saved / "data-00000-of-00001.arrow")
-    assert "is not there" in refusal(saved)
+    assert "is missing" in refusal(saved)
 
 
 @pytest.mark.parametrize("splits", ["{", '{"splits": ["../saved"]}', '{"splits": "train"}', '{"splits": ["none"]}'])

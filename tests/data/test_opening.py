@@ -77,7 +77,7 @@ def test_the_formats_of_photographs_are_read(kind):
 def test_an_image_with_too_many_pixels_is_refused_before_it_is_decoded(monkeypatch):
     file = encoded(Image.new("L", (30, 20)), "BMP")
     monkeypatch.setenv("EQXCNN_MAX_PIXELS", "599")
-    with pytest.raises(InputError, match=r"has 600 pixels, and an image may have 599: .*EQXCNN_MAX_PIXELS"):
+    with pytest.raises(InputError, match=r"has 600 pixels, but the limit is 599: .*EQXCNN_MAX_PIXELS"):
         decode_image(file, None, 1)
     assert read_header(file) is None
     monkeypatch.setenv("EQXCNN_MAX_PIXELS", "600")
@@ -155,7 +155,7 @@ def test_only_the_first_of_many_frames_is_decoded():
         ("socket.png", "not a regular file"),
         ("folder.png", "not a regular file"),
         ("loop.png", "symbolic links"),
-        ("large.png", "it has 2,147,483,648 bytes, and an image may have 536,870,912"),
+        ("large.png", "it has 2,147,483,648 bytes, but the limit is 536,870,912"),
         ("none.png", "there is no such file"),
         ("x" * 300, "File name too long"),
         ("a\0b", "null"),

@@ -123,7 +123,7 @@ def test_a_long_stream_says_how_far_it_is(monkeypatch, capsys):
 def test_a_stream_of_changing_types_is_refused(monkeypatch):
     monkeypatch.setattr("eqxcnn.data.tables._BATCH_ROWS", 2)
     stream = datasets.IterableDataset.from_generator(generate, gen_kwargs={"labels": [0, 1, "a", "b"]})
-    with pytest.raises(InputError, match=r"rows 2 to 4 of `own/train` do not have one type .*: declare `features`"):
+    with pytest.raises(InputError, match=r"rows 2 to 4 of `own/train` have values of different types .*: declare"):
         from_dataset(stream)
 
 

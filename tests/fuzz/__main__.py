@@ -23,7 +23,6 @@ import argparse
 import shutil
 import sys
 import tempfile
-import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,10 +70,9 @@ def _measure(folder: Path) -> int:
 
 
 def fuzz(watch: Watch, names: tuple[str, ...], seconds: float, out: Path) -> Findings:
-    """Runs cases until the time is over, next always of the entrance that has had the least of it."""
+    """Runs cases for a number of seconds, next always of the entrance that has had the least of them."""
     findings, spent, numbers = Findings(), dict.fromkeys(names, 0.0), dict.fromkeys(names, 0)
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    while sum(spent.values()) < seconds:
         name = min(names, key=lambda each: spent[each])
         verdict = watch.run(name, numbers[name])
         findings.add(name, numbers[name], verdict, watch.work / f"{name}-{numbers[name]}", out)
@@ -99,7 +97,9 @@ def format_findings(findings: Findings, seed: int, out: Path) -> str:
 def main() -> None:
     """Parses the flags, runs the cases and prints the findings."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=60.0, help="time for all entrances together")
+    parser.add_argument(
+        "--seconds", type=float, default=60.0, help="time of all cases; preparing them takes a minute more"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of all cases")
     parser.add_argument("--only", help="an entrance, or one case: ENTRANCE:NUMBER")
     parser.add_argument("--out", type=Path, help="folder of the faults' smallest cases; by default a temporary one")

@@ -30,7 +30,7 @@ class Case(NamedTuple):
     """A timed function.
 
     - `call`: the function.
-    - `scale`: factor of each measured time, where a call does more or less work than the time stands for.
+    - `scale`: factor on each measured time, for a call that does more or less work than the reported time stands for.
     - `before`: called before each timed call, outside the measurement.
     """
 

@@ -12,14 +12,14 @@ from . import models, plugins
 from .errors import InputError
 from .types import Variant
 
-#: The group of entry points with which a package adds models: each names a module with a table `variants`, or a table.
+#: Entry points of this group add models: each names a module with a `variants` table, or such a table.
 GROUP = "eqxcnn.models"
-#: What a name needs in order to be part of a folder's name, of a flag and of a file of settings.
+#: The syntax of a name, which appears in the names of folders, in flags and in YAML files.
 _NAME = re.compile(r"[A-Za-z]\w*(?:[.-]\w+)*", re.ASCII)
 _MAX_NAME = 60
 #: In a recipe, `own` stands for a model that is passed from Python.
 _RESERVED = ("own",)
-#: Family and table row, by name, of the models that `eqxcnn/models` does not have.
+#: Family and table row, by name, of the models from outside `eqxcnn/models`.
 _added: dict[str, tuple[str, Variant]] = {}
 
 
@@ -27,8 +27,8 @@ _added: dict[str, tuple[str, Variant]] = {}
 def families() -> Mapping[str, tuple[str, Variant]]:
     """Returns the family and the table row of every variant by name, sorted.
 
-    The family of a zoo's model is the name of its file; those of other packages contain a `/`. The folder and the entry
-    points are scanned once; a file added to `models/` needs no registration.
+    The family of a model in `eqxcnn/models` is the name of its file; the families of other packages contain a `/`. The
+    folder and the entry points are scanned once; a file added to `models/` needs no registration.
     """
     plugin_problems()
     return MappingProxyType(dict(sorted((_added | _scan_models()).items())))
@@ -63,20 +63,20 @@ def plugin_problems() -> tuple[str, ...]:
 def _add_table(family: str, loaded: Any) -> None:
     variants = loaded if isinstance(loaded, Mapping) else getattr(loaded, "variants", None)
     if not isinstance(variants, Mapping):
-        raise InputError(f"`{family}` in `{GROUP}` must name a module with a table `variants`, or such a table")
+        raise InputError(f"`{family}` in `{GROUP}` must name a module with a `variants` table, or such a table")
     _check(variants, f" of `{family}`")
     _added.update({name: (family, row) for name, row in variants.items()})
 
 
 def register(name: str, variant: Variant) -> None:
-    """Adds a model to the zoo, under whose name it then works everywhere: in recipes, commands and `eqxcnn.load`.
+    """Adds a model to the zoo; its name then works everywhere: in recipes, commands and `eqxcnn.load`.
 
     A program that loads a run of the model has to register it first; on the command line, `--import` imports the module
-    that does. An installed package can add its models by an entry point of the group `eqxcnn.models` instead.
+    that does. An installed package can add its models with an entry point of the group `eqxcnn.models` instead.
 
     **Arguments:**
 
-    - `name`: letters, digits, `_`, `-` and `.`, with a letter first. A name that exists is refused.
+    - `name`: letters, digits, `_`, `-` and `.`, with a letter first. A name that exists already is refused.
     - `variant`: how to build the model, and the facts about it; `make` returns an `eqxcnn.types.Classifier`.
 
     **Raises:** `InputError` for a name that exists or is invalid, or for an invalid row.
@@ -88,7 +88,7 @@ def register(name: str, variant: Variant) -> None:
 
 
 def unwrap(make: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns the class or function below the `partial`s of a constructor."""
+    """Returns the class or function inside the `partial`s of a constructor."""
     return unwrap(make.func) if isinstance(make, partial) else make
 
 
@@ -101,8 +101,8 @@ def _check(variants: Mapping[Any, Any], where: str) -> None:
     for name, row in variants.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name) > _MAX_NAME or name in _RESERVED:
             raise InputError(
-                f"the model name {name!r}{where} must be letters, digits, `_`, `-` and `.`, with a letter first, at "
-                f"most {_MAX_NAME} of them, and not {' or '.join(map(repr, _RESERVED))}"
+                f"the model name {name!r}{where} must have at most {_MAX_NAME} letters, digits, `_`, `-` and `.`, "
+                f"start with a letter, and not be {' or '.join(map(repr, _RESERVED))}"
             )
         if name in known and known[name][1] is not row:
             raise InputError(f"the model `{name}`{where} exists already, in `{known[name][0]}`: choose another name")
@@ -125,4 +125,4 @@ def _check_row(what: str, row: Any) -> None:
             f"(={row.smallest}) high and wide"
         )
     if not isinstance(row.source, str) or not isinstance(row.task, str) or not row.task:
-        raise InputError(f"{what} must have a text for `source` (={row.source!r}) and for `task` (={row.task!r})")
+        raise InputError(f"{what} must have a string for `source` (={row.source!r}) and for `task` (={row.task!r})")

@@ -30,7 +30,7 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # Not every terminal shows every class name.
+        sys.stdout.reconfigure(errors="backslashreplace")  # A terminal may not have all characters of a class name.
     try:
         arguments = sys.argv[1:]
         is_odd = any(argument != printable(argument, _MAX_LINE) for argument in arguments)

@@ -22,7 +22,7 @@ class InputError(ValueError):
 
 
 def printable(text: str, limit: int = 200) -> str:
-    """Returns a text that is safe to print on a terminal, in one line.
+    """Returns text that is safe to print on a terminal, in one line.
 
     Control characters, newlines, marks of text direction and lone surrogates are escaped as in Python, `\\x1b`. The
     middle of a text longer than `limit` characters is left out.

@@ -1,4 +1,4 @@
-"""Features of whole data sets, such as for a nearest-neighbor classifier, a linear probe or a clustering."""
+"""Features of whole data sets, for example for a nearest-neighbor classifier, a linear probe or clustering."""
 
 import functools
 from collections.abc import Sequence
@@ -60,21 +60,21 @@ def extract(
 
     **Arguments:**
 
-    - `backbone`: a run's folder, an `ImageClassifier`, the name of a zoo's model with published weights, or
+    - `backbone`: a run's folder, an `ImageClassifier`, the name of a zoo model with published weights, or
       `(model, state)`.
-    - `data`: the name or folder of a data set, as of the setting `data`; an opened data set or a decoded split of
+    - `data`: the name or folder of a data set, as in the setting `data`; an opened data set or a decoded split of
       `eqxcnn.data`; or `(images, labels)`, with images `[n h w c]`, `uint8` or floating point in [0, 1].
     - `split`: the split of a data set.
-    - `batch_size`: images per call of one compiled program, to which the last batch is padded.
-    - `head`: the field that holds the model's last layer; with a dot, as in `net.head`, that of an inner module. `None`
-      for a network that returns its features already.
+    - `batch_size`: images per call of the compiled program; the last batch is padded to it.
+    - `head`: the name of the field that holds the model's last layer; `net.head` names a field of an inner module. Pass
+      `None` for a network that already returns features.
     - `image_size`: `(height, width)` to which the images of a data set are resized; by default that of the classifier,
       and for `(model, state)` that of the images.
     - `mean`, `std`: the normalization per channel, on the scale [0, 1]. Needed for `(model, state)`; a classifier has
       its own.
 
     **Raises:** `InputError` for a model without that field, for a normalization that is missing or given twice, and for
-        data that cannot be read or do not fit.
+        data that cannot be read or do not fit the model.
     """
     if batch_size < 1:
         raise InputError(f"`batch_size` (={batch_size}) must be at least 1")
@@ -85,7 +85,8 @@ def extract(
     sides = ("height", "width") if size is None else size
     if images.ndim != 4 or images.shape[-1] != channels or (size is not None and images.shape[1:3] != size):
         raise InputError(
-            f"`data` with images of shape {images.shape} must have images (number, {sides[0]}, {sides[1]}, {channels})"
+            f"`data` has images of shape {images.shape}, but the model takes (number, {sides[0]}, {sides[1]}, "
+            f"{channels})"
         )
     check_pixels(images, "images in `data`")
     if not len(images) == len(labels) > 0:
@@ -130,8 +131,8 @@ def _without(model: Network, head: str) -> Network:
     for name in names:
         if not isinstance(inner, eqx.Module) or name not in type(inner).__dataclass_fields__:
             raise InputError(
-                f"a `{type(model).__qualname__}` has no field `{head}` with its last layer: name the field by "
-                "`head`, or pass `head=None` if it returns features already"
+                f"a `{type(model).__qualname__}` has no field `{head}` that holds its last layer: name that "
+                "field with `head`, or pass `head=None` if the network already returns features"
             )
         inner = getattr(inner, name)
     return eqx.tree_at(lambda tree: functools.reduce(getattr, names, tree), model, eqx.nn.Identity())

@@ -12,7 +12,7 @@ _TIMEOUT_SECONDS = 4.0
 def why_unreachable() -> OSError | None:
     """Returns the error that keeps this machine from reaching the Hub, or `None` if the Hub responds.
 
-    Returns a `TimeoutError` after `_TIMEOUT_SECONDS`.
+    The error is a `TimeoutError` if it does not respond within `_TIMEOUT_SECONDS`.
     """
     from huggingface_hub import constants
 

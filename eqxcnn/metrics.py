@@ -1,4 +1,4 @@
-"""Metrics of a classifier: sums over images on the device, turned into a number once, when they are read."""
+"""Metrics of a classifier: sums over images on the device, converted to a number once, at the end."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from .errors import InputError
 from .named_calls import call_by_name
 from .ranges import Range, check_arguments
 from .types import BatchLogits, Labels
@@ -37,8 +38,8 @@ class Metric:
 
     - `sums`: `(logits [b k], labels [b], mask [b]) -> pytree of arrays`, the sums over the images inside the mask. It
       is compiled; the sums of all batches are added.
-    - `result`: from the total sums, as NumPy arrays, to a number, or to a list of numbers such as one per class.
-    - `is_higher_better`: what early stopping and `keep: best` look for.
+    - `result`: maps the total sums, as NumPy arrays, to a number, or to a list of numbers such as one per class.
+    - `is_higher_better`: whether early stopping and `keep: best` look for high values.
     """
 
     sums: Callable[[BatchLogits, Labels, Mask], PyTree]
@@ -49,8 +50,8 @@ class Metric:
 @cache
 @check_arguments
 def top_k(k: Annotated[int, Range(1, 1_000_000)]) -> Metric:
-    """Returns the fraction of the images whose label is among the `k` highest scores; of equal scores, the class with
-    the lower number counts as higher.
+    """Returns the fraction of the images whose label is among the `k` highest scores; among equal scores, the
+    class with the lower number ranks higher.
 
     **Raises:** `InputError` if `k` is less than 1.
     """
@@ -58,7 +59,7 @@ def top_k(k: Annotated[int, Range(1, 1_000_000)]) -> Metric:
     def sums(logits: BatchLogits, labels: Labels, mask: Mask) -> tuple[Int[Array, ""], Int[Array, ""]]:
         own = jnp.take_along_axis(logits, labels[:, None], axis=1)
         is_lower_class = jnp.arange(logits.shape[1])[None] < labels[:, None]
-        # Written so that a score that is not a number ranks highest, as in `argmax`.
+        # In this form NaN ranks highest, as in `argmax`.
         is_higher = ~(logits <= own) | ((logits == own) & is_lower_class)
         return (mask & (is_higher.sum(1) < k)).sum(), mask.sum()
 
@@ -140,7 +141,12 @@ def build(entries: Sequence[str]) -> dict[str, Metric]:
 
     **Raises:** `InputError` for an unknown name or unsuitable arguments.
     """
-    return {re.sub(r"\W+", "_", entry.strip()).strip("_"): call_by_name(entry, METRICS, "metric") for entry in entries}
+    try:
+        metrics = [call_by_name(entry, METRICS, "metric") for entry in entries]
+    except InputError as error:
+        raise InputError(f"in `metrics`, {error}") from error
+    names = [re.sub(r"\W+", "_", entry.strip()).strip("_") for entry in entries]
+    return dict(zip(names, metrics, strict=True))
 
 
 def _divide(sums: Any) -> float:

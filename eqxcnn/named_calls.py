@@ -1,4 +1,4 @@
-"""Strings of a recipe that call a function by its name: `random_crop(padding=2)`, `top_k(5)`."""
+"""Strings in a recipe that call a function by name: `random_crop(padding=2)`, `top_k(5)`."""
 
 import ast
 import warnings
@@ -16,15 +16,15 @@ _MAX_ENTRY = 500
 
 
 def call_by_name(entry: str, functions: Mapping[str, Callable[..., _T]], kind: str, *, hint: str = "") -> _T:
-    """Calls the function that `name` or `name(1, other=2)` names; the arguments are literals, nothing is evaluated.
+    """Calls the function named by `name` or `name(1, other=2)`; the arguments are literals, and nothing is evaluated.
 
     **Arguments:**
 
     - `functions`: the known functions by name.
-    - `kind`: what they make, for error messages.
-    - `hint`: a sentence that is added to the error for an unknown name.
+    - `kind`: the kind of object that they return, such as `metric`, for error messages.
+    - `hint`: a sentence that is appended to the error for an unknown name.
 
-    **Raises:** `InputError` for an unknown name, and for text or arguments that do not fit.
+    **Raises:** `InputError` for an unknown name, an entry that cannot be parsed, or arguments that do not fit.
     """
     name, args, kwargs = _parse(entry, kind)
     if name not in functions:
@@ -51,7 +51,7 @@ def _parse(entry: str, kind: str) -> tuple[str, list[Any], dict[str, Any]]:
         case ast.Name(id=name):
             return name, [], {}
         case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):
-            # `**` has no name, and a dict would keep only the last of two arguments of the same name.
+            # `**kwargs` has no name, and a dict would keep only the last of two arguments of the same name.
             named = {word.arg: parse(word.value) for word in keywords if word.arg}
             if len(named) == len(keywords):
                 return name, [parse(arg) for arg in args], named
@@ -62,7 +62,7 @@ def _parse_expression(text: str) -> ast.expr | None:
     """Parses a Python expression; returns `None` for anything else."""
     try:
         with warnings.catch_warnings():
-            # Python warns of `1is 1`, as `SyntaxWarning` or `DeprecationWarning`.
+            # Python warns about `1is 1`, as `SyntaxWarning` or `DeprecationWarning`.
             warnings.simplefilter("ignore")
             return ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError):

@@ -1,4 +1,4 @@
-"""Strict readers of text from outside: JSON, YAML and Python literals, with bounded size, depth and numbers."""
+"""Strict parsers for untrusted JSON, YAML and Python literals, with limits on size, depth and numbers."""
 
 import ast
 import json
@@ -14,13 +14,13 @@ import yaml
 
 from .errors import InputError
 
-#: Bounds that no file of ours comes near, and within which reading takes milliseconds.
+#: Limits far above any file that eqxcnn writes, within which reading takes milliseconds.
 _MAX_BYTES = 16 << 20
 _MAX_DEPTH = 50
 _MAX_LITERAL = 1_000
 _MAX_LITERAL_DEPTH = 10
 _MAX_DIGITS = 30
-# The end of a string is optional, so that one without an end is read once.
+# The closing quote is optional, so that an unterminated string is scanned only once.
 _JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
 
 
@@ -55,7 +55,7 @@ def parse_json(text: str | bytes, what: str, *, allow_nan: bool = False) -> Any:
     **Arguments:**
 
     - `what`: the subject of error messages, such as the file's path in backticks.
-    - `allow_nan`: whether `NaN`, `Infinity` and `-Infinity` are numbers, as Python writes them.
+    - `allow_nan`: whether to accept `NaN`, `Infinity` and `-Infinity`, which Python writes for such numbers.
 
     **Raises:** `InputError`.
     """
@@ -74,9 +74,9 @@ def parse_json(text: str | bytes, what: str, *, allow_nan: bool = False) -> Any:
 
 
 def parse_yaml(text: str, what: str) -> Any:
-    """Parses YAML of plain values; dates stay text.
+    """Parses YAML of plain values; dates are returned as strings.
 
-    It refuses what a file of settings does not need and what can hide a mistake or fill the memory: duplicate keys,
+    It refuses features that settings do not need and that can hide a mistake or exhaust the memory: duplicate keys,
     aliases, tags, several documents, more than 50 levels, and numbers that are not finite or too long.
 
     **Arguments:**
@@ -99,7 +99,7 @@ def parse_literal(text: str, what: str) -> Any:
     - `what`: the subject of error messages.
 
     **Raises:** `InputError` for text of more than 1,000 characters, more than 10 levels, numbers that are not finite or
-    have more than 30 digits, and all that is no literal.
+    have more than 30 digits, and anything that is not a literal.
     """
     if len(text) > _MAX_LITERAL:
         raise InputError(f"{what} has {len(text)} characters: write at most {_MAX_LITERAL}")
@@ -108,7 +108,7 @@ def parse_literal(text: str, what: str) -> Any:
             warnings.simplefilter("ignore", SyntaxWarning)
             value = ast.literal_eval(text.strip())
     except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
-        raise InputError(f"{what} (={text!r}) is not a number, a text in quotes, or a list of these") from None
+        raise InputError(f"{what} (={text!r}) is not a number, a string in quotes, or a list of these") from None
     try:
         _check_literal(value, _MAX_LITERAL_DEPTH)
     except ValueError as error:
@@ -157,11 +157,11 @@ _StrictLoader.add_constructor("tag:yaml.org,2002:float", _StrictLoader.construct
 
 
 def _make_dict(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    """Makes a dictionary of pairs, and refuses a key that is there twice."""
+    """Makes a dictionary from pairs, and refuses duplicate keys."""
     made: dict[Any, Any] = {}
     for key, value in pairs:
         if key in made:
-            raise ValueError(f"`{key}` is there twice: keep one")
+            raise ValueError(f"`{key}` appears twice: keep one")
         made[key] = value
     return made
 

@@ -1,4 +1,4 @@
-"""What other packages add to eqxcnn: their entry points, read when a name is first looked up, and `--import`."""
+"""Extensions from other packages: entry points, read when a name is first looked up, and `--import`."""
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 
 from .errors import InputError
 
-#: What `take_imports` adds to the help of a command.
+#: Describes the flag that `take_imports` adds to a command, for its help.
 IMPORT_HELP = (
     "--import MODULE, which may be repeated, first imports a module that registers models, data or augmentations."
 )
@@ -17,9 +17,9 @@ IMPORT_HELP = (
 
 @cache
 def entry_points(group: str) -> Mapping[str, metadata.EntryPoint]:
-    """Returns the entry points of a group whose names users write, such as `eqxcnn.data`, by name, sorted.
+    """Returns the entry points of a group such as `eqxcnn.data`, by the names that users write, sorted.
 
-    Nothing is imported. Of two packages with the same name in the group, `load` refuses both.
+    Nothing is imported. If two packages have an entry of the same name, `load` refuses both.
     """
     return MappingProxyType({point.name: point for point in all_entry_points(group)})
 
@@ -31,7 +31,7 @@ def all_entry_points(group: str) -> tuple[metadata.EntryPoint, ...]:
 
 
 def package(point: metadata.EntryPoint) -> str:
-    """Returns the name of the installed package that has an entry point."""
+    """Returns the name of the installed package that declares an entry point."""
     return point.module.partition(".")[0] if point.dist is None else point.dist.name
 
 
@@ -59,7 +59,7 @@ def import_object(point: metadata.EntryPoint) -> Any:
 
 
 def take_imports(arguments: Sequence[str]) -> list[str]:
-    """Imports the modules that a command line names by `--import`, and returns the other arguments.
+    """Imports the modules that a command line names with `--import`, and returns the other arguments.
 
     **Raises:** `InputError` that names the module and the cause.
     """
@@ -74,7 +74,7 @@ def take_imports(arguments: Sequence[str]) -> list[str]:
             raise InputError("`--import` needs the name of a module after it, such as `my_package.models`")
         _import(
             partial(importlib.import_module, name),
-            f"`{name}`, given by `--import`,",
+            f"`{name}`, given with `--import`,",
             "give the dotted name of an installed module, or of one in the folder that the command runs in",
         )
     return others

@@ -13,9 +13,9 @@ from .errors import InputError
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-#: The longest path that Linux opens; no text of a recipe is longer.
+#: The longest path that Linux opens; no string in a recipe may be longer.
 _MAX_TEXT = 4096
-#: Larger whole numbers do not fit a float, and no range holds it.
+#: Close to the largest float; no range contains it.
 _HUGE = 10**300
 #: Whole numbers of more digits are not printed: Python refuses to convert very long ones.
 _MAX_DIGITS = 30
@@ -23,10 +23,10 @@ _MAX_DIGITS = 30
 
 @dataclass(frozen=True)
 class Range:
-    """The values that a number may have, declared by `Annotated[float, Range(0, 1)]`.
+    """The values that a number may have, declared as `Annotated[float, Range(0, 1)]`.
 
     - `low`, `high`: the smallest and the largest value.
-    - `excludes_low`, `excludes_high`: whether these themselves are excluded.
+    - `excludes_low`, `excludes_high`: whether the bound itself is excluded.
     """
 
     low: float | int
@@ -48,7 +48,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Items:
-    """The largest number of items in a list, declared by `Annotated[tuple[str, ...], Items(100)]`."""
+    """The largest number of items in a list, declared as `Annotated[tuple[str, ...], Items(100)]`."""
 
     most: int
 
@@ -59,7 +59,7 @@ class Items:
 def check_settings(settings: Any) -> None:
     """Checks each field of a dataclass against its annotation and replaces it by the value that `coerce` returns.
 
-    Fields that are dataclasses themselves are left alone.
+    Fields that are dataclasses themselves are not checked.
 
     **Raises:** `InputError` naming the setting, its value, and what was expected.
     """
@@ -83,11 +83,12 @@ def check_arguments(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 def coerce(name: str, value: Any, hint: Any, owner: str = "") -> Any:
-    """Returns `value` as the type `hint`: a whole number becomes a float where one is declared, and a list a tuple.
+    """Converts `value` to the type `hint`: an integer to a float, or a list to a tuple, where that is declared.
 
     **Arguments:**
 
-    - `name`, `owner`: of the setting or argument, for error messages.
+    - `name`: name of the setting or argument, for error messages.
+    - `owner`: appended to it in error messages, such as `" of `top_k`"`.
 
     **Raises:** `InputError` naming the setting, its value, and what was expected.
     """
@@ -106,7 +107,7 @@ def describe_type(hint: Any) -> str:
     words = {
         int: "a whole number",
         float: "a number",
-        str: "a text",
+        str: "a string",
         Path: "a path",
         bool: "true or false",
         type(None): "nothing",
@@ -149,7 +150,7 @@ def declared_bounds(hint: Any) -> Iterator[Range | Items]:
 
 
 class _Show(reprlib.Repr):
-    """`repr` of bounded length and depth, which no value makes fail."""
+    """A `repr` of bounded length and depth that never raises."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -166,9 +167,10 @@ def show(value: Any) -> str:
 
 
 def _convert(value: Any, hint: Any) -> Any:
-    """Returns `value` as the type `hint`.
+    """Converts `value` to the type `hint`.
 
-    **Raises:** `TypeError` for another type; `ValueError`, with what was expected, for a value out of bounds.
+    **Raises:** `TypeError` for a value of another type; `ValueError`, whose message is the expected value, for a value
+        out of bounds.
     """
     if hint is Any:
         return value
@@ -198,7 +200,7 @@ def _convert(value: Any, hint: Any) -> Any:
 
 
 def _convert_to_member(value: Any, options: tuple[Any, ...]) -> Any:
-    """Returns `value` as the first member of a union that takes it; a whole number stays one if a member is `int`."""
+    """Converts `value` to the first member of a union that accepts it; an integer stays one if `int` is a member."""
     for option in sorted(options, key=lambda option: plain_type(option) is not type(value)):
         try:
             return _convert(value, option)
@@ -229,9 +231,9 @@ def _check_bound(value: Any, bound: Any) -> None:
 
 def _check_text(text: str, *, is_path: bool) -> None:
     if len(text) > _MAX_TEXT:
-        raise ValueError(f"a text of at most {_MAX_TEXT} characters (it has {len(text)})")
+        raise ValueError(f"a string of at most {_MAX_TEXT} characters (it has {len(text)})")
     if "\0" in text:
-        raise ValueError("a text without NUL characters")
+        raise ValueError("a string without NUL characters")
     # Paths may hold any other byte, but a recipe is UTF-8.
     if not is_path and any("\ud800" <= sign <= "\udfff" for sign in text):
         raise ValueError("valid UTF-8 text")

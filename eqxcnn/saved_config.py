@@ -71,7 +71,7 @@ def check_normalization(mean: Float[np.ndarray, " c"], std: Float[np.ndarray, " 
 
 
 def shortest(values: Float[Array | np.ndarray, " c"]) -> list[float]:
-    """Returns float32 numbers with the fewest digits that give the same float32."""
+    """Returns each float32 number in the fewest digits that parse to it."""
     return [float(str(value)) for value in np.asarray(values, np.float32)]
 
 
@@ -82,4 +82,4 @@ def _check_class_names(names: list[str]) -> None:
         raise InputError(f"`class_names` has an empty name at position {names.index('')}")
     name, count = Counter(names).most_common(1)[0]
     if count > 1:
-        raise InputError(f"`class_names` has `{name}` {count} times: give each class a name of its own")
+        raise InputError(f"`class_names` has `{name}` {count} times: give each class its own name")

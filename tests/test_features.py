@@ -124,7 +124,7 @@ def test_an_own_network():
     net, given = Net(jax.random.key(0)), (make_images(), LABELS)
     own = {"mean": MEAN, "std": STD}
     with pytest.raises(
-        InputError, match="a `ChannelsFirst` has no field `head` with its last layer: name the field by"
+        InputError, match="a `ChannelsFirst` has no field `head` that holds its last layer: name that field with"
     ):
         extract((ChannelsFirst(net), None), given, **own)
     found = extract((ChannelsFirst(net), None), given, head="net.last", **own).features
@@ -149,7 +149,7 @@ def test_the_name_of_a_model_loads_published_weights(monkeypatch):
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        (make_images(size=13), LABELS, r"images of shape \(5, 13, 13, 1\) must have images \(number, 12, 12, 1\)"),
+        (make_images(size=13), LABELS, r"images of shape \(5, 13, 13, 1\), but the model takes \(number, 12, 12, 1\)"),
         (make_images()[0], LABELS, r"images of shape \(12, 12, 1\)"),
         (make_images().repeat(3, -1), LABELS, r"images of shape \(5, 12, 12, 3\)"),
         (make_images(), LABELS[:4], "one label for each of its images: it has 5 and 4"),

@@ -146,7 +146,7 @@ def test_jaxs_strict_settings_change_nothing(tmp_path, config):
         (PIXELS / 255 - 1, "values from -1 to 0, not from 0 to 1: scale or replace them"),
         (np.where(PIXELS > 250, np.nan, 0.5), "values from nan to nan, not from 0 to 1"),
         (np.where(PIXELS > 250, np.inf, 0.5), "values from 0.5 to inf, not from 0 to 1"),
-        (np.ma.masked_array(PIXELS, PIXELS > 250), "`images` have masked values: replace them"),
+        (np.ma.masked_array(PIXELS, PIXELS > 250), "`images` contain masked values: replace them"),
         ("image.png", "`images` of type str are no array of numbers"),
         ("9" * 5000, "`images` of type str are no array of numbers"),
         ([[1.0], [1.0, 2.0]], "`images` of type list are no array of numbers"),
@@ -253,7 +253,7 @@ def test_an_invalid_config_is_refused(tmp_path, classifier, change, message):
     ("text", "message"),
     [
         ("[" * 100_000, "has more than 50 levels"),
-        ('{"format": 1, "format": 1}', "`format` is there twice"),
+        ('{"format": 1, "format": 1}', "`format` appears twice"),
         ("[]", "must contain `format`"),
         ("", "cannot be read as JSON"),
     ],

@@ -27,7 +27,7 @@ def test_json_and_yaml_are_read():
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ('{"a": 1, "a": 2}', "`a` is there twice"),
+        ('{"a": 1, "a": 2}', "`a` appears twice"),
         ("[" * 1_000 + "]" * 1_000, "more than 50 levels"),
         ("[" * 100_000, "more than 50 levels"),
         ('{"a":' * 1_000, "more than 50 levels"),
@@ -69,8 +69,8 @@ BOMB = "a: &a [x, x]\n" + "".join(
     [
         (BOMB, "line 1 has an alias or an anchor"),
         ("a: 1\nb: *a", "line 2 has an alias"),
-        ("a: 1\nb: 2\na: 3", "`a` is there twice"),
-        ("a: {b: 1, b: 2}", "`b` is there twice"),
+        ("a: 1\nb: 2\na: 3", "`a` appears twice"),
+        ("a: {b: 1, b: 2}", "`b` appears twice"),
         ("a: !!python/object/apply:os.system [x]", "line 1 has the tag"),
         ("a: !!float 1", "line 1 has the tag"),
         ("[" * 1_000 + "]" * 1_000, "more than 50 levels"),

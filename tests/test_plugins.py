@@ -94,8 +94,11 @@ def test_import_flags_are_imported_and_taken_away(folder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--import", "no_such_module_anywhere"], "`no_such_module_anywhere`, given by `--import`, cannot be imported"),
-        (["--import", "../plugin.py"], r"`\.\./plugin\.py`, given by `--import`, cannot be imported"),
+        (
+            ["--import", "no_such_module_anywhere"],
+            "`no_such_module_anywhere`, given with `--import`, cannot be imported",
+        ),
+        (["--import", "../plugin.py"], r"`\.\./plugin\.py`, given with `--import`, cannot be imported"),
         *((given, "`--import` needs the name") for given in (["--import"], ["--import="], ["--import", "--data"])),
     ],
 )

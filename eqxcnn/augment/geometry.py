@@ -205,7 +205,7 @@ def _crop_taps(
 def linear_taps(
     position: Float[Array, "*d"], size: int
 ) -> tuple[Int[Array, "*d"], Int[Array, "*d"], Float[Array, "*d"]]:
-    """Returns the two of `size` pixels on either side of each position, and the weight of the second.
+    """Returns the indices of the two pixels beside each position in a row of `size`, and the weight of the second.
 
     Position 0 is the center of the first pixel.
     """

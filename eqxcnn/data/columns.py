@@ -129,7 +129,7 @@ def read_labels(
 ) -> tuple[tuple[str, ...], Mapping[str, Int32[np.ndarray, " rows"]]]:
     """Returns the class names, and for each split the class number of each row, `MISSING` for a row without a label.
 
-    A `ClassLabel` keeps its names and order. Plain numbers and texts are numbered in sorted order over all splits. A
+    A `ClassLabel` keeps its names and order. Plain numbers and strings are numbered in sorted order over all splits. A
     row has no label if its value is null, an empty text, or -1, which `datasets` writes for it.
 
     **Raises:** `InputError` if fewer than two classes have rows, or if the column does not hold classes.
@@ -169,7 +169,7 @@ def _map_named_labels(
 
 
 def _check_lengths(values: Mapping[str, ChunkedArray], column: str) -> None:
-    """Refuses texts that are too long for the name of a class before they are copied: each may take megabytes."""
+    """Refuses strings that are too long for a class name before they are copied: each may take megabytes."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -179,7 +179,7 @@ def _check_lengths(values: Mapping[str, ChunkedArray], column: str) -> None:
         longest = compute.max(compute.binary_length(array)).as_py() if is_text else None
         if longest is not None and longest > _MAX_NAME_BYTES:
             raise InputError(
-                f"`{column}` has a text of {longest:,} bytes, so it does not hold class names, which may have "
+                f"`{column}` has a string of {longest:,} bytes, so it does not hold class names, which may have "
                 f"{_MAX_NAME_BYTES:,}: choose another column with `label_column`."
             )
 

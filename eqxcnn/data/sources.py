@@ -23,7 +23,7 @@ class Source:
 
     - `hub`: the repository on the Hugging Face Hub, `org/name`.
     - `config`: its configuration, where it has several.
-    - `folder`: a local folder instead.
+    - `folder`: a local folder, instead of `hub`.
     - `image_size`: the `(height, width)` that all images are known to share; `None` if they differ or are not known.
     - `channels`: 1 if all images are known to be gray; `None` if their headers must be read.
     - `resizes_to_model`: whether to resize the images to the network's input size by default, since they are tiny.
@@ -49,7 +49,7 @@ class Source:
         return self.hub is None and self.folder is None and self.rows is None
 
     def absolute_name(self, text: str) -> str:
-        """Returns a text from which `find_source` finds this source in any working directory.
+        """Returns a string from which `find_source` finds this source in any working directory.
 
         **Arguments:**
 

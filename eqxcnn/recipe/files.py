@@ -96,7 +96,7 @@ def to_yaml(recipe: Recipe) -> str:
 
 
 def _read_numbers(value: Any, hint: Any) -> Any:
-    """Converts texts to numbers where the setting is a number: `1e-3` is a text in YAML."""
+    """Converts strings to numbers where the setting is a number: `1e-3` is a string in YAML."""
     options = get_args(hint) if get_origin(hint) is not tuple else (hint,)
     if isinstance(value, list):
         item = next((get_args(option)[0] for option in options if get_origin(option) is tuple), None)

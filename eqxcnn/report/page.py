@@ -157,7 +157,7 @@ def _format_percent(fraction: float) -> str:
 
 
 def _render_table(head: Sequence[str], rows: Iterable[Sequence[object]], kind: str) -> str:
-    """Returns an HTML table with all texts escaped."""
+    """Returns an HTML table with all text escaped."""
     header = f"<thead><tr>{''.join(f'<th>{escape(title)}</th>' for title in head)}</tr></thead>" if head else ""
     lines = ("".join(f"<td>{escape(_format_cell(cell))}</td>" for cell in row) for row in rows)
     body = "".join(f"<tr>{line}</tr>\n" for line in lines)

@@ -1,4 +1,4 @@
-"""What the result of a run depends on besides its recipe."""
+"""The software and hardware that the result of a run depends on, besides its recipe."""
 
 import os
 import platform

@@ -36,8 +36,8 @@ class LearningRateCurve:
     """The result of `find_learning_rate`.
 
     - `rates`: learning rate of each step.
-    - `losses`: training loss after each step, smoothed by an exponential average without bias.
-    - `suggestion`: the rate at which the loss falls most steeply, a rate to start from.
+    - `losses`: training loss after each step, smoothed by a bias-corrected exponential average.
+    - `suggestion`: the rate at which the loss falls most steeply, a good first choice.
     """
 
     rates: tuple[float, ...]
@@ -61,7 +61,7 @@ def find_learning_rate(
     steps: Annotated[int, Range(10, 100_000)] = 100,
     **parts: Any,
 ) -> LearningRateCurve:
-    """Trains a few steps while the learning rate rises exponentially (Smith 2017, section 3.3, arXiv:1506.01186).
+    """Trains for a few steps while the learning rate rises exponentially (Smith 2017, section 3.3, arXiv:1506.01186).
 
     The recipe's `learning_rate` and `schedule` are not used, and nothing is written. The test ends early when the loss
     exceeds four times its minimum, or is not finite.
@@ -72,7 +72,7 @@ def find_learning_rate(
     - `steps`: number of steps.
     - `parts`: own parts of the run, as for `fit`; an own optimizer must be a function of the schedule.
 
-    **Raises:** `InputError` if `low` is not below `high`, and for a recipe or data that cannot work.
+    **Raises:** `InputError` if `low` is not below `high`, and for a recipe or data that cannot be trained.
     """
     if low >= high:
         raise InputError(f"`low` (={low:g}) must be below `high` (={high:g})")
@@ -91,13 +91,13 @@ def find_learning_rate(
 
 
 def _run(job: Job) -> Iterator[float]:
-    """Yields the loss of each step, for ever."""
+    """Yields the loss of each step, without end."""
     train, run_steps = job.make_start(), compile_steps(job.recipe)
     train = replace(train, opt_state=job.setup.optimizer.init(eqx.filter(train.model, eqx.is_inexact_array)))
     total = 0.0
     for batch in _batches(job):
         train = run_steps(job.setup, train, batch)
-        # Failed steps do not count if the recipe skips them, and their loss would be missed.
+        # If the recipe skips failed steps, their loss is not in the sums.
         failed, summed = jax.device_get((train.sums.failed, train.sums.loss))
         yield math.nan if failed else (float(summed) - total) / job.recipe.batch_size
         total = float(summed)
@@ -127,7 +127,7 @@ def _steepest(rates: Sequence[float], losses: Sequence[float]) -> float:
     """
     if len(losses) < 3:
         raise InputError("the loss is not finite at the lowest learning rate: give a smaller `low`")
-    # Only up to the minimum: beyond it the loss may fall again after it has risen.
+    # Only up to the minimum: later the loss may rise and fall again.
     end = max(int(np.argmin(losses)) + 1, 2)
     slopes = np.gradient(np.asarray(losses[:end]), np.log(rates[:end]))
     if slopes.min() >= 0:

@@ -37,7 +37,7 @@ class Sums(eqx.Module):
         **Arguments:**
 
         - `loss`: mean loss of the batch.
-        - `correct`: number of correct predictions in it.
+        - `correct`: number of correct predictions in the batch.
         - `count`: number of images in it.
         - `step`: the step's number, counted from 1.
         - `is_finite`: whether the loss (and the gradients, if they are checked) are finite.

@@ -1,4 +1,4 @@
-"""The callbacks that every run has: early stopping, and the logs besides `metrics.jsonl`."""
+"""The callbacks that every run has: early stopping, and the logs other than `metrics.jsonl`."""
 
 from functools import partial
 
@@ -14,17 +14,17 @@ from .preview import first_images
 
 
 class EarlyStopping(Callback):
-    """Asks for a stop when the recipe's `monitor` has not improved for `early_stop_epochs` epochs."""
+    """Asks the run to stop when the recipe's `monitor` has not improved for `early_stop_epochs` epochs."""
 
     def __init__(self, job: Job) -> None:
         self._lower_is_better = job.lower_is_better
 
     def on_start(self, run: RunView) -> None:
-        """Looks at the epochs before an interruption."""
+        """Checks the epochs that were logged before the run was interrupted."""
         self.on_epoch(run)
 
     def on_epoch(self, run: RunView) -> None:
-        """Looks at all epochs so far."""
+        """Checks all epochs so far."""
         if should_stop(run.recipe, run.rows, self._lower_is_better):
             run.request_stop(f"{run.recipe.monitor} has not improved for {run.recipe.early_stop_epochs} epochs")
 

@@ -310,7 +310,7 @@ def test_a_folder_of_pipes_holds_nothing(tmp_path):
         ([{"a": 1}, {"a": 2}, {"a": 1}], "the column `label` cannot be the label column"),
         ([b"x", b"y", b"x"], "the column `label` cannot be the label column"),
         ([float("inf"), 1.0, 1.0], "must be whole numbers or names"),
-        (["x" * 1001, "y", "y"], "a text of 1,001 bytes, so it does not hold class names"),
+        (["x" * 1001, "y", "y"], "a string of 1,001 bytes, so it does not hold class names"),
     ],
 )
 def test_columns_that_cannot_be_labels_are_refused(tmp_path, labels, message):

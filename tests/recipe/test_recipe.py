@@ -52,11 +52,11 @@ def test_yaml_numbers_in_every_notation(tmp_path):
         ("test_views: two", "`test_views` .='two'. must be one of 'one', 'mirror', 'mirror_and_shifts'"),
         ("precision: bf17", "`precision` .='bf17'. must be one of 'float32', 'bf16'"),
         ("image_size: [28]", "`image_size`.*a list of 2, each a whole number"),
-        ("augment: [1]", "`augment`.*a list, each a text"),
+        ("augment: [1]", "`augment`.*a list, each a string"),
         ("architecture: [widths]", "`architecture` .='widths'. cannot be read: write `argument=value`"),
         (
             "architecture: [use_bias=os.name]",
-            "`use_bias` in `architecture` .='os.name'. is not a number, a text in quotes",
+            "`use_bias` in `architecture` .='os.name'. is not a number, a string in quotes",
         ),
         ("architecture: [hidden=1, hidden=2]", "`architecture` .='hidden=2'. .* each argument once"),
         ("architecture: [hiden=1]", "`lenet` has no argument `hiden`"),

@@ -54,7 +54,7 @@ def test_damaged_data_file_is_refused(tmp_path, text):
     [
         ("{", "cannot be read as JSON"),
         ("[" * 100_000, "cannot be read as JSON: it has more than 50 levels"),
-        ('{"epoch": 1, "epoch": 2}', "`epoch` is there twice"),
+        ('{"epoch": 1, "epoch": 2}', "`epoch` appears twice"),
         (f'{{"epoch": {"1" * 5000}}}', "a number has 5000 characters"),
         ("[1]", "must be an object of numbers"),
         ('{"epoch": "1"}', "must be an object of numbers"),

@@ -122,7 +122,7 @@ def test_interrupted_seeds_resume_to_the_same_results(tmp_path, monkeypatch, is_
     ("text", "message"),
     [
         ('{"seeds": [0, 1]', "seeds.json` cannot be read as JSON"),
-        ('{"seeds": [0, 1], "seeds": [2]}', "cannot be read as JSON: `seeds` is there twice"),
+        ('{"seeds": [0, 1], "seeds": [2]}', "cannot be read as JSON: `seeds` appears twice"),
         ('{"seeds": [0, 1]}', "does not hold the recipe of a seed sweep"),
         ("[0, 1]", "does not hold the recipe of a seed sweep"),
         ('{"recipe": {}, "seeds": 5}', r"`seeds` \(=5\) in `.*seeds.json` must be a list, each a whole number"),

@@ -272,7 +272,7 @@ TWICE = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"I3
     ("written", "message"),
     [
         ((b"{}", b"", 10**12), "header too large"),
-        ((TWICE, b"abcd"), "the header of .* `a` is there twice"),
+        ((TWICE, b"abcd"), "the header of .* `a` appears twice"),
         (({"a": describe([1], [0, 4]), "b": describe([1], [0, 4])}, b"abcd"), "invalid offset"),
         (({"a": describe([2**63, 2], [0, 4])}, b"abcd"), "overflow"),
         (({"a": describe([0, 2**62, 2**62], [0, 0])},), "is not a complete safetensors file"),

@@ -90,7 +90,7 @@ def _make_weight_gradient(kernel: Pair, stride: Pair, dilation: Pair) -> Callabl
         height, width, channels = cotangent.shape
         span = dilation[0] * (kernel[0] - 1) + 1
 
-        # A loop over rows keeps the sums of all taps in the cache. As a reduction, each tap would read the whole batch.
+        # A loop over rows keeps the sums of all taps in the cache. A reduction would read the whole batch for each tap.
         def add_row(row: Array | int, sums: tuple[Array, ...]) -> tuple[Array, ...]:
             rows = lax.dynamic_slice_in_dim(padded, row * stride[0], span)[:: dilation[0]]
             row_cotangent = lax.dynamic_index_in_dim(cotangent, row, keepdims=False)[None]

@@ -32,7 +32,7 @@ Operation: TypeAlias = Literal["convolution", "matmul"]
 def is_available() -> bool:
     """Returns whether layers may call oneDNN: it is supported here and not turned off by `EQXCNN_ONEDNN=0`.
 
-    Three JAX settings rule it out:
+    It is not available under three JAX settings:
 
     - The persistent compilation cache: programs with these calls cannot be stored.
     - More than one device: each device would run the whole call.

@@ -41,7 +41,7 @@ def stem_gradient(
     window = [across[:, :, row * pairs : (row + height) * pairs] for row in range(rows)]
     windows = jnp.concatenate([*window, jnp.ones((1, count, height * pairs), images.dtype)])
     out_pairs = lax.pad(out, jnp.zeros((), out.dtype), [(0, 0, 0), (0, 0, 0), (0, 2 * pairs - width, 0), (0, 0, 0)])
-    # The barriers make XLA write each step to memory. Otherwise it computes the source index of every element.
+    # The barriers make XLA write each step to memory. Without them it computes the source index of every element.
     windows, out_pairs = lax.optimization_barrier((windows, out_pairs))
     product = matrix_product(windows.reshape(len(windows), -1), out_pairs.reshape(-1, 2 * n_out))
     bias = product[-1].reshape(2, n_out).sum(0)

@@ -10,7 +10,8 @@ RULES = (
     (r"^head\.", "classifier.1."),
 )
 
-#: Timm's names for the parts of a block with an expansion, and of the first stage's blocks, which have none.
+#: Timm's names for the parts of a block with an expansion, and for those of the first stage's blocks, which have no
+#: expansion.
 _EXPANDED = {
     "0.conv": "conv_pw",
     "0.norm": "bn1",

@@ -1,4 +1,4 @@
-"""Array types shared by several rooms, and the interface of every classifier."""
+"""Array types shared by several packages, and the interface of every classifier."""
 
 import abc
 from collections.abc import Callable

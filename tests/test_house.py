@@ -44,6 +44,13 @@ def test_readme_example_runs():
     subprocess.run([sys.executable, "-c", f"{example}\nassert logits.shape == (8, 10)"], cwd=ROOT, check=True)
 
 
+@pytest.mark.slow
+def test_readme_example_of_own_parts_runs(tmp_path):
+    example = fences("python")[1]
+    check = "assert result.test.accuracy > 0.8 and len(classifier.class_names) == 10"
+    subprocess.run([sys.executable, "-c", f"{example}\n{check}"], cwd=tmp_path, check=True)
+
+
 @pytest.mark.parametrize(("name", "command"), [("train", TRAIN), ("test", TEST)])
 def test_ci_runs_the_readmes_own_commands(name, command):
     script = (ROOT / ".ci/run").read_text(encoding="utf-8")

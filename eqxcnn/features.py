@@ -105,7 +105,7 @@ def _compute_features(
 
 
 def _open_backbone(
-    backbone: Backbone, mean: Any, std: Any
+    backbone: Any, mean: Any, std: Any
 ) -> tuple[Network, ModelState, tuple[Float[Array, " c"], Float[Array, " c"]], tuple[int, int] | None]:
     """Returns model, state, mean and standard deviation, and the image size, if there is only one."""
     if isinstance(backbone, tuple):
@@ -120,6 +120,11 @@ def _open_backbone(
         model, state = zoo.create_model(backbone, pretrained=True, num_classes=0, key=jax.random.key(0))
         row = PUBLISHED[backbone]
         return model, state, (jnp.asarray(row.mean), jnp.asarray(row.std)), variant(backbone).input[:2]
+    if not isinstance(backbone, str | Path | ImageClassifier):
+        raise InputError(
+            f"`backbone` of type {type(backbone).__qualname__} must be a run's folder, a classifier, a model's name or "
+            "`(model, state)`, with `None` for a model without state"
+        )
     trained = backbone if isinstance(backbone, ImageClassifier) else load(backbone)
     return trained.model, trained.state, (trained.mean, trained.std), trained.image_size
 

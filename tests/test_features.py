@@ -132,6 +132,8 @@ def test_an_own_network():
     backbone = ChannelsFirst(eqx.tree_at(lambda tree: tree.last, net, eqx.nn.Identity()))
     np.testing.assert_array_equal(extract((backbone, None), given, head=None, **own).features, found)
     assert extract((ChannelsFirst(net), None), given, head=None, **own).features.shape == (5, 2)
+    with pytest.raises(InputError, match=r"`backbone` of type Net must be a run's folder, .* or `\(model, state\)`"):
+        features._open_backbone(net, None, None)  # `extract` itself has checked types here
 
 
 def test_the_name_of_a_model_loads_published_weights(monkeypatch):

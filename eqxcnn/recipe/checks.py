@@ -71,11 +71,21 @@ def check_together(recipe: Any) -> None:
     if (recipe.mean is None) != (recipe.std is None):
         raise InputError("`mean` and `std` go together: give both, or neither to have them measured")
     if recipe.image_size is not None and recipe.model != OWN:
+        _check_image_size(recipe)
+
+
+def _check_image_size(recipe: Any) -> None:
+    try:
         registry.resolve_image_size(recipe.model, recipe.image_size)
+    except InputError as error:
+        # The user may not have chosen the model at all, but mean to pass a network to `fit`.
+        is_default = recipe.model == type(recipe)().model
+        hint = "; for a network that you pass from Python, set `model` to own" if is_default else ""
+        raise InputError(f"{error}{hint}") from error
 
 
 def _check_monitor(recipe: Any) -> None:
-    """Checks the name that is monitored; whether an own metric has it, is only known when the run is prepared."""
+    """Checks the name that is monitored; metrics passed from Python are only known when the run is prepared."""
     if recipe.monitor not in ("train_accuracy", "train_loss") and not recipe.monitor.startswith("validation_"):
         raise InputError(
             f"`monitor` (={recipe.monitor!r}) must be train_loss, train_accuracy, validation_loss, "

@@ -93,7 +93,7 @@ def test_missing_recipe_error_suggests_the_nearest():
         ({"seed": 2**32}, r"`seed` .=4294967296. must be from 0 to 4294967295"),
         ({"mean": (0.5,)}, "`mean` and `std` go together"),
         ({"mean": (0.5,), "std": (0.0,)}, "`std` .=.0.0,.. must be from 0.0001 to 1000 in every item"),
-        ({"image_size": (8, 8)}, "`image_size` .=8x8. is too small for `lenet`.*12x12"),
+        ({"image_size": (8, 8)}, "`image_size` .=8x8. is too small for `lenet`.*12x12; for a network that you pass"),
         ({"warmup_fraction": 1.0}, "`warmup_fraction` .=1.0. must be 0 or more and below 1"),
         ({"lookahead_every": -1}, "`lookahead_every` .=-1. must be from 0 to"),
         (

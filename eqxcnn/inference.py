@@ -15,7 +15,7 @@ from .data import decode_image
 from .data.array_checks import check_unmasked
 from .errors import InputError
 from .forward_pass import check_pixels
-from .networks import check_state
+from .networks import as_pair
 from .registry import build, check_keywords, has_type
 from .saved_config import FORMAT, check_normalization, read_config, shortest
 from .types import BatchLogits, Classifier, Logits, ModelState, Network
@@ -190,11 +190,7 @@ def load(
         name: tuple(value) if isinstance(value, list) else value
         for name, value in config.get("architecture", {}).items()
     }
-    if model is None:
-        template = _build_abstract(folder / "config.json", config, architecture)
-    else:
-        template = model if isinstance(model, tuple) else (model, None)
-        check_state(*template)
+    template = _build_abstract(folder / "config.json", config, architecture) if model is None else as_pair(model)
     tensors = _load_tensors(folder / "model.safetensors", config.get("sha256"))
     network, state = from_tensors(*template, tensors)
     if not allow_non_finite:

@@ -1,23 +1,27 @@
-"""How a network is called: the zoo's signature, or that of any other Equinox module."""
+"""Calls any Equinox module as a classifier, with those arguments besides the image that its signature has."""
 
+import dataclasses
 import inspect
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .errors import InputError
 from .types import Image, Key, Logits, ModelState, Network
 
-__all__ = ["ChannelsFirst", "Signature", "call_network", "check_state", "signature_of"]
+__all__ = ["ChannelsFirst", "Signature", "as_pair", "call_network", "check_state", "signature_of"]
 
 
 class Signature(NamedTuple):
     """Which arguments a network takes besides the image.
 
-    - `takes_state`, `needs_state`: whether it has a parameter `state`, and one without a default.
+    - `takes_state`: whether it has a parameter `state`.
+    - `needs_state`: whether that parameter has no default.
     - `takes_key`: whether it has a parameter `key`.
     """
 
@@ -27,17 +31,16 @@ class Signature(NamedTuple):
 
 
 def call_network(network: Network, image: Image, state: ModelState, *, key: Key | None) -> tuple[Logits, ModelState]:
-    """Calls a network on one image `[h w c]`, with those of state and key that it takes.
+    """Calls a network on one image `[h w c]`; passes `state` and `key` only if it takes them.
 
-    **Returns:** its scores `[classes]` and its new state; without a state, or for a network that takes none, `state`
-        unchanged.
+    **Returns:** its scores `[classes]` and its new state; `state` unchanged if it is `None` or not taken.
     """
     signature = signature_of(type(network))
     function: Any = network
     keywords = {"key": key} if signature.takes_key else {}
     if not signature.takes_state or (state is None and not signature.needs_state):
         return function(image, **keywords), state
-    if state is None:  # as for a network of the zoo without BatchNorm
+    if state is None:  # such as a zoo model without BatchNorm
         return function(image, eqx.nn.State(network), **keywords)[0], None
     return function(image, state, **keywords)
 
@@ -51,7 +54,7 @@ def signature_of(network_type: type) -> Signature:
     try:
         parameters = list(inspect.signature(network_type.__call__).parameters.values())[1:]
     except (TypeError, ValueError) as error:
-        raise InputError(f"`{network_type.__qualname__}` has no signature that can be read: {error}") from error
+        raise InputError(f"`{network_type.__qualname__}` has no readable signature: {error}") from error
     by_name = {parameter.name: parameter for parameter in parameters}
     required = [
         name
@@ -60,7 +63,9 @@ def signature_of(network_type: type) -> Signature:
         and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
     unknown = [name for name in required[1:] if name not in ("state", "key")]
-    if not by_name or unknown or not issubclass(network_type, eqx.Module):
+    first = parameters[0].kind if parameters else inspect.Parameter.KEYWORD_ONLY
+    takes_image = first not in (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
+    if not takes_image or unknown or not _has_order(parameters) or not issubclass(network_type, eqx.Module):
         raise InputError(
             f"a `{network_type.__qualname__}` cannot be trained: it must be an Equinox module that is called as "
             "`net(image)`, `net(image, key=key)` or `net(image, state, key=key)`"
@@ -68,15 +73,62 @@ def signature_of(network_type: type) -> Signature:
     return Signature("state" in by_name, "state" in required, "key" in by_name)
 
 
+def _has_order(parameters: Sequence[inspect.Parameter]) -> bool:
+    """Returns whether `state` is the second parameter, if there is one, and `key` can be passed by its name."""
+    by_name = {parameter.name: parameter for parameter in parameters}
+    state, key = by_name.get("state"), by_name.get("key")
+    is_second = state is None or (state is parameters[1] and state.kind is not state.KEYWORD_ONLY)
+    return is_second and (key is None or key.kind in (key.POSITIONAL_OR_KEYWORD, key.KEYWORD_ONLY))
+
+
+def as_pair(model: Any) -> tuple[Network, ModelState]:
+    """Returns a network and its state, or `None`, with JAX arrays instead of NumPy's.
+
+    **Arguments:**
+
+    - `model`: a network, or a pair of a network and its state; abstract or not.
+
+    **Raises:** `InputError` for anything else, and for arrays in static fields, which JAX cannot compare.
+    """
+    pair = model if isinstance(model, tuple) else (model, None)
+    if len(pair) != 2 or not isinstance(pair[0], eqx.Module) or not isinstance(pair[1], eqx.nn.State | None):
+        raise InputError("`model` must be an Equinox module, or a module and its state")
+    if name := _find_static_array(pair[0]):
+        raise InputError(
+            f"the static field `{name}` of `model` holds an array: make it a field that is not static; `freeze` keeps "
+            "its values"
+        )
+    network, state = jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, pair)
+    check_state(network, state)
+    return network, state
+
+
+def _find_static_array(node: Any) -> str | None:
+    """Returns the name of the first static field with an array in it."""
+    if not isinstance(node, eqx.Module):
+        modules = jax.tree.leaves(node, is_leaf=lambda leaf: isinstance(leaf, eqx.Module))
+        return next(filter(None, (_find_static_array(each) for each in modules if isinstance(each, eqx.Module))), None)
+    for field in dataclasses.fields(node):
+        value = getattr(node, field.name, None)
+        if not field.metadata.get("static"):
+            found = _find_static_array(value)
+        else:
+            has_array = any(isinstance(leaf, np.ndarray | jax.Array) for leaf in jax.tree.leaves(value))
+            found = f"{type(node).__qualname__}.{field.name}" if has_array else None
+        if found:
+            return found
+    return None
+
+
 def check_state(network: Network, state: ModelState) -> None:
-    """Checks that a network with state indices comes with its state.
+    """Checks that a network with stateful layers, such as BatchNorm, is given its state.
 
     **Raises:** `InputError`.
     """
     if state is None and any(map(_is_index, jax.tree.leaves(network, is_leaf=_is_index))):
         raise InputError(
-            f"`{type(network).__qualname__}` has a state, such as that of BatchNorm: pass the one that "
-            "`eqx.nn.make_with_state` returned with it"
+            f"`{type(network).__qualname__}` has stateful layers, such as BatchNorm: pass the state too, which "
+            "`eqx.nn.make_with_state` returns with the network"
         )
 
 
@@ -85,7 +137,7 @@ def _is_index(leaf: object) -> bool:
 
 
 class ChannelsFirst(eqx.Module):
-    """Calls a network that takes images `[c h w]`, as one of `eqx.nn` layers does, on images `[h w c]`.
+    """Adapts a network for images `[c h w]`, such as one built from `eqx.nn` layers, to images `[h w c]`.
 
     - `net`: the network.
     """
@@ -93,6 +145,6 @@ class ChannelsFirst(eqx.Module):
     net: Network
 
     def __call__(self, image: Image, state: ModelState = None, *, key: Key | None = None) -> Any:
-        """Returns what the network returns: its scores, or with a state the scores and the new state."""
+        """Returns the scores; if `state` is given, the scores and the new state."""
         logits, new = call_network(self.net, jnp.moveaxis(image, -1, 0), state, key=key)
         return logits if state is None else (logits, new)

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import takewhile
 from typing import Any, cast
 
 import jax
@@ -100,6 +101,11 @@ def assign_factors(factors: Sequence[Factor], params: PyTree) -> PyTree:
     """
     names = list(named_slots(params))
     for factor in factors:
+        if factor.pattern == BACKBONE and all(map(factor.matches, names)):
+            raise InputError(
+                f"`{factor.setting}` (={BACKBONE!r}) stands for all parameters but those of `head`, and the "
+                "model has no `head`: name its parts instead"
+            )
         if not any(factor.matches(name) for name in names):
             known = {*names, *(name.rpartition(".")[0] for name in names)} - {""}
             raise InputError(
@@ -118,7 +124,12 @@ def layer_factors(decay: float, params: PyTree) -> PyTree:
     The parameters of one layer share a name up to its numbers, `stages.1.0` or `stem`; layers are in the order of the
     model's fields.
     """
-    layers = [match.group() for match in map(_LAYER.match, named_slots(params)) if match]
+    names = [name.split(".") for name in named_slots(params)]
+    # Wrappers such as `ChannelsFirst` hold all layers: their names are no part of a layer's.
+    columns = zip(*(name[:-1] for name in names), strict=False)
+    shared = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
+    shared = 0 if any(len(name) == shared + 1 for name in names) else shared
+    layers = [match.group() for name in names if (match := _LAYER.match(".".join(name[shared:])))]
     order = list(dict.fromkeys(layers))
     factors = [decay ** (len(order) - 1 - order.index(layer)) for layer in layers]
     return jax.tree.unflatten(jax.tree.structure(params), factors)

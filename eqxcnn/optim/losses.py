@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
@@ -92,13 +93,16 @@ class FunctionLoss:
         return (targets.share * own + (1 - targets.share) * other).mean()
 
     def _call(self, logits: BatchLogits, labels: Labels) -> Array:
-        losses = jnp.asarray(self.function(logits, labels))
+        found = self.function(logits, labels)
+        if not eqx.is_array_like(found):
+            raise InputError(f"`loss` returned a {type(found).__name__}: return the loss of each image, or their mean")
+        losses = jnp.asarray(found)
         if losses.shape not in ((), labels.shape) or not jnp.issubdtype(losses.dtype, jnp.floating):
             raise InputError(
                 f"`loss` returned {losses.dtype} of shape {losses.shape}: return one floating-point number per image, "
                 f"{labels.shape}, or their mean"
             )
-        return losses
+        return losses.astype(jnp.float32)
 
 
 def cross_entropy(logits: BatchLogits, labels: Labels, label_smoothing: float = 0.0) -> Float[Array, " b"]:

@@ -12,7 +12,7 @@ from jaxtyping import PyTree
 from ..forward_pass import forward
 from ..layers import BatchNorm
 from ..runtime.compile import async_jit
-from ..types import ModelState
+from ..types import ModelState, Network
 from .inputs import Batch, make_input, step_keys
 from .job import Job, count_steps
 from .setup import Setup
@@ -23,14 +23,14 @@ def recompute_batch_stats(job: Job, train: TrainState) -> TrainState:
     """Replaces the weights by their average, with running statistics from one more pass over the training images.
 
     Each statistic is its mean over all batches, of images augmented as in training: what torch's `update_bn` computes
-    for layers with `momentum=None` (Izmailov et al. 2018, section 3.2). A model without BatchNorm needs no pass.
+    for layers with `momentum=None` (Izmailov et al. 2018, section 3.2). A model without BatchNorm, ours or Equinox's,
+    needs no pass.
     """
     model, state = train.averaged
     averaged = replace(train, model=model, state=state, average=None)
     if not any(map(_is_training_norm, jax.tree.leaves(model, is_leaf=_is_training_norm))):
         return averaged
-    # With momentum 1 the running statistics are those of the last batch.
-    model = jax.tree.map(_set_momentum_to_one, model, is_leaf=_is_training_norm)
+    model = jax.tree.map(_keep_last_batch, model, is_leaf=_is_training_norm)
     run: Callable[..., Any] = async_jit(_run_batch) if job.recipe.jit else _run_batch
     total, count, epoch = None, 0, job.epochs
     for call in job.all_batches(epoch):
@@ -41,7 +41,8 @@ def recompute_batch_stats(job: Job, train: TrainState) -> TrainState:
             total = numbers if total is None else jax.tree.map(jnp.add, total, numbers)
             count += 1
     mean = jax.tree.map(lambda leaf: leaf / count, total)
-    return replace(averaged, state=eqx.combine(mean, eqx.filter(state, eqx.is_inexact_array, inverse=True)))
+    state = eqx.combine(mean, eqx.filter(state, eqx.is_inexact_array, inverse=True))
+    return replace(averaged, state=_end_correction(averaged.model, state))
 
 
 def _run_batch(setup: Setup, model: PyTree, state: ModelState, batch: Batch, step: jax.Array) -> ModelState:
@@ -50,18 +51,26 @@ def _run_batch(setup: Setup, model: PyTree, state: ModelState, batch: Batch, ste
     return forward(model, state, images, key=keys.model)[1]
 
 
-def _set_momentum_to_one(node: PyTree) -> PyTree:
-    """Replaces a BatchNorm layer by one with momentum 1 and the same arrays."""
+def _keep_last_batch(node: PyTree) -> PyTree:
+    """Replaces a BatchNorm layer by one whose running statistics are those of the last batch."""
     if not _is_training_norm(node):
         return node
-    # `eqx.tree_at` cannot replace the momentum, which is a static field; so a new layer gets the old one's arrays.
-    norm = BatchNorm(node.num_features, node.eps, 1.0, axis_name=node.axis_name)
-    return eqx.tree_at(_arrays, norm, _arrays(node), is_leaf=lambda leaf: leaf is None)
+    # The two count the momentum the other way round. It is static, so `eqx.tree_at` cannot replace it.
+    momentum = 1.0 if isinstance(node, BatchNorm) else 0.0
+    copy = object.__new__(type(node))
+    for name in node.__dataclass_fields__:
+        object.__setattr__(copy, name, momentum if name == "momentum" else getattr(node, name))
+    return copy
 
 
-def _arrays(norm: BatchNorm) -> tuple[Any, ...]:
-    return norm.weight, norm.bias, norm.running_mean, norm.running_var
+def _end_correction(model: Network, state: ModelState) -> ModelState:
+    """Sets the counts of Equinox's layers to 0: its running statistics are then used as they are, without division by
+    `1 - momentum**count`."""
+    for node in jax.tree.leaves(model, is_leaf=_is_training_norm):
+        if state is not None and isinstance(node, eqx.nn.BatchNorm) and node.batch_counter is not None:
+            state = state.set(node.batch_counter, jnp.zeros_like(state.get(node.batch_counter)))
+    return state
 
 
 def _is_training_norm(node: PyTree) -> bool:
-    return isinstance(node, BatchNorm) and not node.inference
+    return isinstance(node, BatchNorm | eqx.nn.BatchNorm) and not node.inference

@@ -8,6 +8,7 @@ from typing import Any, cast
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import DTypeLike
 from jaxtyping import Int
 
 from .. import manual
@@ -138,12 +139,17 @@ def build_value_and_grad(
         else:
             assert recipe.loss != OWN, "`Parts.apply_to` has checked it"
             loss = Loss(recipe.loss, recipe.label_smoothing, recipe.focal_gamma, class_weights)
-        return autodiff(loss, jnp.bfloat16 if recipe.precision == "bf16" else jnp.float32)
+        return autodiff(loss, compute_dtype(recipe))
     if not isinstance(model, manual.HandDerived):
         raise InputError(
             f"`gradients` (='by_hand'): `{recipe.model}` has no backward pass of its own; `scratch` has one"
         )
     return cast(ValueAndGrad, partial(manual.value_and_grad, label_smoothing=recipe.label_smoothing))
+
+
+def compute_dtype(recipe: Recipe) -> DTypeLike:
+    """Returns the dtype that the network computes in during training."""
+    return jnp.bfloat16 if recipe.precision == "bf16" else jnp.float32
 
 
 def resolve_class_weights(recipe: Recipe, labels: Int[np.ndarray, " n"], info: DataInfo) -> tuple[float, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..errors import InputError
 from ..recipe import Recipe
 from ..types import ModelState, Network
 from .evaluate import Scores
@@ -22,7 +23,7 @@ class RunView:
     - `folder`: the run's folder.
     - `epoch`: number of finished epochs.
     - `step`: number of finished steps.
-    - `rows`: the rows of `metrics.jsonl` so far: one per epoch, and at the end the test's.
+    - `rows`: the rows of `metrics.jsonl` so far: one per epoch, and at the end one for the test.
     - `test`: the scores on the test split; `None` before the end.
     """
 
@@ -42,7 +43,7 @@ class RunView:
 
     @property
     def model(self) -> Network:
-        """A copy of the network with its current weights, averaged ones if the recipe averages them."""
+        """A copy of the network with its current weights, or their average if the recipe averages them."""
         return self._copy()[0]
 
     @property
@@ -60,17 +61,20 @@ class RunView:
 
         **Arguments:**
 
-        - `reason`: printed, as a clause such as "the loss has not fallen".
+        - `reason`: a clause to print, such as "the loss has not fallen".
         """
         self._requests.append(reason)
 
     @property
     def stop_reason(self) -> str | None:
-        """The first reason to stop that a callback gave; `None` if none did."""
+        """The reason of the first callback that asked to stop; `None` if none did."""
         return self._requests[0] if self._requests else None
 
     def _copy(self) -> tuple[Network, ModelState]:
-        # The next step reuses the memory of the arrays themselves.
+        # A copy, because the next step reuses the memory of these arrays.
+        arrays = [leaf for leaf in jax.tree.leaves(self._train.averaged) if isinstance(leaf, jax.Array)]
+        if any(array.is_deleted() for array in arrays):
+            raise InputError("a `RunView` has no weights after its callback: ask for `model` and `state` inside it")
         return jax.tree.map(lambda leaf: jnp.copy(leaf) if isinstance(leaf, jax.Array) else leaf, self._train.averaged)
 
 
@@ -82,10 +86,10 @@ class Callback:
     """
 
     def on_start(self, run: RunView) -> None:
-        """Called before the first step of a run, or of its continuation."""
+        """Called before the first step of a new or resumed run."""
 
     def on_step(self, run: RunView) -> None:
-        """Called after each call of compiled steps. Only a callback that overrides it takes time per step."""
+        """Called after each call of the compiled steps, which may be several. Costs time only if overridden."""
 
     def on_epoch(self, run: RunView) -> None:
         """Called after each epoch, once its row is logged."""
@@ -112,7 +116,7 @@ class EpochFunction(Callback):
 
 
 def as_callbacks(callbacks: Sequence[Callback | Callable[[RunView], object]]) -> list[Callback]:
-    """Returns the callbacks, with a plain function as one that is called after each epoch."""
+    """Returns the callbacks; a plain function becomes one that is called after each epoch."""
     return [each if isinstance(each, Callback) else EpochFunction(each) for each in callbacks]
 
 

@@ -5,12 +5,14 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num, PyTree
 
 from ..data import eval_batches
+from ..errors import InputError
 from ..metrics import Metric
 from ..optim.losses import cross_entropy
 from ..runtime.compile import async_jit
@@ -90,7 +92,8 @@ class Evaluator:
             further = further if total[2] is None else jax.tree.map(jnp.add, total[2], further)
             total = total[0] + loss, total[1] + confusion, further
         loss, confusion, further = jax.device_get(total)
-        found = {name: metric.result(sums) for (name, metric), sums in zip(self._metrics.items(), further, strict=True)}
+        pairs = zip(self._metrics.items(), further, strict=True)
+        found = {name: _as_number(name, metric.result(sums)) for (name, metric), sums in pairs}
         return Scores(float(loss) / len(rows), np.asarray(confusion), found)
 
     def _compile_sums(self) -> Callable[..., tuple[Array, Array, tuple[PyTree, ...]]]:
@@ -115,6 +118,23 @@ class Evaluator:
         lower: Any = self._compile_sums()
         compiled = lower.lower(self._mean, self._std, model, state, pixels, labels, mask).compile()
         return compiled.compiled.memory_analysis()
+
+
+def _as_number(name: str, result: Any) -> float | int | list[float | None]:
+    """Returns a metric's result as Python numbers, which logs can hold.
+
+    **Raises:** `InputError` if it is neither a number nor a list of numbers.
+    """
+    value = np.asarray(result).tolist() if eqx.is_array_like(result) else result
+    if isinstance(value, bool | int | float):
+        return +value
+    if isinstance(value, list | tuple):
+        items = [np.asarray(each).tolist() if eqx.is_array_like(each) else each for each in value]
+        if all(each is None or isinstance(each, bool | int | float) for each in items):
+            return [None if each is None else float(each) for each in items]
+    raise InputError(
+        f"`result` of the metric `{name}` returned a {type(result).__name__}: return a number, or a list of numbers"
+    )
 
 
 # Cached per views and metrics, not per evaluator, so that all seeds of a sweep share one compiled program.

@@ -30,7 +30,8 @@ from .builders import (
     resolve_schedule_shape,
 )
 from .job import Job
-from .parts import Parts, check_network
+from .part_checks import check_augment, check_parts
+from .parts import Parts
 from .setup import Setup
 from .start import check_normalization, init_train_state, load_warm_start, resolve_normalization
 from .state import TrainState
@@ -56,6 +57,8 @@ def prepare(recipe: Recipe, parts: Parts | None = None, *, is_resumed: bool = Fa
     source = open_data(recipe, parts.data)
     image_size = resolve_image_size(recipe, source.info)
     if transform is not None:
+        if parts.augment is not None:
+            check_augment(parts.augment, (*image_size, source.info.channels))
         # Refuses what needs another shape, before images are decoded.
         image = jax.ShapeDtypeStruct((*image_size, source.info.channels), jnp.float32)
         jax.eval_shape(transform, image, jax.random.key(0))
@@ -76,8 +79,7 @@ def prepare(recipe: Recipe, parts: Parts | None = None, *, is_resumed: bool = Fa
     own = None if parts.model is None else parts.network
     start = own, train.images[_init_rows(recipe, train_rows)], {} if warm is None else warm.tensors, init_key
     template = eqx.filter_eval_shape(init, *start)
-    if own is not None:
-        check_network(template, (*image_size, source.info.channels), len(source.info.class_names))
+    check_parts(recipe, parts, template, optimizer, (*image_size, source.info.channels), len(source.info.class_names))
     setup = Setup(
         value_and_grad=build_value_and_grad(recipe, template.model, class_weights, parts.loss),
         optimizer=optimizer,
@@ -109,22 +111,23 @@ def _collect_metrics(recipe: Recipe, parts: Parts) -> dict[str, Metric]:
     metrics = {**build_metrics(recipe.metrics), **parts.metrics}
     known = ["train_loss", "train_accuracy", *(f"validation_{name}" for name in ("loss", "accuracy", *metrics))]
     if recipe.monitor not in known:
-        raise InputError(f"`monitor` (={recipe.monitor!r}) is no metric of this run; {nearest(recipe.monitor, known)}")
+        guess = nearest(recipe.monitor, known)
+        raise InputError(f"`monitor` (={recipe.monitor!r}) is not a metric of this run; {guess}")
     return metrics
 
 
 def open_data(recipe: Recipe, own: DataSet | None = None) -> DataSet:
     """Opens the data that a recipe names, if there are no own ones.
 
-    **Raises:** `InputError` for data that cannot be read, or for own data beside settings that choose in others.
+    **Raises:** `InputError` for data that cannot be read, or for `own` with settings that choose columns or splits.
     """
     choices = {name: getattr(recipe, name) for name in ("image_column", "label_column", "test_split")}
     if own is None:
         return open_source(recipe.data, **choices)
     if given := [f"`{name}`" for name, choice in choices.items() if choice is not None]:
         raise InputError(
-            f"{' and '.join(given)} of a recipe choose in data that it names, not in own `data`: give them to "
-            "`eqxcnn.data.from_dataset` instead"
+            f"{' and '.join(given)} of a recipe choose in data that it names, not in `data` that you pass: give "
+            "them to `eqxcnn.data.from_dataset` instead"
         )
     return own
 
@@ -136,7 +139,7 @@ def resolve_image_size(recipe: Recipe, info: DataInfo) -> tuple[int, int]:
     if recipe.model == OWN:
         if info.image_size is None:
             raise InputError(
-                "the images differ in size, and the own `model` does not tell the one it takes: give `image_size`"
+                "`image_size` is needed, because neither the data nor your `model` determines it: give height and width"
             )
         return info.image_size
     model = registry.variant(recipe.model)
@@ -178,7 +181,7 @@ def _count_steps(recipe: Recipe, images: int) -> tuple[int | float, int, int]:
 
 
 def _resolve_steps_per_call(recipe: Recipe, train: Split, is_streamed: bool) -> int:
-    """Returns the recipe's steps per call, else as many as the backend runs well and, if streamed, fit the bound."""
+    """Returns the recipe's steps per call, else a default for the backend that keeps streamed batches small."""
     if not recipe.jit:
         # A loop over several steps would compile them.
         return 1

@@ -169,10 +169,11 @@ class EpochRunner:
     def _call(self, callbacks: Sequence[Callback], event: str, train: TrainState, test: Scores | None = None) -> None:
         step = int(train.step)
         epoch = self._job.epochs_after(step)
-        view = RunView(
-            self._job.recipe, self._run.folder, epoch, step, self._run.metrics, train, self._stop_requests, test
-        )
+        folder, rows = self._run.folder, self._run.metrics
         for callback in callbacks:
+            # Each gets rows of its own, so that none can change what the next one sees.
+            own = [dict(row) for row in rows]
+            view = RunView(self._job.recipe, folder, epoch, step, own, train, self._stop_requests, test)
             getattr(callback, event)(view)
 
     def _best_epochs(self) -> list[int]:

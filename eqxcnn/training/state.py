@@ -44,8 +44,9 @@ class Sums(eqx.Module):
         """
         is_first = ~is_finite & (self.failed == 0)
         return Sums(
-            loss=self.loss + loss * count,
-            correct=self.correct + correct,
+            # Sums keep their dtypes if JAX computes in 64 bits.
+            loss=self.loss + (loss * count).astype(self.loss.dtype),
+            correct=self.correct + correct.astype(self.correct.dtype),
             count=self.count + count,
             failed=self.failed + (~is_finite).astype(self.failed.dtype),
             first_failed=jnp.where(is_first, step, self.first_failed),

@@ -35,10 +35,12 @@ def mean_loss(
     The network computes in `dtype`. Parameters are cast inside this function, so gradients have the dtype of the
     parameters; state, loss and logits are in float32.
     """
-    model, images = _cast((model, images), dtype)
-    logits, state = forward(model, state, images, key=key)
+    model, images = cast_floats((model, images), dtype)
+    # Taken first, because a used `eqx.nn.State` cannot be read again.
+    dtypes = jax.tree.map(jnp.result_type, state)
+    logits, new_state = forward(model, state, images, key=key)
     logits = logits.astype(jnp.float32)
-    return loss(logits, targets), (state, logits)
+    return loss(logits, targets), (_cast_state(new_state, dtypes), logits)
 
 
 def autodiff(loss: Loss | FunctionLoss = _CROSS_ENTROPY, dtype: DTypeLike = jnp.float32) -> ValueAndGrad:
@@ -46,9 +48,14 @@ def autodiff(loss: Loss | FunctionLoss = _CROSS_ENTROPY, dtype: DTypeLike = jnp.
     return eqx.filter_value_and_grad(partial(mean_loss, loss=loss, dtype=dtype), has_aux=True)
 
 
-def _cast(tree: PyTree, dtype: DTypeLike) -> Any:
+def cast_floats(tree: PyTree, dtype: DTypeLike) -> Any:
     """Casts every floating-point array of a pytree."""
     return jax.tree.map(lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf, tree)
+
+
+def _cast_state(state: ModelState, dtypes: PyTree) -> ModelState:
+    """Casts the state to these dtypes: a layer of others may return it in the dtype of its weights."""
+    return jax.tree.map(lambda leaf, dtype: leaf if leaf.dtype == dtype else leaf.astype(dtype), state, dtypes)
 
 
 def train_step(setup: Setup, train: TrainState, batch: Batch) -> TrainState:

@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
@@ -66,7 +66,7 @@ def build(
 ) -> tuple[Classifier, eqx.nn.State]:
     """Builds a model with random weights and its state; arguments and errors are those of `zoo.create_model`."""
     row = variant(name)
-    check_keywords(name, architecture)
+    check_keywords(name, architecture, also_known=("num_classes", "in_channels", "image_size"))
     arguments = {
         "num_classes": row.num_classes if num_classes is None else num_classes,
         "in_channels": row.input[2] if in_channels is None else in_channels,
@@ -120,12 +120,16 @@ def resolve_image_size(name: str, image_size: int | tuple[int, int] | None) -> t
     return height, width
 
 
-def check_keywords(name: str, given: Mapping[str, Any]) -> None:
+def check_keywords(name: str, given: Mapping[str, Any], *, also_known: Sequence[str] = ()) -> None:
     """Checks the names, types and values of keyword arguments for a model's constructor.
 
     The general rules: numbers are finite and positive, or 0 if a variant of the family has that default; a
     `..._rate` lies in [0, 1); tuples that are equally long by default are equally long; and nothing exceeds the limits
-    above. A constructor has the rules that are its own.
+    above. A constructor checks what only it knows.
+
+    **Arguments:**
+
+    - `also_known`: further arguments of the caller, which the error for an unknown name suggests too.
 
     **Raises:** `InputError` that names the argument and the rule; or as `variant`.
     """
@@ -133,7 +137,7 @@ def check_keywords(name: str, given: Mapping[str, Any]) -> None:
     known = [parameter for parameter in parameters if parameter not in _COMMON_PARAMETERS]
     for keyword, value in given.items():
         if keyword not in known:
-            raise InputError(f"`{name}` has no argument `{keyword}`; {nearest(str(keyword), known)}")
+            raise InputError(f"`{name}` has no argument `{keyword}`; {nearest(str(keyword), [*known, *also_known])}")
         hint = parameters[keyword].annotation
         if not has_type(value, hint):
             raise InputError(

@@ -19,11 +19,11 @@ from jaxtyping import PyTree
 from ..weights.tensors import fetch_to_host, named_slots
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
-#: Their `repr` is their value.
+#: Types whose `repr` determines the value.
 _BY_REPR = (range, bytearray, np.dtype, PurePath)
-#: These belong to a process: only their class counts.
+#: Objects that differ between processes, of which only the name or class counts.
 _OF_PROCESS = (type, types.ModuleType, logging.Logger, io.IOBase)
-#: What a callable has from where it was made: the object of a method, and the function below a decorator.
+#: Attributes of a callable that hold the object of a method, or the function inside a decorator.
 _INNER = ("__self__", "__func__", "__wrapped__")
 
 
@@ -39,8 +39,8 @@ def qualified_name(part: Any) -> str:
 
 
 def digest_settings(part: Any) -> str:
-    """Returns a digest of an object's settings: its fields and attributes, arguments that are bound, and values that a
-    function has from where it was defined. The code of a function is not part of it."""
+    """Returns a digest of an object's settings: its fields and attributes, its bound arguments, and the values that a
+    function closes over. The code of a function is not included."""
     return _digest(_Describer(with_values=True)(part))
 
 
@@ -64,18 +64,18 @@ def _digest(described: Any) -> str:
 
 
 class _Describer:
-    """Describes objects by texts that are the same in every process.
+    """Describes objects as strings that are the same in every process.
 
     - `with_values`: whether the values of arrays are settings; else their shapes and dtypes are.
     """
 
     def __init__(self, with_values: bool) -> None:
         self._with_values = with_values
-        # The objects are kept too, so that no other one gets the number of one of them.
+        # The objects are kept alive, so that their ids are not reused.
         self._seen: dict[int, tuple[Any, str]] = {}
 
     def __call__(self, value: Any) -> str:
-        """Returns the description of an object, once per object; inside itself, an object is described by its name."""
+        """Returns the description of an object, made once; a reference from an object to itself is its name."""
         if isinstance(value, _PLAIN):
             return repr(value)
         if id(value) not in self._seen:
@@ -143,7 +143,7 @@ def _as_tuple(slots: Any) -> tuple[str, ...]:
 
 
 def _is_importable(value: Any) -> bool:
-    """Returns whether an object's qualified name leads to itself, as that of a function in a module does."""
+    """Returns whether importing an object's qualified name gives the object, as for a function in a module."""
     name = getattr(value, "__qualname__", None)
     if not isinstance(name, str):
         return False

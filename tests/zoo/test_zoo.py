@@ -48,6 +48,8 @@ def test_a_keyword_of_the_wrong_type_is_refused(given, message):
 def test_an_unknown_keyword_is_refused_by_name():
     with pytest.raises(InputError, match=r"`mnist_cnn` has no argument `hiden`; did you mean `hidden`"):
         zoo.create_model("mnist_cnn", hiden=3, key=jax.random.key(0))
+    with pytest.raises(InputError, match=r"`resnet18` has no argument `num_class`; did you mean `num_classes`"):
+        zoo.create_model("resnet18", num_class=3, key=jax.random.key(0))
 
 
 def test_keywords_reach_the_architecture():

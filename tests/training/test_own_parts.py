@@ -90,7 +90,7 @@ def test_trained_own_model_is_loaded_into_a_network_of_its_structure(finished):
         eqxcnn.load(finished.folder)
     with pytest.raises(InputError, match="do not fit this model"):
         eqxcnn.load(finished.folder, model=own_parts.make_model(width=5))
-    with pytest.raises(InputError, match=r"`Net` has a state"):
+    with pytest.raises(InputError, match=r"`Net` has stateful layers"):
         eqxcnn.load(finished.folder, model=own_parts.make_model()[0])
 
 
@@ -135,7 +135,7 @@ def interrupted(tmp_path_factory):
     [
         ({"model": None}, r"started with its own `model` \(`own_parts.Net`\): pass it again"),
         ({"loss": None}, r"started with its own `loss` \(`own_parts.focal`\): pass it again"),
-        ({"loss": optax.softmax_cross_entropy}, r"`loss` is `optax.*`, and the run was started with `own_parts.focal`"),
+        ({"loss": optax.softmax_cross_entropy}, r"`loss` is `optax.*`, but the run was started with `own_parts.focal`"),
         ({"loss": functools.partial(own_parts.focal, gamma=1.0)}, r"`loss` \(`own_parts.focal`\) has other settings"),
         ({"optimizer": own_parts.make_optimizer(0.8)}, r"`optimizer` .* has other settings"),
         ({"model": own_parts.make_model(width=5)}, r"`model` \(`own_parts.Net`\) has other settings"),
@@ -163,7 +163,7 @@ def test_initial_weights_matter_only_without_a_checkpoint():
 def test_command_line_names_the_parts_it_lacks(interrupted):
     with pytest.raises(InputError, match=r"started with its own `model` \(`own_parts.Net`\)"):
         train.main(["--resume", str(interrupted)])
-    with pytest.raises(InputError, match=r"has its own model, which only Python code can pass: `eqxcnn.fit"):
+    with pytest.raises(InputError, match=r"says `own` for `model`, which only Python code can pass: `eqxcnn.fit"):
         train.main(["--model", "own"])
 
 
@@ -246,13 +246,13 @@ def test_own_loss_of_each_image_is_mixed_and_averaged():
     [
         (
             {"model": Plain(7, key=jax.random.key(0))},
-            r"returns an array of shape \(7,\) for one image, and the data have 10",
+            r"returns an array of shape \(7,\) for one image, but the data have 10",
         ),
         (
             {"model": eqx.nn.Linear(3, 10, key=jax.random.key(0))},
             r"fails on an image of shape \(8, 8, 1\), channels last",
         ),
-        ({"model": own_parts.make_model()[0]}, r"`Net` has a state"),
+        ({"model": own_parts.make_model()[0]}, r"`Net` has stateful layers"),
         ({"model": lambda image: image}, "`model` must be an Equinox module"),
         ({"model": eqx.nn.MultiheadAttention(1, 4, key=jax.random.key(0))}, "cannot be trained: it must be an Equinox"),
         ({"loss": 3}, "`loss` of type int must be a function"),
@@ -335,7 +335,7 @@ def test_own_metric_is_monitored_in_its_own_direction(tmp_path):
     best = min(rows, key=lambda row: row["validation_brier"])
     assert best is not max(rows, key=lambda row: row["validation_brier"])
     assert [path.name for path in (result.folder / "best").iterdir() if path.name.isdigit()] == [str(best["step"])]
-    with pytest.raises(InputError, match=r"`monitor` \(='validation_brier'\) is no metric of this run"):
+    with pytest.raises(InputError, match=r"`monitor` \(='validation_brier'\) is not a metric of this run"):
         fit(recipe, model=PLAIN, runs=tmp_path)
     per_class = recipe.replace(monitor="validation_per_class_accuracy", metrics=("per_class_accuracy",))
     with pytest.raises(InputError, match=r"is a list of numbers"):

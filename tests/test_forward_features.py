@@ -136,5 +136,5 @@ def test_networks_without_batchnorm_need_no_state(name):
 def test_a_network_with_batchnorm_needs_its_state():
     model, _ = eqx.filter_eval_shape(zoo.create_model, "resnet20", key=jax.random.key(0))
     for function in (forward, forward_features):
-        with pytest.raises(InputError, match=r"`CifarResNet` has a state, such as that of BatchNorm: pass the one"):
+        with pytest.raises(InputError, match=r"`CifarResNet` has stateful layers, such as BatchNorm: pass the state"):
             function(model, None, jnp.ones((2, 8, 8, 3)), key=None)

@@ -70,7 +70,7 @@ def find_learning_rate(
 
     - `low`, `high`: the learning rates of the first and the last step.
     - `steps`: number of steps.
-    - `parts`: own parts of the run, as for `fit`; an own optimizer must be a function of the schedule.
+    - `parts`: your own parts of the run, as for `fit`; an `optimizer` must be a function of the schedule.
 
     **Raises:** `InputError` if `low` is not below `high`, and for a recipe or data that cannot be trained.
     """

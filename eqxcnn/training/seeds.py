@@ -65,7 +65,7 @@ def fit_seeds(recipe: Recipe, count: int, *, runs: Path | str = "runs", **parts:
     **Arguments:**
 
     - `runs`: folder in which the sweep's folder is made.
-    - `parts`: own parts of the runs, as for `fit`; an own `model` starts with the same weights under every seed.
+    - `parts`: your own parts of the runs, as for `fit`; your `model` starts with the same weights for every seed.
 
     **Raises:** as `fit` does; `Interrupted` names the folder that `resume_seeds` continues.
     """

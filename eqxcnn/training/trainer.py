@@ -44,20 +44,20 @@ def fit(
     **Arguments:**
 
     - `model`: an Equinox module that maps one image `[h w c]` to scores, as `net(image)`, `net(image, key=key)` or
-      `net(image, state, key=key)`; one with a state as a pair `(net, state)`. It is copied, so it stays usable.
+      `net(image, state, key=key)`; pass one with a state as a pair `(net, state)`. It is copied, so it stays usable.
     - `data`: from `eqxcnn.data.from_arrays` or `from_dataset`, or what these take: arrays `(images, labels)`, or a
       `datasets.Dataset` or `DatasetDict`.
-    - `optimizer`: an optax transformation, which includes its learning rate; or a function from the recipe's schedule
-      to one. The recipe's clipping, accumulation, frozen parts and learning-rate factors still apply.
-    - `loss`: a function of logits `[b classes]` and labels `[b]` that returns the loss of each image `[b]`, which
-      mixup needs, or their mean.
+    - `optimizer`: an optax transformation, which includes its learning rate; or a function that takes the recipe's
+      schedule and returns one. The recipe's clipping, accumulation, frozen parts and learning-rate factors still apply.
+    - `loss`: a function of logits `[b classes]` and labels `[b]` that returns the loss of each image `[b]`, or
+      the mean loss; mixup needs the loss of each image.
     - `augment`: a function of one image `[h w c]` in [0, 1] and a key that returns an image of the same shape.
     - `metrics`: further metrics of validation and test, by name; see `eqxcnn.metrics`.
     - `callbacks`: objects that watch the run (see `Callback`), or functions that are called after each epoch.
     - `runs`: folder in which the run's folder is made.
-    - `name`: of the run's folder; by default `<model>-<data>-<timestamp>`.
+    - `name`: name of the run's folder; by default `<model>-<data>-<timestamp>`.
 
-    **Raises:** `InputError` for a recipe, part or data that cannot work; `Interrupted` after Ctrl-C or SIGTERM, once a
+    **Raises:** `InputError` for a recipe, part or data that cannot be trained; `Interrupted` after Ctrl-C or SIGTERM, once a
     checkpoint is saved.
     """
     started = monotonic()

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import datasets
+import equinox as eqx
 import jax
 import numpy as np
 import pytest
@@ -79,6 +80,12 @@ def test_choices_of_a_recipe_do_not_go_with_own_data(digits):
     recipe = Recipe(model="mlp", batch_size=8, label_column="label", test_split="test")
     with pytest.raises(InputError, match="`label_column` and `test_split` of a recipe choose in data that it names"):
         prepare(recipe, make_parts(data=data.from_arrays(*train, test=test)))
+
+
+def test_an_own_network_needs_an_image_size_if_the_data_have_none():
+    recipe = Recipe(model="own", data="digits")
+    with pytest.raises(InputError, match="`image_size` is needed, because neither the data nor your `model`"):
+        prepare(recipe, make_parts(model=eqx.nn.Identity()))
 
 
 @pytest.mark.parametrize("kind", ["uint8", "float32", "streamed float32", "table"])

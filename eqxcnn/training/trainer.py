@@ -57,8 +57,8 @@ def fit(
     - `runs`: folder in which the run's folder is made.
     - `name`: name of the run's folder; by default `<model>-<data>-<timestamp>`.
 
-    **Raises:** `InputError` for a recipe, part or data that cannot be trained; `Interrupted` after Ctrl-C or SIGTERM, once
-    a checkpoint is saved.
+    **Raises:** `InputError` for a recipe, part or data that cannot be trained; `Interrupted` after Ctrl-C or SIGTERM,
+    once a checkpoint is saved.
     """
     started = monotonic()
     check_logs(recipe.log)

@@ -8,7 +8,7 @@ import stat
 import warnings
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -119,20 +119,17 @@ def parse_literal(text: str, what: str) -> Any:
 class _StrictLoader(yaml.SafeLoader):
     """PyYAML's safe loader without aliases, tags, dates and duplicate keys, and with a limit on the depth."""
 
-    yaml_implicit_resolvers: ClassVar = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
     _depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event: Any = self.peek_event()
-        if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-            raise ValueError(f"line {event.start_mark.line + 1} has an alias or an anchor: write the value out")
+        line = event.start_mark.line + 1
+        if self.check_event(yaml.AliasEvent) or event.anchor is not None:
+            raise ValueError(f"line {line} has an alias or an anchor: write the value out")
         if event.tag is not None:
-            raise ValueError(f"line {event.start_mark.line + 1} has the tag {event.tag}: leave it out")
+            raise ValueError(f"line {line} has the tag {event.tag}: leave it out")
         if self._depth == _MAX_DEPTH:
-            raise ValueError(f"line {event.start_mark.line + 1} has more than {_MAX_DEPTH} levels")
+            raise ValueError(f"line {line} has more than {_MAX_DEPTH} levels")
         self._depth += 1
         node = super().compose_node(parent, index)
         self._depth -= 1
@@ -152,6 +149,10 @@ class _StrictLoader(yaml.SafeLoader):
         return _check_finite(self.construct_yaml_float(node)) if is_float else self.construct_yaml_int(node)
 
 
+_StrictLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 _StrictLoader.add_constructor("tag:yaml.org,2002:int", _StrictLoader.construct_number)
 _StrictLoader.add_constructor("tag:yaml.org,2002:float", _StrictLoader.construct_number)
 

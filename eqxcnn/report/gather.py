@@ -20,7 +20,7 @@ from ..recipe import OWN, Recipe, load_recipe
 from ..runs.folder import read_metrics
 from ..training import Evaluator
 from ..training.preparation import open_data, resolve_image_size
-from ..types import Classifier
+from ..types import Network
 
 #: Keys that every epoch's row must have.
 _LOGGED = ("epoch", "train_loss", "train_accuracy", "seconds")
@@ -181,7 +181,7 @@ def first_weights(classifier: ImageClassifier) -> Float[np.ndarray, "kh kw i o"]
     return None
 
 
-def _layers(model: Classifier, kind: type) -> list[Any]:
+def _layers(model: Network, kind: type) -> list[Any]:
     """Returns the model's layers of one type, in the order of its fields."""
     leaves = jax.tree.leaves(model, is_leaf=lambda node: isinstance(node, kind))
     return [leaf for leaf in leaves if isinstance(leaf, kind)]

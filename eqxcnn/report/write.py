@@ -41,11 +41,11 @@ def write_report(folder: Path | str, *, data: str | None = None) -> Path:
     run = read_run(Path(folder))
     recipe = run.recipe if data is None else replace(run.recipe, data=data)
     # Data that Python code passed to the run are not here.
-    is_testable = run.classifier is not None and recipe.data != OWN
-    predictions = predict_test_split(run.classifier, recipe) if is_testable else None
+    classifier = None if recipe.data == OWN else run.classifier
+    predictions = None if classifier is None else predict_test_split(classifier, recipe)
     drawn = dict(_draw_curves(run))
-    if run.classifier is not None and predictions is not None:
-        drawn |= dict(_draw_classifier(run.classifier, recipe, predictions))
+    if classifier is not None and predictions is not None:
+        drawn |= dict(_draw_classifier(classifier, recipe, predictions))
     plots = run.folder / "plots"
     shown = {name: each if isinstance(each, str) else _write_figure(each, plots, name) for name, each in drawn.items()}
     _write(plots / "report.html", render(run, predictions, shown).encode())

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import TypeAlias, overload
 
 import equinox as eqx
 import jax
@@ -39,6 +39,14 @@ def tensor_shapes(model: PyTree, state: ModelState) -> dict[str, tuple[int, ...]
     return {name: slot.shape for name, slot in tensor_slots(model, state).items()}
 
 
+@overload
+def from_tensors(
+    model: PyTree, state: eqx.nn.State, tensors: Mapping[str, np.ndarray | Array]
+) -> tuple[PyTree, eqx.nn.State]: ...
+@overload
+def from_tensors(
+    model: PyTree, state: ModelState, tensors: Mapping[str, np.ndarray | Array]
+) -> tuple[PyTree, ModelState]: ...
 def from_tensors(
     model: PyTree, state: ModelState, tensors: Mapping[str, np.ndarray | Array]
 ) -> tuple[PyTree, ModelState]:

@@ -4,7 +4,7 @@ import importlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -41,7 +41,9 @@ def from_torch(name: str, source: Mapping[str, Any] | str | Path, **arguments: A
 
     **Raises:** `InputError` that names the tensors which are missing, unexpected, or have another shape.
     """
-    model, state = eqx.filter_eval_shape(build, name, **arguments, key=jax.random.key(0))
+    model, state = cast(
+        tuple[Classifier, eqx.nn.State], eqx.filter_eval_shape(build, name, **arguments, key=jax.random.key(0))
+    )
     names = names_of(family(name))
     tensors = convert_from_torch(name, names, tensor_shapes(model, state), read_torch(source))
     return from_tensors(model, state, tensors)

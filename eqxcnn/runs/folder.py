@@ -173,17 +173,18 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 def _read_row(line: str, what: str) -> dict[str, Any]:
     # A loss may be NaN, which `json` writes as `NaN`.
     row = parse_json(line, what, allow_nan=True)
-    if not isinstance(row, dict) or not all(_is_metric(value) for value in row.values()):
-        raise InputError(f"{what} must be an object of numbers and lists of numbers, as training writes it")
+    if not isinstance(row, dict) or not all(_is_metric(name, value) for name, value in row.items()):
+        raise InputError(f"{what} must be an object of numbers, and of lists of numbers for further metrics")
     for name in ("epoch", "step"):
         if name in row and not (isinstance(row[name], int) and 0 <= row[name] <= MAX_STEPS):
             raise InputError(f"{what}: `{name}` (={row[name]}) must be a whole number from 0 to {MAX_STEPS}")
     return row
 
 
-def _is_metric(value: Any) -> bool:
-    """Returns whether a value is a number, or a list of numbers, with `None` for one that does not exist."""
-    if isinstance(value, list):
+def _is_metric(name: str, value: Any) -> bool:
+    """Returns whether a value is a number, or for a further metric a list of numbers, with `None` for a missing one."""
+    part, _, metric = name.partition("_")
+    if isinstance(value, list) and part in ("validation", "test") and metric not in ("loss", "accuracy", "count"):
         return all(item is None or _is_number(item) for item in value)
     return _is_number(value)
 

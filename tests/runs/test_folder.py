@@ -59,6 +59,9 @@ def test_damaged_data_file_is_refused(tmp_path, text):
         ("[1]", "must be an object of numbers"),
         ('{"epoch": "1"}', "must be an object of numbers"),
         ('{"epoch": true}', "must be an object of numbers"),
+        ('{"test_accuracy": [0.5]}', "must be an object of numbers"),
+        ('{"seconds": [0.5]}', "must be an object of numbers"),
+        ('{"test_per_class": [0.5, "x"]}', "must be an object of numbers"),
         ('{"epoch": 1.5}', "`epoch` .=1.5. must be a whole number from 0 to"),
         ('{"epoch": 1, "step": -1}', "`step` .=-1. must be a whole number"),
         ('{"epoch": 1, "step": 99999999999}', "`step` .* must be a whole number"),
@@ -69,6 +72,11 @@ def test_damaged_metrics_are_refused_by_file_and_line(tmp_path, line, message):
     path.write_text(f'{{"epoch": 1, "train_loss": NaN}}\n{line}\n')
     with pytest.raises(InputError, match=rf"line 2 of `{path}`.*{message}"):
         read_metrics(tmp_path)
+
+
+def test_metrics_may_be_lists_of_numbers(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "validation_per_class_accuracy": [0.5, null]}\n')
+    assert read_metrics(tmp_path) == [{"epoch": 1, "validation_per_class_accuracy": [0.5, None]}]
 
 
 def test_metrics_with_a_loss_that_is_not_finite_are_read(tmp_path):

@@ -49,7 +49,7 @@ def as_data_set(value: Any) -> DataSet:
         return value
     if are_tables(value):
         return from_dataset(value)
-    if isinstance(value, tuple) and len(value) == 2:
+    if isinstance(value, tuple | list) and len(value) == 2:
         return from_arrays(*value)
     hint = ": a name or a folder is the recipe's `data`" if isinstance(value, str) else ""
     raise InputError(

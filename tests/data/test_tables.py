@@ -180,7 +180,8 @@ def test_everything_that_holds_images_and_labels_becomes_a_data_set():
     images, labels = np.zeros((8, 4, 4), np.uint8), [0, 1] * 4
     made = from_arrays(images, labels)
     assert as_data_set(made) is made
-    assert as_data_set((images, labels)).info.fingerprint == made.info.fingerprint
+    for pair in ((images, labels), [images, labels]):
+        assert as_data_set(pair).info.fingerprint == made.info.fingerprint
     assert as_data_set(BOTH).info.fingerprint == from_dataset(BOTH).info.fingerprint
     assert as_data_set(BOTH["train"]).info.splits == {"train": 4}
     assert as_data_set(dict(BOTH)).info.splits == {"train": 4, "test": 2}

@@ -92,8 +92,8 @@ def test_best_checkpoints_are_kept(tmp_path, set_accuracies):
 def make_steps_fail(monkeypatch, *steps):
     """Makes the loss NaN at these steps of a run, counted from 1; the pixel sum of the batch identifies the step."""
 
-    def prepare_failing(recipe, **options):
-        job = prepare(recipe, **options)
+    def prepare_failing(*arguments, **options):
+        job = prepare(*arguments, **options)
         batches = [rows[0] for epoch in range(job.epochs) for rows in job.batches(epoch, 0)]
         bad = jnp.asarray([job.train.images[batches[step_number - 1]].sum() for step_number in steps], "uint32")
         original = job.setup.value_and_grad

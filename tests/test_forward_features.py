@@ -55,7 +55,7 @@ def test_an_unknown_stage_is_refused(at):
         forward_features(*make_lenet(), at=at)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_strides_of_every_family_are_those_of_its_card(family):
     name = FAMILIES[family]

@@ -67,7 +67,8 @@ def test_a_case_is_the_same_again(watch):
     assert texts[0] == texts[2] != texts[1]
 
 
-@pytest.mark.slow
+# CI runs the fuzzer itself.
+@pytest.mark.exhaustive
 def test_every_entrance_withstands_a_few_cases(tmp_path):
     watch = Watch("tests.fuzz.entrances", seed=0, work=tmp_path, seconds=60)
     try:

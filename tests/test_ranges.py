@@ -52,7 +52,7 @@ def test_hostile_values_of_a_setting_are_refused_by_its_name(name):
     assert all(name in message and message.isprintable() and len(message) <= 1000 for message in refused)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", SETTINGS)
 def test_hostile_flags_are_refused_by_their_name(name):
     flag = f"--{name.replace('_', '-')}"

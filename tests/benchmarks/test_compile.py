@@ -28,7 +28,7 @@ def test_a_network_without_a_flax_version_is_refused(tmp_path):
         compile.main(["--nets", "googlenet", "--out", str(tmp_path / "compile.json")])
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_every_call_traces_and_compiles_the_step(monkeypatch):
     traced = []
     monkeypatch.setattr(trainer_step, "train_step", lambda *args: traced.append(args) or train_step(*args))
@@ -38,7 +38,7 @@ def test_every_call_traces_and_compiles_the_step(monkeypatch):
     assert len(traced) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_each_network_is_compared_with_flax(tmp_path, monkeypatch):
     benchmarks = []
     monkeypatch.setattr(compile, "run_benchmark", lambda benchmark, *_: benchmarks.append(benchmark))

@@ -19,6 +19,7 @@ def code_block(language):
     return re.findall(rf"^```{language}\n(.*?)^```$", SWEEPS, flags=re.MULTILINE | re.DOTALL)[0]
 
 
+@pytest.mark.exhaustive
 def test_shell_loop(tmp_path):
     script = code_block("bash").replace("python -m", f"{sys.executable} -m")
     subprocess.run(["bash", "-euc", script], cwd=tmp_path, check=True, capture_output=True, timeout=200)

@@ -188,7 +188,7 @@ def test_everything_that_holds_images_and_labels_becomes_a_data_set():
     assert as_data_set(BOTH["train"].to_iterable_dataset()).info.splits == {"train": 4}
 
 
-@pytest.mark.parametrize("value", ["mnist", None, {}, [1, 2], (1, 2, 3), {"train": 3}, np.zeros((3, 3))])
+@pytest.mark.parametrize("value", ["mnist", None, {}, [1, 2, 3], (1, 2, 3), {"train": 3}, np.zeros((3, 3))])
 def test_anything_else_is_refused(value):
     with pytest.raises(InputError, match=r"`data` must be a pair of images and labels, a `Dataset`") as caught:
         as_data_set(value)

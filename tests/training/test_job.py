@@ -61,7 +61,8 @@ def test_digits_are_resized_to_the_input_size_of_the_model():
 
 def test_resolved_recipe_reproduces_the_job(color_folder):
     job = prepare(Recipe(model="mlp", data=color_folder, batch_size=16))
-    assert [name for name, value in dataclasses.asdict(job.recipe).items() if value is None] == ["init_from"]
+    unset = {name for name, value in dataclasses.asdict(job.recipe).items() if value is None}
+    assert unset == {"init_from", "image_column", "label_column", "test_split"}
     assert job.recipe.epochs == 20
     repeated = prepare(job.recipe)
     assert repeated.recipe == job.recipe

@@ -142,7 +142,7 @@ def test_a_name_that_exists_is_refused():
 
 @pytest.mark.parametrize("name", ["", "a/b", "../up", "own", "-x", "a b", "x" * 61, "näme", "a\n"])
 def test_a_name_that_cannot_be_part_of_a_file_is_refused(name):
-    with pytest.raises(InputError, match=r"the model name .* must be"):
+    with pytest.raises(InputError, match=r"the model name .* must have at most 60"):
         zoo.register(name, WIDE)
 
 
@@ -225,7 +225,7 @@ def test_the_models_of_an_installed_package_are_in_the_zoo(install, value):
     ("source", "problem"),
     [
         ("import no_such_module_anywhere", "`broken` of the package `broken` cannot be imported .ModuleNotFoundError"),
-        ("variants = [1]", "`broken/nets` in `eqxcnn.models` must name a module with a table `variants`"),
+        ("variants = [1]", "`broken/nets` in `eqxcnn.models` must name a module with a `variants` table"),
         ("variants = {'x': 1}", "the variant `x` of `broken/nets` must be an `eqxcnn.types.Variant`"),
         (TABLE.format(name="lenet"), "the model `lenet` of `broken/nets` exists already, in `lenet`"),
         (TABLE.format(name="first_net"), "the model `first_net` of `broken/nets` exists already, in `a_good/nets`"),

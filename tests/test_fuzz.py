@@ -8,6 +8,9 @@ from tests.fuzz.__main__ import NAMES, Findings, format_findings, fuzz
 from tests.fuzz.watch import Watch
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture
 def watch(tmp_path):
     (tmp_path / "work").mkdir()

@@ -38,7 +38,10 @@ SHALLOW = {
     "wrn_40_4": "depths=(1, 1, 1)",
 }
 #: Deep networks whose depth is no argument.
-DEEP = ("efficientnet_b0_catsdogs", "googlenet_catsdogs")
+DEEP = (
+    "efficientnet_b0_catsdogs", "googlenet_catsdogs", "mnasnet0_5_catsdogs", "mobilenet_v3_small_catsdogs",
+    "regnet_y_400mf_catsdogs", "shufflenet_v2_x0_5_catsdogs",
+)  # fmt: skip
 #: Image height, width, channels and number of classes used here for each data set.
 SIZES = {"mnist": (28, 28, 1, 10), "cifar10": (32, 32, 3, 10), "cats_vs_dogs": (40, 52, 3, 2)}
 

@@ -89,6 +89,7 @@ class Kill(Callback):
         raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [lambda: eqx.nn.make_with_state(Normed)(), lambda: eqx.nn.make_with_state(Spectral)()])
 def test_states_keep_their_dtype_in_bfloat16_and_resume_to_the_same_bytes(make, tmp_path):
     recipe = DIGITS.replace(precision="bf16", steps_per_call=2)
@@ -101,6 +102,7 @@ def test_states_keep_their_dtype_in_bfloat16_and_resume_to_the_same_bytes(make, 
     assert all(np.array_equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["batch", "ema"])
 def test_swa_recomputes_the_statistics_of_equinox_batch_norm(mode, tmp_path):
     recipe = DIGITS.replace(average="swa", average_start=0.0)

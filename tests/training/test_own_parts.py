@@ -194,6 +194,7 @@ def test_networks_of_equinox_layers_train_without_a_state(network, tmp_path):
     assert not eqx.tree_equal(eqx.filter(loaded.model, eqx.is_array), eqx.filter(network, eqx.is_array))
 
 
+@pytest.mark.slow
 def test_own_copy_of_a_zoo_model_gives_the_zoos_run(tmp_path):
     recipe = DIGITS.replace(model="mlp")
     start = prepare(recipe).make_start()
@@ -327,6 +328,7 @@ def test_callbacks_without_steps_are_not_called_after_steps(tmp_path, monkeypatc
     assert calls == []
 
 
+@pytest.mark.slow
 def test_own_metric_is_monitored_in_its_own_direction(tmp_path):
     brier = {"brier": metrics.brier_score()}
     recipe = DIGITS.replace(epochs=3, validation=0.2, monitor="validation_brier", keep="best")
@@ -349,6 +351,7 @@ def test_metrics_of_a_recipe_are_logged(tmp_path):
     np.testing.assert_allclose(np.array(result.test.metrics["per_class_accuracy"], float), recalls)
 
 
+@pytest.mark.slow
 def test_seeds_and_dry_runs_take_own_parts(tmp_path):
     sweep = fit_seeds(DIGITS, 2, runs=tmp_path, model=PLAIN)
     assert sorted(sweep.accuracies) == [0, 1]

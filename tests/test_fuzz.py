@@ -7,7 +7,6 @@ import pytest
 from tests.fuzz.__main__ import NAMES, Findings, format_findings, fuzz
 from tests.fuzz.watch import Watch
 
-
 pytestmark = pytest.mark.slow
 
 

@@ -104,7 +104,7 @@ def test_a_name_that_no_run_can_have_is_refused(name, tmp_path, monkeypatch):
     ("runs", "message"),
     [
         ("x" * 300, "File name too long"),
-        ("a\0b", "null byte"),
+        ("a\0b", "embedded null"),
         ("/dev/null", "cannot"),
         ("/proc/runs", "cannot be made"),
     ],

@@ -130,7 +130,7 @@ def _attributes(value: Any) -> dict[str, Any]:
 
 
 def _is_cached(value: Any, name: str, attribute: Any) -> bool:
-    """Returns whether an attribute is a cached result; the hash of a text differs between processes."""
+    """Returns whether an attribute is a cached result; the hash of a string differs between processes."""
     try:
         is_hash = type(attribute) is int and attribute == hash(value)
     except Exception:

@@ -276,7 +276,7 @@ def test_settings_of_the_zoo_do_not_go_with_an_own_model():
 
 
 class Recorder(Callback):
-    """Records what it is told, and asks for a stop after some epochs."""
+    """Records the events that it receives, and requests a stop after some epochs."""
 
     def __init__(self, stop_after=99):
         self.events, self.stop_after, self.weights = [], stop_after, []

@@ -10,6 +10,7 @@ from eqxcnn import train as command
 from eqxcnn.runs.progress import TrainingProgress
 from eqxcnn.training import Job, Recipe
 from eqxcnn.training import trainer as loop
+from eqxcnn.training.parts import Parts
 
 #: `ru_maxrss` is in kibibytes on Linux and in bytes on macOS.
 _UNITS_PER_MIB = 2**20 if sys.platform == "darwin" else 2**10
@@ -20,8 +21,8 @@ def main() -> None:
     moments = {"imported": monotonic()}
     prepare, show = loop.prepare, TrainingProgress.step
 
-    def prepare_and_record(recipe: Recipe) -> Job:
-        job = prepare(recipe)
+    def prepare_and_record(recipe: Recipe, parts: Parts | None = None, *, is_resumed: bool = False) -> Job:
+        job = prepare(recipe, parts, is_resumed=is_resumed)
         moments["prepared"] = monotonic()
         return job
 

@@ -12,6 +12,9 @@ from . import models, plugins
 from .errors import InputError
 from .types import Variant
 
+__all__ = ["GROUP", "families", "plugin_problems", "register", "unwrap"]
+
+
 #: Entry points of this group add models: each names a module with a `variants` table, or such a table.
 GROUP = "eqxcnn.models"
 #: The syntax of a name, which appears in the names of folders, in flags and in YAML files.

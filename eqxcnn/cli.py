@@ -11,6 +11,9 @@ from typing import Any, TextIO, cast
 
 from .errors import InputError, printable
 
+__all__ = ["run_command"]
+
+
 #: Errors of the file system that a path, its owner or a full disk causes, not a bug.
 _USER_ERRORS = (
     errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EROFS, errno.EFBIG

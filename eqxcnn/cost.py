@@ -9,6 +9,18 @@ import equinox as eqx
 import jax
 from jaxtyping import PyTree
 
+__all__ = [
+    "Equation",
+    "Jaxpr",
+    "count_multiply_adds",
+    "count_multiply_adds_by_scope",
+    "count_parameters",
+    "register_multiply_adds",
+    "register_product_scope",
+    "shape_of",
+]
+
+
 # `jax.extend.core`, which has the types of jaxprs and their equations, comes without a compatibility guarantee.
 Jaxpr: TypeAlias = Any
 Equation: TypeAlias = Any

@@ -20,6 +20,9 @@ from .ranges import Items, Range, check_settings
 from .recipe import OWN, Recipe, load_recipe
 from .training import Evaluator, Scores
 
+__all__ = ["Options", "format_report", "main", "match_classes"]
+
+
 #: The most characters of a class name in the table.
 _MAX_NAME = 60
 

@@ -23,7 +23,7 @@ from .types import Images, ModelState, Network, Pixels
 from .views import eval_logits
 from .weights.published import PUBLISHED
 
-__all__ = ["Features", "extract"]
+__all__ = ["Backbone", "Data", "Features", "extract"]
 
 #: A run's folder, a loaded classifier, the name of a model with published weights, or a model and its state.
 Backbone: TypeAlias = str | Path | ImageClassifier | tuple[Network, ModelState]

@@ -6,6 +6,9 @@ import urllib.error
 import urllib.request
 from http.client import HTTPException
 
+__all__ = ["why_unreachable"]
+
+
 _TIMEOUT_SECONDS = 4.0
 
 

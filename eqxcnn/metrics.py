@@ -18,6 +18,7 @@ from .types import BatchLogits, Labels
 
 __all__ = [
     "METRICS",
+    "Mask",
     "Metric",
     "accuracy",
     "balanced_accuracy",

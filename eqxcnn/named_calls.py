@@ -10,6 +10,9 @@ from .errors import InputError, nearest
 from .parsing import parse_literal
 from .ranges import plain_type
 
+__all__ = ["call_by_name"]
+
+
 _T = TypeVar("_T")
 
 _MAX_ENTRY = 500

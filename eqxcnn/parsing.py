@@ -14,6 +14,9 @@ import yaml
 
 from .errors import InputError
 
+__all__ = ["parse_json", "parse_literal", "parse_yaml", "read_text"]
+
+
 #: Limits far above any file that eqxcnn writes, within which reading takes milliseconds.
 _MAX_BYTES = 16 << 20
 _MAX_DEPTH = 50

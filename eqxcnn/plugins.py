@@ -9,6 +9,9 @@ from typing import Any
 
 from .errors import InputError
 
+__all__ = ["IMPORT_HELP", "all_entry_points", "entry_points", "import_object", "load", "package", "take_imports"]
+
+
 #: Describes the flag that `take_imports` adds to a command, for its help.
 IMPORT_HELP = (
     "--import MODULE, which may be repeated, first imports a module that registers models, data or augmentations."

@@ -18,6 +18,9 @@ from .errors import InputError, printable
 from .inference import ImageClassifier, load
 from .plugins import IMPORT_HELP, take_imports
 
+__all__ = ["Classes", "Options", "main"]
+
+
 #: The names and probabilities of an image's classes, most probable first.
 Classes = list[tuple[str, float]]
 

@@ -10,6 +10,19 @@ from typing import Annotated, Any, Literal, ParamSpec, TypeVar, get_args, get_or
 
 from .errors import InputError
 
+__all__ = [
+    "Items",
+    "Range",
+    "check_arguments",
+    "check_settings",
+    "coerce",
+    "declared_bounds",
+    "describe_type",
+    "plain_type",
+    "show",
+]
+
+
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 

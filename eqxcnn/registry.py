@@ -16,6 +16,20 @@ from .cost import count_parameters
 from .errors import InputError, nearest
 from .types import Classifier, Key, Variant
 
+__all__ = [
+    "MAX_CHANNELS",
+    "MAX_CLASSES",
+    "MAX_PARAMETERS",
+    "MAX_SIDE",
+    "build",
+    "check_keywords",
+    "family",
+    "has_type",
+    "resolve_image_size",
+    "variant",
+]
+
+
 #: The constructor's parameters that `create_model` has itself.
 _COMMON_PARAMETERS = ("num_classes", "in_channels", "image_size", "key")
 #: The constructors' parameters that count blocks or layers, in all or per stage.
@@ -79,10 +93,10 @@ def build(
     make = partial(eqx.nn.make_with_state(row.make), **arguments, **architecture)
     # Only shapes first; while tracing, `make` itself computes only shapes.
     model = make(key=key) if _is_traced(key) else eqx.filter_eval_shape(make, key=key)
-    if not isinstance(model[0], Classifier):
+    if not isinstance(model[0], eqx.Module) or not isinstance(model[0], Classifier):
         raise InputError(
-            f"the constructor of `{name}` must return an `eqxcnn.types.Classifier`, and it returns a "
-            f"`{type(model[0]).__qualname__}`: derive its class from `Classifier`"
+            f"the constructor of `{name}` must return an Equinox module with the methods `__call__` and `features` of "
+            f"`eqxcnn.types.Classifier`, and it returns a `{type(model[0]).__qualname__}`"
         )
     count = count_parameters(model[0])
     if count > MAX_PARAMETERS:

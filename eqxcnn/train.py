@@ -19,6 +19,9 @@ from .training import (
     resume_seeds,
 )
 
+__all__ = ["format_result", "main", "run_training"]
+
+
 _MAX_PATH = 4096
 
 

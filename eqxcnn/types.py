@@ -1,12 +1,30 @@
 """Array types shared by several packages, and the interface of every classifier."""
 
-import abc
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import equinox as eqx
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+
+__all__ = [
+    "Augment",
+    "AugmentContext",
+    "BatchLogits",
+    "Classifier",
+    "DataInitialized",
+    "Image",
+    "Images",
+    "Key",
+    "Labels",
+    "Logits",
+    "Maps",
+    "ModelState",
+    "Network",
+    "Pixels",
+    "Variant",
+]
+
 
 Image: TypeAlias = Float[Array, "h w c"]
 #: Feature maps, first stage to last, each with its own height, width and channels.
@@ -34,34 +52,37 @@ class AugmentContext(NamedTuple):
     epoch: Int[Array, ""]
 
 
-class Classifier(eqx.Module):
-    """Maps one image to class scores; the caller vmaps (see `eqxcnn.forward`).
+@runtime_checkable
+class Classifier(Protocol):
+    """The interface of the zoo's networks: Equinox modules that map one image to class scores.
 
-    Every network of the zoo has this signature; others need not, see `Network`. A network without BatchNorm returns
-    `state` unchanged, and a network without dropout ignores `key`. Training or eval mode is a property of the module
+    Any `eqx.Module` with these two methods fulfills it; no class derives from it. A network of your own needs less to
+    be trained, see `Network`. The caller vmaps (see `eqxcnn.forward`). A network without BatchNorm returns `state`
+    unchanged, and a network without dropout ignores `key`. Training or eval mode is a property of the module
     (`eqx.nn.inference_mode`), never an argument.
     """
 
-    @abc.abstractmethod
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
         """Returns the scores `[classes]` of one image `[h w c]`, or its pooled features if `num_classes` is 0."""
+        ...
 
-    @abc.abstractmethod
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
         """Returns the last map `[h/s w/s c]` of each stage, first to last; empty for a network without maps."""
+        ...
+
+
+@runtime_checkable
+class DataInitialized(Protocol):
+    """A network with some weights that are initialized from training images."""
+
+    def initialized_from(self, images: Images) -> Any:
+        """Returns the network with those weights computed from images `[b h w c]`, normalized as for `forward`."""
+        ...
 
 
 #: Any Equinox module that maps one image `[h w c]` to scores `[classes]`: `net(image)`, `net(image, key=key)`, or with
 #: a state `net(image, state)` or `net(image, state, key=key)`, which then return the scores and the new state.
-Network: TypeAlias = eqx.Module
-
-
-class DataInitialized(Classifier):
-    """A classifier with some weights that are initialized from training images."""
-
-    @abc.abstractmethod
-    def initialized_from(self, images: Images) -> "DataInitialized":
-        """Returns the classifier with those weights computed from images `[b h w c]`, normalized as for `forward`."""
+Network: TypeAlias = Callable[..., Any]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import pytest
 
 from eqxcnn import forward, normalize, zoo
 from eqxcnn.errors import InputError
-from eqxcnn.types import Classifier
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +64,7 @@ def test_normalize_refuses_wrong_images_in_one_sentence(shape, dtype, message):
         normalize(np.zeros(shape, dtype), jnp.zeros(3), np.ones(3, np.float32))
 
 
-class Noise(Classifier):
+class Noise(eqx.Module):
     def features(self, image, state, *, key):
         return (), state
 

@@ -14,13 +14,13 @@ import eqxcnn
 from eqxcnn import registry, zoo
 from eqxcnn.errors import InputError
 from eqxcnn.inference import ImageClassifier, save
-from eqxcnn.types import Classifier, Variant
+from eqxcnn.types import Variant
 from eqxcnn.weights.tensors import from_tensors, tensor_shapes
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 1), np.uint8)
 
 
-class Tiny(Classifier):
+class Tiny(eqx.Module):
     """The image's mean plus an offset per class, times a scale: settings that no tensor's shape or value shows."""
 
     weight: jax.Array

@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 from jaxtyping import Array
 
-from eqxcnn.types import Classifier
 from eqxcnn.views import NUM_VIEWS, eval_logits, view_logits
 
 WEIGHT = np.random.default_rng(0).normal(size=(6 * 5 * 2, 4)) / 8
 IMAGES = np.random.default_rng(1).normal(size=(3, 6, 5, 2))
 
 
-class Tanh(Classifier):
+class Tanh(eqx.Module):
     """A nonlinear function of all pixels, so the mean of the scores is not the score of the mean image."""
 
     weight: Array

@@ -12,6 +12,9 @@ from ..ranges import Range, check_arguments
 from ..types import Augment, Image, Key
 from . import pil
 
+__all__ = ["OPERATIONS", "StrengthTable", "apply_operation", "auto_augment", "rand_augment", "trivial_augment"]
+
+
 #: The names of the operations; functions below take an operation as its index here.
 OPERATIONS = (
     "identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness", "color", "contrast",

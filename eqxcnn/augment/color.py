@@ -14,6 +14,18 @@ from ..errors import InputError
 from ..ranges import Range, check_arguments
 from ..types import Augment, Image, Key
 
+__all__ = [
+    "brightness",
+    "color_jitter",
+    "jitter_color",
+    "random_brightness",
+    "random_contrast",
+    "random_hue",
+    "random_saturation",
+    "shift_hue",
+]
+
+
 #: All orders of brightness (0), contrast (1) and saturation (2).
 _ORDERS = tuple(itertools.permutations(range(3)))
 #: Of brightness, contrast or saturation.

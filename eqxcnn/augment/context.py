@@ -7,6 +7,8 @@ import jax.numpy as jnp
 
 from ..types import AugmentContext, Image, Key
 
+__all__ = ["ContextAugment"]
+
 
 @dataclass(frozen=True)
 class ContextAugment:

@@ -13,6 +13,21 @@ from ..types import Augment, AugmentContext, Image, Key
 from .context import ContextAugment
 from .erase import Area, AspectRatio, check_order
 
+__all__ = [
+    "Box",
+    "Probability",
+    "alternating_flip",
+    "linear_taps",
+    "random_box",
+    "random_crop",
+    "random_flip_horizontal",
+    "random_flip_vertical",
+    "random_resized_crop",
+    "random_rot90",
+    "resized_crop",
+]
+
+
 #: Top, left, height and width of a box, in pixels.
 Box: TypeAlias = Float[Array, "4"] | Int[Array, "4"]
 

@@ -13,6 +13,9 @@ from ..ranges import Range, check_settings
 from ..types import Image, Images, Key
 from .erase import box_mask
 
+__all__ = ["Mix", "partners"]
+
+
 #: Below, draws from the Beta distribution are not finite in float32.
 _MIN_ALPHA = 1e-6
 

@@ -16,6 +16,26 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+__all__ = [
+    "Levels",
+    "Table",
+    "affine",
+    "apply_table",
+    "autocontrast",
+    "blend",
+    "brightness",
+    "contrast",
+    "equalize",
+    "fixed_matrix",
+    "gray",
+    "invert",
+    "posterize",
+    "rotation",
+    "smooth",
+    "solarize",
+]
+
+
 #: Values of one image, from 0 to 255.
 Levels = Int[Array, "h w c"]
 #: The new value for each of 256 values, per channel.

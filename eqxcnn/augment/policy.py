@@ -14,6 +14,9 @@ from ..types import Augment, AugmentContext, Image, Key
 from . import auto, color, erase, geometry, rotation
 from .context import ContextAugment
 
+__all__ = ["AUGMENTS", "GROUP", "build", "compose", "register"]
+
+
 #: The group of entry points with which a package adds augmentations: the entry's name, and a function as in `AUGMENTS`.
 GROUP = "eqxcnn.augments"
 #: The names that a recipe can use, besides those of entry points. `flip_horizontal` and `flip_vertical` are short for

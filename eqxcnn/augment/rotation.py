@@ -10,6 +10,8 @@ from ..ranges import Range, check_arguments
 from ..types import Augment, Image, Key
 from .geometry import linear_taps
 
+__all__ = ["random_rotation", "rotate_image"]
+
 
 @check_arguments
 def random_rotation(degrees: Annotated[float, Range(0, 360)], fill: Annotated[float, Range(0, 1)] = 0.0) -> Augment:

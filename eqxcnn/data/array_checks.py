@@ -9,6 +9,8 @@ from jaxtyping import Int32
 from ..errors import InputError
 from .records import ImageArray
 
+__all__ = ["check_images", "check_same_kind", "check_unmasked", "name_classes", "number_labels"]
+
 
 def check_images(images: Any, what: str) -> ImageArray:
     """Returns images as `uint8` or float32 `[n h w c]`, without a copy if they already are.

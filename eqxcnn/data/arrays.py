@@ -21,6 +21,9 @@ from .parts import progress_bar
 from .records import DataInfo, DataSet, ImageArray, Split, check_decode_arguments
 from .sources import check_name
 
+__all__ = ["ArrayDataSet", "ArrayPart", "from_arrays"]
+
+
 _CHUNK_BYTES = 16 << 20
 
 

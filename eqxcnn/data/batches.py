@@ -12,6 +12,9 @@ from jaxtyping import Bool, Float32, Int32, Integer, UInt8
 from ..errors import InputError
 from .records import ImageArray
 
+__all__ = ["Prefetch", "StreamedBatch", "balanced_order", "epoch_order", "eval_batches", "hold_out", "train_batches"]
+
+
 #: Spawn keys of a seed's random streams, by purpose; the report's example images have 3. The order of an epoch,
 #: `default_rng([seed, epoch])`, has no spawn key, so no stream equals it; `default_rng(seed)` would be that of epoch 0.
 _HOLD_OUT_STREAMS = {"validation": 1, "test": 2}

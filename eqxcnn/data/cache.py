@@ -20,6 +20,9 @@ from jaxtyping import Int32, UInt8
 from ..errors import InputError
 from ..parsing import parse_json, read_text
 
+__all__ = ["Chunk", "Entry", "cache_root", "open_or_build", "read_note", "write_note"]
+
+
 #: Some images, their labels, and the (number, reason) of each row that was skipped among them.
 Chunk = tuple[np.ndarray, np.ndarray, list[tuple[int, str]]]
 

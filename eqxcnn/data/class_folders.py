@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 else:
     Dataset = DatasetDict = Any
 
+__all__ = ["read_class_folders"]
+
+
 _TRAIN_FOLDERS = ("train", "training")
 _TEST_FOLDERS = ("test", "testing", "validation", "valid", "val")
 

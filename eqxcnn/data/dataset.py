@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 else:
     from typing import Any as Dataset
 
+__all__ = ["TableDataSet", "from_tables"]
+
 
 @dataclass(frozen=True)
 class TableDataSet(DataSet):

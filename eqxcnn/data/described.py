@@ -8,6 +8,9 @@ from ..errors import InputError
 from ..parsing import parse_json, parse_yaml, read_text
 from .files import ARCHIVES, LAYOUTS, LISTS, TABLES, image_suffixes, suffix, walk
 
+__all__ = ["check_described", "check_found", "check_saved"]
+
+
 #: Characters with a special meaning in the patterns and addresses of `datasets`.
 _SPECIAL = ("*", "?", "[", "]", "{", "}", "::", "://")
 #: Suffixes of files that `datasets` may read; shards of WebDataset hold images too.

@@ -8,6 +8,23 @@ from pathlib import Path
 
 from ..errors import InputError
 
+__all__ = [
+    "ARCHIVES",
+    "LAYOUTS",
+    "LISTS",
+    "TABLES",
+    "find_images",
+    "image_suffixes",
+    "is_file",
+    "is_skipped",
+    "is_skipped_folder",
+    "read_file",
+    "scan",
+    "suffix",
+    "walk",
+]
+
+
 #: More than an uncompressed image with the largest number of pixels takes.
 _MAX_BYTES = 512 << 20
 #: A folder with more entries that are not data is taken for a mistake, such as a whole disk or a home folder.

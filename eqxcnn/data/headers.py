@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 else:
     Dataset = Any
 
+__all__ = ["find_size_and_channels", "read_header"]
+
+
 #: Rows spread over the split that are read first: they usually settle that sizes differ and that there is color.
 _FIRST_ROWS = 64
 _CHUNK_ROWS = 1024

@@ -9,6 +9,8 @@ from .reading import read_rows, say_when_slow
 from .records import DataSet, Split
 from .sources import find_source
 
+__all__ = ["load", "open_source"]
+
 
 def open_source(
     source: str,

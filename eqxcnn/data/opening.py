@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 else:
     Image = Any
 
+__all__ = ["MAX_PIXELS", "describe_error", "max_pixels", "open_image", "unreadable_errors"]
+
+
 #: Recognized by content, not by name. Pillow would start Ghostscript for EPS, and its other formats hold no photos.
 _FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "JPEG2000", "TGA")
 #: Largest number of pixels of an image, unless `$EQXCNN_MAX_PIXELS` is set. Pillow warns about larger images, which

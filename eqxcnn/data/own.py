@@ -11,6 +11,8 @@ from .records import DataSet
 from .sources import Source, check_name
 from .tables import are_tables, to_tables
 
+__all__ = ["as_data_set", "from_dataset"]
+
 
 def from_dataset(
     rows: Any,

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 else:
     Dataset = Any
 
+__all__ = ["Part", "decode_part", "progress_bar"]
+
 
 @dataclass(frozen=True)
 class Part:

@@ -15,6 +15,18 @@ if TYPE_CHECKING:
 else:
     Dataset = Image = Array = ChunkedArray = DataType = ListScalar = Any
 
+__all__ = [
+    "are_pixels",
+    "count_dims",
+    "find_scale",
+    "image_shape",
+    "is_list",
+    "storage_of",
+    "stored_values",
+    "to_image",
+]
+
+
 _CHUNK_ROWS = 1024
 
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 else:
     Dataset = DatasetDict = Any
 
+__all__ = ["load_digits", "read_rows", "say_when_slow"]
+
+
 _SLOW_SECONDS = 2.0
 #: Exceptions that `datasets` raises for damaged files, beside its own.
 _DAMAGED = (OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError)

@@ -11,6 +11,9 @@ from jaxtyping import Float32, Int32, UInt8
 
 from ..errors import InputError
 
+__all__ = ["DataInfo", "DataSet", "ImageArray", "Split", "check_decode_arguments"]
+
+
 #: Images of a split: `uint8` from 0 to 255, or those of own arrays in floating point, from 0 to 1.
 ImageArray: TypeAlias = UInt8[np.ndarray, "n h w c"] | Float32[np.ndarray, "n h w c"]
 

@@ -11,6 +11,9 @@ from typing import Any
 from .. import plugins
 from ..errors import InputError, nearest
 
+__all__ = ["GROUP", "SOURCES", "Source", "check_name", "find_source", "register"]
+
+
 #: The group of entry points with which a package adds data sets: each names what `register` takes.
 GROUP = "eqxcnn.data"
 

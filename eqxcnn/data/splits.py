@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 else:
     Dataset = Any
 
+__all__ = ["TEST_SPLITS", "choose_test", "choose_train"]
+
+
 #: Names of test splits, the best first.
 TEST_SPLITS = ("test", "validation", "valid", "val")
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 else:
     Dataset = IterableDataset = Any
 
+__all__ = ["are_tables", "to_tables"]
+
+
 _BATCH_ROWS = 256
 _SECONDS_BETWEEN_LINES = 5.0
 

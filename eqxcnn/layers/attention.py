@@ -14,6 +14,8 @@ from .initializers import transformer_normal
 from .linear import make_linear
 from .positions import each_position
 
+__all__ = ["Attention"]
+
 
 class Attention(eqx.Module):
     """Multi-head self-attention (Vaswani et al. 2017, section 3.2) over tokens `[n d]`, without dropout.

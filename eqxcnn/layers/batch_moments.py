@@ -12,6 +12,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Float32
 
+__all__ = ["Channels", "align_channels", "normalize_batch", "scale_and_shift"]
+
+
 try:
     from jax.custom_batching import custom_vmap
 except ImportError:  # JAX gives no compatibility guarantee for this module

@@ -18,6 +18,9 @@ from .cpu.depthwise import depthwise_conv
 from .initializers import he_normal
 from .sizes import Edges, Padding, Pair, ParsedPadding, Size, parse_padding, parse_pair, resolve_padding
 
+__all__ = ["Conv", "keep_on_cpu"]
+
+
 #: Larger kernels are not written out tap by tap, which would take minutes to compile.
 _MAX_TAPS = 256
 

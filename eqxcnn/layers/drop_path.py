@@ -11,6 +11,8 @@ from jaxtyping import Array, Float, jaxtyped
 from ..errors import InputError
 from ..types import Key
 
+__all__ = ["DropPath", "drop_path_rates", "keys_for"]
+
 
 class DropPath(eqx.Module):
     """Drops one example's whole residual branch at random in training (Huang et al. 2016, stochastic depth).

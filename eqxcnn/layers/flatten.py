@@ -8,6 +8,9 @@ from jaxtyping import Array, Float
 from ..errors import InputError
 from ..types import Image
 
+__all__ = ["flatten_for"]
+
+
 #: Maps with at most this many channels are taken for the input image, which is cheap to recompute.
 _MAX_IMAGE_CHANNELS = 4
 

@@ -7,6 +7,19 @@ outputs that one input reaches.
 
 from jax.nn import initializers
 
+__all__ = [
+    "he_normal",
+    "he_normal_fan_in",
+    "he_normal_fan_out",
+    "he_uniform",
+    "kaiming_uniform_fan_out",
+    "lecun_normal",
+    "torch_uniform",
+    "transformer_normal",
+    "uniform_fan_out",
+]
+
+
 #: Truncated normal with standard deviation `sqrt(2 / fan_in)` (He et al. 2015, "Delving Deep into Rectifiers", eq. 10).
 he_normal = initializers.he_normal()
 

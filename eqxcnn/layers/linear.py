@@ -8,6 +8,8 @@ from jaxtyping import Array
 from ..types import Key
 from .cpu import onednn
 
+__all__ = ["Linear", "make_linear"]
+
 
 class Linear(eqx.nn.Linear):
     """`eqx.nn.Linear` that multiplies by oneDNN on a CPU where the batch is large enough to gain from it."""

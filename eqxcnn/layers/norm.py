@@ -12,6 +12,8 @@ from ..errors import InputError
 from ..forward_pass import BATCH_AXIS
 from .batch_moments import align_channels, normalize_batch, scale_and_shift
 
+__all__ = ["BatchNorm"]
+
 
 class BatchNorm(eqx.Module):
     """Normalizes each channel over batch and positions (Ioffe and Szegedy 2015), as `torch.nn.BatchNorm2d` does.

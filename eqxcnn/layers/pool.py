@@ -17,6 +17,9 @@ from ..types import Image
 from .cpu.nonoverlapping_pool import max_windows, sum_windows
 from .sizes import Pair, Size, parse_pair
 
+__all__ = ["AdaptiveAvgPool", "AvgPool", "MaxPool", "global_avg_pool", "global_max_pool"]
+
+
 #: Windows that do not overlap and have at most this many pixels are pooled by `nonoverlapping_pool`.
 _MAX_PIXELS_AT_ONCE = 9
 

@@ -6,6 +6,8 @@ import jax
 from beartype import beartype
 from jaxtyping import Array, Float, jaxtyped
 
+__all__ = ["each_position"]
+
 
 @jaxtyped(typechecker=beartype)
 def each_position(

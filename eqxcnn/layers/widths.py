@@ -1,5 +1,7 @@
 """Rounding of channel counts."""
 
+__all__ = ["round_channels"]
+
 
 def round_channels(channels: float | int, divisor: int = 8) -> int:
     """Rounds `channels` to the nearest multiple of `divisor`, at least `divisor` and at least 0.9 times `channels`.

@@ -5,6 +5,8 @@ from math import prod
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+__all__ = ["dense_backward", "dense_forward", "flatten_backward", "flatten_forward", "relu_backward", "relu_forward"]
+
 
 def dense_forward(
     x: Float[Array, "b i"], weight: Float[Array, "o i"], bias: Float[Array, " o"]

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import jax
 from jaxtyping import PyTree
 
+__all__ = ["Optimizer", "sgd"]
+
 
 class Optimizer(NamedTuple):
     """An update rule with the interface of `optax.GradientTransformation`.

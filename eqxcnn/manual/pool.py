@@ -10,6 +10,9 @@ from ..layers.sizes import Padding, Size
 from ..types import Images
 from .sliding_windows import Windows, windows
 
+__all__ = ["MaxPoolCache", "avg_pool_backward", "avg_pool_forward", "max_pool_backward", "max_pool_forward"]
+
+
 #: Which pixels of each window equal its maximum, and the windows.
 MaxPoolCache: TypeAlias = tuple[Bool[Array, "..."], Windows]
 

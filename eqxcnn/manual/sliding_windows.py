@@ -14,6 +14,8 @@ from ..errors import InputError
 from ..layers.sizes import Edges, Padding, Pair, Size, parse_padding, parse_pair, resolve_padding
 from ..types import Images
 
+__all__ = ["Windows", "windows"]
+
 
 @dataclass(frozen=True)
 class Windows:

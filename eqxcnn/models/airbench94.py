@@ -10,7 +10,10 @@ from jaxtyping import Array, Float
 
 from ..layers import BatchNorm, Conv, Linear, MaxPool, global_max_pool
 from ..layers.initializers import torch_uniform
-from ..types import DataInitialized, Image, Images, Key, Logits, Maps, Variant
+from ..types import Image, Images, Key, Logits, Maps, Variant
+
+__all__ = ["Airbench94", "Block", "variants"]
+
 
 #: Added to the eigenvalues, so that whitening does not amplify directions with almost no variance.
 _WHITENING_EPS = 5e-4
@@ -47,7 +50,7 @@ class Block(eqx.Module):
         return _gelu(x), state
 
 
-class Airbench94(DataInitialized):
+class Airbench94(eqx.Module):
     """A 2x2 convolution that whitens patches, three blocks, and a dense layer without bias (Jordan 2024, section 3.1).
 
     Global max pooling feeds the dense layer; for a 32x32 image the last maps are 3x3. In the convolutions of the

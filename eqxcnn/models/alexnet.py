@@ -5,10 +5,12 @@ import jax
 
 from ..layers import AdaptiveAvgPool, Conv, Dropout, Linear, MaxPool, keys_for
 from ..layers.initializers import torch_uniform
-from ..types import Classifier, Image, Key, Logits, Maps, Variant
+from ..types import Image, Key, Logits, Maps, Variant
+
+__all__ = ["AlexNet", "variants"]
 
 
-class AlexNet(Classifier):
+class AlexNet(eqx.Module):
     """Five convolutions, three of them followed by overlapping max pooling, and three dense layers (Krizhevsky 2014,
     "One weird trick", section 5, with torchvision's widths).
 

@@ -6,10 +6,12 @@ import equinox as eqx
 import jax
 
 from ..layers import Conv, Dropout, global_avg_pool, keys_for
-from ..types import Classifier, Image, Key, Logits, Maps, Variant
+from ..types import Image, Key, Logits, Maps, Variant
+
+__all__ = ["AllCNN", "variants"]
 
 
-class AllCNN(Classifier):
+class AllCNN(eqx.Module):
     """Convolutions with ReLU, two of them strided: the models of table 1, with pooling replaced as in section 2 and
     table 2. The head is a 1x1 convolution with one map per class; the mean of a map is the score.
 

@@ -9,7 +9,10 @@ from jaxtyping import Array
 
 from ..layers import BatchNorm, Conv, Dropout, Linear, global_avg_pool
 from ..layers.initializers import torch_uniform
-from ..types import Classifier, Image, Key, Logits, Maps, Variant
+from ..types import Image, Key, Logits, Maps, Variant
+
+__all__ = ["ConvMixer", "MixerBlock", "variants"]
+
 
 _gelu = partial(jax.nn.gelu, approximate=False)
 
@@ -45,7 +48,7 @@ class MixerBlock(eqx.Module):
         return self.norm2(self.activation(self.pointwise(image + mixed)), state)
 
 
-class ConvMixer(Classifier):
+class ConvMixer(eqx.Module):
     """A patch embedding, then blocks that all have the same width and resolution (Trockman and Kolter 2022, section 2).
 
     Weights start as in torch, uniform up to 1 / sqrt(fan_in); biases of convolutions start at zero.

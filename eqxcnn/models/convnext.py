@@ -24,7 +24,10 @@ from ..layers import (
     keys_for,
     make_linear,
 )
-from ..types import Classifier, Image, Key, Logits, Maps, Variant
+from ..types import Image, Key, Logits, Maps, Variant
+
+__all__ = ["ConvNeXt", "ConvNeXtBlock", "Downsample", "variants"]
+
 
 #: The reference truncates it a hundred deviations out, which is not at all.
 _INIT = normal(0.02)
@@ -80,7 +83,7 @@ class Downsample(eqx.Module):
         return self.conv(each_position(self.norm, image))
 
 
-class ConvNeXt(Classifier):
+class ConvNeXt(eqx.Module):
     """An embedding of 4x4 patches, then stages of `ConvNeXtBlock` (Liu et al. 2022, section 3).
 
     Weights start normal with standard deviation 0.02, biases at zero.

@@ -14,7 +14,9 @@ from jaxtyping import Array, Float
 from ..errors import InputError
 from ..layers import AvgPool, BatchNorm, Conv, Dropout, MaxPool, global_avg_pool, keys_for, make_linear
 from ..layers.initializers import he_normal_fan_in, torch_uniform
-from ..types import Classifier, Image, Key, Logits, Maps, Variant
+from ..types import Image, Key, Logits, Maps, Variant
+
+__all__ = ["DenseLayer", "DenseNet", "NormConv", "variants"]
 
 
 class NormConv(eqx.Module):
@@ -42,7 +44,7 @@ class NormConv(eqx.Module):
 DenseLayer: TypeAlias = tuple[NormConv, ...]
 
 
-class DenseNet(Classifier):
+class DenseNet(eqx.Module):
     """Blocks of densely connected layers, with a 1x1 convolution and 2x2 average pooling between blocks (section 3).
 
     Convolutions start He normal, as in torchvision. Dropout follows every convolution but the first (section 4.2).

@@ -20,7 +20,9 @@ from ..layers import (
 )
 from ..layers.blocks.inverted_residual import FusedResidual, InvertedResidual, stage_ends
 from ..layers.initializers import he_normal_fan_out, uniform_fan_out
-from ..types import Classifier, Image, Key, Logits, Maps, Variant
+from ..types import Image, Key, Logits, Maps, Variant
+
+__all__ = ["EfficientNet", "Stage", "variants"]
 
 
 class Stage(NamedTuple):
@@ -46,7 +48,7 @@ _B0 = (
 )
 
 
-class EfficientNet(Classifier):
+class EfficientNet(eqx.Module):
     """Inverted residuals with squeeze-and-excitation; the early blocks of V2 are fused and have none (Tan and Le 2019,
     table 1; 2021, table 4).
 

@@ -11,7 +11,10 @@ from jax.nn.initializers import normal
 from jaxtyping import Array, Float
 
 from ..layers import ConvNorm, Dropout, MaxPool, global_avg_pool, make_linear
-from ..types import Classifier, Image, Key, Logits, Maps, Variant
+from ..types import Image, Key, Logits, Maps, Variant
+
+__all__ = ["GoogLeNet", "Inception", "Widths", "variants"]
+
 
 #: Torchvision's is cut off at 2, which is 200 deviations away.
 _INIT = normal(0.01)
@@ -78,7 +81,7 @@ class Inception(eqx.Module):
         return jnp.concatenate((first, second, third, fourth), axis=-1), state
 
 
-class GoogLeNet(Classifier):
+class GoogLeNet(eqx.Module):
     """Three convolutions and nine `Inception` modules (table 1), without the two auxiliary classifiers.
 
     As in torchvision: BatchNorm after each convolution, 3x3 kernels instead of 5x5, and a dropout rate of 0.2 (paper:

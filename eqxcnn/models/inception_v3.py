@@ -17,7 +17,10 @@ from jax.nn.initializers import normal
 from jaxtyping import Array, Float
 
 from ..layers import AvgPool, ConvNorm, Dropout, MaxPool, global_avg_pool, make_linear
-from ..types import Classifier, Image, Key, Logits, Maps, Variant
+from ..types import Image, Key, Logits, Maps, Variant
+
+__all__ = ["Branch", "InceptionV3", "Mixed", "Step", "variants"]
+
 
 #: Torchvision's is cut off at 2, which is 20 deviations away.
 _INIT = normal(0.1)
@@ -131,7 +134,7 @@ _STAGES: tuple[tuple[tuple[tuple[Branch, ...], int], ...], ...] = (
 )
 
 
-class InceptionV3(Classifier):
+class InceptionV3(eqx.Module):
     """Five convolutions and eleven `Mixed` modules (table 1), for 299x299 images.
 
     As in torchvision, without the auxiliary classifier. Weights start normal with standard deviation 0.1. Torchvision's

@@ -4,10 +4,12 @@ import equinox as eqx
 import jax
 
 from ..layers import Conv, Linear, MaxPool, flatten_for
-from ..types import Classifier, Image, Key, Logits, Maps, Variant
+from ..types import Image, Key, Logits, Maps, Variant
+
+__all__ = ["LeNet", "variants"]
 
 
-class LeNet(Classifier):
+class LeNet(eqx.Module):
     """Two 5x5 convolutions and three dense layers (LeCun et al. 1998, section II.B)."""
 
     conv1: Conv

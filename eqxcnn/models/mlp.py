@@ -8,10 +8,12 @@ import jax
 
 from ..errors import InputError
 from ..layers import Linear, flatten_for
-from ..types import Classifier, Image, Key, Logits, Maps, Variant
+from ..types import Image, Key, Logits, Maps, Variant
+
+__all__ = ["MLP", "variants"]
 
 
-class MLP(Classifier):
+class MLP(eqx.Module):
     """Dense layers with ReLU in between, on the flattened image.
 
     **Arguments:**

@@ -9,7 +9,10 @@ import jax
 from ..layers import ConvNorm, Dropout, global_avg_pool, make_linear, round_channels
 from ..layers.blocks.inverted_residual import InvertedResidual, stage_ends
 from ..layers.initializers import he_normal_fan_out, kaiming_uniform_fan_out
-from ..types import Classifier, Image, Key, Logits, Maps, Variant
+from ..types import Image, Key, Logits, Maps, Variant
+
+__all__ = ["MNASNet", "variants"]
+
 
 #: Weight of the new batch in the running statistics; the reference keeps 0.9997 of the old ones.
 _MOMENTUM = 1 - 0.9997
@@ -18,7 +21,7 @@ _STAGES = ((3, 3, 24, 3, 2), (3, 5, 40, 3, 2), (6, 5, 80, 3, 2), (6, 3, 96, 2, 1
 _LAST_CHANNELS = 1280
 
 
-class MNASNet(Classifier):
+class MNASNet(eqx.Module):
     """A stem with a depthwise separable convolution, then six stages of inverted residuals with 3x3 and 5x5 kernels,
     found by a search that measured latency on a phone (Tan et al. 2019, figure 7; B1 in its published code).
 

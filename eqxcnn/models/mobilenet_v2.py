@@ -11,7 +11,10 @@ from jaxtyping import Array, Float
 from ..layers import ConvNorm, Dropout, global_avg_pool, make_linear, round_channels
 from ..layers.blocks.inverted_residual import InvertedResidual, stage_ends
 from ..layers.initializers import he_normal_fan_out
-from ..types import Classifier, Image, Key, Logits, Maps, Variant
+from ..types import Image, Key, Logits, Maps, Variant
+
+__all__ = ["MobileNetV2", "ProjectedResidual", "variants"]
+
 
 #: Of each stage: expansion, channels, blocks, stride of the first block (table 2).
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -30,7 +33,7 @@ class ProjectedResidual(eqx.Module):
         return shortcut + x, state
 
 
-class MobileNetV2(Classifier):
+class MobileNetV2(eqx.Module):
     """A stem, seventeen inverted residuals and a last 1x1 convolution (Sandler et al. 2018, table 2).
 
     Convolutions start He normal by fan-out, the head normal with standard deviation 0.01, as in torchvision.

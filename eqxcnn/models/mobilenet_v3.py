@@ -10,7 +10,10 @@ from jax.nn.initializers import normal
 from ..layers import ConvNorm, Dropout, SqueezeExcite, global_avg_pool, make_linear, round_channels
 from ..layers.blocks.inverted_residual import InvertedResidual, stage_ends
 from ..layers.initializers import he_normal_fan_out
-from ..types import Classifier, Image, Key, Logits, Maps, Variant
+from ..types import Image, Key, Logits, Maps, Variant
+
+__all__ = ["MobileNetV3", "Row", "variants"]
+
 
 #: BatchNorm's settings in the reference (the momentum is in section 6.1.1).
 _EPS, _MOMENTUM = 0.001, 0.01
@@ -60,7 +63,7 @@ _SMALL = (
 )
 
 
-class MobileNetV3(Classifier):
+class MobileNetV3(eqx.Module):
     """Inverted residuals found by search, some with squeeze-and-excitation, the deeper ones with hard swish, and two
     dense layers after global pooling (Howard et al. 2019, tables 1 and 2).
 

@@ -6,12 +6,15 @@ from jax.nn.initializers import normal
 from jaxtyping import Array, Float
 
 from ..layers import AvgPool, Conv, Dropout, MaxPool, global_avg_pool, keys_for
-from ..types import Classifier, Image, Key, Logits, Maps, Variant
+from ..types import Image, Key, Logits, Maps, Variant
+
+__all__ = ["NiN", "variants"]
+
 
 _INIT = normal(0.05)
 
 
-class NiN(Classifier):
+class NiN(eqx.Module):
     """Three stages of one convolution and two 1x1 convolutions, all with ReLU; the head has one map per class (section
     3, with the authors' widths for CIFAR-10).
 

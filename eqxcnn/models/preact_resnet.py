@@ -9,7 +9,9 @@ import jax
 from ..layers import BatchNorm, Conv, Dropout, Linear, global_avg_pool
 from ..layers.blocks.residual import Resized, padded_identity, plain_conv
 from ..layers.blocks.stages import run_layers
-from ..types import Classifier, Image, Key, Logits, Maps, Variant
+from ..types import Image, Key, Logits, Maps, Variant
+
+__all__ = ["PreActBlock", "PreActBottleneck", "PreActResNet", "variants"]
 
 
 class PreActBlock(eqx.Module):
@@ -124,7 +126,7 @@ class PreActBottleneck(eqx.Module):
         return self.conv3(self.dropout(jax.nn.relu(out), key=key)) + shortcut, state
 
 
-class PreActResNet(Classifier):
+class PreActResNet(eqx.Module):
     """A 3x3 convolution, stages of pre-activation blocks and a dense head (He et al. 2016).
 
     Convolutions start He normal by fan-out, the head as in torch.

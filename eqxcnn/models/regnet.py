@@ -15,7 +15,9 @@ from jaxtyping import Array, Float
 from ..errors import InputError
 from ..layers import ConvNorm, Dropout, SqueezeExcite, global_avg_pool, make_linear, round_channels
 from ..layers.initializers import he_normal_fan_out
-from ..types import Classifier, Image, Key, Logits, Maps, Variant
+from ..types import Image, Key, Logits, Maps, Variant
+
+__all__ = ["RegNet", "XBlock", "stage_widths", "variants"]
 
 
 class XBlock(eqx.Module):
@@ -57,7 +59,7 @@ class XBlock(eqx.Module):
         return jax.nn.relu(shortcut + x), state
 
 
-class RegNet(Classifier):
+class RegNet(eqx.Module):
     """A stem, then stages of `XBlock` whose widths follow from four numbers (Radosavovic et al. 2020, section 3.3).
 
     Convolutions start He normal by fan-out, the dense layer normal with standard deviation 0.01.

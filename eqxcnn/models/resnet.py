@@ -9,10 +9,12 @@ import jax
 from ..layers import BatchNorm, Conv, Dropout, Linear, MaxPool, global_avg_pool, keys_for
 from ..layers.blocks.residual import BasicBlock, Bottleneck, plain_conv
 from ..layers.blocks.stages import make_layers, run_layers
-from ..types import Classifier, Image, Key, Logits, Maps, Variant
+from ..types import Image, Key, Logits, Maps, Variant
+
+__all__ = ["ResNet", "variants"]
 
 
-class ResNet(Classifier):
+class ResNet(eqx.Module):
     """A stem, four stages of residual blocks and a dense head (He et al. 2015, table 1).
 
     Convolutions start He normal by fan-out, the head as in torch.

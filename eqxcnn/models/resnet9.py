@@ -5,7 +5,9 @@ import jax
 
 from ..layers import ConvNorm, Linear, MaxPool, global_max_pool
 from ..layers.initializers import torch_uniform
-from ..types import Classifier, Image, Key, Logits, Maps, Variant
+from ..types import Image, Key, Logits, Maps, Variant
+
+__all__ = ["ResNet9", "Residual", "variants"]
 
 
 class Residual(eqx.Module):
@@ -26,7 +28,7 @@ class Residual(eqx.Module):
         return image + x, state
 
 
-class ResNet9(Classifier):
+class ResNet9(eqx.Module):
     """Four convolutions, three of them with 2x2 max pooling, and residual blocks after the second and the fourth (Page
     2018, DAWNBench submission, `dawn.py`).
 

@@ -9,7 +9,9 @@ import jax
 from ..layers import BatchNorm, Conv, Dropout, DropPath, Linear, global_avg_pool, keys_for
 from ..layers.blocks.residual import BasicBlock, Bottleneck, Resized, last_norm, padded_identity, plain_conv
 from ..layers.blocks.stages import make_layers, run_layers
-from ..types import Classifier, Image, Key, Logits, Maps, Variant
+from ..types import Image, Key, Logits, Maps, Variant
+
+__all__ = ["CifarResNet", "PaddedBlock", "variants"]
 
 
 class PaddedBlock(eqx.Module):
@@ -46,7 +48,7 @@ class PaddedBlock(eqx.Module):
         return jax.nn.relu(self.drop_path(out, key=key) + shortcut), state
 
 
-class CifarResNet(Classifier):
+class CifarResNet(eqx.Module):
     """A 3x3 convolution, three stages of `depth` residual blocks each, and a dense head.
 
     Convolutions start He normal by fan-out, the head as in torch.

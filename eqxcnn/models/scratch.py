@@ -3,6 +3,9 @@
 from ..manual import Scratch
 from ..types import Variant
 
+__all__ = ["variants"]
+
+
 variants = {
     "scratch": Variant(
         make=Scratch,

@@ -20,7 +20,10 @@ from ..layers import (
 )
 from ..layers.blocks.residual import Resized, plain_conv, projection
 from ..layers.blocks.stages import make_layers, run_layers
-from ..types import Classifier, Image, Key, Logits, Maps, Variant
+from ..types import Image, Key, Logits, Maps, Variant
+
+__all__ = ["REDUCTION", "SEBasicBlock", "SEBottleneck", "SEResNet", "variants"]
+
 
 #: Channels divided by hidden channels of each squeeze-and-excitation.
 REDUCTION = 16
@@ -122,7 +125,7 @@ class SEBottleneck(eqx.Module):
         return jax.nn.relu(self.drop_path(self.se(out), key=key) + shortcut), state
 
 
-class SEResNet(Classifier):
+class SEResNet(eqx.Module):
     """A stem, stages of residual blocks with squeeze-and-excitation, and a dense head (Hu et al. 2018, table 1).
 
     Convolutions start He normal by fan-out, the head as in torch.

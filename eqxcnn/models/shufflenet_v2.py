@@ -15,7 +15,9 @@ from jaxtyping import Array, Float
 from ..errors import InputError
 from ..layers import ConvNorm, Dropout, Linear, MaxPool, global_avg_pool
 from ..layers.initializers import torch_uniform
-from ..types import Classifier, Image, Key, Logits, Maps, Variant
+from ..types import Image, Key, Logits, Maps, Variant
+
+__all__ = ["ShuffleNetV2", "ShuffleUnit", "variants"]
 
 
 class ShuffleUnit(eqx.Module):
@@ -58,7 +60,7 @@ class ShuffleUnit(eqx.Module):
         return rearrange(both, "h w (branch c) -> h w (c branch)", branch=2), state
 
 
-class ShuffleNetV2(Classifier):
+class ShuffleNetV2(eqx.Module):
     """A stem with pooling, stages of `ShuffleUnit`, and a last 1x1 convolution (Ma et al. 2018, table 5).
 
     Weights start uniform up to 1 / sqrt(fan_in), as in torchvision.

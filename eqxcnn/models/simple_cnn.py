@@ -9,10 +9,12 @@ import jax
 from ..errors import InputError
 from ..layers import AvgPool, Conv, MaxPool, flatten_for, make_linear
 from ..layers.initializers import lecun_normal
-from ..types import Classifier, Image, Key, Logits, Maps, Variant
+from ..types import Image, Key, Logits, Maps, Variant
+
+__all__ = ["SimpleCNN", "variants"]
 
 
-class SimpleCNN(Classifier):
+class SimpleCNN(eqx.Module):
     """3x3 convolutions, each followed by ReLU and 2x2 pooling, then a hidden dense layer.
 
     Weights start Lecun normal, as in Flax.

@@ -10,7 +10,9 @@ from jaxtyping import Array, Float
 
 from ..layers import Conv, Dropout, MaxPool, global_avg_pool
 from ..layers.initializers import he_uniform
-from ..types import Classifier, Image, Key, Logits, Maps, Variant
+from ..types import Image, Key, Logits, Maps, Variant
+
+__all__ = ["Fire", "SqueezeNet", "variants"]
 
 
 class Fire(eqx.Module):
@@ -36,7 +38,7 @@ class Fire(eqx.Module):
 _Layer = Conv | eqx.nn.Lambda | MaxPool | Fire
 
 
-class SqueezeNet(Classifier):
+class SqueezeNet(eqx.Module):
     """A strided convolution, three stages of fire modules, a 1x1 convolution as the head, and global average pooling
     (table 1).
 

@@ -26,7 +26,10 @@ from ..layers import (
     make_linear,
 )
 from ..layers.initializers import lecun_normal, transformer_normal
-from ..types import Classifier, Image, Key, Logits, Maps, Variant
+from ..types import Image, Key, Logits, Maps, Variant
+
+__all__ = ["Block", "Merge", "Swin", "WindowAttention", "variants"]
+
 
 _PATCH = 4
 _MAX_WINDOW = 64
@@ -137,7 +140,7 @@ class Merge(eqx.Module):
         return each_position(self.reduction, each_position(self.norm, x))
 
 
-class Swin(Classifier):
+class Swin(eqx.Module):
     """A Swin transformer: stages of windowed attention at strides 4, 8, 16 and 32 (Liu et al. 2021, section 3.1).
 
     Weights start truncated normal with standard deviation 0.02, the embedding of 4x4 patches Lecun normal. Images may

@@ -9,7 +9,10 @@ from jax.nn.initializers import normal
 
 from ..layers import AdaptiveAvgPool, BatchNorm, Conv, Dropout, MaxPool, keys_for, make_linear
 from ..layers.initializers import he_normal_fan_out
-from ..types import Classifier, Image, Key, Logits, Maps, Variant
+from ..types import Image, Key, Logits, Maps, Variant
+
+__all__ = ["VGG", "variants"]
+
 
 _INIT = normal(0.01)
 _WIDTHS = (64, 128, 256, 512, 512)
@@ -17,7 +20,7 @@ _WIDTHS = (64, 128, 256, 512, 512)
 _Layer = Conv | BatchNorm | eqx.nn.Lambda | MaxPool
 
 
-class VGG(Classifier):
+class VGG(eqx.Module):
     """Five stages of 3x3 convolutions with ReLU, each ending with 2x2 max pooling (section 2.1 and table 1).
 
     With hidden dense layers, the last maps are average-pooled to 7x7, so images of any size fit. Without, they are

@@ -23,7 +23,10 @@ from ..layers import (
     make_linear,
 )
 from ..layers.initializers import lecun_normal, transformer_normal
-from ..types import Classifier, Image, Key, Logits, Maps, Variant
+from ..types import Image, Key, Logits, Maps, Variant
+
+__all__ = ["Block", "ViT", "variants"]
+
 
 _EPS = 1e-6
 
@@ -60,7 +63,7 @@ class Block(eqx.Module):
         return tokens + self.drop_path(x, key=keys[4])
 
 
-class ViT(Classifier):
+class ViT(eqx.Module):
     """A vision transformer with a class token and learned position embeddings (Dosovitskiy et al. 2021, section 3.1).
 
     Weights start as in DeiT (Touvron et al. 2021): truncated normal with standard deviation 0.02, the patch embedding

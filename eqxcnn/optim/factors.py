@@ -17,6 +17,18 @@ from ..errors import InputError, nearest
 from ..ranges import Range
 from ..weights.tensors import named_slots
 
+__all__ = [
+    "BACKBONE",
+    "Factor",
+    "assign_factors",
+    "layer_factors",
+    "parse_factors",
+    "scale_by_factors",
+    "scale_by_layer",
+    "zero_frozen_gradients",
+]
+
+
 #: Each part ends where the next begins, so that matching takes linear time.
 _ENTRY = re.compile(
     r"(?P<pattern>[^\s=]+)\s*=\s*(?P<value>\d+(?:\.\d*)?(?:e[+-]?\d+)?)"

@@ -13,6 +13,8 @@ from jaxtyping import Array, Float
 from ..errors import InputError
 from ..types import BatchLogits, Labels
 
+__all__ = ["FunctionLoss", "Loss", "MixedLabels", "Targets", "cross_entropy"]
+
 
 class MixedLabels(NamedTuple):
     """The labels of images that were mixed in pairs.

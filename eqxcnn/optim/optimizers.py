@@ -12,6 +12,18 @@ from optax.contrib import MuonDimensionNumbers, muon, reduce_on_plateau
 from .. import manual
 from .factors import Factor, assign_factors, scale_by_factors, scale_by_layer, zero_frozen_gradients
 
+__all__ = [
+    "Clipping",
+    "Optimizer",
+    "OptimizerName",
+    "OwnOptimizer",
+    "Plateau",
+    "apply_optimizer",
+    "is_decayed",
+    "make_optimizer",
+]
+
+
 #: An optax gradient transformation, or the pair of functions that `eqxcnn.manual` has instead.
 Optimizer: TypeAlias = optax.GradientTransformation | manual.Optimizer
 

@@ -17,6 +17,9 @@ from ..errors import printable
 from .notebook_figure import Figure
 from .style import COLUMN, PAGE, STYLE
 
+__all__ = ["MAX_KERNELS", "MAX_NAMED_CLASSES", "augmentation", "confusion_matrix", "kernels", "mistakes"]
+
+
 #: Maximum number of classes for numbers in the cells of a confusion matrix, and for class names at its sides.
 _MAX_NUMBERED, MAX_NAMED_CLASSES = 20, 40
 _MAX_NAME_LENGTH = 16

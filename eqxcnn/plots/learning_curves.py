@@ -12,6 +12,9 @@ from matplotlib.ticker import MaxNLocator
 from .notebook_figure import Figure
 from .style import BLUE, COLUMN, PAGE, SKY, STYLE, VERMILLION
 
+__all__ = ["curves", "curves_of_rows", "epoch_times", "loss_by_rate", "training"]
+
+
 #: Maximum number of markers on a line.
 _MAX_MARKERS = 12
 

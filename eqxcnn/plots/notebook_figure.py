@@ -4,6 +4,8 @@ import io
 
 import matplotlib.figure
 
+__all__ = ["Figure"]
+
 
 class Figure(matplotlib.figure.Figure):
     """A figure that Jupyter shows as a picture; Matplotlib's own is shown only by pyplot."""

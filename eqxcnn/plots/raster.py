@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 else:
     Figure = Any
 
+__all__ = ["rasterize", "tile_images"]
+
 
 def rasterize(figure: Figure) -> UInt8[np.ndarray, "h w 3"]:
     """Draws a figure and returns its pixels."""

@@ -10,6 +10,20 @@ from ..optim.factors import parse_factors
 from ..parsing import parse_literal
 from ..ranges import Range
 
+__all__ = [
+    "ABOVE_ZERO",
+    "AT_LEAST_ZERO",
+    "BELOW_ONE",
+    "COUNT",
+    "COUNT_OR_NONE",
+    "OWN",
+    "PROBABILITY",
+    "UP_TO_ONE",
+    "check_together",
+    "parse_arguments",
+]
+
+
 #: Stands in a recipe for a part that Python code passes as an object.
 OWN = "own"
 

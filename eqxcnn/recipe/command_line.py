@@ -15,6 +15,8 @@ from . import settings
 from .files import RENAMED, load_recipe
 from .recipe import GROUPS, Recipe
 
+__all__ = ["Flags", "RunOptions", "parse_flags"]
+
 
 @dataclass(frozen=True)
 class RunOptions:

@@ -14,6 +14,9 @@ from ..parsing import parse_yaml, read_text
 from ..ranges import coerce, plain_type
 from .recipe import Recipe
 
+__all__ = ["RENAMED", "format_recipe_list", "list_recipes", "load_recipe", "recipe_from", "to_yaml"]
+
+
 #: The folder of the recipes shipped with the package.
 _SHIPPED = Path(__file__).parents[1] / "recipes"
 

@@ -9,6 +9,9 @@ from ..ranges import check_settings
 from . import settings
 from .checks import check_together, parse_arguments
 
+__all__ = ["GROUPS", "Recipe"]
+
+
 #: The groups of settings, in the order in which they are shown.
 GROUPS: dict[str, type] = {
     "model": settings.ModelSettings,

@@ -8,6 +8,19 @@ from ..ranges import Items, Range
 from ..views import Views
 from .checks import ABOVE_ZERO, AT_LEAST_ZERO, BELOW_ONE, COUNT, COUNT_OR_NONE, PROBABILITY, UP_TO_ONE
 
+__all__ = [
+    "AugmentationSettings",
+    "CheckpointSettings",
+    "CompilationSettings",
+    "DataSettings",
+    "EvaluationSettings",
+    "LogSettings",
+    "LossSettings",
+    "ModelSettings",
+    "OptimizerSettings",
+    "ScheduleSettings",
+]
+
 
 @dataclass(frozen=True)
 class ModelSettings:

@@ -9,6 +9,9 @@ from ..ranges import declared_bounds, describe_type
 from .command_line import RunOptions
 from .recipe import GROUPS
 
+__all__ = ["docstrings", "format_page", "format_row"]
+
+
 _OPENING = """# Settings
 
 <!-- Made by `python -m eqxcnn.recipe.settings_page > docs/settings.md`: edit `eqxcnn/recipe/settings.py` instead. -->

@@ -22,6 +22,9 @@ from ..training import Evaluator
 from ..training.preparation import open_data, resolve_image_size
 from ..types import Network
 
+__all__ = ["RunRecord", "TestPredictions", "augmented_examples", "first_weights", "predict_test_split", "read_run"]
+
+
 #: Keys that every epoch's row must have.
 _LOGGED = ("epoch", "train_loss", "train_accuracy", "seconds")
 

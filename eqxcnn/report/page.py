@@ -11,6 +11,9 @@ from ..errors import printable
 from ..plots.figures import MAX_KERNELS, MAX_NAMED_CLASSES
 from .gather import RunRecord, TestPredictions
 
+__all__ = ["Picture", "render"]
+
+
 _CSS = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 1060px; margin: 2em auto;
   padding: 0 1em; }

@@ -17,6 +17,9 @@ from ..recipe import OWN, Recipe
 from .gather import RunRecord, TestPredictions, augmented_examples, first_weights, predict_test_split, read_run
 from .page import Picture, render
 
+__all__ = ["show_augment", "write_report"]
+
+
 #: Plots that are also written as SVG, which the page shows, and plots that are written as PNG only.
 _LINE_ART = ("loss", "accuracy", "epoch_time", "training", "confusion")
 _PIXELS = ("kernels", "augment", "wrong")

@@ -17,6 +17,9 @@ from ..errors import InputError, printable
 from ..parsing import read_text
 from ..weights.tensors import fetch_to_host, fill, named_slots
 
+__all__ = ["Checkpoints"]
+
+
 _CHECKSUMS = "SHA256SUMS"  # as `sha256sum -c` reads it
 _SCRATCH = ".scratch"
 

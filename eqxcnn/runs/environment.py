@@ -11,6 +11,8 @@ from typing import Any
 
 import jax
 
+__all__ = ["environment"]
+
 
 def environment() -> dict[str, Any]:
     """Returns what a result depends on besides the recipe: command, versions, machine, cores, devices and commit."""

@@ -18,6 +18,9 @@ from ..weights import write_text_atomically
 from .checkpoints import Checkpoints
 from .environment import environment
 
+__all__ = ["MAX_STEPS", "Run", "create_folder", "read_metrics", "run_name"]
+
+
 _DATA_FILE = "data.json"
 _PARTS_FILE = "parts.json"
 #: Steps are counted in 32 bits.

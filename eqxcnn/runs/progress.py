@@ -10,6 +10,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..errors import printable
 
+__all__ = ["TrainingProgress", "log_line"]
+
+
 #: Seconds between two updates of the live line: each one waits for the steps in flight.
 _REFRESH = 0.5
 

@@ -7,6 +7,8 @@ from ..errors import InputError
 from ..recipe import Recipe
 from .checkpoints import Checkpoints
 
+__all__ = ["best_epochs", "check_finite", "monitor_score", "should_stop"]
+
 
 def best_epochs(recipe: Recipe, rows: Sequence[Mapping[str, Any]], lower_is_better: Collection[str] = ()) -> list[int]:
     """Returns the epochs, counted from 1, from the best `monitor` to the worst, ties in order; NaN is left out.

@@ -14,6 +14,9 @@ import jax.numpy as jnp
 import jaxlib
 import numpy as np
 
+__all__ = ["DETERMINISTIC", "AsyncJit", "Option", "async_jit", "jit_once"]
+
+
 Option: TypeAlias = tuple[str, str | int | bool]
 
 #: Makes jaxlib 0.10 give sums and matrix products on a CPU to YNNPACK, which is faster at them than XLA. It is slower

@@ -6,6 +6,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+__all__ = ["Interrupted", "Interrupts"]
+
 
 class Interrupted(Exception):
     """Training was interrupted by a signal and has saved its state.

@@ -5,6 +5,8 @@ from pathlib import Path
 import jax
 from jaxtyping import Array
 
+__all__ = ["Profiler"]
+
 
 class Profiler:
     """Traces some steps from the second call on, since the first one includes compilation.

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 import jax
 
+__all__ = ["standard_promotion"]
+
 
 @contextmanager
 def standard_promotion() -> Iterator[None]:

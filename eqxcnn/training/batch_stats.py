@@ -18,6 +18,8 @@ from .job import Job, count_steps
 from .setup import Setup
 from .state import TrainState
 
+__all__ = ["recompute_batch_stats"]
+
 
 def recompute_batch_stats(job: Job, train: TrainState) -> TrainState:
     """Replaces the weights by their average, with running statistics from one more pass over the training images.

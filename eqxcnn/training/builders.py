@@ -25,6 +25,18 @@ from ..types import Network
 from .setup import ValueAndGrad
 from .step import autodiff
 
+__all__ = [
+    "build_average",
+    "build_lookahead",
+    "build_mix",
+    "build_optimizer",
+    "build_schedule",
+    "build_value_and_grad",
+    "compute_dtype",
+    "resolve_class_weights",
+    "resolve_schedule_shape",
+]
+
 
 def build_schedule(recipe: Recipe, steps: int, steps_per_epoch: float) -> optax.Schedule:
     """Builds the recipe's learning-rate schedule, stretched over `steps` updates."""

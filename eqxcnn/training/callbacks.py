@@ -14,6 +14,8 @@ from ..types import ModelState, Network
 from .evaluate import Scores
 from .state import TrainState
 
+__all__ = ["Callback", "EpochFunction", "RunView", "as_callbacks", "wants_steps"]
+
 
 @dataclass(frozen=True)
 class RunView:

@@ -20,6 +20,8 @@ from .parts import make_parts
 from .preparation import prepare
 from .state import TrainState
 
+__all__ = ["DryRun", "dry_run"]
+
 
 @dataclass(frozen=True)
 class DryRun:

@@ -19,6 +19,8 @@ from .setup import Setup
 from .state import TrainState
 from .step import train_steps
 
+__all__ = ["EpochLoop", "Program", "SingleRun", "compile_steps"]
+
 
 @runtime_checkable
 class Program(Protocol):

@@ -20,6 +20,9 @@ from ..runtime.promotion import standard_promotion
 from ..types import BatchLogits, Images, Labels, ModelState, Network, Pixels
 from ..views import NUM_VIEWS, Views, eval_logits
 
+__all__ = ["EVAL_BATCH_SIZE", "Evaluator", "Scores"]
+
+
 #: Images per batch, unless a recipe says otherwise.
 EVAL_BATCH_SIZE = 500
 

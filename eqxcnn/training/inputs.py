@@ -12,6 +12,9 @@ from ..optim.losses import MixedLabels, Targets
 from ..types import AugmentContext, Image, Images, Key, Labels, Pixels
 from .setup import Setup
 
+__all__ = ["Batch", "StepKeys", "make_input", "step_keys"]
+
+
 #: Rows of the images that are on the device; or the images, labels and rows of a batch that is streamed to it.
 Batch: TypeAlias = Int[Array, "*k b"] | tuple[Num[Array, "*k b h w c"], Int[Array, "*k b"], Int[Array, "*k b"]]
 

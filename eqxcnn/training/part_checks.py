@@ -27,6 +27,8 @@ from .parts import Parts
 from .state import TrainState
 from .step import cast_floats
 
+__all__ = ["check_augment", "check_loss", "check_metrics", "check_network", "check_parts"]
+
 
 def check_parts(
     recipe: Recipe,

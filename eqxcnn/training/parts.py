@@ -16,6 +16,9 @@ from ..types import ModelState, Network
 from .callbacks import Callback, RunView
 from .identity import digest_settings, digest_structure, digest_values, qualified_name
 
+__all__ = ["OwnData", "OwnLoss", "Parts", "make_parts"]
+
+
 #: Maps logits `[b classes]` and labels `[b]` to the loss of each image `[b]`, or to the mean loss.
 OwnLoss: TypeAlias = Callable[..., Any]
 #: Anything that `eqxcnn.data.as_data_set` accepts.

@@ -36,6 +36,9 @@ from .setup import Setup
 from .start import check_normalization, init_train_state, load_warm_start, resolve_normalization
 from .state import TrainState
 
+__all__ = ["open_data", "prepare", "resolve_image_size"]
+
+
 #: Most bytes of images that one call streams to the device; a few calls are in flight at a time.
 _STREAMED_BYTES = 64 << 20
 

@@ -11,6 +11,8 @@ from .inputs import Batch, make_input, step_keys
 from .job import Job
 from .setup import Setup
 
+__all__ = ["first_images"]
+
 
 def first_images(job: Job, count: int = 64) -> UInt8[np.ndarray, "n h w c"]:
     """Returns the first images of the first step, augmented and mixed, as pixels."""

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 else:
     Figure = Any
 
+__all__ = ["LearningRateCurve", "find_learning_rate"]
+
+
 #: Weight of past losses in the smoothed loss, and the multiple of its minimum at which the test ends.
 _SMOOTHING, _DIVERGENCE = 0.98, 4.0
 

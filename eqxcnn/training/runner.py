@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 else:
     Figure = Any
 
+__all__ = ["EpochRunner", "Result"]
+
 
 @dataclass(frozen=True, repr=False)
 class Result:

@@ -28,6 +28,9 @@ from .preparation import prepare
 from .trainer import fit, resume
 from .vmapped_seeds import can_vmap_seeds, train_vmapped
 
+__all__ = ["SeedSweepResult", "fit_seeds", "is_seed_sweep", "resume_seeds"]
+
+
 _FILE = "seeds.json"
 _MAX_SEEDS = 1000
 _Seeds: TypeAlias = Annotated[tuple[Annotated[int, Range(0, 2**32 - 1)], ...], Items(_MAX_SEEDS)]

@@ -12,6 +12,9 @@ from ..optim.losses import Targets
 from ..optim.optimizers import Optimizer
 from ..types import BatchLogits, Images, Key, Labels, ModelState, Network, Pixels
 
+__all__ = ["Setup", "ValueAndGrad"]
+
+
 #: `(model, state, images, targets, key) -> ((loss, (state, logits)), gradients)`, with the mean loss of the batch.
 ValueAndGrad: TypeAlias = Callable[
     [Network, ModelState, Images, Targets, Key],

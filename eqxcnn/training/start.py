@@ -26,6 +26,16 @@ from ..weights.tensors import from_tensors, tensor_shapes, tensor_slots
 from ..weights.torch import convert_from_torch_except_head, read_torch
 from .state import TrainState
 
+__all__ = [
+    "WarmStart",
+    "check_normalization",
+    "freeze_modes",
+    "init_train_state",
+    "load_warm_start",
+    "pixel_statistics",
+    "resolve_normalization",
+]
+
 
 @dataclass(frozen=True)
 class WarmStart:

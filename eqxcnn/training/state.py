@@ -9,6 +9,8 @@ from ..optim.averages import Weights, copy_weights
 from ..optim.optimizers import Optimizer
 from ..types import ModelState, Network
 
+__all__ = ["Sums", "TrainState"]
+
 
 class Sums(eqx.Module):
     """An epoch's sums over examples, kept on the device and divided when they are read.

@@ -18,6 +18,9 @@ from .inputs import Batch, make_input, step_keys
 from .setup import Setup, ValueAndGrad
 from .state import Sums, TrainState
 
+__all__ = ["autodiff", "cast_floats", "mean_loss", "train_step", "train_steps"]
+
+
 _CROSS_ENTROPY = Loss()
 
 

@@ -24,6 +24,8 @@ from .preparation import prepare
 from .runner import EpochRunner, Result
 from .state import TrainState
 
+__all__ = ["fit", "resume", "run_header"]
+
 
 @standard_promotion()
 def fit(

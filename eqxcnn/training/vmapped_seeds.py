@@ -24,6 +24,17 @@ from .setup import Setup
 from .state import TrainState
 from .step import train_steps
 
+__all__ = [
+    "VmappedSeeds",
+    "can_vmap_seeds",
+    "has_convolutions",
+    "per_seed_leaves",
+    "stack_setups",
+    "stack_trains",
+    "train_steps_of_seeds",
+    "train_vmapped",
+]
+
 
 def can_vmap_seeds(job: Job) -> bool:
     """Returns whether one program for all seeds computes the same as one run after another, and faster.

@@ -12,6 +12,8 @@ from .evaluate import Scores
 from .job import Job
 from .preview import first_images
 
+__all__ = ["EarlyStopping", "RunLogs"]
+
 
 class EarlyStopping(Callback):
     """Asks the run to stop when the recipe's `monitor` has not improved for `early_stop_epochs` epochs."""

@@ -15,6 +15,9 @@ from safetensors import SafetensorError
 from ..errors import InputError
 from ..parsing import parse_json
 
+__all__ = ["check_regular", "check_zip", "digest_file", "load_safetensors", "save_safetensors", "write_text_atomically"]
+
+
 #: Weights and optimizer state of the largest model fit in it.
 _MAX_BYTES = 16_000_000_000
 _MAX_HEADER = 16 << 20

@@ -8,6 +8,8 @@ import numpy as np
 
 from ..errors import InputError
 
+__all__ = ["fit_tensors"]
+
 
 def fit_tensors(
     tensors: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], origin: str

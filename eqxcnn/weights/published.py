@@ -19,6 +19,9 @@ from .names import names_of
 from .tensors import from_tensors, tensor_shapes, to_tensors
 from .torch import convert_from_torch
 
+__all__ = ["PUBLISHED", "Published", "build_published", "load_published_tensors"]
+
+
 _FILE = "model.safetensors"
 
 

@@ -13,6 +13,20 @@ from jaxtyping import Array, PyTree
 from ..errors import InputError
 from ..types import ModelState
 
+__all__ = [
+    "Slot",
+    "check_finite",
+    "describe_problems",
+    "fetch_to_host",
+    "fill",
+    "from_tensors",
+    "named_slots",
+    "tensor_shapes",
+    "tensor_slots",
+    "to_tensors",
+]
+
+
 #: An array leaf of a model, or its shape and dtype as returned by `eqx.filter_eval_shape`.
 Slot: TypeAlias = Array | np.ndarray | np.generic | jax.ShapeDtypeStruct
 

@@ -20,6 +20,16 @@ from .files import check_regular, check_zip, load_safetensors
 from .names import Names, names_of
 from .tensors import check_finite, describe_problems, from_tensors, tensor_shapes, to_tensors
 
+__all__ = [
+    "convert_from_torch",
+    "convert_from_torch_except_head",
+    "from_torch",
+    "read_torch",
+    "to_torch",
+    "torch_shape",
+]
+
+
 #: The keys under which training scripts save the weights, and the prefixes that wrappers add to each name.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")

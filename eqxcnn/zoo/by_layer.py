@@ -18,6 +18,9 @@ from ..cost import count_multiply_adds_by_scope
 from ..registry import build, resolve_image_size, variant
 from ..types import Key, Logits
 
+__all__ = ["LayerRow", "summary"]
+
+
 #: Marks a layer's path in the name stack of an equation.
 _SCOPE = "<{}>"
 

@@ -10,6 +10,9 @@ from .. import models
 from ..catalog import families, unwrap
 from ..types import Variant
 
+__all__ = ["format_page"]
+
+
 _TASKS = {"mnist": "MNIST", "cifar": "CIFAR-10 and CIFAR-100", "catsdogs": "Cats and dogs", "imagenet": "ImageNet"}
 _HEAD = (
     "model", "input", "parameters", "multiply-adds (M)", "smallest size", "torch twin", "recipe", "source",

@@ -12,7 +12,6 @@ from jaxtyping import TypeCheckError
 from eqxcnn.errors import InputError
 from eqxcnn.forward_pass import forward
 from eqxcnn.layers import BatchNorm, global_avg_pool
-from eqxcnn.types import Classifier
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "batchnorm.json").read_text())
 
@@ -138,7 +137,7 @@ def test_scale_and_bias_can_be_left_out(use_scale, use_bias, arrays):
     np.testing.assert_allclose(backward(gradient)[0].ravel(), GOLDEN["steps"][0]["dx"], rtol=1e-5, atol=1e-5)
 
 
-class Tiny(Classifier):
+class Tiny(eqx.Module):
     norm: BatchNorm
 
     def __call__(self, image, state, *, key):

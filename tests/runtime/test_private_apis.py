@@ -96,9 +96,9 @@ import eqxcnn, eqxcnn.train, eqxcnn.training
 from eqxcnn import forward, zoo
 from eqxcnn.layers import BatchNorm, Conv, ConvNorm, global_avg_pool
 from eqxcnn.runtime.compile import async_jit
-from eqxcnn.types import Classifier
 
-class Net(Classifier):
+
+class Net(eqx.Module):
     first: ConvNorm
     depthwise: Conv
     norm: BatchNorm

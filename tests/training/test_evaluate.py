@@ -11,7 +11,6 @@ from eqxcnn.errors import InputError
 from eqxcnn.evaluate import format_report, match_classes
 from eqxcnn.optim.losses import cross_entropy
 from eqxcnn.training import Evaluator, Recipe, Scores, fit
-from eqxcnn.types import Classifier
 from eqxcnn.views import view_logits
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (23, 12, 12, 1), np.uint8)
@@ -72,7 +71,7 @@ def test_only_the_given_rows_are_evaluated(lenet):
 
 
 def test_evaluator_runs_in_eval_mode():
-    class DropoutModel(Classifier):
+    class DropoutModel(eqx.Module):
         drop: eqx.nn.Dropout = eqx.nn.Dropout(0.5)
 
         def features(self, image, state, *, key):

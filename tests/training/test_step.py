@@ -15,7 +15,6 @@ from eqxcnn.training.inputs import make_input, step_keys
 from eqxcnn.training.setup import Setup
 from eqxcnn.training.state import TrainState
 from eqxcnn.training.step import autodiff, train_steps
-from eqxcnn.types import Classifier
 
 #: Compiled, because each operation would be compiled for itself otherwise.
 train_step = eqx.filter_jit(step_module.train_step)
@@ -25,7 +24,7 @@ IMAGES = jnp.asarray(RNG.integers(0, 256, (12, 12, 12, 1), np.uint8))
 LABELS = jnp.asarray(RNG.integers(0, 10, 12).astype(np.int32))
 
 
-class Tiny(Classifier):
+class Tiny(eqx.Module):
     """Convolution, BatchNorm and dropout: a minimal model with state and randomness."""
 
     conv: Conv

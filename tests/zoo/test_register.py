@@ -15,7 +15,6 @@ from eqxcnn import ImageClassifier, catalog, inference, plugins, registry, zoo
 from eqxcnn.errors import InputError
 from eqxcnn.models.lenet import LeNet
 from eqxcnn.recipe import Recipe
-from eqxcnn.types import Classifier
 from eqxcnn.weights import to_tensors
 from eqxcnn.weights.torch import from_torch, to_torch
 from eqxcnn.zoo.page import format_page
@@ -23,7 +22,7 @@ from eqxcnn.zoo.page import format_page
 ROW = dataclasses.replace(registry.variant("lenet"), recipe=None, task="own task", source="")
 
 
-class Wide(Classifier):
+class Wide(eqx.Module):
     """A dense layer on all pixels; `scale` may be 0 by default."""
 
     head: eqx.nn.Linear | eqx.nn.Identity
@@ -177,7 +176,7 @@ def test_a_constructor_of_another_signature_is_refused():
             self.layer = eqx.nn.Linear(in_channels, num_classes, key=key)
 
     zoo.register("plain", dataclasses.replace(ROW, make=Plain))
-    with pytest.raises(InputError, match=r"constructor of `plain` must return an `eqxcnn.types.Classifier`.*Plain`"):
+    with pytest.raises(InputError, match=r"must return an Equinox module with .* `features` of .*Plain`"):
         zoo.create_model("plain", key=jax.random.key(0))
 
 

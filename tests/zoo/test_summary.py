@@ -9,7 +9,7 @@ from eqxcnn import registry, zoo
 from eqxcnn.cost import count_multiply_adds, count_multiply_adds_by_scope
 from eqxcnn.errors import InputError
 from eqxcnn.layers import AdaptiveAvgPool, BatchNorm, Conv
-from eqxcnn.types import Classifier, Variant
+from eqxcnn.types import Variant
 from eqxcnn.zoo import LayerRow
 
 
@@ -55,7 +55,7 @@ class Mixer(eqx.Module):
         return jnp.einsum("hwc,hvc->wv", rows * self.scale, rows)
 
 
-class Odd(Classifier):
+class Odd(eqx.Module):
     """A model with everything that is hard to count: layers that are shared, unused, vmapped, or inside jit."""
 
     table: jax.Array

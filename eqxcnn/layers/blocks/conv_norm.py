@@ -13,6 +13,8 @@ from ..conv import Conv
 from ..norm import BatchNorm
 from ..sizes import Size, parse_pair
 
+__all__ = ["ConvNorm"]
+
 
 class ConvNorm(eqx.Module):
     """A convolution without bias, BatchNorm, then an activation.

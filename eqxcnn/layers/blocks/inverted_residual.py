@@ -15,6 +15,8 @@ from ..initializers import he_normal_fan_out
 from .conv_norm import ConvNorm
 from .squeeze_excite import SqueezeExcite
 
+__all__ = ["FusedResidual", "InvertedResidual", "stage_ends"]
+
 
 class InvertedResidual(eqx.Module):
     """1x1 expansion, depthwise convolution and 1x1 projection beside a shortcut (Sandler et al. 2018, section 3.3).

@@ -14,6 +14,9 @@ from ..initializers import he_normal_fan_out
 from ..norm import BatchNorm
 from .conv_norm import ConvNorm
 
+__all__ = ["BasicBlock", "Bottleneck", "Resized", "last_norm", "padded_identity", "plain_conv", "projection"]
+
+
 Resized: TypeAlias = Float[Array, "h2 w2 o"]
 
 

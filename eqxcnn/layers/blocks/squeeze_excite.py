@@ -12,6 +12,8 @@ from ..conv import Conv
 from ..initializers import he_normal_fan_out
 from ..pool import global_avg_pool
 
+__all__ = ["SqueezeExcite"]
+
 
 class SqueezeExcite(eqx.Module):
     """Scales each channel by a factor computed from the means of all channels (Hu et al. 2018, section 3).

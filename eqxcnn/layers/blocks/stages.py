@@ -9,6 +9,8 @@ import jax
 from ...types import Image, Key, Maps
 from ..drop_path import drop_path_rates, keys_for
 
+__all__ = ["make_layers", "run_layers"]
+
 
 def make_layers(
     make_block: Callable[..., Any],

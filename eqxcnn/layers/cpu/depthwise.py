@@ -19,6 +19,9 @@ from ...cost import register_product_scope
 from ...types import Image
 from ..sizes import Edges, Pair
 
+__all__ = ["Filtered", "Kernel", "depthwise_conv"]
+
+
 Kernel: TypeAlias = Float[Array, "kh kw c"]
 Filtered: TypeAlias = Float[Array, "h2 w2 c"]
 

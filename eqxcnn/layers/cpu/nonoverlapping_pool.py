@@ -16,6 +16,8 @@ from jaxtyping import Array, Float
 from ...types import Image
 from ..sizes import Pair
 
+__all__ = ["max_windows", "sum_windows"]
+
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 def sum_windows(x: Image, window: Pair) -> Float[Array, "h2 w2 c"]:

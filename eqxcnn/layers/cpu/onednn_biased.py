@@ -25,6 +25,8 @@ from .onednn_conv import (
 from .onednn_primitive import make_primitive
 from .stem_gradient import stem_gradient
 
+__all__ = ["convolve_biased"]
+
 
 def convolve_biased(
     images: Images,

@@ -17,6 +17,19 @@ from . import onednn
 from .onednn_primitive import make_primitive
 from .stem_gradient import stem_gradient
 
+__all__ = [
+    "Images",
+    "Kernel",
+    "KernelLayout",
+    "batch_convolution",
+    "convolve",
+    "convolve_by_xla",
+    "count_convolution",
+    "is_stem",
+    "kernel_gradient",
+]
+
+
 Images: TypeAlias = Float[Array, "n h w i"]
 Kernel: TypeAlias = Float[Array, "kh kw _ o"]
 #: The order of the kernel's axes, in the letters of `lax.conv_general_dilated`.

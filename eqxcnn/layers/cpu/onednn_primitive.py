@@ -12,6 +12,8 @@ from jaxtyping import Array
 
 from ...cost import register_multiply_adds
 
+__all__ = ["make_primitive"]
+
 
 def make_primitive(
     name: str,

@@ -15,6 +15,9 @@ from ...cost import shape_of
 from . import onednn
 from .onednn_primitive import make_primitive
 
+__all__ = ["matrix_product"]
+
+
 #: Smaller products are left to XLA: a call of oneDNN has a fixed cost.
 _MIN_MULTIPLY_ADDS = 2**23
 

@@ -12,6 +12,8 @@ from jaxtyping import Array, Float
 from ..sizes import Edges, Pair
 from .onednn_product import matrix_product
 
+__all__ = ["stem_gradient"]
+
 
 def stem_gradient(
     out: Float[Array, "n h2 w2 o"], images: Float[Array, "n h w i"], kernel_size: Pair, edges: Edges

@@ -14,6 +14,8 @@ from .csv_log import CsvLog
 from .tensorboard_log import TensorBoardLog
 from .wandb_log import WandbLog
 
+__all__ = ["Log", "Logs", "check_logs", "open_logs"]
+
 
 @runtime_checkable
 class Log(Protocol):

@@ -11,6 +11,8 @@ from jaxtyping import UInt8
 from ...weights import write_text_atomically
 from ..folder import Run
 
+__all__ = ["CsvLog"]
+
 
 class CsvLog:
     """Keeps `metrics.csv` beside `metrics.jsonl`: the same rows, with one column for every key."""

@@ -11,6 +11,8 @@ from jaxtyping import UInt8
 from ...errors import InputError
 from ..folder import Run
 
+__all__ = ["TensorBoardLog"]
+
 
 class TensorBoardLog:
     """Writes event files into the run's `tensorboard/`, a new one each time the run starts or is resumed.

@@ -15,6 +15,8 @@ from ...recipe.files import to_yaml
 from ...weights import write_text_atomically
 from ..folder import Run
 
+__all__ = ["WandbLog"]
+
 
 class WandbLog:
     """A Weights & Biases run with the name of the run's folder and the recipe as its configuration.

@@ -20,6 +20,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 
+__all__ = ["Names", "Rule", "names_of"]
+
+
 #: Pattern and replacement of `re.sub`.
 Rule = tuple[str, str | Callable[[re.Match[str]], str]]
 

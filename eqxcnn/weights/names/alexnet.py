@@ -1,5 +1,8 @@
 """Torchvision's names for AlexNet: each is an index into all layers, ReLU, pooling and dropout included."""
 
+__all__ = ["FLATTENED", "RULES"]
+
+
 RULES = (
     (r"^conv1\.", "features.0."),
     (r"^conv2\.", "features.3."),

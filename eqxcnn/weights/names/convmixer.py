@@ -1,5 +1,8 @@
 """Timm's names for ConvMixer: indices into sequences of layers, where `fn` is the residual branch."""
 
+__all__ = ["RULES"]
+
+
 RULES = (
     (r"^stem\.", "stem.0."),
     (r"^stem_norm\.", "stem.2."),

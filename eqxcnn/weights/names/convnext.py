@@ -1,5 +1,8 @@
 """Torchvision's and timm's names for ConvNeXt; torchvision's `features` alternate stages and downsampling layers."""
 
+__all__ = ["AXES", "RULES", "TIMM"]
+
+
 RULES = (
     (r"^stem\.", "features.0.0."),
     (r"^stem_norm\.", "features.0.1."),

@@ -2,6 +2,8 @@
 
 import re
 
+__all__ = ["LEGACY", "RULES"]
+
 
 def _layer(match: re.Match[str]) -> str:
     block, layer, part = (int(number) + 1 for number in match.group(1, 2, 3))

@@ -2,6 +2,9 @@
 
 import re
 
+__all__ = ["RULES", "TIMM"]
+
+
 RULES = (
     (r"^trunk\.", "features."),
     (r"\.layers\.", ".block."),

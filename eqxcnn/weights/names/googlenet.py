@@ -1,5 +1,8 @@
 """Torchvision's names for GoogLeNet, whose modules have the letters of the paper."""
 
+__all__ = ["IGNORED", "RULES"]
+
+
 RULES = (
     (r"^head\.", "fc."),
     (r"\.norm\.", ".bn."),

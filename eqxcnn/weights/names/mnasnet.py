@@ -2,6 +2,8 @@
 
 import re
 
+__all__ = ["RULES"]
+
 
 def _layer(match: re.Match[str]) -> str:
     """Returns the index of the convolution or norm of the n-th `ConvNorm`, which is three layers in torchvision."""

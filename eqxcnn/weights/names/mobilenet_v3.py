@@ -1,5 +1,8 @@
 """Torchvision's names for MobileNetV3."""
 
+__all__ = ["RULES"]
+
+
 RULES = (
     (r"^trunk\.", "features."),
     (r"\.layers\.", ".block."),

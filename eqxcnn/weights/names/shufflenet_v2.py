@@ -1,5 +1,8 @@
 """Torchvision's names for ShuffleNet V2."""
 
+__all__ = ["RULES"]
+
+
 RULES = (
     (r"\.conv\.", ".0."),
     (r"\.norm\.", ".1."),

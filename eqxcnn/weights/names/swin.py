@@ -1,5 +1,8 @@
 """Torchvision's and timm's names for Swin transformers."""
 
+__all__ = ["IGNORED", "RULES", "TIMM"]
+
+
 RULES = (
     (r"^patches\.", "features.0.0."),
     (r"^patch_norm\.", "features.0.2."),

@@ -1,5 +1,8 @@
 """Torchvision's and timm's names for VGG: torchvision has one sequence of convolutions and one of dense layers."""
 
+__all__ = ["FLATTENED", "RULES", "TIMM"]
+
+
 RULES = (
     (r"^layers\.", "features."),
     (r"^hidden\.0\.", "classifier.0."),

@@ -1,5 +1,8 @@
 """Torchvision's and timm's names for vision transformers."""
 
+__all__ = ["AXES", "LEGACY", "RULES", "TIMM"]
+
+
 RULES = (
     (r"^patches\.", "conv_proj."),
     (r"^positions$", "encoder.pos_embedding"),

@@ -7,7 +7,7 @@ from .errors import InputError, nearest
 
 #: Each command, run as `python -m eqxcnn.NAME`, and its purpose.
 COMMANDS = {
-    "train": "Trains a model by a recipe, by flags, or by both; resumes interrupted runs.",
+    "train": "Trains a model from a recipe, from flags, or from both; resumes interrupted runs.",
     "evaluate": "Measures a trained classifier's accuracy, loss and per-class scores on labeled images.",
     "predict": "Prints the most probable classes of image files.",
     "report": "Draws the figures of a run and writes a page about it.",
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str]) -> None:
     **Raises:** `InputError` if there is any argument other than `--help`.
     """
     if arguments and arguments[0] in COMMANDS:
-        raise InputError(f"`python -m eqxcnn` runs no commands: use `python -m eqxcnn.{arguments[0]}`")
+        raise InputError(f"`python -m eqxcnn` only lists the commands: use `python -m eqxcnn.{arguments[0]}`")
     if arguments and arguments[0] not in ("-h", "--help"):
         raise InputError(f"there is no command `{arguments[0]}`; {nearest(arguments[0], COMMANDS)}")
     width = max(map(len, COMMANDS))

@@ -15,14 +15,14 @@ from .types import Variant
 __all__ = ["GROUP", "families", "plugin_problems", "register", "unwrap"]
 
 
-#: Entry points of this group add models: each names a module with a `variants` table, or such a table.
+#: Entry points of this group add models: each names a module with a `variants` table, or the table itself.
 GROUP = "eqxcnn.models"
-#: The syntax of a name, which appears in the names of folders, in flags and in YAML files.
+#: The syntax of a model name. A model name is used in folder names, flags and YAML files.
 _NAME = re.compile(r"[A-Za-z]\w*(?:[.-]\w+)*", re.ASCII)
 _MAX_NAME = 60
 #: In a recipe, `own` stands for a model that is passed from Python.
 _RESERVED = ("own",)
-#: Family and table row, by name, of the models from outside `eqxcnn/models`.
+#: Maps the name of each model from outside `eqxcnn/models` to its family and table row.
 _added: dict[str, tuple[str, Variant]] = {}
 
 
@@ -52,7 +52,7 @@ def _scan_models() -> dict[str, tuple[str, Variant]]:
 def plugin_problems() -> tuple[str, ...]:
     """Adds the models of other packages' entry points, once.
 
-    **Returns:** one sentence for each entry point that cannot be used; none of its models is added.
+    **Returns:** one error sentence for each entry point that cannot be used. No models of these entry points are added.
     """
     problems = []
     for point in plugins.all_entry_points(GROUP):
@@ -66,7 +66,7 @@ def plugin_problems() -> tuple[str, ...]:
 def _add_table(family: str, loaded: Any) -> None:
     variants = loaded if isinstance(loaded, Mapping) else getattr(loaded, "variants", None)
     if not isinstance(variants, Mapping):
-        raise InputError(f"`{family}` in `{GROUP}` must name a module with a `variants` table, or such a table")
+        raise InputError(f"`{family}` in `{GROUP}` must name a module with a `variants` table, or the table itself")
     _check(variants, f" of `{family}`")
     _added.update({name: (family, row) for name, row in variants.items()})
 
@@ -74,8 +74,9 @@ def _add_table(family: str, loaded: Any) -> None:
 def register(name: str, variant: Variant) -> None:
     """Adds a model to the zoo; its name then works everywhere: in recipes, commands and `eqxcnn.load`.
 
-    A program that loads a run of the model has to register it first; on the command line, `--import` imports the module
-    that does. An installed package can add its models with an entry point of the group `eqxcnn.models` instead.
+    A program must register the model before it loads a run of the model; on the command line, `--import` imports the
+    module that registers it. An installed package can add its models with an entry point of the group `eqxcnn.models`
+    instead.
 
     **Arguments:**
 

@@ -14,26 +14,26 @@ from .errors import InputError, printable
 __all__ = ["run_command"]
 
 
-#: Errors of the file system that a path, its owner or a full disk causes, not a bug.
+#: File-system errors that come from the path, its permissions or its file system, and not from a bug.
 _USER_ERRORS = (
     errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EROFS, errno.EFBIG
 )  # fmt: skip
 
-#: Longer paths cannot be opened, and longer lines are shortened.
+#: The longest path that Linux opens, in characters; longer lines are shortened.
 _MAX_LINE = 4096
 
 
 def run_command(main: Callable[[Sequence[str]], None]) -> None:
-    """Runs `main(arguments)` and sets the exit code: 0 on success, 128 + n after signal n, and 1 after a user's error.
+    """Runs `main(arguments)` and sets the exit code: 0 on success, 128 + n after signal n, and 1 after a user error.
 
-    User's errors are an `InputError`, a full disk, a path that cannot be used, and too little memory. They are printed
-    as one sentence; any other exception is a bug and keeps its traceback.
+    User errors are an `InputError`, a full disk, a path that cannot be used, and too little memory. Each is printed as
+    one sentence; any other exception is a bug and keeps its traceback.
     """
-    # Pillow warns of odd but readable files, and logs its errors before it raises them.
+    # Pillow warns about odd but readable files, and logs its errors before raising them.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # A terminal may not have all characters of a class name.
+        sys.stdout.reconfigure(errors="backslashreplace")  # A class name may have characters that the terminal lacks.
     try:
         arguments = sys.argv[1:]
         is_odd = any(argument != printable(argument, _MAX_LINE) for argument in arguments)
@@ -56,7 +56,7 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
 
 
 class _EscapedErrors(TextIOBase):
-    """Standard error with control characters escaped: tyro and argparse quote arguments as they are."""
+    """Standard error with control characters escaped: tyro and argparse quote arguments without escaping them."""
 
     def __init__(self, errors: Any) -> None:
         self._errors = errors
@@ -70,15 +70,15 @@ class _EscapedErrors(TextIOBase):
 
 
 def _explain(error: Exception) -> str | None:
-    """Returns a sentence about an error of the machine or of its files, or `None` for a bug."""
+    """Returns one sentence that explains an error of the machine or its files, or `None` for a bug."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk is full{f', writing {error.filename}' if error.filename else ''}"
+        return f"the disk is full{f' while writing {error.filename}' if error.filename else ''}"
     if isinstance(error, OSError) and error.errno in _USER_ERRORS and error.filename:
         return f"`{error.filename}` cannot be used: {error.strerror}"
     # JAX's error has no class of its own, and importing JAX here would delay every command.
     is_device = type(error).__name__ in ("XlaRuntimeError", "JaxRuntimeError") and "RESOURCE_EXHAUSTED" in str(error)
     if isinstance(error, MemoryError) or is_device:
-        detail = (str(error).strip() or "the system gave no more").splitlines()[0]
+        detail = (str(error).strip() or "the system refused to allocate more").splitlines()[0]
         return f"there is not enough memory ({detail}): reduce the batch size, the image size or the model"
     return None
 

@@ -38,7 +38,7 @@ def register_multiply_adds(primitive_name: str, count: Callable[[Equation], int]
 def register_product_scope(name: str) -> None:
     """Makes each element of a product (`mul`) inside `jax.named_scope(name)` count as one multiply-add.
 
-    For kernels that write a convolution as a sum of elementwise products. Other operations in the scope count nothing.
+    For kernels that compute a convolution as a sum of elementwise products. Other operations in the scope count as 0.
     """
     _PRODUCT_SCOPES.add(name)
 
@@ -50,7 +50,7 @@ def count_parameters(model: PyTree) -> int:
 
 
 def count_multiply_adds(function: Callable[..., Any], *arguments: Any) -> int:
-    """Returns the multiply-adds of all convolutions and matrix products in `function(*arguments)`, as papers count.
+    """Returns the multiply-adds of convolutions and matrix products in `function(*arguments)`, as papers count them.
 
     **Arguments:**
 

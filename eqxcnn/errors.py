@@ -14,7 +14,7 @@ class InputError(ValueError):
     """The caller's input is invalid. The message is one sentence that names the input and says what to do.
 
     The command lines print the message without a traceback. Any other exception is a bug and keeps its traceback. A
-    message may quote any input: characters that a terminal would obey are escaped, and a long message is shortened.
+    message may quote any input: control characters are escaped, and a long message is shortened.
     """
 
     def __init__(self, message: str) -> None:
@@ -24,8 +24,8 @@ class InputError(ValueError):
 def printable(text: str, limit: int = 200) -> str:
     """Returns text that is safe to print on a terminal, in one line.
 
-    Control characters, newlines, marks of text direction and lone surrogates are escaped as in Python, `\\x1b`. The
-    middle of a text longer than `limit` characters is left out.
+    Control characters, newlines, text-direction marks and lone surrogates are escaped as in Python source, for example
+    `\\x1b`. If the text is longer than `limit` characters, its middle is left out.
     """
     if len(text) > limit:
         end = limit // 4
@@ -36,7 +36,7 @@ def printable(text: str, limit: int = 200) -> str:
 def nearest(name: str, known: Iterable[str]) -> str:
     """Returns the end of an "unknown name" message: the closest known names, or the first ones if none is close."""
     names = sorted(known)
-    # The comparison takes quadratic time.
+    # Shortened, because the comparison takes time quadratic in the length of the name.
     close = get_close_matches(name[:_MAX_NAME], names, n=3, cutoff=0.5)
     if close:
         return f"did you mean {' or '.join(f'`{match}`' for match in close)}?"

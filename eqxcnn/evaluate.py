@@ -23,7 +23,7 @@ from .training import Evaluator, Scores
 __all__ = ["Options", "format_report", "main", "match_classes"]
 
 
-#: The most characters of a class name in the table.
+#: Longer class names are shortened in the table.
 _MAX_NAME = 60
 
 
@@ -37,11 +37,11 @@ class Options:
     """Name of a data set, a Hub id or a local folder; by default the run's data. Scores are averaged over the views of
     the run's recipe (`test_views`)."""
     image_column: str | None = None
-    """Column of the images; by default the run's, or with `--data` found by its type and name."""
+    """Column of the images; by default the run's column, or with `--data` the column found by type and name."""
     label_column: str | None = None
-    """Column of the labels; by default as `image_column`."""
+    """Column of the labels; the default is chosen as for `image_column`."""
     test_split: str | None = None
-    """Name of the test split in the data; by default the run's, or with `--data` `test`, else `validation`."""
+    """Name of the test split; by default the run's test split, or with `--data` the split `test`, else `validation`."""
     split: Literal["train", "test"] = "test"
     """The split to evaluate on."""
     batch_size: Annotated[int, Range(1, 1_000_000)] | None = None
@@ -59,10 +59,10 @@ def main(arguments: Sequence[str]) -> None:
     check_settings(options)
     classifier, recipe = load(options.run), _find_recipe(options.run)
     if options.data is None and (recipe is None or recipe.data == OWN):
-        raise InputError(f"`{options.run}` does not say which data it was trained on: give some with --data")
+        raise InputError(f"`{options.run}` does not say which data it was trained on: name a data set with --data")
     recipe = recipe or Recipe()
     metrics = build_metrics(options.metrics or recipe.metrics)
-    # What the recipe says of its own data need not hold for others.
+    # The column and split names in the recipe apply only to the recipe's own data.
     known = recipe if options.data is None else Recipe()
     labeled = load_data(
         options.data or recipe.data,
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def match_classes(names: Sequence[str], known: Sequence[str]) -> Int[np.ndarray, " k"]:
-    """Returns the classifier's class number of each of the data's classes, by name.
+    """Returns, for each class of the data, the number of the classifier's class with the same name.
 
     **Arguments:**
 
@@ -132,7 +132,7 @@ def _format_metric(value: float | int | list[float | None]) -> str:
 
 
 def _percent(part: int, whole: int) -> str:
-    """Returns a percentage, or a dash of nothing."""
+    """Returns `part` as a percentage of `whole`, or a dash if `whole` is 0."""
     return f"{100 * part / whole:.1f}" if whole else "-"
 
 

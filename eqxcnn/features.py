@@ -107,7 +107,7 @@ def _compute_features(
 def _open_backbone(
     backbone: Any, mean: Any, std: Any
 ) -> tuple[Network, ModelState, tuple[Float[Array, " c"], Float[Array, " c"]], tuple[int, int] | None]:
-    """Returns model, state, mean and standard deviation, and the image size, if there is only one."""
+    """Returns model, state, mean and standard deviation, and the image size, or `None` if it depends on the data."""
     if isinstance(backbone, tuple):
         if mean is None or std is None:
             raise InputError("`mean` and `std` are needed with `(model, state)`: give those of its training images")

@@ -1,4 +1,4 @@
-"""Normalization of pixels, and the forward pass of a batch: the only vmap over images."""
+"""Normalization of pixels, and the forward pass of a batch: the only module that vmaps over images."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,9 +16,9 @@ from .types import BatchLogits, Images, Key, ModelState, Network, Pixels
 
 __all__ = ["BATCH_AXIS", "check_pixels", "forward", "forward_features", "normalize"]
 
-#: A multiple of every usual stride, in pixels.
+#: Growth of an image's height when strides are measured: a multiple of every usual stride, in pixels.
 _GROWTH = 64 * 3 * 5 * 7
-#: Resizing overshoots by rounding.
+#: Tolerance around [0, 1], because rounding errors in resizing can give values slightly outside.
 _OVERSHOOT = 1e-3
 #: The name of the vmapped axis over which BatchNorm computes its batch statistics.
 BATCH_AXIS = "batch"
@@ -76,14 +76,15 @@ def forward_features(
 
     **Arguments:**
 
-    - `model`, `state`, `images`, `key`: as for `forward`. The model has a method `features`, as every model of the zoo.
-    - `at`: the maps to return, all by default: a name, a stride in pixels of the image, or several of these. Of several
-      stages with one stride it is the last.
+    - `model`, `state`, `images`, `key`: as for `forward`. The model must have a method `features`, as every zoo model
+      does.
+    - `at`: the maps to return: a name, a stride in pixels of the image, or several of these; by default all maps. A
+      stride that several stages share selects the last of them.
 
     **Returns:** maps `[b h/s w/s c]` by the names `"stage1"`, `"stage2"`, ..., from the first stage to the last, and
-        the new state. The strides `s` of a zoo's model are `zoo.card(name).strides`.
+        the new state. The strides `s` of a zoo model are `zoo.card(name).strides`.
 
-    **Raises:** `InputError` as `forward`, for a model without feature maps, and for a name or stride that it lacks.
+    **Raises:** `InputError` as for `forward`, for a model without feature maps, and for an unknown name or stride.
     """
     _check_inputs(model, state, images)
     maps, new = _forward_features(model, state, _to_jax(images), key)
@@ -97,7 +98,7 @@ def forward_features(
     for each in wanted:
         if each not in stages:
             known = ", ".join(repr(stage) for stage in stages)
-            raise InputError(f"`at` (={each!r}) is no stage of this `{type(model).__qualname__}`: it has {known}")
+            raise InputError(f"`at` (={each!r}) is not a stage of this `{type(model).__qualname__}`: it has {known}")
     chosen = {stages[each] for each in wanted}
     return {name: each for name, each in named.items() if name in chosen}, new
 
@@ -123,8 +124,8 @@ def _stage_by_stride(
 ) -> dict[int, str]:
     """Returns the last stage of each stride.
 
-    A map grows by `n` rows if the image grows by `n` strides. A model that takes images of one size only makes patches,
-    which its maps divide evenly.
+    The stride is measured with a taller image: if the image grows by `n` strides, the map grows by `n` rows. A model
+    that accepts only one image size splits the image into patches, so its stride is the ratio of image to map height.
     """
     b, h, w, c = shape
 
@@ -173,7 +174,7 @@ def _normalize(images: Pixels | Images, mean: Float[Array, " c"], std: Float[Arr
 
 
 def check_pixels(images: Shaped[Array | np.ndarray, "..."], what: str = "`images`") -> None:
-    """Refuses what is no pixels. Values are checked outside of jit and vmap only, where they are known.
+    """Checks that images are pixels. Their values are checked only outside jit and vmap, where they are known.
 
     **Arguments:**
 

@@ -1,4 +1,4 @@
-"""A quick check of whether the Hugging Face Hub can be reached; its own client retries for half a minute."""
+"""A quick check of whether the Hugging Face Hub can be reached; the Hub's client retries for half a minute."""
 
 import ssl
 import threading
@@ -15,7 +15,7 @@ _TIMEOUT_SECONDS = 4.0
 def why_unreachable() -> OSError | None:
     """Returns the error that keeps this machine from reaching the Hub, or `None` if the Hub responds.
 
-    The error is a `TimeoutError` if it does not respond within `_TIMEOUT_SECONDS`.
+    The error is a `TimeoutError` if the Hub does not respond within `_TIMEOUT_SECONDS`.
     """
     from huggingface_hub import constants
 
@@ -29,7 +29,7 @@ def why_unreachable() -> OSError | None:
         except (urllib.error.HTTPError, HTTPException):
             results.append(None)  # The server responded; the client library reports its errors better.
         except OSError as error:
-            # The client library may trust other certificates, so it decides about them.
+            # The client library may trust more certificates, so certificate errors are left to it.
             results.append(None if isinstance(getattr(error, "reason", None), ssl.SSLError) else error)
         except ValueError as error:  # `HF_ENDPOINT` is not an address.
             results.append(ConnectionError(str(error)))

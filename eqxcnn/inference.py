@@ -51,7 +51,7 @@ class ImageClassifier(eqx.Module):
         if len(self.mean) != len(self.std):
             raise InputError(f"`mean` ({len(self.mean)} numbers) and `std` ({len(self.std)}) must have the same length")
         if not has_type(self.class_names, tuple[str, ...]) or not self.class_names:
-            raise InputError("`class_names` must be a tuple of one text per class")
+            raise InputError("`class_names` must be a tuple of one string per class")
         if not has_type(self.image_size, tuple[int, int]) or min(self.image_size) < 1:
             raise InputError(f"`image_size` (={self.image_size}) must be (height, width) in pixels, each at least 1")
         with contextlib.suppress(jax.errors.TracerArrayConversionError):  # while tracing, values are unknown
@@ -78,7 +78,9 @@ class ImageClassifier(eqx.Module):
         try:
             images = jnp.asarray(images)
         except (TypeError, ValueError, OverflowError, SyntaxError) as error:
-            raise InputError(f"`images` of type {type(images).__name__} are no array of numbers: {error}") from error
+            raise InputError(
+                f"`images` of type {type(images).__name__} are not an array of numbers: {error}"
+            ) from error
         expected = (*self.image_size, self.in_channels)
         if images.shape[-3:] != expected or images.ndim not in (3, 4):
             raise InputError(
@@ -165,14 +167,14 @@ def load(
 ) -> ImageClassifier:
     """Loads a trained classifier from a run folder, or from the `model/` folder inside it.
 
-    The folder needs no trust: nothing in it is run, and nothing is downloaded.
+    Loading an untrusted folder is safe: nothing in it is run, and nothing is downloaded.
 
     **Arguments:**
 
     - `folder`: a run folder, or a folder that `save` has written.
     - `model`: a network, or a pair `(net, state)`, with any weights, for a folder whose network is not from the zoo;
-      its structure must be that of the saved one.
-    - `allow_non_finite`: whether weights may be NaN or infinite, as after a training that diverged.
+      its structure must match the saved network.
+    - `allow_non_finite`: whether weights may be NaN or infinite, as after training that diverged.
 
     **Raises:** `InputError` if the folder contains no trained model, or if its files are invalid or damaged.
     """
@@ -210,14 +212,14 @@ def load(
 def _build_abstract(
     path: Path, config: dict[str, Any], architecture: dict[str, Any]
 ) -> tuple[Classifier, eqx.nn.State]:
-    """Builds the model of a `config.json`, only shapes: random weights would be wasted work."""
+    """Builds the model of a `config.json` with shapes only, because the weights are loaded afterwards."""
     if "." in config["model"]:
         raise InputError(
             f"`{path.parent}` was trained with `{config['model']}`, which is not from the zoo: pass a network of that "
-            "class, with any weights, `eqxcnn.load(folder, model=net)`"
+            "class, with any weights, as in `eqxcnn.load(folder, model=net)`"
         )
     try:
-        # `build` would take `key` and other arguments of its own from `architecture`.
+        # Without this check, an entry such as `key` in `architecture` would set one of `build`'s own arguments.
         check_keywords(config["model"], architecture)
         return eqx.filter_eval_shape(
             build,
@@ -233,7 +235,7 @@ def _build_abstract(
 
 
 def _load_tensors(path: Path, sha256: str | None) -> dict[str, np.ndarray]:
-    """Loads the tensors of a file and compares its digest; folders saved by older versions have none."""
+    """Loads the tensors of a file and checks the file's digest; folders saved by older versions have no digest."""
     if sha256 is not None and digest_file(path) != sha256:
         raise InputError(
             f"`{path}` has changed since it was saved (its SHA-256 digest is not the one in config.json): restore it, "

@@ -29,7 +29,7 @@ __all__ = [
     "top_k",
 ]
 
-#: Which images of a padded batch count.
+#: True for the images of a batch, false for its padding.
 Mask: TypeAlias = Bool[Array, " b"]
 
 
@@ -51,8 +51,8 @@ class Metric:
 @cache
 @check_arguments
 def top_k(k: Annotated[int, Range(1, 1_000_000)]) -> Metric:
-    """Returns the fraction of the images whose label is among the `k` highest scores; among equal scores, the
-    class with the lower number ranks higher.
+    """Returns the fraction of the images whose label has one of the `k` highest scores; among equal scores,
+    the class with the lower number ranks higher.
 
     **Raises:** `InputError` if `k` is less than 1.
     """

@@ -1,4 +1,4 @@
-"""Calls any Equinox module as a classifier, with those arguments besides the image that its signature has."""
+"""Calls any Equinox module as a classifier, and passes `state` and `key` only if its signature has them."""
 
 import dataclasses
 import inspect
@@ -18,7 +18,7 @@ __all__ = ["ChannelsFirst", "Signature", "as_pair", "call_network", "check_state
 
 
 class Signature(NamedTuple):
-    """Which arguments a network takes besides the image.
+    """The arguments that a network takes besides the image.
 
     - `takes_state`: whether it has a parameter `state`.
     - `needs_state`: whether that parameter has no default.
@@ -33,7 +33,7 @@ class Signature(NamedTuple):
 def call_network(network: Network, image: Image, state: ModelState, *, key: Key | None) -> tuple[Logits, ModelState]:
     """Calls a network on one image `[h w c]`; passes `state` and `key` only if it takes them.
 
-    **Returns:** its scores `[classes]` and its new state; `state` unchanged if it is `None` or not taken.
+    **Returns:** the scores `[classes]` and the new state. A `state` that is `None` or not passed is returned unchanged.
     """
     signature = signature_of(type(network))
     function: Any = network
@@ -82,11 +82,11 @@ def _has_order(parameters: Sequence[inspect.Parameter]) -> bool:
 
 
 def as_pair(model: Any) -> tuple[Network, ModelState]:
-    """Returns a network and its state, or `None`, with JAX arrays instead of NumPy's.
+    """Returns a network and its state, or `None`, with NumPy arrays converted to JAX arrays.
 
     **Arguments:**
 
-    - `model`: a network, or a pair of a network and its state; abstract or not.
+    - `model`: a network, or a pair of a network and its state, with arrays or with shapes only.
 
     **Raises:** `InputError` for anything else, and for arrays in static fields, which JAX cannot compare.
     """
@@ -95,8 +95,8 @@ def as_pair(model: Any) -> tuple[Network, ModelState]:
         raise InputError("`model` must be an Equinox module, or a module and its state")
     if name := _find_static_array(pair[0]):
         raise InputError(
-            f"the static field `{name}` of `model` holds an array: make it a field that is not static; `freeze` keeps "
-            "its values"
+            f"the static field `{name}` of `model` holds an array: make the field non-static, and use the setting "
+            "`freeze` to keep its values fixed"
         )
     network, state = jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, pair)
     check_state(network, state)

@@ -17,7 +17,7 @@ from .errors import InputError
 __all__ = ["parse_json", "parse_literal", "parse_yaml", "read_text"]
 
 
-#: Limits far above any file that eqxcnn writes, within which reading takes milliseconds.
+#: Limits far above any file that eqxcnn writes. A file within the limits is read in milliseconds.
 _MAX_BYTES = 16 << 20
 _MAX_DEPTH = 50
 _MAX_LITERAL = 1_000
@@ -33,7 +33,7 @@ def read_text(path: Path, *, limit: int = _MAX_BYTES) -> str:
     **Raises:** `InputError` for a file that is missing, unreadable, too large, a pipe or a device, or not UTF-8.
     """
     try:
-        # A pipe would block and a device may never end.
+        # Reading a pipe would block, and a device may never end.
         if not stat.S_ISREG(path.stat().st_mode):
             raise InputError(f"`{path}` is not a regular file: give a text file")
         with path.open("rb") as file:
@@ -77,10 +77,10 @@ def parse_json(text: str | bytes, what: str, *, allow_nan: bool = False) -> Any:
 
 
 def parse_yaml(text: str, what: str) -> Any:
-    """Parses YAML of plain values; dates are returned as strings.
+    """Parses YAML with plain values only; dates are returned as strings.
 
-    It refuses features that settings do not need and that can hide a mistake or exhaust the memory: duplicate keys,
-    aliases, tags, several documents, more than 50 levels, and numbers that are not finite or too long.
+    The parser refuses YAML features that settings do not need and that can hide a mistake or exhaust the memory:
+    duplicate keys, aliases, tags, several documents, more than 50 levels, and numbers that are not finite or too long.
 
     **Arguments:**
 

@@ -12,7 +12,7 @@ from .errors import InputError
 __all__ = ["IMPORT_HELP", "all_entry_points", "entry_points", "import_object", "load", "package", "take_imports"]
 
 
-#: Describes the flag that `take_imports` adds to a command, for its help.
+#: Help text of the flag `--import`, which `take_imports` adds to a command.
 IMPORT_HELP = (
     "--import MODULE, which may be repeated, first imports a module that registers models, data or augmentations."
 )
@@ -20,7 +20,7 @@ IMPORT_HELP = (
 
 @cache
 def entry_points(group: str) -> Mapping[str, metadata.EntryPoint]:
-    """Returns the entry points of a group such as `eqxcnn.data`, by the names that users write, sorted.
+    """Returns the entry points of a group such as `eqxcnn.data`, sorted and keyed by the names that users write.
 
     Nothing is imported. If two packages have an entry of the same name, `load` refuses both.
     """
@@ -78,7 +78,7 @@ def take_imports(arguments: Sequence[str]) -> list[str]:
         _import(
             partial(importlib.import_module, name),
             f"`{name}`, given with `--import`,",
-            "give the dotted name of an installed module, or of one in the folder that the command runs in",
+            "give the dotted name of an installed module, or of a module in the current folder",
         )
     return others
 

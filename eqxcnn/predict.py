@@ -32,11 +32,11 @@ class Options:
     run: Annotated[Path, tyro.conf.Positional]
     """A run's folder, or the model folder inside it."""
     images: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Image files (PNG, JPEG, GIF, WebP, BMP, TIFF, ...), or folders, whose images and subfolders are read."""
+    """Image files (PNG, JPEG, GIF, WebP, BMP, TIFF, ...), or folders, which are searched recursively."""
     top: int = 3
     """Number of classes to print, most probable first."""
     format: Literal["text", "csv", "json"] = "text"
-    """Output: lines to read, CSV with a header, or one JSON object per line."""
+    """Output format: readable text, CSV with a header, or one JSON object per line."""
     batch_size: int = 32
     """Number of images in memory at once."""
 
@@ -44,7 +44,7 @@ class Options:
 def main(arguments: Sequence[str]) -> None:
     """Parses the flags, predicts, and prints the classes of each image as soon as its batch is done.
 
-    **Raises:** `InputError` at the end if an image could not be read; the others are printed before.
+    **Raises:** `InputError`, after printing all readable images, if an image could not be read.
     """
     help_, arguments = f"{Options.__doc__} {IMPORT_HELP}", take_imports(arguments)
     options = tyro.cli(Options, prog="python -m eqxcnn.predict", description=help_, args=arguments)
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str]) -> None:
 def _predict(
     classifier: ImageClassifier, paths: Sequence[Path], top: int, batch_size: int
 ) -> Iterator[tuple[Sequence[Path], list[tuple[Path, Classes]]]]:
-    """Yields the paths of each batch, and the classes of those that can be read; the others are reported."""
+    """Yields each batch's paths, and the classes of its readable images; prints an error for each unreadable image."""
     size = min(batch_size, len(paths))
     for start in range(0, len(paths), size):
         batch = paths[start : start + size]
@@ -81,14 +81,14 @@ def _predict(
                 readable.append(path)
             except InputError as error:
                 print(f"error: {error}", file=sys.stderr, flush=True)
-        # One shape for all batches, which compiles once.
+        # The last batch is padded, so that all batches have one shape and the network compiles once.
         images += [np.zeros((*classifier.image_size, classifier.in_channels), np.uint8)] * (size - len(images))
         classes = classifier.top_k(np.stack(images), k=top) if readable else []
         yield batch, list(zip(readable, classes, strict=False))
 
 
 def _make_writer(output: str, count: int) -> Callable[[Path, Classes], object]:
-    """Returns a function that prints the classes of one image; `count` is their number, for the header of a CSV."""
+    """Returns a function that prints the classes of one image; `count` is the number of classes in a CSV header."""
     if output == "csv":
         table = csv.writer(sys.stdout, lineterminator="\n")
         table.writerow(
@@ -109,7 +109,7 @@ def _print_text(path: Path, classes: Classes) -> None:
 
 
 def _show_progress(done: int, total: int) -> None:
-    """Shows the number of images done on a terminal, unless the results themselves appear there."""
+    """Shows the number of finished images on a terminal, unless the results go to a terminal too."""
     if sys.stderr.isatty() and not sys.stdout.isatty():
         print(f"\r{done:,} of {total:,} images", end="\n" if done == total else "", file=sys.stderr, flush=True)
 

@@ -30,7 +30,7 @@ _R = TypeVar("_R")
 _MAX_TEXT = 4096
 #: Close to the largest float; no range contains it.
 _HUGE = 10**300
-#: Whole numbers of more digits are not printed: Python refuses to convert very long ones.
+#: Whole numbers of more digits are not printed, because Python refuses to convert very long ones to text.
 _MAX_DIGITS = 30
 
 
@@ -101,7 +101,7 @@ def coerce(name: str, value: Any, hint: Any, owner: str = "") -> Any:
     **Arguments:**
 
     - `name`: name of the setting or argument, for error messages.
-    - `owner`: appended to it in error messages, such as `" of `top_k`"`.
+    - `owner`: appended to the name and value in error messages, such as `" of `top_k`"`.
 
     **Raises:** `InputError` naming the setting, its value, and what was expected.
     """
@@ -213,7 +213,7 @@ def _convert(value: Any, hint: Any) -> Any:
 
 
 def _convert_to_member(value: Any, options: tuple[Any, ...]) -> Any:
-    """Converts `value` to the first member of a union that accepts it; an integer stays one if `int` is a member."""
+    """Converts `value` to the first member of a union that accepts it; an `int` member takes integers first."""
     for option in sorted(options, key=lambda option: plain_type(option) is not type(value)):
         try:
             return _convert(value, option)

@@ -1,4 +1,4 @@
-"""Looks models up by name and builds them, with the checks of a constructor's arguments."""
+"""Looks up models by name, checks constructor arguments, and builds models."""
 
 import inspect
 import math
@@ -30,19 +30,19 @@ __all__ = [
 ]
 
 
-#: The constructor's parameters that `create_model` has itself.
+#: The constructor parameters that `create_model` has too.
 _COMMON_PARAMETERS = ("num_classes", "in_channels", "image_size", "key")
-#: The constructors' parameters that count blocks or layers, in all or per stage.
+#: The constructor parameters that count blocks or layers, in total or per stage.
 _DEPTHS = ("depth", "depths", "layers")
 
-#: Limits on what a model may have, far beyond every published network: one mistyped number must not fill the memory.
+#: Limits on the size of a model, far beyond every published network, so that a mistyped number cannot fill the memory.
 MAX_PARAMETERS = 1_000_000_000
 MAX_CLASSES = 1_000_000
 MAX_CHANNELS = 4096
 MAX_SIDE = 4096
-#: Of all integers, such as widths and kernel sizes.
+#: The largest integer in an argument such as a width or a kernel size.
 _MAX_SIZE = 65_536
-#: Of the sum of `_DEPTHS`, of the number of stages, and of the length of other tuples.
+#: The largest sum of a `_DEPTHS` argument, the largest number of stages, and the greatest length of other tuples.
 _MAX_DEPTH, _MAX_STAGES, _MAX_LENGTH = 400, 8, 64
 
 
@@ -52,10 +52,11 @@ def family(name: str) -> str:
     **Raises:** `InputError` with the nearest names if there is no such model.
     """
     if name not in families():
-        # A package that cannot be imported may have it.
+        # The model may belong to a package that cannot be imported.
         why = "; ".join((nearest(name, families()).rstrip(",. ?"), *plugin_problems()))
         raise InputError(
-            f"there is no model named `{name}`; {why}; if another package has it, install it or `--import` it"
+            f"there is no model named `{name}`; {why}; if another package defines it, install or `--import` that "
+            "package"
         )
     return families()[name][0]
 
@@ -91,12 +92,12 @@ def build(
             words = f"{least} (features)" if least == 0 else f"{least}"
             raise InputError(f"`{argument}` (={_show(arguments[argument])}) must be from {words} to {most}")
     make = partial(eqx.nn.make_with_state(row.make), **arguments, **architecture)
-    # Only shapes first; while tracing, `make` itself computes only shapes.
+    # Computes only shapes first, to check the size; while tracing, `make` itself computes only shapes.
     model = make(key=key) if _is_traced(key) else eqx.filter_eval_shape(make, key=key)
     if not isinstance(model[0], eqx.Module) or not isinstance(model[0], Classifier):
         raise InputError(
             f"the constructor of `{name}` must return an Equinox module with the methods `__call__` and `features` of "
-            f"`eqxcnn.types.Classifier`, and it returns a `{type(model[0]).__qualname__}`"
+            f"`eqxcnn.types.Classifier`, but it returns a `{type(model[0]).__qualname__}`"
         )
     count = count_parameters(model[0])
     if count > MAX_PARAMETERS:
@@ -139,13 +140,13 @@ def check_keywords(name: str, given: Mapping[str, Any], *, also_known: Sequence[
 
     The general rules: numbers are finite and positive, or 0 if a variant of the family has that default; a
     `..._rate` lies in [0, 1); tuples that are equally long by default are equally long; and nothing exceeds the limits
-    above. A constructor checks what only it knows.
+    above. Each constructor checks any further rules of its own.
 
     **Arguments:**
 
     - `also_known`: further arguments of the caller, which the error for an unknown name suggests too.
 
-    **Raises:** `InputError` that names the argument and the rule; or as `variant`.
+    **Raises:** `InputError` that names the argument and the rule; also as `variant`.
     """
     parameters = inspect.signature(variant(name).make).parameters
     known = [parameter for parameter in parameters if parameter not in _COMMON_PARAMETERS]
@@ -188,7 +189,7 @@ def _find_problem(keyword: str, value: Any, defaults: list[Any]) -> str | None:
     if any(number > _MAX_SIZE for number in numbers):
         return f"be at most {_MAX_SIZE}"
     if keyword in _DEPTHS and sum(numbers) > _MAX_DEPTH:
-        return f"be at most {_MAX_DEPTH} in all"
+        return f"be at most {_MAX_DEPTH} in total"
     return None
 
 
@@ -214,9 +215,9 @@ def _check_lengths(name: str, defaults: Mapping[str, Any], given: Mapping[str, A
 
 
 def has_type(value: Any, hint: Any) -> bool:
-    """Returns whether a value and all its elements have a type; `beartype` looks at one random element.
+    """Returns whether a value and all its elements have a type; `beartype` would check only one random element.
 
-    A `bool` is not an `int`, and an `int` is a `float`.
+    A `bool` does not count as an `int`, and an `int` counts as a `float`.
     """
     origin, parts = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
@@ -240,5 +241,5 @@ def has_type(value: Any, hint: Any) -> bool:
 def _show(value: Any) -> str:
     try:
         return repr(value)
-    except ValueError:  # Python prints no number of more than 4,300 digits
+    except ValueError:  # Python refuses to print integers of more than 4,300 digits
         return "a number of many digits"

@@ -33,7 +33,7 @@ _FLOAT32 = np.finfo(np.float32)
 def read_config(path: Path) -> dict[str, Any]:
     """Reads `config.json`.
 
-    **Raises:** `InputError` that names the entry which is missing, or has another type or an invalid value.
+    **Raises:** `InputError` that names the entry that is missing or has a wrong type or an invalid value.
     """
     config = parse_json(read_text(path), f"`{path}`")
     for name, hint in _CONFIG.items():
@@ -65,7 +65,7 @@ def read_config(path: Path) -> dict[str, Any]:
 def check_normalization(mean: Float[np.ndarray, " c"], std: Float[np.ndarray, " c"]) -> None:
     """Refuses a mean or a standard deviation that float32 cannot hold or divide by.
 
-    **Raises:** `InputError` that names it.
+    **Raises:** `InputError` that names the invalid argument.
     """
     if not (np.abs(mean) <= _FLOAT32.max).all():
         raise InputError(f"`mean` (={mean.tolist()}) must be finite")

@@ -1,4 +1,4 @@
-"""`python -m eqxcnn.train`: trains a model by a recipe, by flags, or by both."""
+"""`python -m eqxcnn.train`: trains a model from a recipe, from flags, or from both."""
 
 import sys
 from collections.abc import Sequence

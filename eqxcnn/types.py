@@ -42,7 +42,7 @@ Augment: TypeAlias = Callable[[Image, Key], Image]
 
 
 class AugmentContext(NamedTuple):
-    """Which image is augmented, and in which epoch.
+    """Identifies the image that is augmented, and the epoch.
 
     - `image_key`: a PRNG key that belongs to the image and stays the same in every epoch.
     - `epoch`: the number of finished epochs.
@@ -56,9 +56,9 @@ class AugmentContext(NamedTuple):
 class Classifier(Protocol):
     """The interface of the zoo's networks: Equinox modules that map one image to class scores.
 
-    Any `eqx.Module` with these two methods fulfills it; no class derives from it. A network of your own needs less to
-    be trained, see `Network`. The caller vmaps (see `eqxcnn.forward`). A network without BatchNorm returns `state`
-    unchanged, and a network without dropout ignores `key`. Training or eval mode is a property of the module
+    Any `eqx.Module` with these two methods satisfies the protocol; no class derives from it. To be trained, your own
+    network needs less: see `Network`. The caller vmaps (see `eqxcnn.forward`). A network without BatchNorm returns
+    `state` unchanged, and a network without dropout ignores `key`. Training or eval mode is a property of the module
     (`eqx.nn.inference_mode`), never an argument.
     """
 
@@ -96,10 +96,10 @@ class Variant:
     - `num_classes`: the published number of classes.
     - `params`: the published parameter count at `input` and `num_classes` (tested).
     - `source`: URL of the architecture and its parameter count.
-    - `task`: the data it was published for: `mnist`, `cifar`, `catsdogs` or `imagenet`.
-    - `smallest`: the smallest height and width it accepts, in pixels.
+    - `task`: the data that the network was published for: `mnist`, `cifar`, `catsdogs` or `imagenet`.
+    - `smallest`: the smallest height and width that the network accepts, in pixels.
     - `strides`: stride of each map of `features`, in input pixels.
-    - `recipe`: the shipped recipe that trains it, if there is one.
+    - `recipe`: the shipped recipe that trains the network, if there is one.
     - `torch_twin`: the name of the same network in torchvision, or `timm/NAME`.
     """
 

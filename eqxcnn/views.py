@@ -28,7 +28,7 @@ def eval_logits(
 ) -> BatchLogits:
     """Normalizes images and returns the model's scores in eval mode.
 
-    Everything that evaluates a classifier calls this function, inside its own jit.
+    All evaluation code calls this function, inside its own jit.
 
     **Arguments:**
 

@@ -36,7 +36,7 @@ def test_commands_are_listed(monkeypatch, capsys, arguments):
     assert (heading, blank) == ("Commands (add --help for their settings):", "")
     assert [line.split()[2] for line in lines] == [f"eqxcnn.{name}" for name in COMMANDS]
     assert lines[0] == (
-        "  python -m eqxcnn.train     Trains a model by a recipe, by flags, or by both; resumes interrupted runs."
+        "  python -m eqxcnn.train     Trains a model from a recipe, from flags, or from both; resumes interrupted runs."
     )
     assert max(map(len, lines)) <= 120
 
@@ -54,7 +54,10 @@ def test_every_command_is_in_the_list():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--model", "lenet"], "error: `python -m eqxcnn` runs no commands: use `python -m eqxcnn.train`\n"),
+        (
+            ["train", "--model", "lenet"],
+            "error: `python -m eqxcnn` only lists the commands: use `python -m eqxcnn.train`\n",
+        ),
         (["trian"], "error: there is no command `trian`; did you mean `train`?\n"),
     ],
 )
@@ -75,16 +78,16 @@ class XlaRuntimeError(RuntimeError):
     [
         (InputError("`k` (=0) must be at least 1"), 1, "error: `k` (=0) must be at least 1\n"),
         (KeyboardInterrupt(), 130, "interrupted before there was anything to save\n"),
-        (OSError(errno.ENOSPC, "No space left on device", "a.log"), 1, "error: the disk is full, writing a.log\n"),
+        (OSError(errno.ENOSPC, "No space left on device", "a.log"), 1, "error: the disk is full while writing a.log\n"),
         (OSError(errno.ENOSPC, "No space left on device"), 1, "error: the disk is full\n"),
-        (OSError(errno.EDQUOT, "Quota exceeded", "a.log"), 1, "error: the disk is full, writing a.log\n"),
+        (OSError(errno.EDQUOT, "Quota exceeded", "a.log"), 1, "error: the disk is full while writing a.log\n"),
         (PermissionError(errno.EACCES, "Permission denied", "a"), 1, "error: `a` cannot be used: Permission denied\n"),
         (OSError(errno.ENAMETOOLONG, "Too long", "a"), 1, "error: `a` cannot be used: Too long\n"),
         (IsADirectoryError(errno.EISDIR, "Is a directory", "a"), 1, "error: `a` cannot be used: Is a directory\n"),
         (NotADirectoryError(errno.ENOTDIR, "Not one", "a"), 1, "error: `a` cannot be used: Not one\n"),
         (OSError(errno.ELOOP, "Many links", "a\x1b\n"), 1, "error: `a\\x1b\\n` cannot be used: Many links\n"),
         (OSError(errno.EROFS, "Read-only", b"a"), 1, "error: `b'a'` cannot be used: Read-only\n"),
-        (MemoryError(), 1, f"error: there is not enough memory (the system gave no more): {REDUCE}\n"),
+        (MemoryError(), 1, f"error: there is not enough memory (the system refused to allocate more): {REDUCE}\n"),
         (
             MemoryError("Unable to allocate 9 GiB"),
             1,

@@ -51,7 +51,7 @@ def test_stages_are_selected_by_name_or_stride(at, names):
 
 @pytest.mark.parametrize("at", ["stage3", 3, 8, ("stage1", "stem")])
 def test_an_unknown_stage_is_refused(at):
-    with pytest.raises(InputError, match=r"`at` .* is no stage of this `LeNet`: it has 'stage1', 'stage2', 2, 4"):
+    with pytest.raises(InputError, match=r"`at` .* is not a stage of this `LeNet`: it has 'stage1', 'stage2', 2, 4"):
         forward_features(*make_lenet(), at=at)
 
 

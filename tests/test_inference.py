@@ -147,9 +147,9 @@ def test_jaxs_strict_settings_change_nothing(tmp_path, config):
         (np.where(PIXELS > 250, np.nan, 0.5), "values from nan to nan, not from 0 to 1"),
         (np.where(PIXELS > 250, np.inf, 0.5), "values from 0.5 to inf, not from 0 to 1"),
         (np.ma.masked_array(PIXELS, PIXELS > 250), "`images` contain masked values: replace them"),
-        ("image.png", "`images` of type str are no array of numbers"),
-        ("9" * 5000, "`images` of type str are no array of numbers"),
-        ([[1.0], [1.0, 2.0]], "`images` of type list are no array of numbers"),
+        ("image.png", "`images` of type str are not an array of numbers"),
+        ("9" * 5000, "`images` of type str are not an array of numbers"),
+        ([[1.0], [1.0, 2.0]], "`images` of type list are not an array of numbers"),
     ],
 )
 def test_images_of_the_wrong_shape_or_dtype_are_refused(classifier, images, message):
@@ -310,7 +310,7 @@ def test_weights_that_are_not_finite_are_refused_unless_asked_for(tmp_path, clas
     [
         ({"mean": jnp.array([jnp.nan])}, "`mean` .* must be finite"),
         ({"std": jnp.zeros(1)}, "`std` .* must be above 0"),
-        ({"class_names": ()}, "`class_names` must be a tuple of one text per class"),
+        ({"class_names": ()}, "`class_names` must be a tuple of one string per class"),
         ({"image_size": (0, 28)}, r"`image_size` \(=\(0, 28\)\) must be"),
     ],
 )

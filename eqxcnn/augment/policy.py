@@ -112,7 +112,7 @@ def build(names: Sequence[str]) -> ContextAugment | None:
 
 
 def _build_one(entry: str) -> Augment | ContextAugment:
-    hint = "If another package has it, install it or `--import` it."
+    hint = "If another package defines it, install or `--import` that package."
     augment: Augment | ContextAugment = call_by_name(entry, _Factories(), "augmentation", hint=hint)
     if not callable(augment):
         raise InputError(

@@ -44,7 +44,7 @@ def apply(entry):
 
 
 def test_a_registered_augmentation_works_in_recipes():
-    with pytest.raises(InputError, match=r"no augmentation `invert`: .* If another package has it, install it or"):
+    with pytest.raises(InputError, match=r"no augmentation `invert`: .* If another package defines it, install or"):
         build(["invert"])
     register("invert", invert)
     assert apply("invert") == 0.75

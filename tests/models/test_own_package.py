@@ -80,7 +80,7 @@ def test_an_installed_package_works_in_every_command(run, tmp_path):
     assert "test accuracy" in run("-m", "eqxcnn.train", "--recipe", str(folder / "recipe.yaml"))
     error = run("-m", "eqxcnn.evaluate", str(folder), with_package=False, code=1)
     assert "there is no model named `tiny_net`" in error
-    assert "if another package has it, install it or `--import` it" in error
+    assert "if another package defines it, install or `--import` that package" in error
     assert error.count("\n") == 1
 
 

@@ -105,7 +105,7 @@ def test_a_registered_model_is_saved_and_loaded(tmp_path):
     catalog._added.clear()
     clear()
     with pytest.raises(
-        InputError, match=r"no model named `wide`.*; if another package has it, install it or `--import`"
+        InputError, match=r"no model named `wide`.*; if another package defines it, install or `--import`"
     ):
         inference.load(tmp_path)
 

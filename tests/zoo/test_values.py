@@ -54,7 +54,7 @@ def test_bad_values_of_every_argument_are_refused_by_name(name):
         ("vit_b_16", {"dropout_rate": 1}, r"`dropout_rate` \(=1\) of `vit_b_16` must be at least 0 and below 1"),
         ("regnet_y_400mf", {"se_ratio": NAN}, r"`se_ratio` \(=nan\) of `regnet_y_400mf` must be finite"),
         ("densenet121", {"bottleneck": -1}, r"`bottleneck` \(=-1\) of `densenet121` must be at least 0"),
-        ("vit_b_16", {"depth": 401}, r"`depth` \(=401\) of `vit_b_16` must be at most 400 in all"),
+        ("vit_b_16", {"depth": 401}, r"`depth` \(=401\) of `vit_b_16` must be at most 400 in total"),
         ("preact_resnet18", {"depths": (1,) * 9}, "`depths` .* must have at most 8 entries"),
         ("preact_resnet18", {"depths": (1, 1)}, r"`depths` \(=\(1, 1\)\) and `widths` .* must have the same length"),
         ("swin_t", {"heads": (3,)}, r"must have the same length"),

@@ -24,9 +24,9 @@ __all__ = ["recompute_batch_stats"]
 def recompute_batch_stats(job: Job, train: TrainState) -> TrainState:
     """Replaces the weights by their average, with running statistics from one more pass over the training images.
 
-    Each statistic is its mean over all batches, of images augmented as in training: what torch's `update_bn` computes
-    for layers with `momentum=None` (Izmailov et al. 2018, section 3.2). A model without BatchNorm, ours or Equinox's,
-    needs no pass.
+    Each statistic becomes the mean of its values on all batches, with images augmented as in training, as torch's
+    `update_bn` does with `momentum=None` (Izmailov et al. 2018, section 3.2). A model without BatchNorm layers, ours
+    or Equinox's, needs no such pass.
     """
     model, state = train.averaged
     averaged = replace(train, model=model, state=state, average=None)
@@ -57,7 +57,8 @@ def _keep_last_batch(node: PyTree) -> PyTree:
     """Replaces a BatchNorm layer by one whose running statistics are those of the last batch."""
     if not _is_training_norm(node):
         return node
-    # The two count the momentum the other way round. It is static, so `eqx.tree_at` cannot replace it.
+    # Our BatchNorm multiplies the new statistics by `momentum`, Equinox's the old ones. The field is static, so
+    # `eqx.tree_at` cannot replace it.
     momentum = 1.0 if isinstance(node, BatchNorm) else 0.0
     copy = object.__new__(type(node))
     for name in node.__dataclass_fields__:
@@ -66,8 +67,8 @@ def _keep_last_batch(node: PyTree) -> PyTree:
 
 
 def _end_correction(model: Network, state: ModelState) -> ModelState:
-    """Sets the counts of Equinox's layers to 0: its running statistics are then used as they are, without division by
-    `1 - momentum**count`."""
+    """Sets the batch counters of Equinox's BatchNorm layers to 0, so that the running statistics are used as they are,
+    without division by `1 - momentum**count`."""
     for node in jax.tree.leaves(model, is_leaf=_is_training_norm):
         if state is not None and isinstance(node, eqx.nn.BatchNorm) and node.batch_counter is not None:
             state = state.set(node.batch_counter, jnp.zeros_like(state.get(node.batch_counter)))

@@ -1,4 +1,4 @@
-"""From a recipe's settings to the parts of a step: optimizer, loss, averages, mixing."""
+"""Builds the parts of a training step from a recipe's settings: optimizer, loss, averages, mixing."""
 
 import math
 from collections.abc import Callable
@@ -69,7 +69,7 @@ def build_optimizer(
 
     **Arguments:**
 
-    - `own`: an optax transformation to use as the update rule, or a function from the schedule to one.
+    - `own`: an optax transformation to use as the update rule, or a function that takes the schedule and returns one.
     - `schedule`: a schedule to use instead of the recipe's.
 
     **Raises:** `InputError`, from `init`, for a factor's pattern that matches no parameter.
@@ -98,7 +98,7 @@ def _choose_rule(
     recipe: Recipe, own: OwnOptimizer | None, schedule: optax.Schedule
 ) -> OptimizerName | optax.GradientTransformation:
     if own is None:
-        assert recipe.optimizer != OWN, "`Parts.apply_to` has checked it"
+        assert recipe.optimizer != OWN, "`Parts.apply_to` refuses `own` without an optimizer"
         return recipe.optimizer
     rule = own if isinstance(own, optax.GradientTransformation) else own(schedule)
     if not isinstance(rule, optax.GradientTransformation):
@@ -107,28 +107,28 @@ def _choose_rule(
 
 
 def build_lookahead(recipe: Recipe, steps: int) -> Lookahead | None:
-    """Builds the recipe's Lookahead, if it uses it."""
+    """Builds the recipe's Lookahead; returns `None` if the recipe does not use it."""
     return Lookahead(recipe.lookahead_every, recipe.lookahead_decay, steps) if recipe.lookahead_every else None
 
 
 def build_average(recipe: Recipe, steps: int, steps_per_epoch: int) -> WeightAverage | None:
-    """Builds the recipe's average of the weights, if it keeps one.
+    """Builds the recipe's average of the weights; returns `None` if the recipe keeps none.
 
-    **Raises:** `InputError` if no epoch ends late enough for `swa` to count it.
+    **Raises:** `InputError` if no epoch ends after `average_start`, so that `swa` has nothing to average.
     """
     if recipe.average == "none":
         return None
     start = math.ceil(round(recipe.average_start * steps, 6))
     if recipe.average == "swa" and steps // steps_per_epoch * steps_per_epoch < max(start, 1):
         raise InputError(
-            f"`average_start` (={recipe.average_start}) leaves no end of an epoch to average among {steps:,} steps: "
-            "give less, or more `epochs`"
+            f"`average_start` (={recipe.average_start}) leaves nothing to average, since no epoch ends after it in "
+            f"{steps:,} steps: give a smaller value, or more `epochs`"
         )
     return WeightAverage(recipe.average, recipe.average_decay, start, steps_per_epoch)
 
 
 def build_mix(recipe: Recipe) -> Mix | None:
-    """Builds the recipe's mixup and CutMix, if it uses them."""
+    """Builds the recipe's mixup and CutMix; returns `None` if the recipe uses neither."""
     if not (recipe.mixup or recipe.cutmix):
         return None
     return Mix(recipe.mixup, recipe.cutmix, recipe.mix_probability, recipe.mix_switch_probability)
@@ -143,18 +143,19 @@ def build_value_and_grad(
 
     - `own_loss`: a function to use instead of the recipe's loss; see `FunctionLoss`.
 
-    **Raises:** `InputError` if the recipe wants hand-derived gradients and the model has none.
+    **Raises:** `InputError` if the recipe asks for hand-derived gradients and the model has none.
     """
     if recipe.gradients == "autodiff":
         if own_loss is not None:
             loss = FunctionLoss(own_loss)
         else:
-            assert recipe.loss != OWN, "`Parts.apply_to` has checked it"
+            assert recipe.loss != OWN, "`Parts.apply_to` refuses `own` without a loss"
             loss = Loss(recipe.loss, recipe.label_smoothing, recipe.focal_gamma, class_weights)
         return autodiff(loss, compute_dtype(recipe))
     if not isinstance(model, manual.HandDerived):
         raise InputError(
-            f"`gradients` (='by_hand'): `{recipe.model}` has no backward pass of its own; `scratch` has one"
+            f"`gradients` (='by_hand') needs a model that defines its own backward pass: `{recipe.model}` does not, "
+            "`scratch` does"
         )
     return cast(ValueAndGrad, partial(manual.value_and_grad, label_smoothing=recipe.label_smoothing))
 
@@ -167,7 +168,7 @@ def compute_dtype(recipe: Recipe) -> DTypeLike:
 def resolve_class_weights(recipe: Recipe, labels: Int[np.ndarray, " n"], info: DataInfo) -> tuple[float, ...]:
     """Returns the weight of each class in the loss; empty for equal weights.
 
-    **Raises:** `InputError` for another number of weights than of classes.
+    **Raises:** `InputError` if the number of weights differs from the number of classes.
     """
     if not recipe.class_weights:
         return ()
@@ -177,6 +178,7 @@ def resolve_class_weights(recipe: Recipe, labels: Int[np.ndarray, " n"], info: D
         return tuple((len(labels) / count / np.maximum(images, 1)).round(6).tolist())
     if len(recipe.class_weights) != count:
         raise InputError(
-            f"`class_weights` has {len(recipe.class_weights)} numbers, and the data {count} classes: give one per class"
+            f"`class_weights` has {len(recipe.class_weights)} numbers, but the data have {count} classes: give one "
+            "number per class"
         )
     return recipe.class_weights

@@ -76,7 +76,9 @@ class RunView:
         # A copy, because the next step reuses the memory of these arrays.
         arrays = [leaf for leaf in jax.tree.leaves(self._train.averaged) if isinstance(leaf, jax.Array)]
         if any(array.is_deleted() for array in arrays):
-            raise InputError("a `RunView` has no weights after its callback: ask for `model` and `state` inside it")
+            raise InputError(
+                "a `RunView` has no weights after its callback has returned: read `model` and `state` inside it"
+            )
         return jax.tree.map(lambda leaf: jnp.copy(leaf) if isinstance(leaf, jax.Array) else leaf, self._train.averaged)
 
 
@@ -91,7 +93,7 @@ class Callback:
         """Called before the first step of a new or resumed run."""
 
     def on_step(self, run: RunView) -> None:
-        """Called after each call of the compiled steps, which may be several. Costs time only if overridden."""
+        """Called after each compiled call, which runs one or more steps. Costs time only if overridden."""
 
     def on_epoch(self, run: RunView) -> None:
         """Called after each epoch, once its row is logged."""
@@ -123,5 +125,5 @@ def as_callbacks(callbacks: Sequence[Callback | Callable[[RunView], object]]) ->
 
 
 def wants_steps(callback: Callback) -> bool:
-    """Returns whether a callback is called after steps."""
+    """Returns whether a callback overrides `on_step`."""
     return type(callback).on_step is not Callback.on_step

@@ -27,9 +27,9 @@ __all__ = ["DryRun", "dry_run"]
 class DryRun:
     """The result of `dry_run`.
 
-    - `parameters`: of the model.
-    - `steps`, `steps_per_call`: of the whole run, and of one call.
-    - `compile_seconds`: time to compile the steps; a run compiles its evaluation too.
+    - `parameters`: number of the model's parameters.
+    - `steps`, `steps_per_call`: number of steps of the whole run, and of one call.
+    - `compile_seconds`: time to compile the steps, without the evaluation, which a run compiles too.
     - `step_seconds`: time per step, in the second call.
     - `memory`: bytes on the device during a call of training, from the compiler: training images, weights, optimizer
       state and activations.
@@ -61,9 +61,9 @@ def dry_run(recipe: Recipe, **parts: Any) -> DryRun:
 
     **Arguments:**
 
-    - `parts`: own parts of the run, as for `fit`.
+    - `parts`: your own parts of the run, as for `fit`.
 
-    **Raises:** `InputError` for a recipe or data that cannot work.
+    **Raises:** `InputError` for a recipe without `jit`, and for a recipe or data that cannot be trained.
     """
     if not recipe.jit:
         raise InputError("a dry run measures compiled steps: leave `jit` on")
@@ -97,7 +97,7 @@ def dry_run(recipe: Recipe, **parts: Any) -> DryRun:
 
 
 def _eval_memory(job: Job, train: TrainState) -> int:
-    """Returns the memory of the largest evaluation: the test's, or the validation's during training."""
+    """Returns the memory of an evaluation on the test split or, if that is larger, on the validation images."""
     recipe, setup = job.recipe, job.setup
     evaluator = Evaluator(setup.mean, setup.std, len(job.info.class_names), recipe.eval_batch_size, recipe.test_views)
     shape = (*job.image_size, job.info.channels)

@@ -1,4 +1,4 @@
-"""The epoch loop, of one run or of several seeds in one program."""
+"""The epoch loop, for one run or for several seeds in one program."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -88,7 +88,7 @@ class EpochLoop:
     - `program`: the steps.
     - `runners`: one per run of the program.
     - `interrupts`: signals received so far.
-    - `progress`, `profiler`: what a user watches.
+    - `progress`, `profiler`: show the progress, and trace some steps.
     - `folder`: the folder to resume, for the message after a signal.
     """
 
@@ -112,7 +112,7 @@ class EpochLoop:
         """
         job = self._program.job
         for epoch in range(job.epochs_after(first_step), job.epochs):
-            # Only a single run can stop early: seeds that share a program stop at different epochs.
+            # Only a single run can stop early: seeds that share a program would stop at different epochs.
             if len(self._runners) == 1 and self._runners[0].should_stop():
                 break
             train = self._run_epoch(epoch, max(first_step - epoch * job.steps_per_epoch, 0), train)
@@ -146,7 +146,7 @@ class EpochLoop:
                 runner.end_call(each)
 
     def _save_if_due(self, train: TrainState) -> None:
-        """Saves a checkpoint of each run if it is time or a signal came; then stops after a signal."""
+        """Saves a checkpoint of each run if one is due or a signal was received; a signal then ends the training."""
         signal = self._interrupts.received
         if signal is not None or any(runner.is_checkpoint_due() for runner in self._runners):
             for runner, each in zip(self._runners, self._program.split(train), strict=True):
@@ -156,7 +156,7 @@ class EpochLoop:
 
 
 def compile_steps(recipe: Recipe, steps: Callable[..., TrainState] = train_steps) -> Callable[..., TrainState]:
-    """Returns `steps` compiled, or not, as the recipe's `jit` and `deterministic` say."""
+    """Compiles `steps` with the recipe's `deterministic`; without `jit`, returns `train_steps` uncompiled."""
     if not recipe.jit:
         return _run_uncompiled
     return async_jit(steps, donate=True, deterministic=recipe.deterministic)

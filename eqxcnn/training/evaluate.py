@@ -52,14 +52,14 @@ class Scores:
 
 
 class Evaluator:
-    """Evaluates models in eval mode; models of one structure share a compiled program.
+    """Evaluates models in eval mode; models with the same structure share a compiled program.
 
     **Arguments:**
 
     - `mean`, `std`: normalization per channel.
-    - `num_classes`: side of the confusion matrix.
-    - `batch_size`: images per call, each view counted as one.
-    - `views`: the views of each image that its scores are averaged over; see `eqxcnn.views.view_logits`.
+    - `num_classes`: number of classes, the side of the confusion matrix.
+    - `batch_size`: images per call; each view counts as an image.
+    - `views`: the views of each image over which the scores are averaged; see `eqxcnn.views.view_logits`.
     - `metrics`: further metrics to compute, by name.
     """
 
@@ -85,7 +85,10 @@ class Evaluator:
         labels: Int[np.ndarray, " n"],
         rows: Int[np.ndarray, " m"] | None = None,
     ) -> Scores:
-        """Returns the scores on `uint8` images `[n h w c]`, which may be a memory map, or on `rows` of them."""
+        """Returns the scores on images `[n h w c]`, `uint8` or in [0, 1], or on `rows` of them.
+
+        `images` may be a memory map.
+        """
         rows = np.arange(len(labels)) if rows is None else rows
         total: Any = jnp.zeros(()), jnp.zeros((self._num_classes, self._num_classes), jnp.int32), None
         sum_batch = self._compile_sums()
@@ -126,7 +129,7 @@ class Evaluator:
 def _as_number(name: str, result: Any) -> float | int | list[float | None]:
     """Returns a metric's result as Python numbers, which logs can hold.
 
-    **Raises:** `InputError` if it is neither a number nor a list of numbers.
+    **Raises:** `InputError` if the result is neither a number nor a list of numbers.
     """
     value = np.asarray(result).tolist() if eqx.is_array_like(result) else result
     if isinstance(value, bool | int | float):

@@ -36,7 +36,7 @@ def qualified_name(part: Any) -> str:
     while isinstance(owner, functools.partial):
         owner = owner.func
     owner = owner if isinstance(getattr(owner, "__qualname__", None), str) else type(owner)
-    # The methods of objects that are written in C have no module.
+    # Methods of types that are written in C have no `__module__`.
     module = getattr(owner, "__module__", None) or type(getattr(owner, "__self__", owner)).__module__
     return f"{module}.{owner.__qualname__}"
 
@@ -69,7 +69,7 @@ def _digest(described: Any) -> str:
 class _Describer:
     """Describes objects as strings that are the same in every process.
 
-    - `with_values`: whether the values of arrays are settings; else their shapes and dtypes are.
+    - `with_values`: whether the values of arrays count as settings; if not, only their shapes and dtypes do.
     """
 
     def __init__(self, with_values: bool) -> None:
@@ -78,7 +78,10 @@ class _Describer:
         self._seen: dict[int, tuple[Any, str]] = {}
 
     def __call__(self, value: Any) -> str:
-        """Returns the description of an object, made once; a reference from an object to itself is its name."""
+        """Returns the description of an object, computed once.
+
+        Where an object refers to itself, its qualified name replaces the description.
+        """
         if isinstance(value, _PLAIN):
             return repr(value)
         if id(value) not in self._seen:
@@ -119,13 +122,14 @@ class _Describer:
         return [str(array.dtype), list(array.shape), values]
 
     def _describe_defaults(self, value: Any) -> Any:
-        if hasattr(value, "__wrapped__"):  # those of beartype's wrappers have addresses in their names
+        if hasattr(value, "__wrapped__"):
+            # The defaults of beartype's wrappers have addresses in their names.
             return None
         return [self(getattr(value, name, None)) for name in ("__defaults__", "__kwdefaults__")]
 
 
 def _attributes(value: Any) -> dict[str, Any]:
-    """Returns the fields and attributes of an object by name, but for cached results such as a hash."""
+    """Returns the fields and attributes of an object by name, except cached results such as a hash."""
     slots = [slot for each in type(value).__mro__ for slot in _as_tuple(each.__dict__.get("__slots__", ()))]
     names = dict.fromkeys([*getattr(value, "__dataclass_fields__", ()), *slots, *getattr(value, "__dict__", ())])
     found = {name: getattr(value, name, None) for name in names if name not in ("__dict__", "__weakref__")}
@@ -133,7 +137,7 @@ def _attributes(value: Any) -> dict[str, Any]:
 
 
 def _is_cached(value: Any, name: str, attribute: Any) -> bool:
-    """Returns whether an attribute is a cached result; the hash of a string differs between processes."""
+    """Returns whether an attribute is a cached result, such as a hash, which may differ between processes."""
     try:
         is_hash = type(attribute) is int and attribute == hash(value)
     except Exception:

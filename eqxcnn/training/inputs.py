@@ -1,4 +1,4 @@
-"""From a batch to the input of the model: keys, augmentation, mixing, normalization."""
+"""Makes the model's input from a batch: keys, augmentation, mixing, normalization."""
 
 from typing import NamedTuple, TypeAlias
 
@@ -15,10 +15,10 @@ from .setup import Setup
 __all__ = ["Batch", "StepKeys", "make_input", "step_keys"]
 
 
-#: Rows of the images that are on the device; or the images, labels and rows of a batch that is streamed to it.
+#: Row numbers of images that are on the device; or images, labels and row numbers of a batch that is streamed to it.
 Batch: TypeAlias = Int[Array, "*k b"] | tuple[Num[Array, "*k b h w c"], Int[Array, "*k b"], Int[Array, "*k b"]]
 
-#: A number that no step reaches, so that the keys of rows differ from those of steps.
+#: Never a step number, so the keys of rows cannot collide with the keys of steps.
 _ROWS = 2**32 - 1
 
 
@@ -26,8 +26,8 @@ class StepKeys(NamedTuple):
     """The keys of a step, one per purpose.
 
     - `augment`: split into one key per image.
-    - `model`: of dropout and the like.
-    - `mix`: of mixup and CutMix.
+    - `model`: for dropout and similar layers.
+    - `mix`: for mixup and CutMix.
     """
 
     augment: Key
@@ -36,7 +36,7 @@ class StepKeys(NamedTuple):
 
 
 def step_keys(key: Key, step: Int[Array, ""]) -> StepKeys:
-    """Derives the keys of a step from the key of all steps; the only place where they are derived."""
+    """Derives the keys of a step from `Setup.key`; this is the only place where step keys are derived."""
     return StepKeys(*jax.random.split(jax.random.fold_in(key, step), 3))
 
 
@@ -53,7 +53,7 @@ def make_input(setup: Setup, batch: Batch, step: Int[Array, ""], keys: StepKeys)
 def _gather(
     data: tuple[Num[Array, "n h w c"], Int[Array, " n"]] | None, rows: Int[Array, " b"]
 ) -> tuple[Pixels | Images, Labels, Int[Array, " b"]]:
-    """Returns images and labels of rows, which must exist."""
+    """Returns the images and labels at `rows`, which must exist, and `rows`."""
     assert data is not None, "a batch of rows needs a setup that holds the data"
     images, labels = data
     return images.at[rows].get(mode="promise_in_bounds"), labels.at[rows].get(mode="promise_in_bounds"), rows

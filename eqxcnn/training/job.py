@@ -30,16 +30,16 @@ class Job:
     - `recipe`: with all defaults filled in, so that it repeats the run.
     - `steps`: number of steps; the last epoch may have fewer than the others.
     - `steps_per_call`, `image_size`: from the resolved recipe.
-    - `info`: what is known of the data.
+    - `info`: the data's name, classes, channels and other properties.
     - `train`, `test`: the two splits.
     - `train_rows`: the rows of `train` to train on.
-    - `validation`, `validation_rows`: the split, and its rows, that progress is measured on.
-    - `setup`: what stays fixed over the run.
+    - `validation`, `validation_rows`: the split to measure progress on, and the rows of it that are used.
+    - `setup`: the arguments of a step that stay fixed over the run.
     - `template`: the train state's structure, with a `jax.ShapeDtypeStruct` for each array.
     - `parts`: the parts of the run that are not built from the recipe.
     - `metrics`: further metrics of validation and test, by name.
-    - `make_start`: makes the train state before the first step; the arrays are new at each call, since steps reuse the
-      memory of those they are given.
+    - `make_start`: makes the train state before the first step. Each call makes new arrays, since steps reuse the
+      memory of the arrays they are given.
     """
 
     recipe: Recipe
@@ -60,7 +60,7 @@ class Job:
 
     @property
     def model_name(self) -> str:
-        """The name of the network in the zoo, or of its class."""
+        """The network's name in the zoo, or the qualified name of its class."""
         return self.recipe.model if self.parts.model is None else self.parts.name("model")
 
     @property
@@ -70,7 +70,7 @@ class Job:
 
     @property
     def lower_is_better(self) -> frozenset[str]:
-        """Names in the rows of metrics, besides losses, of which lower values are better."""
+        """Names in the rows of metrics, besides losses, for which lower values are better."""
         return frozenset(f"validation_{name}" for name, metric in self.metrics.items() if not metric.is_higher_better)
 
     @property
@@ -80,7 +80,7 @@ class Job:
 
     @property
     def epochs(self) -> int:
-        """Number of epochs, counting a last one that is cut short."""
+        """Number of epochs, including a partial last one."""
         return -(-self.steps // self.steps_per_epoch)
 
     def steps_after(self, epochs: int) -> int:
@@ -92,12 +92,12 @@ class Job:
         return self.epochs if step >= self.steps else step // self.steps_per_epoch
 
     def batches(self, epoch: int, first: int) -> Iterator[HostBatch]:
-        """Yields the batches of an epoch of the run from its step `first` on, those of one call stacked."""
+        """Yields the batches of one of the run's epochs, from its step `first` on; one item stacks those of a call."""
         last = self.steps - epoch * self.steps_per_epoch
         return self.all_batches(epoch, slice(first, last))
 
     def all_batches(self, epoch: int, steps: slice = slice(None)) -> Iterator[HostBatch]:
-        """Yields the batches of some steps of any epoch, even of one that the run does not reach."""
+        """Yields the batches of some steps of an epoch, which may lie beyond the end of the run."""
         recipe, count = self.recipe, len(self.train_rows)
         if recipe.sampling == "balanced":
             order = balanced_order(self.train.labels[self.train_rows], recipe.seed, epoch)

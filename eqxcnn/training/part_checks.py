@@ -1,4 +1,4 @@
-"""Checks of own parts before the first step, by tracing them on the shapes of the run."""
+"""Checks the user's own parts before the first step, by tracing them with the shapes of the run."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -38,15 +38,15 @@ def check_parts(
     image_shape: tuple[int, int, int],
     num_classes: int,
 ) -> None:
-    """Checks own parts on the shapes of a run.
+    """Checks the user's own parts with the shapes of a run.
 
     **Arguments:**
 
     - `train`: the structure of the train state.
-    - `optimizer`: the run's, with the own one in it.
+    - `optimizer`: the run's optimizer, which contains the user's own if there is one.
     - `image_shape`: height, width and channels of the data.
 
-    **Raises:** `InputError` for a part that returns something else than it must, or raises an error.
+    **Raises:** `InputError` for a part that returns a wrong type or shape, or raises an error.
     """
     if parts.model is not None:
         check_network((train.model, train.state), image_shape, num_classes, compute_dtype(recipe))
@@ -61,13 +61,13 @@ def check_parts(
 def check_network(
     weights: Weights, image_shape: tuple[int, int, int], num_classes: int, dtype: DTypeLike = jnp.float32
 ) -> None:
-    """Checks that an own network maps one image to one score per class, in training mode and in eval mode.
+    """Checks that the user's network maps one image to one score per class, in training mode and in eval mode.
 
     **Arguments:**
 
     - `weights`: the network and its state, or their structure.
     - `image_shape`: height, width and channels of the data.
-    - `dtype`: that the network computes in.
+    - `dtype`: the dtype that the network computes in.
 
     **Raises:** `InputError` naming what the network returns, or the error it raised.
     """
@@ -77,7 +77,7 @@ def check_network(
             raise InputError(f"{what} has complex weights, such as {slot.dtype} `{name}`: keep two real arrays instead")
 
     def run(model: Network, state: ModelState, key: Key | None) -> tuple[Any, ModelState]:
-        # As in training and in evaluation, but the network may return anything.
+        # Calls the network as training and evaluation do, but without assumptions about what it returns.
         images = jnp.zeros((1, *image_shape), jnp.float32)
         model, images = (model, images) if key is None else cast_floats((model, images), dtype)
         call = partial(call_network, model, state=state, key=key)
@@ -95,15 +95,15 @@ def check_network(
             f"image, but the data have {num_classes} classes: return {num_classes} scores"
         )
     if not jnp.issubdtype(found, jnp.floating):
-        raise InputError(f"{what} returns scores of dtype {found}: return floating-point ones")
+        raise InputError(f"{what} returns scores of dtype {found}: return floating-point scores")
 
 
 def check_loss(loss: Callable[..., Any], batch_size: int, num_classes: int, is_mixed: bool) -> None:
-    """Checks that an own loss maps a batch of logits and labels to a loss.
+    """Checks that the user's loss maps a batch of logits and labels to a loss.
 
     **Arguments:**
 
-    - `is_mixed`: whether images are mixed, which needs the loss of each image.
+    - `is_mixed`: whether images are mixed; the loss must then return one number per image.
 
     **Raises:** `InputError` naming what the loss returns, or the error it raised.
     """
@@ -116,9 +116,9 @@ def check_loss(loss: Callable[..., Any], batch_size: int, num_classes: int, is_m
 
 
 def check_augment(augment: Callable[..., Any], image_shape: tuple[int, int, int]) -> None:
-    """Checks that an own augmentation maps an image to one of the same shape.
+    """Checks that the user's augmentation maps an image to an image of the same shape.
 
-    **Raises:** `InputError` naming what it returns, or the error it raised.
+    **Raises:** `InputError` naming what the augmentation returns, or the error it raised.
     """
     what, image = f"`augment` (`{qualified_name(augment)}`)", jax.ShapeDtypeStruct(image_shape, jnp.float32)
     more = (AugmentContext(jax.random.key(0), jnp.int32(0)),) if isinstance(augment, ContextAugment) else ()
@@ -130,7 +130,7 @@ def check_augment(augment: Callable[..., Any], image_shape: tuple[int, int, int]
 
 
 def check_metrics(metrics: Mapping[str, Metric], batch_size: int, num_classes: int) -> None:
-    """Checks that the sums of own metrics can be computed.
+    """Checks that the sums of the user's metrics can be computed.
 
     **Raises:** `InputError` naming the metric and the error it raised.
     """
@@ -146,15 +146,15 @@ def check_metrics(metrics: Mapping[str, Metric], batch_size: int, num_classes: i
 
 
 def _check_saved(train: TrainState) -> None:
-    """Refuses PRNG keys in what a checkpoint holds: files hold numbers only.
+    """Refuses PRNG keys in the train state, because checkpoint files hold numbers only.
 
     **Raises:** `InputError` naming the array.
     """
     for name, slot in named_slots(train).items():
         if jnp.issubdtype(slot.dtype, jax.dtypes.prng_key):
             raise InputError(
-                f"`{name}` is a PRNG key, which cannot be saved: hold `jax.random.key_data` of it, or a key of the "
-                "older kind, `jax.random.PRNGKey`"
+                f"`{name}` is a PRNG key, which cannot be saved: store its `jax.random.key_data` instead, or a key "
+                "made by `jax.random.PRNGKey`"
             )
 
 
@@ -169,7 +169,7 @@ def _check_optimizer(what: str, train: TrainState, optimizer: Optimizer) -> None
 
 
 def _trace(what: str, where: str, hint: Callable[[Exception], str], function: Callable[..., Any], *inputs: Any) -> Any:
-    """Returns the structure of a user's function's result, and puts its error into a sentence."""
+    """Returns the structure of the result of a user's function; an error in it becomes an `InputError`."""
     try:
         return eqx.filter_eval_shape(function, *inputs)
     except InputError:
@@ -186,14 +186,14 @@ def _no_hint(error: Exception) -> str:
 
 def _hint_at_optimizer(error: Exception) -> str:
     del error
-    return " (it must take gradients, state and parameters, and at most the loss, as `value`)"
+    return " (it must take gradients, state and parameters; the loss, as `value`, is the only extra argument)"
 
 
 def _hint_at_network(error: Exception, precision: str) -> str:
     if isinstance(error, NameError) and "axis name" in str(error):
-        return f' (the axis of the batch is called "{BATCH_AXIS}": build BatchNorm with `axis_name="{BATCH_AXIS}"`)'
+        return f' (the batch axis is called "{BATCH_AXIS}": build BatchNorm with `axis_name="{BATCH_AXIS}"`)'
     if isinstance(error, jax.errors.JAXTypeError):
         return _no_hint(error)
     if precision != "float32":
-        return f" (its weights are in {precision}: `precision: float32` keeps them)"
+        return f" (its weights are cast to {precision}: set `precision: float32` to keep them in float32)"
     return " (wrap a network that takes channels first in `eqxcnn.ChannelsFirst`)"

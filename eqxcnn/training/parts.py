@@ -24,7 +24,7 @@ OwnLoss: TypeAlias = Callable[..., Any]
 #: Anything that `eqxcnn.data.as_data_set` accepts.
 OwnData: TypeAlias = Any
 
-#: The settings of a recipe that a part replaces.
+#: The recipe's settings that are replaced by parts of the same names.
 _REPLACED = ("model", "data", "optimizer", "loss", "augment")
 
 
@@ -152,19 +152,19 @@ class Parts:
         for name in [*recorded, *given]:
             was, now = recorded.get(name), given.get(name)
             if now is None and was is not None:
-                raise InputError(f"the run was started with its own `{name}` (`{was['name']}`): pass it again")
+                raise InputError(f"the run was started with your own `{name}` (`{was['name']}`): pass it again")
             if was is None and now is not None:
-                raise InputError(f"the run was started without a `{name}` of yours: leave `{now['name']}` out")
+                raise InputError(f"the run was started without your own `{name}`: leave out `{now['name']}`")
             assert was is not None, "one of the two has the name"
             assert now is not None, "one of the two has the name"
             if was["name"] != now["name"]:
                 raise InputError(
-                    f"`{name}` is `{now['name']}`, but the run was started with `{was['name']}`: pass that one"
+                    f"`{name}` is `{now['name']}`, but the run was started with `{was['name']}`: pass the latter"
                 )
             if was.get("settings") != now.get("settings"):
                 raise InputError(
-                    f"`{name}` (`{now['name']}`) has other settings than when the run was started: pass the "
-                    "same, or start a new run"
+                    f"`{name}` (`{now['name']}`) has other settings than when the run was started: pass the same "
+                    "settings, or start a new run"
                 )
             if starts_anew and was.get("weights") != now.get("weights"):
                 raise InputError(

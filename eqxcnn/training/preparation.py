@@ -1,4 +1,4 @@
-"""From a recipe to a job: decodes the data, fills in defaults, and builds model and optimizer."""
+"""Makes a job from a recipe: decodes the data, fills in defaults, and builds model and optimizer."""
 
 import math
 from collections.abc import Callable
@@ -39,7 +39,7 @@ from .state import TrainState
 __all__ = ["open_data", "prepare", "resolve_image_size"]
 
 
-#: Most bytes of images that one call streams to the device; a few calls are in flight at a time.
+#: The most bytes of images that one call streams to the device; a few calls are in flight at a time.
 _STREAMED_BYTES = 64 << 20
 
 
@@ -49,7 +49,7 @@ def prepare(recipe: Recipe, parts: Parts | None = None, *, is_resumed: bool = Fa
     **Arguments:**
 
     - `parts`: objects that replace what the recipe would build.
-    - `is_resumed`: whether the weights come from a checkpoint, so that the weights to start from are not loaded.
+    - `is_resumed`: whether the weights come from a checkpoint; `pretrained` and `init_from` are then not loaded.
 
     **Raises:** `InputError` for data that cannot be read or do not fit the recipe.
     """
@@ -62,7 +62,7 @@ def prepare(recipe: Recipe, parts: Parts | None = None, *, is_resumed: bool = Fa
     if transform is not None:
         if parts.augment is not None:
             check_augment(parts.augment, (*image_size, source.info.channels))
-        # Refuses what needs another shape, before images are decoded.
+        # Refuses transforms that need another image shape, before images are decoded.
         image = jax.ShapeDtypeStruct((*image_size, source.info.channels), jnp.float32)
         jax.eval_shape(transform, image, jax.random.key(0))
     check_normalization(recipe, source.info)
@@ -110,7 +110,7 @@ def prepare(recipe: Recipe, parts: Parts | None = None, *, is_resumed: bool = Fa
 
 
 def _collect_metrics(recipe: Recipe, parts: Parts) -> dict[str, Metric]:
-    """Returns the metrics of the recipe and the own ones, and checks that the monitored one is among them."""
+    """Returns the metrics of the recipe and of the user, and checks that the monitored metric is among them."""
     metrics = {**build_metrics(recipe.metrics), **parts.metrics}
     known = ["train_loss", "train_accuracy", *(f"validation_{name}" for name in ("loss", "accuracy", *metrics))]
     if recipe.monitor not in known:
@@ -120,23 +120,24 @@ def _collect_metrics(recipe: Recipe, parts: Parts) -> dict[str, Metric]:
 
 
 def open_data(recipe: Recipe, own: DataSet | None = None) -> DataSet:
-    """Opens the data that a recipe names, if there are no own ones.
+    """Opens the data that a recipe names; returns `own` if it is given.
 
-    **Raises:** `InputError` for data that cannot be read, or for `own` with settings that choose columns or splits.
+    **Raises:** `InputError` for data that cannot be read, or for `own` with a recipe that chooses columns or splits.
     """
     choices = {name: getattr(recipe, name) for name in ("image_column", "label_column", "test_split")}
     if own is None:
         return open_source(recipe.data, **choices)
     if given := [f"`{name}`" for name, choice in choices.items() if choice is not None]:
         raise InputError(
-            f"{' and '.join(given)} of a recipe choose in data that it names, not in `data` that you pass: give "
-            "them to `eqxcnn.data.from_dataset` instead"
+            f"the recipe's {' and '.join(given)} cannot be applied to `data` that you pass: use the arguments of "
+            "`eqxcnn.data.from_dataset` instead"
         )
     return own
 
 
 def resolve_image_size(recipe: Recipe, info: DataInfo) -> tuple[int, int]:
-    """Returns the recipe's image size, else the data's, else the model's if sizes vary or are too small for it."""
+    """Returns the recipe's image size if it is set, else the data's; or the model's if the data's sizes vary or are
+    too small for the model."""
     if recipe.image_size is not None:
         return recipe.image_size
     if recipe.model == OWN:
@@ -160,7 +161,7 @@ def _split_rows(labels: Int[np.ndarray, " n"], recipe: Recipe) -> tuple[Int[np.n
     """Returns the rows to train on, at least one batch of them, and the rows held out."""
     count = recipe.train_images or len(labels)
     if count > len(labels):
-        raise InputError(f"`train_images` (={count}) is more than the {len(labels):,} there are: give fewer")
+        raise InputError(f"`train_images` (={count}) is more than the {len(labels):,} training images: give fewer")
     kept, held = np.arange(count, dtype=np.int32), np.zeros(0, np.int32)
     if isinstance(recipe.validation, float) and recipe.validation:
         kept, held = hold_out(labels[:count], recipe.validation, recipe.seed)
@@ -176,7 +177,7 @@ def _count_steps(recipe: Recipe, images: int) -> tuple[int | float, int, int]:
     # The default takes seconds on a laptop: 20 epochs of a thousand digits, 6 of MNIST.
     epochs = recipe.epochs or int(np.clip(round(320_000 / images), 5, 20))
     steps_per_epoch = images // recipe.batch_size
-    # Rounded first, because binary fractions may exceed a whole number by a little.
+    # Rounded first, because a floating-point product may slightly exceed a whole number.
     steps = max(math.ceil(round(epochs * steps_per_epoch, 6)), 1)
     if steps > MAX_STEPS:
         raise InputError(f"`epochs` (={epochs}) makes {steps:,} steps, and a run has at most {MAX_STEPS:,}: give fewer")
@@ -184,9 +185,9 @@ def _count_steps(recipe: Recipe, images: int) -> tuple[int | float, int, int]:
 
 
 def _resolve_steps_per_call(recipe: Recipe, train: Split, is_streamed: bool) -> int:
-    """Returns the recipe's steps per call, else a default for the backend that keeps streamed batches small."""
+    """Returns the recipe's steps per call, else the backend's default, lowered so that streamed calls stay small."""
     if not recipe.jit:
-        # A loop over several steps would compile them.
+        # `jax.lax.scan` over several steps would compile them.
         return 1
     default = 1 if jax.default_backend() == "cpu" else 100
     if is_streamed:
@@ -202,9 +203,9 @@ def _make_start(
     tensors: dict[str, np.ndarray],
     key: Key,
 ) -> TrainState:
-    # Steps reuse the memory of the arrays they are given, which must not be the caller's.
+    # Copied, because steps reuse the memory of the arrays they are given.
     own = jax.tree.map(lambda leaf: jnp.copy(leaf) if eqx.is_array(leaf) else leaf, own)
-    # Compiled functions take NumPy arrays, but with jit disabled they must be JAX's.
+    # Compiled functions accept NumPy arrays, but with jit disabled `init` needs JAX arrays.
     return init(own, jnp.asarray(pixels), jax.tree.map(jnp.asarray, tensors), key)
 
 
@@ -218,7 +219,7 @@ def _init_rows(recipe: Recipe, rows: Int[np.ndarray, " k"]) -> Int[np.ndarray, "
 
 
 def _put_on_device(recipe: Recipe, train: Split) -> tuple[jax.Array, jax.Array] | None:
-    """Returns the training images and labels as device arrays, or `None` if they exceed the budget."""
+    """Returns the training images and labels as device arrays, or `None` if they exceed `device_budget`."""
     if train.images.nbytes > recipe.device_budget * 2**30:
         return None
     return jnp.asarray(train.images), jnp.asarray(train.labels)

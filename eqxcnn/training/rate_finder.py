@@ -1,4 +1,4 @@
-"""A learning-rate range test: short training with a rising learning rate, to choose one for a recipe."""
+"""A learning-rate range test: short training with a rising learning rate, to choose a recipe's learning rate."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -30,7 +30,7 @@ else:
 __all__ = ["LearningRateCurve", "find_learning_rate"]
 
 
-#: Weight of past losses in the smoothed loss, and the multiple of its minimum at which the test ends.
+#: Weight of past losses in the smoothed loss, and the multiple of the smallest smoothed loss at which the test ends.
 _SMOOTHING, _DIVERGENCE = 0.98, 4.0
 
 
@@ -80,9 +80,11 @@ def find_learning_rate(
     if low >= high:
         raise InputError(f"`low` (={low:g}) must be below `high` (={high:g})")
     if isinstance(parts.get("optimizer"), optax.GradientTransformation):
-        raise InputError("`optimizer` has a fixed learning rate: give a function from the schedule to a transformation")
+        raise InputError(
+            "`optimizer` has a fixed learning rate: give a function that takes a schedule and returns a transformation"
+        )
     if recipe.gradients == "by_hand":
-        raise InputError("`gradients` (='by_hand') has a fixed learning rate: use autodiff to find one")
+        raise InputError("`gradients` (='by_hand') has a fixed learning rate: set it to autodiff to find another")
     keep_freed_memory()
     own = make_parts(**parts)
     job = prepare(recipe.replace(accumulate_steps=1, steps_per_call=1), own)
@@ -124,7 +126,7 @@ def _smooth(losses: Iterator[float]) -> Iterator[float]:
 
 
 def _steepest(rates: Sequence[float], losses: Sequence[float]) -> float:
-    """Returns the rate at which the loss falls most steeply over the logarithm of the rate.
+    """Returns the rate at which the loss, as a function of the rate's logarithm, falls most steeply.
 
     **Raises:** `InputError` if the loss never falls.
     """

@@ -1,4 +1,4 @@
-"""What one run logs, saves and tests between its epochs and at its end."""
+"""Logs, saves and tests one run, between its epochs and at its end."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -67,7 +67,7 @@ class EpochRunner:
     - `job`, `run`: the job, and the folder of its run.
     - `logs`: logs besides the run's own file.
     - `progress`: shows each epoch's metrics.
-    - `label`: stands before them if several runs share the console.
+    - `label`: printed before each epoch's metrics, if several runs share the console.
     """
 
     def __init__(self, job: Job, run: Run, logs: Logs, progress: TrainingProgress, label: str = "") -> None:
@@ -93,7 +93,7 @@ class EpochRunner:
 
     @property
     def watches_steps(self) -> bool:
-        """Whether a callback is called after steps."""
+        """Whether a callback overrides `on_step`."""
         return bool(self._step_callbacks)
 
     def end_call(self, train: TrainState) -> None:
@@ -106,7 +106,7 @@ class EpochRunner:
         **Arguments:**
 
         - `epoch`: counted from 0.
-        - `images`, `seconds`: number of images that it trained on, and how long that took.
+        - `images`, `seconds`: number of images that were trained on, and how long that took.
 
         **Returns:** the state for the next epoch.
         """
@@ -123,7 +123,7 @@ class EpochRunner:
         return replace(train, sums=Sums.zero())
 
     def should_stop(self) -> bool:
-        """Returns whether a callback, such as early stopping, has asked for the end of the run, and says why."""
+        """Returns whether a callback, such as early stopping, has asked the run to stop; prints the reason if so."""
         if not self._stop_requests:
             return False
         log_line(f"{self._stop_requests[0]}: stopping", self._progress.console)
@@ -134,8 +134,8 @@ class EpochRunner:
 
         **Arguments:**
 
-        - `started`: time at which the run, or its resumption, was called.
-        - `first_step`: step at which it started, above 0 if resumed.
+        - `started`: time at which `fit` or `resume` was called.
+        - `first_step`: number of steps that were already finished then; above 0 for a resumed run.
         """
         job, recipe = self._job, self._job.recipe
         if recipe.keep == "best":
@@ -146,7 +146,8 @@ class EpochRunner:
         test = tester(*train.averaged, job.test.images, job.test.labels)
         row: dict[str, Any] = {"test_loss": test.loss, "test_accuracy": test.accuracy, "test_count": test.count}
         row |= {f"test_{name}": value for name, value in test.metrics.items()}
-        # From call to test, decoding and compilation included; a resumed run counts its own part only.
+        # The wall time is from the call to the end of the test, with decoding and compilation; `resume` does not add
+        # the time before the interruption.
         row |= {"from_step": first_step, "wall_seconds": round(monotonic() - started, 3)}
         self._run.log(row)
         self._call(self._callbacks, "on_test", train, test)
@@ -155,7 +156,7 @@ class EpochRunner:
         return Result(self._run.folder, test, self._run.metrics, job.info.class_names)
 
     def is_checkpoint_due(self) -> bool:
-        """Returns whether the last checkpoint is `checkpoint_seconds` old."""
+        """Returns whether the last checkpoint is at least `checkpoint_seconds` old."""
         return monotonic() - self._saved >= self._job.recipe.checkpoint_seconds
 
     def save(self, train: TrainState) -> None:
@@ -173,7 +174,7 @@ class EpochRunner:
         epoch = self._job.epochs_after(step)
         folder, rows = self._run.folder, self._run.metrics
         for callback in callbacks:
-            # Each gets rows of its own, so that none can change what the next one sees.
+            # Each callback gets its own copy of the rows, so that it cannot change the rows of the next callback.
             own = [dict(row) for row in rows]
             view = RunView(self._job.recipe, folder, epoch, step, own, train, self._stop_requests, test)
             getattr(callback, event)(view)
@@ -182,7 +183,7 @@ class EpochRunner:
         return best_epochs(self._job.recipe, self._run.metrics, self._job.lower_is_better)
 
     def _restore_best(self, train: TrainState) -> TrainState:
-        """Returns the train state of the best epoch, or the last one if no epoch logged the metric."""
+        """Returns the train state of the best epoch, or `train` if no epoch logged the monitored metric."""
         recipe = self._job.recipe
         best = [self._job.steps_after(each) for each in self._best_epochs()]
         restored = self._run.best.restore_latest(self._job.template, notify=log_line, steps=best[::-1])

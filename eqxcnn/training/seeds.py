@@ -1,4 +1,4 @@
-"""Seed sweeps: one recipe under several seeds, for the mean and standard deviation of its accuracy."""
+"""Seed sweeps: one recipe with several seeds, for the mean and standard deviation of its accuracy."""
 
 import dataclasses
 import json
@@ -54,16 +54,16 @@ class SeedSweepResult:
 
     @property
     def deviation(self) -> float:
-        """Sample standard deviation of the accuracies (divided by their number less one)."""
+        """Sample standard deviation of the accuracies (with denominator n - 1)."""
         return statistics.stdev(self.accuracies.values())
 
 
 @standard_promotion()
 def fit_seeds(recipe: Recipe, count: int, *, runs: Path | str = "runs", **parts: Any) -> SeedSweepResult:
-    """Trains a recipe under `count` seeds, starting with its own, into one new folder under `runs`.
+    """Trains a recipe with `count` seeds, from the recipe's `seed` on, into one new folder under `runs`.
 
-    All seeds train in one program where that is faster: on accelerators, and for models without convolutions. Elsewhere
-    one run follows another.
+    All seeds train in one program where that is faster: on accelerators, and for models without convolutions. Otherwise
+    they train one after another.
 
     **Arguments:**
 
@@ -96,7 +96,7 @@ def resume_seeds(folder: Path | str, **parts: Any) -> SeedSweepResult:
 
     **Arguments:**
 
-    - `parts`: own parts, those that the sweep was started with.
+    - `parts`: the same parts of your own that the sweep was started with.
 
     **Raises:** as `resume` does.
     """
@@ -115,7 +115,7 @@ def resume_seeds(folder: Path | str, **parts: Any) -> SeedSweepResult:
 
 
 def is_seed_sweep(folder: Path) -> bool:
-    """Returns whether `fit_seeds` made a folder."""
+    """Returns whether the folder was made by `fit_seeds`."""
     # `os.path.isfile` returns `False` for a name that is too long, where `Path.is_file` raises.
     return os.path.isfile(folder / _FILE)
 
@@ -145,7 +145,7 @@ def _train_in_one_program(first: Job, recipe: Recipe, parts: Parts, seeds: range
 
 
 def _train_one_by_one(folder: Path, plan: dict[str, Any], parts: Mapping[str, Any]) -> SeedSweepResult:
-    """Trains the seeds that are not finished, and writes the result of all."""
+    """Trains the seeds whose runs are not finished, and writes the results of all seeds."""
     recipe = recipe_from(plan["recipe"], origin=str(folder / _FILE))
     for seed in plan["seeds"]:
         run = folder / _folder_name(seed)

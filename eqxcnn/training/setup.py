@@ -1,4 +1,4 @@
-"""What stays fixed over a run: the arguments of a step that it does not change."""
+"""The arguments of a training step that stay fixed over a run."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -23,14 +23,14 @@ ValueAndGrad: TypeAlias = Callable[
 
 
 class Setup(eqx.Module):
-    """What stays fixed over a run.
+    """The arguments of a training step that stay fixed over a run.
 
     - `value_and_grad`: computes loss and gradients of a batch.
     - `optimizer`: the update rule.
-    - `augment`: changes one image, or `None`.
+    - `augment`: augments one image, or `None`.
     - `lookahead`: Lookahead, or `None`.
     - `steps_per_epoch`: full batches per epoch.
-    - `key`: the key of all steps; see `step_keys`.
+    - `key`: the key from which the keys of all steps are derived; see `step_keys`.
     - `mean`, `std`: normalization per channel, on the scale [0, 1].
     - `data`: images and labels on the device, or `None` if batches are streamed.
     - `mix`: mixup or CutMix, or `None`.

@@ -1,4 +1,4 @@
-"""Before the first step: normalization, weights to start from, and the initial train state."""
+"""Prepares the first step: normalization, weights to start from, and the initial train state."""
 
 import os
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ __all__ = [
 class WarmStart:
     """Weights that a run starts from instead of random ones.
 
-    - `tensors`: by name; without the head's if its number of classes differs.
+    - `tensors`: weights by name, without those of the head if its number of classes differs.
     - `moments`: mean and standard deviation per channel of the images that these weights were trained on, if known.
     """
 
@@ -79,7 +79,8 @@ def _load_from_path(recipe: Recipe, path: Path, places: dict[str, tuple[int, ...
         trained = inference.load(path)
         if trained.name != recipe.model:
             raise InputError(
-                f"{origin} is a `{trained.name}`, and the recipe trains `{recipe.model}`: set `model` to it"
+                f"{origin} holds a `{trained.name}`, but the recipe trains `{recipe.model}`: set `model` to "
+                f"{trained.name}"
             )
         mean, std = (tuple(np.asarray(each, np.float64).round(6).tolist()) for each in (trained.mean, trained.std))
         return WarmStart(fit_tensors(to_tensors(trained.model, trained.state), places, origin), (mean, std))
@@ -90,7 +91,7 @@ def _load_from_path(recipe: Recipe, path: Path, places: dict[str, tuple[int, ...
 
 
 def check_normalization(recipe: Recipe, info: DataInfo) -> None:
-    """Refuses a mean or standard deviation for another number of channels than the images have.
+    """Refuses a mean or standard deviation whose number of channels differs from that of the images.
 
     **Raises:** `InputError` naming the setting.
     """
@@ -98,7 +99,8 @@ def check_normalization(recipe: Recipe, info: DataInfo) -> None:
         value = getattr(recipe, name)
         if value is not None and len(value) != info.channels:
             raise InputError(
-                f"`{name}` (={list(value)}) must have one number per channel, and the images have {info.channels}"
+                f"`{name}` (={list(value)}) must have one number per channel, and the images have {info.channels} "
+                f"channel{'s' * (info.channels > 1)}"
             )
 
 
@@ -117,8 +119,10 @@ def resolve_normalization(
 def pixel_statistics(
     images: Num[np.ndarray, "n h w c"], rows: Int[np.ndarray, " k"], chunk_size: int = 1000
 ) -> tuple[Float[np.ndarray, " c"], Float[np.ndarray, " c"]]:
-    """Returns mean and standard deviation per channel of these rows on the scale [0, 1]: of `uint8` pixels from exact
-    sums, of floating-point images from sums in float64."""
+    """Returns mean and standard deviation per channel of these rows, on the scale [0, 1].
+
+    The sums are exact for `uint8` pixels, and in float64 for floating-point images.
+    """
     is_pixels = images.dtype == np.uint8
     one, dtype = (255, np.int64) if is_pixels else (1, np.float64)
     total, squares = (np.zeros(images.shape[-1], dtype) for _ in range(2))
@@ -129,7 +133,7 @@ def pixel_statistics(
     count = len(rows) * images.shape[1] * images.shape[2]
     mean = total / count
     std = np.sqrt(np.maximum(squares / count - mean**2, 0))
-    # A constant channel has deviation 0, which cannot divide; 1 leaves the channel as it is.
+    # A constant channel has a standard deviation of 0, which cannot be a divisor; 1 leaves the channel unscaled.
     return mean / one, np.where(std < 1e-4 * one, one, std) / one
 
 
@@ -152,7 +156,7 @@ def init_train_state(
     - `own`: a network and its state to use instead of building the recipe's.
     - `pixels`: the first `init_images` training images `[i h w c]`.
     - `tensors`: weights to use instead of random ones, by name.
-    - `key`: of the random weights.
+    - `key`: for the random weights.
 
     **Raises:** `InputError` if the recipe sets `init_images` for a model without data-dependent weights.
     """
@@ -162,7 +166,7 @@ def init_train_state(
     else:
         model, state = own
     if tensors:
-        # Only a head for other classes is missing, and stays random.
+        # `tensors` lacks at most the head, if its number of classes differs; the head then stays random.
         merged: dict[str, Any] = {**tensor_slots(model, state), **tensors}
         model, state = from_tensors(model, state, merged)
     model = freeze_modes(model, parse_factors(recipe.learning_rate_factors, recipe.freeze))
@@ -181,7 +185,7 @@ def freeze_modes(model: Network, factors: Sequence[Factor]) -> Network:
 
     def set_mode(path: Any, node: Any) -> Any:
         name = jax.tree_util.keystr(path, simple=True, separator=".")
-        # A pattern may name the module or its `weight`, which dropout does not have.
+        # A pattern may name the module itself or its `weight`; dropout has no `weight`.
         is_frozen = has_mode(node) and any(each.matches(name) or each.matches(f"{name}.weight") for each in frozen)
         return eqx.nn.inference_mode(node) if is_frozen else node
 

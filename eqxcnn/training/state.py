@@ -40,13 +40,13 @@ class Sums(eqx.Module):
 
         - `loss`: mean loss of the batch.
         - `correct`: number of correct predictions in the batch.
-        - `count`: number of images in it.
+        - `count`: number of images in the batch.
         - `step`: the step's number, counted from 1.
         - `is_finite`: whether the loss (and the gradients, if they are checked) are finite.
         """
         is_first = ~is_finite & (self.failed == 0)
         return Sums(
-            # Sums keep their dtypes if JAX computes in 64 bits.
+            # The casts keep the dtypes of the sums if JAX computes in 64 bits.
             loss=self.loss + (loss * count).astype(self.loss.dtype),
             correct=self.correct + correct.astype(self.correct.dtype),
             count=self.count + count,
@@ -55,7 +55,7 @@ class Sums(eqx.Module):
         )
 
     def means(self) -> tuple[float, float]:
-        """Returns mean loss and accuracy, over all seeds if the sums are those of several; waits for the device."""
+        """Returns mean loss and accuracy, over all seeds if the sums are stacked over seeds; waits for the device."""
         loss, correct, count = (float(np.sum(each)) for each in (self.loss, self.correct, self.count))
         return loss / max(count, 1), correct / max(count, 1)
 

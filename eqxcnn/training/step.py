@@ -33,7 +33,7 @@ def mean_loss(
     loss: Loss | FunctionLoss = _CROSS_ENTROPY,
     dtype: DTypeLike = jnp.float32,
 ) -> tuple[Float[Array, ""], tuple[ModelState, BatchLogits]]:
-    """Returns a batch's mean loss, and the new state and the logits.
+    """Returns a batch's mean loss, and the pair of the new state and the logits.
 
     The network computes in `dtype`. Parameters are cast inside this function, so gradients have the dtype of the
     parameters; state, loss and logits are in float32.
@@ -57,15 +57,15 @@ def cast_floats(tree: PyTree, dtype: DTypeLike) -> Any:
 
 
 def _cast_state(state: ModelState, dtypes: PyTree) -> ModelState:
-    """Casts the state to these dtypes: a layer of others may return it in the dtype of its weights."""
+    """Casts the state to these dtypes, since a third-party layer may return it in the dtype of its weights."""
     return jax.tree.map(lambda leaf, dtype: leaf if leaf.dtype == dtype else leaf.astype(dtype), state, dtypes)
 
 
 def train_step(setup: Setup, train: TrainState, batch: Batch) -> TrainState:
     """Runs one step: input, forward, backward, update, sums of metrics.
 
-    All randomness is a function of `setup.key`, `train.step` and an image's row, so a resumed run needs no generator's
-    state.
+    All randomness is a function of `setup.key`, `train.step` and an image's row, so a resumed run needs no saved
+    generator state.
     """
     # Taken first, because a used `eqx.nn.State` cannot be read again.
     before = eqx.filter(train, eqx.is_array) if setup.skip_nan else None
@@ -76,10 +76,10 @@ def train_step(setup: Setup, train: TrainState, batch: Batch) -> TrainState:
     updates, opt_state = apply_optimizer(setup.optimizer, gradients, train.opt_state, params, loss)
     model, slow, average = eqx.apply_updates(train.model, updates), train.slow, train.average
     if setup.lookahead is not None:
-        assert slow is not None, "lookahead needs a train state that was started with it"
+        assert slow is not None, "Lookahead needs a train state that was started with `use_lookahead`"
         slow, (model, state) = setup.lookahead(slow, (model, state), train.step + 1)
     if setup.average is not None:
-        assert average is not None, "an average needs a train state that was started with it"
+        assert average is not None, "an average needs a train state that was started with `use_average`"
         average = setup.average(average, (model, state), train.step + 1)
     after = TrainState(model, state, opt_state, train.step + 1, train.sums, slow, average)
     is_finite = jnp.isfinite(loss)
@@ -99,7 +99,7 @@ def _add_batch(
 
 
 def _undo_unless(is_finite: Bool[Array, ""], after: TrainState, before: PyTree, sums: Sums) -> TrainState:
-    """Returns `after`, or, if the step was not finite, `before` with the step counted and its failure recorded."""
+    """Returns `after` if the step was finite, else `before` with the step counted and its failure recorded."""
     failed = replace(after.sums, loss=sums.loss, correct=sums.correct, count=sums.count)
     skipped = eqx.tree_at(lambda train: (train.sums, train.step), before, (failed, after.step))
     arrays, rest = eqx.partition(after, eqx.is_array)
@@ -107,7 +107,7 @@ def _undo_unless(is_finite: Bool[Array, ""], after: TrainState, before: PyTree, 
 
 
 def train_steps(setup: Setup, train: TrainState, batches: Batch) -> TrainState:
-    """Runs `k` steps over batches stacked along a first axis `[k ...]`; a single one without a loop around it."""
+    """Runs `k` steps over batches stacked along a first axis `[k ...]`; a single step runs without a loop."""
     first = jax.tree.map(lambda leaf: leaf[0], batches)
     if jax.tree.leaves(batches)[0].shape[0] == 1:
         return train_step(setup, train, first)

@@ -46,7 +46,8 @@ def fit(
     **Arguments:**
 
     - `model`: an Equinox module that maps one image `[h w c]` to scores, as `net(image)`, `net(image, key=key)` or
-      `net(image, state, key=key)`; pass one with a state as a pair `(net, state)`. It is copied, so it stays usable.
+      `net(image, state, key=key)`; pass a network with a state as a pair `(net, state)`. The network is copied, so
+      yours stays usable.
     - `data`: from `eqxcnn.data.from_arrays` or `from_dataset`, or what these take: arrays `(images, labels)`, or a
       `datasets.Dataset` or `DatasetDict`.
     - `optimizer`: an optax transformation, which includes its learning rate; or a function that takes the recipe's
@@ -84,14 +85,15 @@ def resume(
     metrics: Mapping[str, Metric] | None = None,
     callbacks: Sequence[Callback | Callable[[RunView], object]] = (),
 ) -> Result:
-    """Continues a stopped run from its newest intact checkpoint, to the result it would have had.
+    """Continues a stopped run from its newest intact checkpoint; the result is that of an uninterrupted run.
 
-    A run that was started with own parts needs the same again; callbacks may be others.
+    Pass the same parts of your own that the run was started with; callbacks may differ.
 
     **Arguments:** see `fit`.
 
-    **Raises:** as `fit`; and `InputError` if `folder` is not a run's, is finished, or has no intact checkpoint, if the
-    data have changed since it started, or if a part is missing or not the one it was started with.
+    **Raises:** as `fit`; and `InputError` if `folder` is not a run's folder, the run is finished, all its checkpoints
+    are damaged, the data have changed since it started, or a part is missing or differs from the one it was started
+    with.
     """
     started = monotonic()
     keep_freed_memory()
@@ -106,7 +108,7 @@ def resume(
 
 
 def _train(job: Job, run: Run, train: TrainState, started: float) -> Result:
-    """Runs the rest of a job and leaves its folder finished; `started` is the time of the call."""
+    """Runs the rest of a job and completes its folder; `started` is the time at which `fit` or `resume` was called."""
     recipe, first_step = job.recipe, int(train.step)
     run.rewind(job.epochs_after(first_step))
     with (

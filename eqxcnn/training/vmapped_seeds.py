@@ -1,4 +1,4 @@
-"""Runs that differ in their seed only, trained in one program: the step under one more `vmap`."""
+"""Trains runs that differ in their seed only, in one program: the training step under one more `vmap`."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -109,7 +109,7 @@ def train_vmapped(jobs: Sequence[Job], runs: Sequence[Run], started: float) -> l
 def stack_trains(trains: Sequence[TrainState]) -> TrainState:
     """Stacks the arrays of train states of one structure along a new first axis."""
     arrays, rest = eqx.partition(trains[0], eqx.is_array)
-    # Leaf by leaf: each model's state has its own markers, so to JAX the pytree structures differ.
+    # Stacked leaf by leaf, since each model's `eqx.nn.State` has its own markers, so JAX sees different structures.
     leaves = [jax.tree.leaves(eqx.filter(train, eqx.is_array)) for train in trains]
     stacked = [jnp.stack(same) for same in zip(*leaves, strict=True)]
     return eqx.combine(jax.tree.unflatten(jax.tree.structure(arrays), stacked), rest)
@@ -122,7 +122,8 @@ def stack_setups(jobs: Sequence[Job]) -> Setup:
 
 
 def per_seed_leaves(setup: Setup) -> tuple[Any, Any, Any]:
-    """Returns what depends on the seed: the key, and the statistics of the images that are not held out."""
+    """Returns the leaves that depend on the seed: the key, and the mean and standard deviation of the training images,
+    since the seed chooses the images that are held out."""
     return setup.key, setup.mean, setup.std
 
 

@@ -187,7 +187,7 @@ def test_scanned_steps_reach_the_loss_of_single_steps(tmp_path):
     ("change", "message"),
     [
         ({"batch_size": 2000}, r"`batch_size` .=2000. is more than the 1,295 training images"),
-        ({"train_images": 1500}, r"`train_images` .=1500. is more than the 1,438 there are"),
+        ({"train_images": 1500}, r"`train_images` .=1500. is more than the 1,438 training images"),
         ({"mean": (0.1, 0.2), "std": (1.0, 1.0)}, r"`mean` .*one number per channel, and the images have 1"),
         ({"augment": ("flip_horizontl",)}, r"`flip_horizontl`.*`flip_horizontal`"),
     ],
@@ -218,7 +218,7 @@ def test_gradients_by_hand_agree_with_autodiff(tmp_path):
 
 def test_gradients_by_hand_need_a_model_with_a_backward_pass():
     recipe = Recipe(gradients="by_hand", optimizer="sgd", schedule="constant", momentum=0.0)
-    with pytest.raises(InputError, match=r"`lenet` has no backward pass of its own"):
+    with pytest.raises(InputError, match=r"backward pass: `lenet` does not"):
         prepare(recipe)
     with pytest.raises(InputError, match=r"`gradients` .* plain gradient descent"):
         Recipe(model="scratch", gradients="by_hand")

@@ -128,7 +128,7 @@ def test_swa_recomputes_the_statistics_of_equinox_batch_norm(mode, tmp_path):
         (lambda: (Dense(), {}), "must be an Equinox module, or a module and its state"),
         (lambda: eqx.filter_eval_shape(Dense), "has shapes in the place of arrays"),
         (lambda: eqx.nn.make_with_state(Normed)("batch", "b"), 'build BatchNorm with `axis_name="batch"`'),
-        (lambda: Integers(), "scores of dtype int32: return floating-point ones|TypeCheckError"),
+        (lambda: Integers(), "scores of dtype int32: return floating-point scores|TypeCheckError"),
         (lambda: KeyFirst(), "a `KeyFirst` cannot be trained"),
         (lambda: ImageByName(), "a `ImageByName` cannot be trained"),
         (lambda: NeedsKey(), r"`model` .* in eval mode fails on a float32 image without a key"),
@@ -171,5 +171,5 @@ class HoldsKey(Dense):
 
 def test_equinox_batch_norm_with_running_averages_needs_float32():
     network = eqx.nn.make_with_state(Normed)("ema")
-    refused("`precision: float32` keeps them", model=network, recipe=DIGITS.replace(precision="bf16"))
+    refused("set `precision: float32` to keep them", model=network, recipe=DIGITS.replace(precision="bf16"))
     prepare(DIGITS, Parts(model=network))

@@ -78,7 +78,7 @@ def test_evaluation_uses_the_runs_choices_or_its_own(tables, tmp_path, capsys):
 def test_choices_of_a_recipe_do_not_go_with_own_data(digits):
     train, test = digits
     recipe = Recipe(model="mlp", batch_size=8, label_column="label", test_split="test")
-    with pytest.raises(InputError, match="`label_column` and `test_split` of a recipe choose in data that it names"):
+    with pytest.raises(InputError, match="the recipe's `label_column` and `test_split` cannot be applied to `data`"):
         prepare(recipe, make_parts(data=data.from_arrays(*train, test=test)))
 
 

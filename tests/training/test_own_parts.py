@@ -133,14 +133,14 @@ def interrupted(tmp_path_factory):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model": None}, r"started with its own `model` \(`own_parts.Net`\): pass it again"),
-        ({"loss": None}, r"started with its own `loss` \(`own_parts.focal`\): pass it again"),
+        ({"model": None}, r"started with your own `model` \(`own_parts.Net`\): pass it again"),
+        ({"loss": None}, r"started with your own `loss` \(`own_parts.focal`\): pass it again"),
         ({"loss": optax.softmax_cross_entropy}, r"`loss` is `optax.*`, but the run was started with `own_parts.focal`"),
         ({"loss": functools.partial(own_parts.focal, gamma=1.0)}, r"`loss` \(`own_parts.focal`\) has other settings"),
         ({"optimizer": own_parts.make_optimizer(0.8)}, r"`optimizer` .* has other settings"),
         ({"model": own_parts.make_model(width=5)}, r"`model` \(`own_parts.Net`\) has other settings"),
         ({"metrics": {"top2": metrics.top_k(3), "brier": metrics.brier_score()}}, r"`metrics.top2` .* other settings"),
-        ({"metrics": {"top2": metrics.top_k(2)}}, r"started with its own `metrics.brier`"),
+        ({"metrics": {"top2": metrics.top_k(2)}}, r"started with your own `metrics.brier`"),
         ({"data": 1}, r"images of `data` \(='own'\) have changed"),
     ],
 )
@@ -161,7 +161,7 @@ def test_initial_weights_matter_only_without_a_checkpoint():
 
 
 def test_command_line_names_the_parts_it_lacks(interrupted):
-    with pytest.raises(InputError, match=r"started with its own `model` \(`own_parts.Net`\)"):
+    with pytest.raises(InputError, match=r"started with your own `model` \(`own_parts.Net`\)"):
         train.main(["--resume", str(interrupted)])
     with pytest.raises(InputError, match=r"says `own` for `model`, which only Python code can pass: `eqxcnn.fit"):
         train.main(["--model", "own"])

@@ -155,10 +155,10 @@ def test_balanced_class_weights_are_inverse_to_the_image_counts():
     np.testing.assert_allclose(weights, len(labels) / 10 / np.bincount(labels), rtol=1e-5)
     assert weights[labels].mean() == pytest.approx(1, abs=1e-5)
     assert prepare(job.recipe).recipe == job.recipe
-    with pytest.raises(InputError, match="`class_weights` has 2 numbers, and the data 10 classes"):
+    with pytest.raises(InputError, match="`class_weights` has 2 numbers, but the data have 10 classes"):
         prepare(Recipe(data="digits", class_weights=(1.0, 2.0)))
 
 
 def test_average_over_no_epochs_is_refused():
-    with pytest.raises(InputError, match=r"`average_start` \(=0.9\) leaves no end of an epoch to average among 120"):
+    with pytest.raises(InputError, match=r"`average_start` \(=0.9\) leaves nothing to average, .* in 120 steps"):
         prepare(replace(NARROW, average="swa", average_start=0.9, epochs=1.5))

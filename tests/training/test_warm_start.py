@@ -130,7 +130,7 @@ def test_only_the_head_changes_when_the_backbone_is_frozen(finished_run, tmp_pat
         ({"init_from": "nowhere"}, "`init_from` .='nowhere'. does not exist: give a finished run"),
         (
             {"model": "mlp", "init_from": "RUN"},
-            "is a `airbench94_narrow`, and the recipe trains `mlp`: set `model` to it",
+            "holds a `airbench94_narrow`, but the recipe trains `mlp`: set `model` to airbench94_narrow",
         ),
         ({"init_from": "RUN", "architecture": ("widths=(8, 16, 16)",)}, "does not fit: `"),
         (

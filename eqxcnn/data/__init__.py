@@ -1,4 +1,4 @@
-"""Data sets as arrays: where rows come from, their decoding and its cache, and the order of batches."""
+"""Data sets as arrays: the sources of rows, decoding and its cache, and the order of batches."""
 
 from .arrays import from_arrays
 from .batches import Prefetch, balanced_order, epoch_order, eval_batches, hold_out, train_batches

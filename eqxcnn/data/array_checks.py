@@ -30,7 +30,7 @@ def check_images(images: Any, what: str) -> ImageArray:
         raise InputError(f"the {what} of shape {array.shape} are empty.")
     if array.dtype == np.uint8:
         return array
-    # JAX's `bfloat16` has no NumPy kind.
+    # JAX's `bfloat16` does not have NumPy's kind for floats.
     if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
         raise InputError(
             f"the {what} of type {array.dtype} must be `uint8`, from 0 to 255, or floating point, from 0 to 1."
@@ -78,7 +78,7 @@ def name_classes(labels: Any, class_names: Sequence[str] | None) -> tuple[str, .
             )
         names = tuple(map(str, distinct))
     if len(names) < 2:
-        raise InputError(f"a classifier needs at least two classes, but there is only {', '.join(names) or 'none'}.")
+        raise InputError(f"a classifier needs at least two classes, but got {', '.join(names) or 'none'}.")
     return names
 
 

@@ -106,9 +106,9 @@ def from_arrays(
     - `images`: `[n h w c]` with 1 or 3 channels, or gray `[n h w]`: `uint8`, or floating point in [0, 1], which is
         kept as float32.
     - `labels`: `[n]`, integers from 0 to k - 1, or strings. Strings are class names; the classes are sorted by name.
-    - `test`: test images and labels of the same kinds; by default a part of the images is held out.
+    - `test`: a pair of test images and labels of the same kinds; by default a part of the images is held out.
     - `class_names`: the name of each class, in the order of the integers; by default the integers themselves. If
-        the labels are strings, it sets the order of the classes.
+        the labels are strings, this argument sets the order of the classes.
     - `name`: the data set's name, which becomes part of the names of runs.
     - `test_fraction`, `seed`: see `open_source`.
 

@@ -15,8 +15,9 @@ from .records import ImageArray
 __all__ = ["Prefetch", "StreamedBatch", "balanced_order", "epoch_order", "eval_batches", "hold_out", "train_batches"]
 
 
-#: Spawn keys of a seed's random streams, by purpose; the report's example images have 3. The order of an epoch,
-#: `default_rng([seed, epoch])`, has no spawn key, so no stream equals it; `default_rng(seed)` would be that of epoch 0.
+#: Spawn keys that separate the random streams of one seed, by purpose; the report's example images use key 3. The
+#: order of an epoch comes from `default_rng([seed, epoch])`, without a spawn key, so it differs from all these streams.
+#: `default_rng(seed)` must not be used: it equals the stream of epoch 0.
 _HOLD_OUT_STREAMS = {"validation": 1, "test": 2}
 
 
@@ -53,7 +54,7 @@ def hold_out(
 def epoch_order(n: int, seed: int, epoch: int, shuffle: bool = True) -> Int32[np.ndarray, " {n}"]:
     """Returns the order in which an epoch visits `n` rows.
 
-    It depends on seed and epoch alone, so that a resumed run repeats it.
+    The order depends only on `seed` and `epoch`, so a resumed run repeats it.
     """
     if not shuffle:
         return np.arange(n, dtype=np.int32)
@@ -66,7 +67,7 @@ def balanced_order(labels: Integer[np.ndarray, " n"], seed: int, epoch: int) -> 
     **Arguments:**
 
     - `labels`: the class of each row.
-    - `seed`, `epoch`: the order depends on these alone, as that of `epoch_order`, which it replaces.
+    - `seed`, `epoch`: determine the draws, as for `epoch_order`, which this function replaces.
     """
     images_per_class = np.bincount(labels)
     weights = 1 / images_per_class[labels]
@@ -113,7 +114,7 @@ StreamedBatch: TypeAlias = tuple[
 
 @dataclass(frozen=True)
 class Prefetch:
-    """Iterates over batches that a thread reads from disk ahead of the loop, for a set too large for the device.
+    """Iterates over batches that a thread reads from disk ahead of the loop, for a data set too large for the device.
 
     Yields images, labels and rows of each batch. An error in the thread is raised at the batch it belongs to. Leaving
     the loop early ends the thread.
@@ -123,7 +124,7 @@ class Prefetch:
     - `images`, `labels`: the whole split, memory-mapped.
     - `batches`: the rows of each batch, from `train_batches` or `eval_batches`, or of several stacked batches.
     - `depth`: the greatest number of batches to read ahead.
-    - `max_bytes`: the greatest size of the images of these batches. One batch is always read ahead, whatever its size.
+    - `max_bytes`: the largest total size of the images read ahead. One batch is always read ahead, whatever its size.
     """
 
     images: ImageArray
@@ -139,7 +140,7 @@ class Prefetch:
             try:
                 for rows in self.batches:
                     ahead.append((rows.size * bytes_per_image, pool.submit(self._gather, rows)))
-                    # The first of these batches goes to the loop, the others are what is read meanwhile.
+                    # The loop gets the first of these batches, and the thread reads the others meanwhile.
                     while len(ahead) > 1 and self._is_full([size for size, _ in ahead]):
                         yield ahead.popleft()[1].result()
                 while ahead:

@@ -23,7 +23,7 @@ from ..parsing import parse_json, read_text
 __all__ = ["Chunk", "Entry", "cache_root", "open_or_build", "read_note", "write_note"]
 
 
-#: Some images, their labels, and the (number, reason) of each row that was skipped among them.
+#: The images of a chunk, their labels, and the (number, reason) of each row that was skipped in the chunk.
 Chunk = tuple[np.ndarray, np.ndarray, list[tuple[int, str]]]
 
 
@@ -59,7 +59,7 @@ def read_note(name: str) -> dict[str, Any] | None:
 
 
 def write_note(name: str, value: dict[str, Any]) -> None:
-    """Stores a value that is slow to compute again; does nothing where the cache cannot be written."""
+    """Stores a value that is slow to compute again; does nothing if the cache cannot be written."""
     folder = cache_root() / "notes"
     partial = folder / f"{name}.{os.getpid()}.partial"
     try:
@@ -80,8 +80,8 @@ def open_or_build(
 ) -> Entry:
     """Returns the entry `key` of the cache, and builds it from `chunks()` if it is missing or damaged.
 
-    Several processes may ask at once: one builds, the others wait for it. An entry is a folder that gets its name only
-    when it is complete.
+    If several processes request the entry at once, one builds it and the others wait. An entry is a folder that is
+    renamed to `key` only when it is complete.
 
     **Arguments:**
 
@@ -106,7 +106,7 @@ def open_or_build(
             _print_to_stderr(f"waiting for another process that decodes into {folder}")
             lock.acquire()
     try:
-        # The other process may have built it meanwhile.
+        # The other process may have built the entry meanwhile.
         entry = _open(folder, image_shape, report=True)
         if entry is None:
             _build(folder, rows, image_shape, needed_bytes, chunks)

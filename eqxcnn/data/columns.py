@@ -46,7 +46,7 @@ def find_image_column(features: Features, chosen: str | None = None) -> str:
 def find_label_column(features: Features, chosen: str | Sequence[str] | None = None) -> str:
     """Returns the chosen column, else the only column with a usual name, of `ClassLabel`s, or of a suitable type.
 
-    **Raises:** `InputError` if there is none, or for labels of which a row has several.
+    **Raises:** `InputError` if there is no such column, or if a row has several labels.
     """
     import datasets
 
@@ -76,8 +76,8 @@ def _check_one_label(features: Features, chosen: str | None) -> None:
     if lists and len(lists) == len(usual):
         raise InputError(
             f"the column `{lists[0]}` cannot be the label column: it holds a list in each row, and a classifier learns "
-            "one class per image; choose a column of single labels with `label_column`, and of one-hot vectors store "
-            "the position of the 1."
+            "one class per image; choose a column of single labels with `label_column`, or replace each one-hot "
+            "vector by the position of its 1."
         )
 
 
@@ -89,7 +89,7 @@ def _choose(
     hint: str,
     is_suitable: Callable[[Any], bool],
 ) -> str:
-    """Returns `chosen` if it is suitable, else the only name of the first rank that is not empty."""
+    """Returns `chosen` if it is suitable, else the only name in the first rank that is not empty."""
     columns = ", ".join(f"`{name}`" for name in features)
     if chosen is not None and chosen not in features:
         raise InputError(f"`{kind}_column` (=`{chosen}`) must be one of the columns {columns}.")
@@ -133,7 +133,7 @@ def read_labels(
     """Returns the class names, and for each split the class number of each row, `MISSING` for a row without a label.
 
     A `ClassLabel` keeps its names and order. Plain numbers and strings are numbered in sorted order over all splits. A
-    row has no label if its value is null, an empty text, or -1, which `datasets` writes for it.
+    row has no label if its value is null, an empty string, or -1, which `datasets` writes for a missing label.
 
     **Raises:** `InputError` if fewer than two classes have rows, or if the column does not hold classes.
     """
@@ -149,7 +149,7 @@ def read_labels(
     seen = {int(number) for array in numbers.values() for number in np.unique(array)} - {MISSING}
     if len(seen) < 2:
         only = f"only `{names[seen.pop()]}`" if seen else "none"
-        raise InputError(f"a classifier needs at least two classes; the rows' `{column}` has {only}.")
+        raise InputError(f"a classifier needs at least two classes; the column `{column}` has {only}.")
     return names, numbers
 
 
@@ -161,7 +161,7 @@ def _map_named_labels(
     positions = {name: position for position, name in enumerate(all_names)}
     numbers = {}
     for split, column in values.items():
-        # Index -1, a missing label, is the last entry.
+        # A missing label is -1, which as an index selects the last entry.
         mapping = np.array([*(positions[str(name)] for name in names[split]), MISSING], np.int32)
         raw = column.fill_null(MISSING).to_numpy()
         for label in (raw.max(initial=MISSING), raw.min(initial=MISSING)):
@@ -182,13 +182,13 @@ def _check_lengths(values: Mapping[str, ChunkedArray], column: str) -> None:
         longest = compute.max(compute.binary_length(array)).as_py() if is_text else None
         if longest is not None and longest > _MAX_NAME_BYTES:
             raise InputError(
-                f"`{column}` has a string of {longest:,} bytes, so it does not hold class names, which may have "
-                f"{_MAX_NAME_BYTES:,}: choose another column with `label_column`."
+                f"`{column}` has a string of {longest:,} bytes, so it does not hold class names (at most "
+                f"{_MAX_NAME_BYTES:,} bytes): choose another column with `label_column`."
             )
 
 
 def _number_plain_labels(values: Mapping[str, list[Any]], column: str) -> tuple[tuple[str, ...], dict[str, Any]]:
-    # A table with missing numbers has them as floats, with NaN, which does not equal itself, for a missing one.
+    # A column with missing numbers is stored as floats, where NaN, which does not equal itself, marks a missing one.
     distinct = {value for split_values in values.values() for value in split_values if value == value} - {None, ""}
     texts = {value for value in distinct if isinstance(value, str)}
     if texts not in (set(), distinct) or any(value % 1 for value in distinct - texts):

@@ -74,7 +74,7 @@ class TableDataSet(DataSet):
 
     def _cache_key(self, split: str, shape: tuple[int, int, int], on_bad_image: str) -> str:
         limit = max_pixels()
-        # With another limit, other rows are skipped.
+        # Another limit on pixels skips other rows.
         more = () if limit == MAX_PIXELS or on_bad_image == "stop" else (limit,)
         more += () if self._scale == 1 else ("scale", self._scale)
         digest = digest_values(DECODER_VERSION, self._parts[split].fingerprint, shape, on_bad_image, *more)
@@ -96,11 +96,11 @@ def from_tables(
     **Arguments:**
 
     - `splits`: the tables by split, undecoded.
-    - `place`: where they come from, with what is known or chosen of them.
-    - `name`, `source`: the data set's short name, and the text that names it in messages and opens it again.
+    - `place`: the source of the tables, with its known properties and the caller's choices.
+    - `name`, `source`: the data set's short name, and the text that names the data set in messages and opens it again.
     - `test_fraction`, `seed`: see `open_source`.
 
-    **Raises:** `InputError`, in one sentence, if they cannot be used.
+    **Raises:** `InputError`, in one sentence, if the tables cannot be used.
     """
     counts = {split: len(rows) for split, rows in splits.items()}
     train, test, images, target = _choose(splits, counts, place, source)
@@ -123,7 +123,7 @@ def from_tables(
         test_split=test,
         fingerprint=digest_values(class_names, *(part.fingerprint for part in parts.values())),
     )
-    # Digits come from memory, and decode faster than a cache opens.
+    # The digits are in memory, and decoding them is faster than opening a cache.
     return TableDataSet(info, parts, images, scale, size, _use_cache=not place.is_digits)
 
 
@@ -137,12 +137,12 @@ def _choose(
     target = find_label_column(features, place.label_column)
     test = choose_test(source, splits, train, target, place.test_split)
     if test is not None and images not in splits[test].column_names:
-        raise InputError(f"split `{test}` of `{source}` has no column `{images}`, split `{train}` has.")
+        raise InputError(f"split `{test}` of `{source}` has no column `{images}`, but split `{train}` has.")
     return train, test, images, target
 
 
 def _fingerprint(place: Source, rows: Dataset, column: str) -> str:
-    # The digits are encoded here, by whatever version of Pillow there is, and their pixels never change.
+    # The digits' encoded bytes depend on the installed version of Pillow, but their pixels never change.
     return "digits" if place.is_digits else fingerprint_images(rows, column, use_notes=place.rows is None)
 
 

@@ -37,7 +37,7 @@ _CHUNK_ROWS = 1024
 #: Larger images are decoded one at a time: each takes hundreds of megabytes.
 _LARGE_PIXELS = 50_000_000
 _large_image = threading.Lock()
-#: Pixels of more than 8 bits that are converted at once.
+#: Number of pixels, of more than 8 bits each, that are converted at once.
 _STRIP_PIXELS = 1 << 20
 
 
@@ -51,7 +51,7 @@ class BadRow(NamedTuple):
 def decode_image(
     source: bytes | str | Path | Image, image_size: tuple[int, int] | None, channels: int
 ) -> UInt8[np.ndarray, "h w c"]:
-    """Decodes one image as training decodes it.
+    """Decodes one image in the same way as training does.
 
     The image is turned upright by its EXIF orientation, transparent parts are blended over white, 16-bit gray is
     divided by 257, and any color space is converted to gray (ITU-R 601 luma) or RGB. It is then resized to `image_size`
@@ -70,8 +70,8 @@ def decode_image(
         raise InputError(f"`channels` (={channels}) must be 1 (gray) or 3 (RGB).")
     if not isinstance(source, bytes | str | Path) and not hasattr(source, "getexif"):
         raise InputError(
-            f"an image of type {type(source).__name__} cannot be decoded: give a path, the bytes of a file, or an "
-            "image of Pillow (`PIL.Image.fromarray` makes one of an array)."
+            f"an image of type {type(source).__name__} cannot be decoded: give a path, the bytes of a file, or a "
+            "Pillow image (`PIL.Image.fromarray` converts an array)."
         )
     try:
         return _decode(source, image_size, channels).copy()
@@ -90,12 +90,12 @@ def decode_rows(
 ) -> Generator[tuple[UInt8[np.ndarray, "k h w c"], list[BadRow]], None, None]:
     """Yields the images of the given rows in order, a chunk at a time, with the chunk's bad rows.
 
-    A bad row is zeros in its chunk. Threads decode in parallel, since Pillow releases the GIL; they run only a few
+    A bad row is all zeros in its chunk. Threads decode in parallel, since Pillow releases the GIL; they run only a few
     chunks ahead of the consumer to bound the memory.
 
     **Arguments:**
 
-    - `scale`: the factor of a column of pixels, from `pixels.find_scale`; encoded images have none.
+    - `scale`: the factor for a column of pixels, from `pixels.find_scale`; encoded images are not scaled.
     """
     size = max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // (image_size[0] * image_size[1] * channels)))
     raw = rows.select_columns(column).with_format("arrow")
@@ -133,7 +133,7 @@ def _decode_chunk(
 
 
 def fetch(raw: Dataset, column: str, numbers: np.ndarray) -> Iterator[Any]:
-    """Yields the stored values of a column in the given rows, one at a time: a thousand photographs are gigabytes.
+    """Yields the stored values of a column in the given rows one at a time: a thousand photographs take gigabytes.
 
     **Arguments:**
 
@@ -197,9 +197,9 @@ def _convert_channels(image: Image, channels: int) -> Image:
 
 
 def _convert_to_8_bits(image: Image) -> Image:
-    """Scales gray of 16 or 32 bits or floating point to 8 bits by its range, without clipping.
+    """Converts 16-bit, 32-bit or floating-point gray to 8 bits by scaling its range, without clipping.
 
-    Modes `I;16*` have the range of 16 bits. 32-bit integers have that of 8 or of 16 bits, floats 0 to 1 or 0 to 255.
+    The range is 16 bits for modes `I;16*`, 8 or 16 bits for 32-bit integers, and 0 to 1 or 0 to 255 for floats.
     """
     from PIL import Image
 
@@ -212,6 +212,6 @@ def _convert_to_8_bits(image: Image) -> Image:
     scale = 1 / 257 if is_16_bit else 255 if image.mode == "F" and high <= 1 else 1
     scaled = np.empty(values.shape, np.uint8)
     rows = max(1, _STRIP_PIXELS // image.width)
-    for top in range(0, image.height, rows):  # In strips, because the product takes 8 bytes for each pixel.
+    for top in range(0, image.height, rows):  # In strips, because the product takes 8 bytes per pixel.
         scaled[top : top + rows] = np.rint(values[top : top + rows] * scale)
     return Image.fromarray(scaled)

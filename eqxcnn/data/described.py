@@ -1,4 +1,4 @@
-"""Checks the card and metadata of a local folder before `datasets` reads them, which could lead out of the folder."""
+"""Checks the card and metadata of a local folder, which could point outside it, before `datasets` reads them."""
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -20,7 +20,7 @@ _READABLE = (*TABLES, *LISTS, ".tar")
 def check_saved(folder: Path) -> None:
     """Checks the files of a `save_to_disk` folder that name other files.
 
-    **Raises:** `InputError` if one is damaged, or names a file that is elsewhere or not a regular file.
+    **Raises:** `InputError` if such a file is damaged, or names a file that is in another folder or not a regular file.
     """
     _check_path(folder)
     if (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file():
@@ -61,7 +61,7 @@ def _names(value: Any, path: Path, key: str) -> list[str]:
 
 
 def check_described(folder: Path) -> None:
-    """Checks a folder of tables, or with a data card or a metadata file, before `datasets` reads it.
+    """Checks a folder with tables, a data card or a metadata file before `datasets` reads it.
 
     **Raises:** `InputError` if the card is damaged or points outside the folder, if a metadata file is empty, if
     there are archives, which `datasets` would unpack, or if the folder holds too many files that are not data.
@@ -86,7 +86,7 @@ def check_described(folder: Path) -> None:
 def check_found(folder: Path, files: list[str]) -> None:
     """Checks the files that `datasets` found in a folder and would read.
 
-    **Raises:** `InputError` if one is outside the folder, or of a type that holds no images.
+    **Raises:** `InputError` if a file is outside the folder, damaged, empty, or of a type that holds no images.
     """
     for file in files:
         if not PurePosixPath(file).is_relative_to(folder) or ".." in PurePosixPath(file).parts:
@@ -106,7 +106,7 @@ def _is_readable(name: str) -> bool:
 
 
 def _check_parquet(file: str) -> None:
-    """Reads the footer of a parquet file, because `datasets` does not say which one is damaged or empty."""
+    """Reads the footer of a parquet file, because `datasets` does not say which file is damaged or empty."""
     import pyarrow.parquet as pq
 
     try:
@@ -118,7 +118,7 @@ def _check_parquet(file: str) -> None:
 
 
 def _check_arrow(path: Path) -> None:
-    """Validates a table, because reading one whose offsets point outside its file crashes the process.
+    """Validates a table, because reading a table whose offsets point outside its file crashes the process.
 
     The file is memory-mapped, and only offsets and strings are read.
     """

@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 
-#: More than an uncompressed image with the largest number of pixels takes.
+#: More than the size of an uncompressed image with the largest allowed number of pixels.
 _MAX_BYTES = 512 << 20
 #: A folder with more entries that are not data is taken for a mistake, such as a whole disk or a home folder.
 _MAX_OTHER_ENTRIES = 100_000
@@ -46,7 +46,7 @@ def read_file(path: str | Path) -> bytes:
     **Raises:** `ValueError` for a pipe, a device, a folder, a larger file, or a NUL in the path; `OSError` if the file
     cannot be read.
     """
-    # A pipe would block and a device may never end.
+    # Reading a pipe would block, and a device may never end.
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("it is not a regular file")
@@ -121,7 +121,7 @@ def walk(folder: str | Path) -> Iterator[os.DirEntry[str]]:
 def scan(folder: str | Path) -> list[os.DirEntry[str]]:
     """Returns the entries of a folder.
 
-    **Raises:** `InputError` if it cannot be read.
+    **Raises:** `InputError` if the folder cannot be read.
     """
     try:
         with os.scandir(folder) as entries:

@@ -27,22 +27,22 @@ __all__ = ["digest_values", "fingerprint_files", "fingerprint_images", "fingerpr
 _NOTE_BYTES = 256 << 20
 #: A file younger than this may change again without a new modification time.
 _CLOCK_TICK_SECONDS = 2.0
-#: Lengths of an image that a table only refers to, and of one that is not there.
+#: Stand in for the length of an image that is stored outside the table, and of a missing image.
 _OUTSIDE, _MISSING = -2, -1
-#: Bounds the memory: a few photographs per thread.
+#: Few enough to bound the memory: a few photographs per thread.
 _FILES_AT_ONCE = 64
 
 
 def fingerprint_images(rows: Dataset, column: str, use_notes: bool = True) -> str:
     """Returns a digest of a split's images: their encoded bytes or stored pixels, in the order of the rows.
 
-    It depends on neither names nor places: the same image files give the same digest as class folders, as parquet, and
-    on another machine. Encoding the same pixels again gives another digest. The digest of a set larger than 256 MiB is
-    kept in the cache, under the sizes and times of its files.
+    The digest does not depend on names or locations: the same image files give the same digest as class folders, as
+    parquet, and on another machine. Encoding the same pixels again gives another digest. The digest of a data set
+    larger than 256 MiB is kept in the cache, keyed by the paths, sizes and times of its files.
 
     **Arguments:**
 
-    - `use_notes`: whether the cache may be used; not for tables that may be a selection of their files' rows.
+    - `use_notes`: whether the cache may be used; false for tables that may contain only some rows of their files.
     """
     began = time.time()
     chunks = [storage_of(chunk) for chunk in rows.select_columns(column).with_format("arrow")[:][column].chunks]
@@ -88,7 +88,7 @@ def digest_values(*values: Any) -> str:
 
 
 def _file_facts(path: str | Path | None) -> tuple[str, int, tuple[int, int]]:
-    """Path, size, and times of the last modification and the last change, which copying does not preserve."""
+    """Returns path, size, and the times of the last modification and of the last change, which copying resets."""
     try:
         stat = Path(path or "").stat()
     except (OSError, ValueError):

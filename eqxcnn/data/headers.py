@@ -21,12 +21,12 @@ else:
 __all__ = ["find_size_and_channels", "read_header"]
 
 
-#: Rows spread over the split that are read first: they usually settle that sizes differ and that there is color.
+#: Rows, spread over the split, that are read first: they usually suffice to find different sizes and color.
 _FIRST_ROWS = 64
 _CHUNK_ROWS = 1024
 #: From this many rows on, the result is kept in the cache.
 _NOTE_ROWS = 4096
-#: Names of the parts of a PNG that can hold an orientation, after the pixels too.
+#: Names of the chunks of a PNG that can hold an orientation; they may also follow the pixels.
 _PNG_METADATA = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 
 
@@ -44,8 +44,8 @@ def find_size_and_channels(
 
     **Arguments:**
 
-    - `fingerprint`: that of the images, under which the cache keeps the result for a large split.
-    - `image_size`, `channels`: what is known already.
+    - `fingerprint`: the fingerprint of the images, under which the cache keeps the result for a large split.
+    - `image_size`, `channels`: the values that are already known, which are not looked for.
 
     **Returns:** `None` if no image has a readable header.
     """
@@ -111,7 +111,7 @@ def read_header(value: Any) -> tuple[tuple[int, int], bool] | None:
 
 
 def _read_png_header(data: bytes) -> tuple[tuple[int, int], bool] | None:
-    """Reads a PNG without metadata; Pillow would decode all of it to look for an orientation behind the pixels."""
+    """Reads the header of a PNG without metadata; Pillow would decode the pixels to look for metadata after them."""
     if data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR" or len(data) < 33:
         return None
     if any(name in data for name in _PNG_METADATA):

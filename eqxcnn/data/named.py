@@ -26,7 +26,7 @@ def open_source(
     The training split is `train`, or the only split. The test split is `test`, else `validation` (or `valid`, `val`),
     else a part of the training split, with the same fraction of each class. Image size and channels are those of the
     training split; test images are converted to them. A split without labels is not used for testing, and a line on
-    standard error says so.
+    standard error reports it.
 
     **Arguments:**
 

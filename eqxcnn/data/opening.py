@@ -1,4 +1,4 @@
-"""The only place where encoded images are opened: in formats that start no other program, of limited size."""
+"""The only place where encoded images are opened. It limits their size, and allows no format that starts a program."""
 
 import io
 import os
@@ -18,7 +18,8 @@ else:
 __all__ = ["MAX_PIXELS", "describe_error", "max_pixels", "open_image", "unreadable_errors"]
 
 
-#: Recognized by content, not by name. Pillow would start Ghostscript for EPS, and its other formats hold no photos.
+#: Formats, recognized by content and not by name. Pillow would start Ghostscript for EPS, and its other formats hold no
+#: photos.
 _FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "JPEG2000", "TGA")
 #: Largest number of pixels of an image, unless `$EQXCNN_MAX_PIXELS` is set. Pillow warns about larger images, which
 #: take 0.4 GB as RGB and several times that during conversion, and refuses images of twice the size.
@@ -87,7 +88,7 @@ def unreadable_errors() -> tuple[type[Exception], ...]:
 
 
 def describe_error(error: BaseException) -> str:
-    """Returns one of `unreadable_errors` as the end of a sentence, without a period."""
+    """Describes one of `unreadable_errors`, as the end of a sentence without a period."""
     from PIL import UnidentifiedImageError
 
     if isinstance(error, UnidentifiedImageError):

@@ -1,4 +1,4 @@
-"""Data sets that are passed from Python: tables and streams of `datasets`, and all that `as_data_set` accepts."""
+"""Data sets passed from Python: tables and streams of `datasets`, and everything else that `as_data_set` accepts."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -53,8 +53,8 @@ def as_data_set(value: Any) -> DataSet:
         return from_dataset(value)
     if isinstance(value, tuple | list) and len(value) == 2:
         return from_arrays(*value)
-    hint = ": a name or a folder is the recipe's `data`" if isinstance(value, str) else ""
+    hint = ": give a name or a folder as the recipe's `data`" if isinstance(value, str) else ""
     raise InputError(
-        "`data` must be a pair of images and labels, a `Dataset` or `DatasetDict` of `datasets`, or what "
-        f"`eqxcnn.data.from_arrays` or `from_dataset` returns, not a `{type(value).__qualname__}`{hint}."
+        "`data` must be a pair of images and labels, a `Dataset` or `DatasetDict` of `datasets`, or the "
+        f"result of `eqxcnn.data.from_arrays` or `from_dataset`, not a `{type(value).__qualname__}`{hint}."
     )

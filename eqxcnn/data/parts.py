@@ -29,10 +29,10 @@ class Part:
     **Arguments:**
 
     - `rows`: all rows of the source's split.
-    - `split`: its name in the source.
-    - `numbers`: the numbers of the rows that belong to this part, ascending.
-    - `labels`: their class numbers.
-    - `fingerprint`: a digest of their images and labels.
+    - `split`: the split's name in the source.
+    - `numbers`: the numbers of the rows of this part, ascending.
+    - `labels`: the class numbers of these rows.
+    - `fingerprint`: a digest of the images and labels of these rows.
     """
 
     rows: Dataset
@@ -73,8 +73,8 @@ def decode_part(
     if kept == 0:
         first_bad = first_bad or skipped[0]
         raise InputError(
-            f"none of the {len(part.numbers)} rows of split `{part.split}` can be used; the first, row "
-            f"{first_bad.row}: {first_bad.reason}."
+            f"none of the {len(part.numbers)} rows of split `{part.split}` can be used (row "
+            f"{first_bad.row}: {first_bad.reason})."
         )
 
 

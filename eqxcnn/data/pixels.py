@@ -52,7 +52,7 @@ def is_list(kind: DataType) -> bool:
 
 
 def storage_of(chunk: Array) -> Array:
-    """Returns the nested lists below an `Array2D` or `Array3D`, and any other arrow array as it is."""
+    """Returns the nested lists below an `Array2D` or `Array3D`, and any other arrow array unchanged."""
     import pyarrow as pa
 
     return chunk.storage if isinstance(chunk, pa.ExtensionArray) else chunk
@@ -75,7 +75,7 @@ def are_pixels(value: Any) -> bool:
 def image_shape(value: ListScalar) -> tuple[int, int, int]:
     """Returns height, width and channels of stored pixels.
 
-    **Raises:** `ValueError` if they do not have the shape of an image.
+    **Raises:** `ValueError` if the pixels do not have the shape of an image.
     """
     return _image_shape(_read_array(value).shape)
 
@@ -85,9 +85,9 @@ def to_image(value: ListScalar, scale: int) -> Image:
 
     **Arguments:**
 
-    - `scale`: what `find_scale` returns for the column.
+    - `scale`: the result of `find_scale` for the column.
 
-    **Raises:** `ValueError` if they do not have the shape of an image, or are out of range.
+    **Raises:** `ValueError` if the pixels do not have the shape of an image, or are out of range.
     """
     from PIL import Image
 
@@ -155,7 +155,7 @@ def _read_array(value: ListScalar) -> np.ndarray:
 
 
 def _image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Returns `(height, width, channels)`: a list of h*w or h*w*3 numbers is a square image, row by row."""
+    """Returns `(height, width, channels)`: a flat list of h*w or h*w*3 numbers is a square image, row by row."""
     if 0 in shape:
         raise ValueError("it is empty")
     if len(shape) == 1:

@@ -1,4 +1,4 @@
-"""The rows of a source as the `datasets` library returns them, undecoded, with its errors in one sentence."""
+"""Reads the rows of a source with the `datasets` library, undecoded, and turns its errors into one sentence."""
 
 import sys
 import threading
@@ -29,7 +29,7 @@ __all__ = ["load_digits", "read_rows", "say_when_slow"]
 
 
 _SLOW_SECONDS = 2.0
-#: Exceptions that `datasets` raises for damaged files, beside its own.
+#: Exceptions that `datasets` raises for damaged files, besides its own types.
 _DAMAGED = (OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError)
 
 
@@ -95,11 +95,11 @@ def _read(source: Source) -> "Dataset | DatasetDict":
 
 
 def _read_described_folder(folder: Path, config: str | None) -> "Dataset | DatasetDict":
-    """Reads a folder of tables, or with a data card or a metadata file.
+    """Reads a folder with tables, a data card or a metadata file.
 
-    `datasets` caches a folder with a card by the names of folder and configuration alone, and others by modification
-    times, which a copy may preserve: other content would be read from the cache. So the files' fingerprint is made part
-    of the cache's path.
+    `datasets` caches a folder with a card under the names of folder and configuration alone, and other folders under
+    modification times, which a copy may preserve. Changed files could then be read from an outdated cache, so the
+    cache's path contains the files' fingerprint.
     """
     import datasets
     from datasets import config as settings
@@ -140,8 +140,8 @@ def load_digits() -> tuple[Float[np.ndarray, "n 64"], Int[np.ndarray, " n"]]:
 def _read_hub(repository: str, config: str | None) -> DatasetDict:
     """Reads a data set from the Hub, or from the Hub's cache when the Hub is out of reach.
 
-    `datasets` retries for half a minute before it looks into its cache, but looks there at once in offline mode, so a
-    single request tests first whether the Hub answers.
+    `datasets` retries for half a minute before it uses its cache, except in offline mode. So a single request first
+    tests whether the Hub responds, and offline mode is set if it does not.
     """
     import datasets
     from datasets import config as settings
@@ -165,7 +165,7 @@ def _read_hub(repository: str, config: str | None) -> DatasetDict:
 
 @contextmanager
 def say_when_slow(source: str) -> Iterator[None]:
-    """Prints what is being read to standard error after two seconds, since a large folder may take minutes."""
+    """Prints the source's name to standard error if reading takes over two seconds; a large folder may take minutes."""
     line = f"reading the data set {printable(source)} ..."
     timer = threading.Timer(_SLOW_SECONDS, lambda: print(line, file=sys.stderr, flush=True))
     timer.daemon = True
@@ -178,7 +178,7 @@ def say_when_slow(source: str) -> Iterator[None]:
 
 @contextmanager
 def _quiet_library() -> Iterator[None]:
-    """Hides the log of `datasets`, whose errors become one sentence, and without a terminal its progress bars."""
+    """Hides the log of `datasets`, whose errors are reported otherwise, and without a terminal its progress bars."""
     import datasets
 
     hide = not sys.stderr.isatty() and not datasets.are_progress_bars_disabled()

@@ -14,7 +14,7 @@ from ..errors import InputError
 __all__ = ["DataInfo", "DataSet", "ImageArray", "Split", "check_decode_arguments"]
 
 
-#: Images of a split: `uint8` from 0 to 255, or those of own arrays in floating point, from 0 to 1.
+#: Images of a split: `uint8` from 0 to 255; arrays passed from Python may be floating point from 0 to 1.
 ImageArray: TypeAlias = UInt8[np.ndarray, "n h w c"] | Float32[np.ndarray, "n h w c"]
 
 
@@ -25,7 +25,7 @@ class DataInfo:
     **Arguments:**
 
     - `name`: a short name that can be part of a folder's name.
-    - `source`: opens the data set again, from any working directory; `own` for data that were passed from Python.
+    - `source`: the text that opens the data set again, from any working directory; `own` for data passed from Python.
     - `class_names`: the names in the order of the labels.
     - `channels`: 1 if every training image is gray, else 3.
     - `image_size`: `(height, width)` if all training images share one size; `None` if they differ, or are so small that

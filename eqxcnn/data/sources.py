@@ -14,18 +14,18 @@ from ..errors import InputError, nearest
 __all__ = ["GROUP", "SOURCES", "Source", "check_name", "find_source", "register"]
 
 
-#: The group of entry points with which a package adds data sets: each names what `register` takes.
+#: Entry points of this group add data sets: each names an object that `register` accepts as `source`.
 GROUP = "eqxcnn.data"
 
 
 @dataclass(frozen=True)
 class Source:
-    """The origin of the rows: a Hub repository, a local folder, a function, or (with none) scikit-learn's digits.
+    """The origin of the rows: a Hub repository, a local folder or a function; by default scikit-learn's digits.
 
     **Arguments:**
 
     - `hub`: the repository on the Hugging Face Hub, `org/name`.
-    - `config`: its configuration, where it has several.
+    - `config`: the repository's configuration, if it has several.
     - `folder`: a local folder, instead of `hub`.
     - `image_size`: the `(height, width)` that all images are known to share; `None` if they differ or are not known.
     - `channels`: 1 if all images are known to be gray; `None` if their headers must be read.
@@ -56,7 +56,7 @@ class Source:
 
         **Arguments:**
 
-        - `text`: the text from which it was found in this one.
+        - `text`: the text from which `find_source` found this source in the current working directory.
         """
         if self.folder is None:
             return text
@@ -92,7 +92,7 @@ SOURCES: Mapping[str, Source] = MappingProxyType(
 
 #: A run's folder is named after its data set, and a file system allows 255 bytes.
 _NAME_LENGTH = 40
-#: What a name needs in order to be neither a path nor a Hub id.
+#: The syntax of a data set's name, which makes it neither a path nor a Hub id.
 _NAME = re.compile(r"[A-Za-z]\w*(?:[.-]\w+)*", re.ASCII)
 #: In a recipe, `own` stands for data that are passed from Python.
 _OWN = "own"
@@ -105,12 +105,13 @@ _registered: dict[str, Source] = {}
 def register(name: str, source: Source | Callable[[], Any]) -> None:
     """Adds a data set, whose name then works in `open_source`, in recipes and on the command line.
 
-    A program that resumes or evaluates a run on it has to register it first; on the command line, `--import` imports
-    the module that does. An installed package can add data sets by entry points of the group `eqxcnn.data` instead.
+    A program must register the data set before it resumes or evaluates a run on it; on the command line, `--import`
+    imports the module that registers it. An installed package can add data sets with entry points of the group
+    `eqxcnn.data` instead.
 
     **Arguments:**
 
-    - `name`: letters, digits, `_`, `-` and `.`, with a letter first. A name that exists is refused.
+    - `name`: letters, digits, `_`, `-` and `.`, with a letter first. A name that exists already is refused.
     - `source`: a `Source` with `hub`, `folder` or `rows`; or a function that returns a `datasets.DatasetDict`, which is
         called when the data set is opened.
 
@@ -130,8 +131,8 @@ def check_name(name: str) -> None:
     """
     if not _NAME.fullmatch(name) or len(name) > _NAME_LENGTH:
         raise InputError(
-            f"the name {name!r} of a data set must be letters, digits, `_`, `-` and `.`, with a letter first, at most "
-            f"{_NAME_LENGTH} of them."
+            f"the name {name!r} of a data set must have at most {_NAME_LENGTH} letters, digits, `_`, `-` and `.`, and "
+            "start with a letter."
         )
 
 
@@ -159,11 +160,11 @@ def _find_added(name: str) -> Source | None:
 def find_source(text: str) -> tuple[str, Source]:
     """Returns the short name, used for run folders, and the source that `--data TEXT` selects.
 
-    The text is tried as a name of `SOURCES`, then as one that was added (see `register`), then as an existing folder
+    The text is tried as a name of `SOURCES`, then as a name that was added (see `register`), then as an existing folder
     (write `./mnist` for a folder with the name of a known set), then as a Hub id `org/name`. A configuration follows
     after a colon: `org/name:config`.
 
-    **Raises:** `InputError` if it is none of these.
+    **Raises:** `InputError` if the text is none of these.
     """
     if text in SOURCES:
         return text, SOURCES[text]

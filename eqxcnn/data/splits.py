@@ -17,7 +17,7 @@ else:
 __all__ = ["TEST_SPLITS", "choose_test", "choose_train"]
 
 
-#: Names of test splits, the best first.
+#: Names of test splits, in order of preference.
 TEST_SPLITS = ("test", "validation", "valid", "val")
 
 
@@ -30,7 +30,7 @@ def choose_train(source: str, rows: Mapping[str, int], test_split: str | None = 
     - `rows`: the number of rows of each split.
     - `test_split`: the test split that the caller chose.
 
-    **Raises:** `InputError` if there is none, or if `test_split` does not name another split that has rows.
+    **Raises:** `InputError` if there is no training split, or if `test_split` is not another split that has rows.
     """
     filled = [split for split, count in rows.items() if count > 0]
     names = ", ".join(f"`{split}`" for split in filled)
@@ -50,7 +50,7 @@ def choose_test(
 ) -> str | None:
     """Returns the name of the split to test on, or `None` if a part of the training split is to be held out.
 
-    A split without labels, which is common in competitions, is skipped, and a line on standard error says so.
+    A split without labels, which is common in competitions, is skipped, and a line on standard error reports it.
 
     **Raises:** `InputError` if the caller chose a split without labels.
     """
@@ -68,7 +68,7 @@ def choose_test(
         names = " and ".join(f"`{name}`" for name in unlabeled)
         instead = f"a part of `{train}` is held out" if split is None else f"`{split}` is used"
         have = "has" if len(unlabeled) == 1 else "have"
-        line = f"{names} of {source} {have} no labels: {instead} for the test"
+        line = f"{names} of {source} {have} no labels: {instead} for testing"
         print(printable(line), file=sys.stderr, flush=True)
     return split
 
@@ -84,7 +84,7 @@ def _has_labels(rows: Dataset, train: Dataset, column: str) -> bool:
 
 
 def _read_values(rows: Dataset, column: str) -> np.ndarray:
-    """Returns the numbers in a label column without the missing ones; a string becomes a number, `MISSING` if empty."""
+    """Returns a label column as numbers, without null and NaN; only an empty string becomes `MISSING`."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

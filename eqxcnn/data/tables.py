@@ -36,10 +36,10 @@ def to_tables(value: Any, choices: Source, name: str) -> Mapping[str, Dataset]:
     **Arguments:**
 
     - `value`: a `Dataset`, an `IterableDataset`, or a mapping of these by split.
-    - `choices`: the columns and the test split to use; nothing else in a stream is kept.
+    - `choices`: the columns and the test split to use; other columns and splits of streams are dropped.
     - `name`: the data set's name, for messages.
 
-    **Raises:** `InputError` for another value, or for a table with a transform.
+    **Raises:** `InputError` for a value of another type, or for a table with a transform.
     """
     import datasets
 
@@ -86,7 +86,7 @@ def _read_stream(rows: IterableDataset, choices: Source, title: str) -> Dataset:
                 f"rows {count} to {count + _BATCH_ROWS} of `{title}` have values of different types ({reason}): "
                 "declare `features`."
             ) from error
-        # If no types are declared, those of the first rows apply to all.
+        # If no types are declared, the types of the first rows apply to all rows.
         features = features or piece.features
         pieces.append(piece)
         count += len(piece)

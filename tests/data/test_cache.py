@@ -100,9 +100,7 @@ def test_a_split_of_bad_rows_only_is_rejected(tmp_path):
     bad = [{"bytes": b"no", "path": None}] * 2
     test = datasets.Dataset.from_dict({"image": bad, "label": [0, 1]}, features=features)
     datasets.DatasetDict(train=train, test=test).save_to_disk(tmp_path / "set")
-    with pytest.raises(
-        InputError, match="none of the 2 rows of split `test` can be used; the first, row 0: its content"
-    ):
+    with pytest.raises(InputError, match=r"none of the 2 rows of split `test` can be used \(row 0: its content"):
         load(str(tmp_path / "set"), "test", on_bad_image="skip")
 
 

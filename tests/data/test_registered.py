@@ -79,7 +79,7 @@ def test_a_stream_of_a_function_is_read(capsys):
 @pytest.mark.parametrize("name", ["mnist", "own", "a/b", "my cells", "1st", "", "x" * 41, "cells:small"])
 def test_names_that_exist_or_are_no_names_are_refused(name):
     with pytest.raises(
-        InputError, match=r"exists already" if name in ("mnist", "own") else "of a data set must be letters"
+        InputError, match=r"exists already" if name in ("mnist", "own") else "of a data set must have at most 40"
     ):
         register(name, make_cells)
 

@@ -281,8 +281,8 @@ def test_plain_numbers_are_numbered_across_splits(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([1, 1, 1], "at least two classes; the rows' `label` has only `1`"),
-        ([None, -1, -1], "at least two classes; the rows' `label` has none"),
+        ([1, 1, 1], "at least two classes; the column `label` has only `1`"),
+        ([None, -1, -1], "at least two classes; the column `label` has none"),
         ([0.5, 1.0, 2.0], "must be whole numbers or names"),
         (["p", "q", "r"], "`label` differs in every row"),
     ],

@@ -29,13 +29,13 @@ def test_a_test_split_without_labels_is_passed_over(missing, named, capsys):
     splits = {"train": rows(train, feature=feature), "test": test, "val": rows(train[:2], 200, feature)}
     capsys.readouterr()
     opened = from_dataset(splits)
-    assert capsys.readouterr().err == "`test` of own has no labels: `val` is used for the test\n"
+    assert capsys.readouterr().err == "`test` of own has no labels: `val` is used for testing\n"
     assert opened.info.test_split == "val"
     assert len(opened.info.class_names) == 2
     assert opened.decode("test", progress=False).images[:, 0, 0, 0].tolist() == [200, 210]
     del splits["val"]
     opened = from_dataset(splits)
-    assert capsys.readouterr().err == "`test` of own has no labels: a part of `train` is held out for the test\n"
+    assert capsys.readouterr().err == "`test` of own has no labels: a part of `train` is held out for testing\n"
     assert (opened.info.test_split, len(opened._parts["test"].labels)) == (None, 2)
 
 

@@ -15,7 +15,7 @@ from . import pil
 __all__ = ["OPERATIONS", "StrengthTable", "apply_operation", "auto_augment", "rand_augment", "trivial_augment"]
 
 
-#: The names of the operations; functions below take an operation as its index here.
+#: The names of the operations; the functions below take the index of an operation in this tuple.
 OPERATIONS = (
     "identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness", "color", "contrast",
     "sharpness", "posterize", "solarize", "autocontrast", "equalize", "invert",
@@ -95,7 +95,7 @@ def rand_augment(
 def trivial_augment() -> Augment:
     """Applies TrivialAugment in its wide form (Müller and Hutter 2021, arXiv:2103.10158, section 3).
 
-    One of 14 operations at one of 31 strengths, with the ranges of torchvision's `TrivialAugmentWide`.
+    Applies one of 14 operations at one of 31 strengths, with the ranges of torchvision's `TrivialAugmentWide`.
     """
 
     def augment(image: Image, key: Key) -> Image:
@@ -114,7 +114,7 @@ class StrengthTable:
 
     **Arguments:**
 
-    - `shape`: that of the images, `(height, width, channels)`.
+    - `shape`: the shape of the images, `(height, width, channels)`.
     - `bins`: the number of magnitudes, from no effect to the strongest.
     - `shear`, `shift`, `degrees`, `factor`, `bits`: the strongest effects: a slope, a fraction of the sides (a pair is
       for height and width), an angle, the distance of a factor from 1, and the number of bits removed.

@@ -28,7 +28,7 @@ __all__ = [
 
 #: All orders of brightness (0), contrast (1) and saturation (2).
 _ORDERS = tuple(itertools.permutations(range(3)))
-#: Of brightness, contrast or saturation.
+#: A factor of brightness, contrast or saturation.
 _Factor: TypeAlias = Annotated[float, Range(0, 100)]
 #: A fraction of the hue circle.
 _Hue: TypeAlias = Annotated[float, Range(0, 0.5)]
@@ -98,7 +98,7 @@ def random_hue(max_delta: _Hue) -> Augment:
 
 @check_arguments
 def color_jitter(brightness: _Factor = 0, contrast: _Factor = 0, saturation: _Factor = 0, hue: _Hue = 0) -> Augment:
-    """Changes brightness, contrast, saturation and hue in a random order, as torchvision's `ColorJitter`.
+    """Changes brightness, contrast, saturation and hue in a random order, as torchvision's `ColorJitter` does.
 
     **Arguments:**
 
@@ -120,23 +120,23 @@ def color_jitter(brightness: _Factor = 0, contrast: _Factor = 0, saturation: _Fa
 def jitter_color(
     image: Image, factors: Float[Array, "3"], delta: Float[Array, ""] | None, order: Int[Array, ""]
 ) -> Image:
-    """Changes brightness, contrast and saturation by factors as Pillow's `ImageEnhance`, and shifts the hue.
+    """Scales brightness, contrast and saturation as Pillow's `ImageEnhance` does, and shifts the hue.
 
     **Arguments:**
 
     - `image`: `[h w c]`; one channel has neither saturation nor hue.
-    - `factors`: those of brightness, contrast and saturation.
+    - `factors`: the factors of brightness, contrast and saturation.
     - `delta`: the hue shift, as a fraction of the circle; `None` for no shift.
     - `order`: one of 24 orders: the hue shifts after `order % 4` of the other changes, whose order is `order // 4`.
     """
 
-    # Three blends before and three after the hue shift, with a factor of 1 for those in the wrong place: less work than
-    # four choices among four operations, of which `vmap` computes all sixteen.
+    # All three blends run both before and after the hue shift; a blend in the wrong place has a factor of 1. Choosing
+    # one of four operations four times would cost more, because `vmap` would compute all sixteen.
     def blend(pixels: Image, step: tuple[Int[Array, ""], Float[Array, ""]]) -> tuple[Image, None]:
         which, factor = step
         gray = _gray(pixels)
         base = jnp.select([which == 0, which == 1], [jnp.zeros(()), gray.mean()], gray)
-        # In this form, a factor of 1 and a gray pixel with its own gray change no bit.
+        # Written so that no bit changes if the factor is 1, or if the pixel equals its own gray.
         return jnp.clip(pixels + (factor - 1) * (pixels - base), 0, 1), None
 
     blends = jnp.array(_ORDERS)[order // 4]

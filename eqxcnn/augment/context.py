@@ -20,5 +20,5 @@ class ContextAugment:
     change: Callable[[Image, Key, AugmentContext], Image]
 
     def __call__(self, image: Image, key: Key, context: AugmentContext | None = None) -> Image:
-        """Returns the augmented image; without a context, it is epoch 0 and `key` identifies the image."""
+        """Returns the augmented image; without a context, the epoch is 0 and `key` identifies the image."""
         return self.change(image, key, context or AugmentContext(key, jnp.zeros((), jnp.int32)))

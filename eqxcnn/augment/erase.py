@@ -35,7 +35,7 @@ def cutout(size: Annotated[int, Range(1, 4096)], fill: Annotated[float, Range(0,
     def fill_square(image: Image, key: Key) -> Image:
         height, width, _ = image.shape
         if size > max(height, width):
-            raise InputError(f"`size` (={size}) of `cutout` must be at most the image's {height}x{width}: give less")
+            raise InputError(f"`size` (={size}) of `cutout` must be at most the image's {height}x{width}: reduce it")
         start = jax.random.randint(key, (2,), 0, jnp.array([height, width])) - size // 2
         is_covered = box_mask(height, width, start, jnp.array([size, size]))
         return jnp.where(is_covered[..., None], jnp.asarray(fill, image.dtype), image)
@@ -57,8 +57,8 @@ def random_erasing(
     **Arguments:**
 
     - `p`: the probability that an image is changed.
-    - `scale`: the smallest and largest area of the box, as a fraction of the image's.
-    - `ratio`: the smallest and largest height divided by width.
+    - `scale`: the smallest and largest area of the box, as a fraction of the image's area.
+    - `ratio`: the smallest and largest height of the box divided by its width.
     - `noise`: whether each value is drawn from [0, 1]; otherwise the box becomes black.
     """
     check_order(scale=scale, ratio=ratio)
@@ -86,7 +86,7 @@ def check_order(**pairs: tuple[float, float]) -> None:
     """
     for name, (least, most) in pairs.items():
         if least > most:
-            raise InputError(f"`{name}` (={(least, most)}) must be the smallest value and then the largest")
+            raise InputError(f"`{name}` (={(least, most)}) must give the smallest value before the largest")
 
 
 def box_mask(height: int, width: int, start: Int[Array, "2"], size: Int[Array, "2"]) -> Bool[Array, "h w"]:

@@ -59,8 +59,8 @@ def _flip(p: float, axis: int) -> Augment:
 def alternating_flip() -> ContextAugment:
     """Mirrors left and right in every other epoch (Jordan 2024, arXiv:2404.00498, section 3.6).
 
-    The image's key decides whether an image is mirrored in the first epoch. Two successive epochs then always show both
-    versions, which independent flips would do half of the time.
+    The image's key decides whether an image is mirrored in the first epoch. Any two successive epochs then show both
+    versions; with independent flips, only half of them would.
     """
 
     def flip(image: Image, key: Key, context: AugmentContext) -> Image:
@@ -102,12 +102,12 @@ def _flip_index(size: int, is_backward: Bool[Array, ""]) -> Int[Array, " size"]:
 def random_crop(
     padding: Annotated[int, Range(0, 4096)], mode: Literal["constant", "reflect", "edge"] = "constant"
 ) -> Augment:
-    """Shifts by up to `padding` pixels each way: pads all four sides, then crops back to the image's size.
+    """Shifts an image by up to `padding` pixels in each direction: pads all sides, then crops to the original size.
 
     **Arguments:**
 
-    - `padding`: the pixels added to each side, at most the image's height and width; with `mode="reflect"`, less.
-    - `mode`: the content of the new pixels: `constant` is black, `edge` repeats the border, `reflect` mirrors at it.
+    - `padding`: the pixels added to each side, at most the image's height and width, and below both for `reflect`.
+    - `mode`: the content of new pixels: `constant` is black, `edge` repeats the border, `reflect` mirrors the image.
     """
 
     def crop(image: Image, key: Key) -> Image:
@@ -138,7 +138,7 @@ def random_resized_crop(
 
     **Arguments:**
 
-    - `scale`: the smallest and largest area of the box, as a fraction of the image's.
+    - `scale`: the smallest and largest area of the box, as a fraction of the image's area.
     - `ratio`: the smallest and largest width of the box divided by its height.
     """
     check_order(scale=scale, ratio=ratio)
@@ -192,8 +192,8 @@ def _largest_box(height: int, width: int, ratio: tuple[float | int, float | int]
 def resized_crop(image: Image, box: Box) -> Image:
     """Resizes the part of an image inside `box` to the whole image's size, bilinear with half-pixel centers.
 
-    Equals Pillow's `Image.resize(size, BILINEAR, box=...)`: at the border of the box, it also uses the image's pixels
-    outside.
+    Equals Pillow's `Image.resize(size, BILINEAR, box=...)`: near the border of the box, pixels outside the box are
+    used too.
 
     **Arguments:**
 
@@ -213,7 +213,7 @@ def resized_crop(image: Image, box: Box) -> Image:
 def _crop_taps(
     start: Float[Array, ""], length: Float[Array, ""], size: int
 ) -> tuple[Int[Array, " size"], Int[Array, " size"], Float[Array, " size"]]:
-    """Returns the two old pixels on either side of each of `size` new pixels, and the weight of the second."""
+    """Returns the indices of the two source pixels beside each of `size` new pixels, and the second's weight."""
     return linear_taps(start + (jnp.arange(size, dtype=jnp.float32) + 0.5) * (length / size) - 0.5, size)
 
 

@@ -16,7 +16,7 @@ from .erase import box_mask
 __all__ = ["Mix", "partners"]
 
 
-#: Below, draws from the Beta distribution are not finite in float32.
+#: Below this value, draws from the Beta distribution are not finite in float32.
 _MIN_ALPHA = 1e-6
 
 
@@ -25,10 +25,10 @@ class Mix:
     """Mixes every image of a batch with the image before it, and the first with the last.
 
     Mixup averages the two with a weight from Beta(alpha, alpha) (Zhang et al. 2018, arXiv:1710.09412, eq. 1). CutMix
-    pastes a box of the other image, of an area from the same distribution and around a random pixel (Yun et al. 2019,
-    arXiv:1905.04899, section 3.1 and algorithm 1). Since batches are shuffled, so are the pairs.
+    pastes a box of the other image around a random pixel; the area of the box is drawn from the same distribution (Yun
+    et al. 2019, arXiv:1905.04899, section 3.1 and algorithm 1). Pairs are random because batches are shuffled.
 
-    - `mixup`, `cutmix`: the alpha of each; 0 turns it off.
+    - `mixup`, `cutmix`: the alpha of Mixup and of CutMix; 0 turns the method off.
     - `probability`: the probability that an image is mixed.
     - `switch_probability`: the probability of CutMix for a mixed image, if both are on.
 
@@ -50,7 +50,7 @@ class Mix:
 
     @jaxtyped(typechecker=beartype)
     def __call__(self, images: Images, key: Key) -> tuple[Images, Float[Array, " b"]]:
-        """Returns the mixed images `[b h w c]`, and the weight of each original; its partner has the rest."""
+        """Returns the mixed images `[b h w c]`, and the weight of each original image; its partner has the rest."""
         return jax.vmap(self._mix_pair)(images, partners(images), jax.random.split(key, len(images)))
 
     def _mix_pair(self, image: Image, other: Image, key: Key) -> tuple[Image, Float[Array, ""]]:

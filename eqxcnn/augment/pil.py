@@ -1,7 +1,7 @@
 """Pillow's operations inside jit, on one image `[h w c]` of integers 0 to 255.
 
-Results equal Pillow's exactly, except that `blend` and `autocontrast` are sometimes off by one: a value next to an
-integer is truncated, and the compiler rounds intermediate results in another order than Pillow.
+Results equal Pillow's exactly, except that `blend` and `autocontrast` are sometimes off by one: they truncate to
+integers, and rounding errors, which differ from Pillow's, can move a value across an integer.
 
 There are three kinds of operations: `affine` moves pixels, a table of 256 values per channel maps values, and `blend`
 mixes the image with a gray or smoothed one. One pass contains one of each kind, so that a policy that draws one of many
@@ -38,7 +38,7 @@ __all__ = [
 
 #: Values of one image, from 0 to 255.
 Levels = Int[Array, "h w c"]
-#: The new value for each of 256 values, per channel.
+#: The new value for each of the 256 old values, per channel.
 Table = Int[Array, "256 c"]
 
 
@@ -99,13 +99,13 @@ def blend(base: Int[Array, "*d"], image: Int[Array, "*d"], factor: Float[Array, 
 
 
 def brightness(factor: Float[Array, ""], channels: int) -> Table:
-    """Returns the table of `ImageEnhance.Brightness`: a factor of 0 gives black, 1 the image."""
+    """Returns the table of `ImageEnhance.Brightness`: a factor of 0 gives black, and 1 the original image."""
     levels = _all_levels(channels)
     return blend(jnp.zeros_like(levels), levels, factor)
 
 
 def contrast(image: Levels, factor: Float[Array, ""]) -> Table:
-    """Returns the table of `ImageEnhance.Contrast`: a factor of 0 gives the image's mean gray, 1 the image."""
+    """Returns the table of `ImageEnhance.Contrast`: a factor of 0 gives the mean gray, and 1 the original image."""
     luma = gray(image)
     mean = (2 * luma.sum() + luma.size) // (2 * luma.size)
     levels = _all_levels(image.shape[2])
@@ -118,7 +118,7 @@ def posterize(bits: Int[Array, ""], channels: int) -> Table:
 
 
 def solarize(threshold: Float[Array, ""], channels: int) -> Table:
-    """Returns the table of `ImageOps.solarize`: inverts values from `threshold` on."""
+    """Returns the table of `ImageOps.solarize`: inverts values of at least `threshold`."""
     levels = _all_levels(channels)
     return jnp.where(levels.astype(jnp.float32) < threshold, levels, 255 - levels)
 

@@ -17,10 +17,10 @@ from .context import ContextAugment
 __all__ = ["AUGMENTS", "GROUP", "build", "compose", "register"]
 
 
-#: The group of entry points with which a package adds augmentations: the entry's name, and a function as in `AUGMENTS`.
+#: Entry points of this group add augmentations: each maps a name to a function like those in `AUGMENTS`.
 GROUP = "eqxcnn.augments"
 #: The names that a recipe can use, besides those of entry points. `flip_horizontal` and `flip_vertical` are short for
-#: the names with `random_`.
+#: `random_flip_horizontal` and `random_flip_vertical`.
 AUGMENTS: dict[str, Callable[..., Augment | ContextAugment]] = {
     "flip_horizontal": geometry.random_flip_horizontal,
     "flip_vertical": geometry.random_flip_vertical,
@@ -66,17 +66,17 @@ class _Factories(Mapping[str, Callable[..., Augment | ContextAugment]]):
 def register(name: str, function: Callable[..., Augment | ContextAugment]) -> None:
     """Adds an augmentation, whose name then works in recipes, commands and `build`.
 
-    A program that builds a recipe with this name has to register it first; on the command line, `--import` imports the
-    module that does. An installed package can add its augmentations by entry points of the group `eqxcnn.augments`
-    instead.
+    A program must register the augmentation before it builds a recipe with this name; on the command line, `--import`
+    imports the module that registers it. An installed package can add its augmentations with entry points of the group
+    `eqxcnn.augments` instead.
 
     **Arguments:**
 
-    - `name`: a Python identifier. A name that exists is refused.
-    - `function`: returns the augmentation, as those of `AUGMENTS` do; its arguments, if any, are those that a recipe
-      gives: `name(1, other=2)`.
+    - `name`: a Python identifier. A name that exists already is refused.
+    - `function`: returns the augmentation, like the functions in `AUGMENTS`; it is called with the arguments in the
+      recipe, for example `name(1, other=2)`.
 
-    **Raises:** `InputError` for a name that exists or is no identifier, or for anything that is no function.
+    **Raises:** `InputError` for a name that exists or is not an identifier, or for a `function` that cannot be called.
     """
     if not name.isidentifier():
         raise InputError(f"the augmentation name {name!r} must be a Python identifier")
@@ -125,8 +125,8 @@ def _build_one(entry: str) -> Augment | ContextAugment:
 def compose(augments: Sequence[Augment | ContextAugment]) -> ContextAugment:
     """Composes augmentations, applied in order, each with a different key.
 
-    The key is folded with the position, so that appending an augmentation does not change the draws of the others.
-    Every `ContextAugment` also gets the context.
+    Each augmentation's key is the key folded with its position, so appending an augmentation does not change the draws
+    of the others. Every `ContextAugment` also receives the context.
     """
 
     @jaxtyped(typechecker=beartype)

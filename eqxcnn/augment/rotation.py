@@ -30,13 +30,13 @@ def random_rotation(degrees: Annotated[float, Range(0, 360)], fill: Annotated[fl
 
 
 def rotate_image(image: Image, degrees: Float[Array, ""], fill: float | int = 0.0) -> Image:
-    """Rotates an image counter-clockwise around its center, as Pillow's `Image.rotate(degrees, BILINEAR)`.
+    """Rotates an image counter-clockwise around its center, as Pillow's `Image.rotate(degrees, BILINEAR)` does.
 
     **Arguments:**
 
     - `image`: `[h w c]`.
     - `degrees`: the angle; a multiple of 90 moves the pixels of a square image without interpolation.
-    - `fill`: the value of pixels whose center comes from outside the image.
+    - `fill`: the value of new pixels whose source lies outside the image.
     """
     height, width, _ = image.shape
     cos, sin = _direction(degrees)

@@ -35,9 +35,9 @@ class Conv(eqx.Module):
 
     - `in_channels`, `out_channels`: the number of channels of the input and of the output.
     - `kernel_size`, `stride`, `dilation`: an integer, or a `(height, width)` pair.
-    - `padding`: the zeros added around the image. `"SAME"` gives `h' = ceil(h / stride)` and puts an odd zero at the
-      bottom and right, so it differs from torch's `padding=1` at stride 2; `"VALID"` adds none; else a number of
-      pixels, a `(height, width)` pair, or `((top, bottom), (left, right))`.
+    - `padding`: the zeros added around the image. `"SAME"` gives `h' = ceil(h / stride)`; if the number of zeros
+      is odd, the extra one is at the bottom or right, so `"SAME"` differs from torch's `padding=1` at stride 2.
+      `"VALID"` adds none. Or a number of pixels, a `(height, width)` pair, or `((top, bottom), (left, right))`.
     - `groups`: the number of groups of channels that are convolved separately; `groups=in_channels` is a depthwise
       convolution.
     - `use_bias`: whether to add a bias, initially zero, to each output channel.
@@ -85,9 +85,9 @@ class Conv(eqx.Module):
 
     @jaxtyped(typechecker=beartype)
     def __call__(self, image: Image) -> Float[Array, "h2 w2 {self.out_channels}"]:
-        """Returns the feature maps; if the dtypes of image and kernel differ, JAX's promotion decides.
+        """Returns the feature maps; if the dtypes of image and kernel differ, JAX's promotion rules apply.
 
-        **Raises:** `InputError` if the image has other channels than `in_channels`, or if the dilated kernel is larger
+        **Raises:** `InputError` if the image does not have `in_channels` channels, or if the dilated kernel is larger
         than the padded image.
         """
         self._check_size(image)
@@ -132,7 +132,7 @@ def _convolve_by_taps(image: Image, weight: Float[Array, "kh kw 1 c"], conv: Con
 
 def _convolve_by_onednn(image: Image, weight: Float[Array, "kh kw _ o"], conv: Conv) -> Float[Array, "h2 w2 o"]:
     """Runs the convolution and adds the bias, if there is one."""
-    # These modules need private parts of JAX, which `onednn.is_available` has found.
+    # These modules need private parts of JAX; `onednn.is_available` has checked that these exist.
     from .cpu.onednn_biased import convolve_biased
     from .cpu.onednn_conv import convolve
 

@@ -11,7 +11,7 @@ from ..types import Image
 __all__ = ["flatten_for"]
 
 
-#: Maps with at most this many channels are taken for the input image, which is cheap to recompute.
+#: Maps with at most this many channels are treated as the input image, which is cheap to recompute.
 _MAX_IMAGE_CHANNELS = 4
 
 

@@ -23,7 +23,7 @@ class Linear(eqx.nn.Linear):
         is_float32_vector = x.ndim == 1 and x.dtype == self.weight.dtype == jnp.float32
         if not (is_float32_vector and onednn.is_available()):
             return super().__call__(x, key=key)
-        # This module needs private parts of JAX, which `onednn.is_available` has found.
+        # This module needs private parts of JAX; `onednn.is_available` has checked that these exist.
         from .cpu.onednn_product import matrix_product
 
         out = matrix_product(x[None], self.weight, transpose_right=True)[0]

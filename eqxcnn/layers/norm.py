@@ -92,7 +92,7 @@ class BatchNorm(eqx.Module):
         return out, self._update(state, self.running_var, var * (count / (count - 1)))
 
     def _count_values(self, x: Array) -> int:
-        """Returns how many values of the batch share a channel."""
+        """Returns the number of values that each channel has in the batch."""
         try:
             images = lax.axis_size(self.axis_name)
         except NameError:

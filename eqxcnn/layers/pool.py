@@ -35,7 +35,7 @@ class MaxPool(eqx.Module):
     - `kernel_size`: the window, an integer or a `(height, width)` pair.
     - `stride`: the step from one window to the next, an integer or a pair; `kernel_size` by default.
     - `padding`: pixels of minus infinity added on each side, at most half of `kernel_size`.
-    - `ceil_mode`: whether the last window may extend beyond the padding, provided that it starts before it.
+    - `ceil_mode`: whether the last window may extend beyond the padding at the end; it must start before that padding.
 
     **Raises:** `InputError` for invalid sizes.
     """
@@ -151,8 +151,8 @@ def _maximum(x: Array, y: Array) -> Array:
 
 @_maximum.defjvp
 def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
-    # JAX's rule compares both values with the maximum. If XLA recomputes `x` for that with another rounding, neither is
-    # equal, and the gradient is lost.
+    # JAX's rule compares both values with the maximum. If XLA recomputes `x` for the comparison and rounds differently,
+    # neither value equals the maximum, and the gradient is lost.
     return _maximum(*primals), jnp.where(primals[0] >= primals[1], *tangents)
 
 

@@ -1,7 +1,7 @@
 """Convolutional networks with hand-derived gradients: each layer is a forward and a backward function on batches.
 
-A forward function returns its output and a cache; the backward function takes the cache, within the same trace. Nothing
-here uses automatic differentiation. `docs/theory.md` derives every backward function.
+A forward function returns its output and a cache; the backward function takes the cache, and must be called in the same
+trace. Nothing here uses automatic differentiation. `docs/theory.md` derives every backward function.
 """
 
 from .conv import conv_backward, conv_forward

@@ -27,7 +27,7 @@ class HandDerived(eqx.Module):
 
     @abc.abstractmethod
     def backward(self, caches: Any, dlogits: BatchLogits) -> "HandDerived":
-        """Returns the gradients of the loss with respect to the parameters, as a model, given those of the logits."""
+        """Returns the loss's gradients with respect to the parameters, as a model, given `dlogits` for the logits."""
 
 
 def value_and_grad(
@@ -89,7 +89,7 @@ class Scratch(HandDerived):
         self.pool = MaxPool(2)
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """Returns the output of the pooling, `[h/2-1 w/2-1 filters]`."""
+        """Returns the output of the pooling layer, `[h/2-1 w/2-1 filters]`."""
         return (self.pool(jax.nn.relu(self.conv1(image))),), state
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
@@ -109,7 +109,7 @@ class Scratch(HandDerived):
         return x, (conv1, relu1, pool, flat, fc1, relu2, head)
 
     def backward(self, caches: Any, dlogits: BatchLogits) -> "Scratch":
-        """Returns the gradients, by the backward functions of the layers of `forward` in reverse order."""
+        """Returns the gradients; calls the backward functions of the layers in `forward` in reverse order."""
         conv1, relu1, pool, flat, fc1, relu2, head = caches
         dx, *dhead = dense_backward(head, dlogits)
         dx = relu_backward(relu2, dx)

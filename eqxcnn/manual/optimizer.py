@@ -21,7 +21,7 @@ class Optimizer(NamedTuple):
 
 
 def sgd(learning_rate: float) -> Optimizer:
-    """Makes plain gradient descent: each update is `-learning_rate` times the gradient."""
+    """Returns plain gradient descent: each update is `-learning_rate` times the gradient."""
 
     def init(params: PyTree) -> tuple[()]:
         return ()

@@ -13,7 +13,7 @@ from .sliding_windows import Windows, windows
 __all__ = ["MaxPoolCache", "avg_pool_backward", "avg_pool_forward", "max_pool_backward", "max_pool_forward"]
 
 
-#: Which pixels of each window equal its maximum, and the windows.
+#: A mask of the pixels that equal the maximum of their window, and the windows.
 MaxPoolCache: TypeAlias = tuple[Bool[Array, "..."], Windows]
 
 
@@ -46,7 +46,7 @@ def max_pool_forward(
 def max_pool_backward(cache: MaxPoolCache, dy: Float[Array, "b h2 w2 c"]) -> Images:
     """Returns the gradient with respect to the maps: each window passes `dy` to its largest pixel.
 
-    Pixels that tie get equal parts of it.
+    Pixels that tie for the maximum get equal shares of `dy`.
     """
     is_largest, grid = cache
     axes = _window_axes(grid)

@@ -51,7 +51,7 @@ class Windows:
         return sum((lax.pad(share, zero, self._padding_back(offset)) for share, offset in shares), start=zero)
 
     def tile(self, x: Images, fill: float = 0.0) -> Float[Array, "b h2 kh w2 kw c"]:
-        """Returns the values of `cut` by a reshape, with separate axes for windows and their pixels; if `is_tiling`."""
+        """Returns the values of `cut`, reshaped to separate axes for windows and their pixels; needs `is_tiling`."""
         rows, columns = zip(self.count, self.kernel, strict=True)
         return self._pad_or_crop(x, fill).reshape(x.shape[0], *rows, *columns, x.shape[-1])
 
@@ -66,7 +66,7 @@ class Windows:
         return [(u, v) for u in range(self.kernel[0]) for v in range(self.kernel[1])]
 
     def _margins(self) -> list[Pair]:
-        """Returns the pixels to add (negative: to crop) at both ends of each axis, so that the last window ends it."""
+        """Returns the pixels to add (negative: to crop) at both ends of each axis, up to the last window's end."""
         spans = [(n - 1) * s + k for n, s, k in zip(self.count, self.stride, self.kernel, strict=True)]
         return [(low, span - low - size) for (low, _), span, size in zip(self.edges, spans, self.size, strict=True)]
 
@@ -93,7 +93,7 @@ def windows(size: Pair, kernel_size: Size, stride: Size, padding: Padding) -> Wi
 
     - `size`: height and width of the maps.
     - `kernel_size`, `stride`: an integer or a `(height, width)` pair.
-    - `padding`: `"SAME"` for `ceil(size / stride)` windows, with an odd pixel of padding at the bottom and right;
+    - `padding`: `"SAME"` for `ceil(size / stride)` windows, where odd padding has its extra pixel at the end;
       `"VALID"` for no padding; or a number of pixels, a `(height, width)` pair, or `((top, bottom), (left, right))`.
 
     **Raises:** `InputError` for an invalid size, stride or padding, or if no window fits.

@@ -58,7 +58,7 @@ class Airbench94(eqx.Module):
     uniform up to 1 / sqrt(fan_in); biases start at zero.
 
     The parameter count of 1,971,640 includes the 288 weights of `whiten`, which the published training never updates.
-    It has no BatchNorm scales; the published code has them, but leaves them at one.
+    The network has no BatchNorm scales; the published code has them, but leaves them at one.
 
     **Arguments:**
 
@@ -67,8 +67,8 @@ class Airbench94(eqx.Module):
     - `dirac`: start the convolutions of the blocks as the identity, as above, instead of at random.
     """
 
-    #: Starts at random; `initialized_from` sets the weight. The published training does so before the first step,
-    #: never updates the weight, and trains the bias for the first epochs only.
+    #: Starts at random; `initialized_from` sets the weight. The published training sets it before the first step,
+    #: never updates it, and trains the bias for the first epochs only.
     whiten: Conv
     blocks: tuple[Block, ...]
     head: eqx.nn.Linear | eqx.nn.Identity
@@ -131,7 +131,7 @@ def _gelu(x: Image) -> Image:
 
 
 def _make_conv(in_channels: int, out_channels: int, use_dirac: bool, key: Key) -> Conv:
-    """Makes a 3x3 convolution; with `use_dirac`, filter `i` starts by copying input channel `i` while there is one."""
+    """Makes a 3x3 convolution; with `use_dirac`, filter `i` initially copies input channel `i`, if there is one."""
     conv = Conv(in_channels, out_channels, 3, padding=1, use_bias=False, weight_init=torch_uniform, key=key)
     if not use_dirac:
         return conv

@@ -20,7 +20,7 @@ class AllCNN(eqx.Module):
 
     **Arguments:**
 
-    - `convs`: `(out_channels, kernel_size, stride)` of each convolution but the last three. Those are a 3x3 and a 1x1
+    - `convs`: `(out_channels, kernel_size, stride)` of each convolution but the last three, which are a 3x3 and a 1x1
       convolution with 192 channels, and the head.
     - `dropout_rate`: dropout rate of the output of each strided convolution.
     - `input_dropout_rate`: dropout rate of the image.

@@ -49,8 +49,8 @@ _B0 = (
 
 
 class EfficientNet(eqx.Module):
-    """Inverted residuals with squeeze-and-excitation; the early blocks of V2 are fused and have none (Tan and Le 2019,
-    table 1; 2021, table 4).
+    """Inverted residuals with squeeze-and-excitation; the early blocks of V2 are fused and have no
+    squeeze-and-excitation (Tan and Le 2019, table 1; 2021, table 4).
 
     Convolutions start He normal by fan-out. The head starts uniform up to 1 / sqrt(num_classes), as in torchvision.
 

@@ -16,7 +16,7 @@ __all__ = ["MNASNet", "variants"]
 
 #: Weight of the new batch in the running statistics; the reference keeps 0.9997 of the old ones.
 _MOMENTUM = 1 - 0.9997
-#: Of each stage: expansion, kernel size, channels, blocks, stride of the first block.
+#: For each stage: expansion, kernel size, channels, blocks, stride of the first block.
 _STAGES = ((3, 3, 24, 3, 2), (3, 5, 40, 3, 2), (6, 5, 80, 3, 2), (6, 3, 96, 2, 1), (6, 5, 192, 4, 2), (6, 3, 320, 1, 1))
 _LAST_CHANNELS = 1280
 

@@ -16,7 +16,7 @@ from ..types import Image, Key, Logits, Maps, Variant
 __all__ = ["MobileNetV2", "ProjectedResidual", "variants"]
 
 
-#: Of each stage: expansion, channels, blocks, stride of the first block (table 2).
+#: For each stage: expansion, channels, blocks, stride of the first block (table 2).
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
 
@@ -40,7 +40,7 @@ class MobileNetV2(eqx.Module):
 
     **Arguments:**
 
-    - `width`: factor on all channels; the result is rounded to a multiple of eight. The last layer has at least 1280.
+    - `width`: factor on all channels; each is rounded to a multiple of eight. The last has at least 1280.
     - `small_images`: the form of github.com/kuangliu/pytorch-cifar. The stem and the stage with 24 channels have
       stride 1; ReLU replaces ReLU6; the first block also expands; a block with stride 1 that changes the number of
       channels has a 1x1 convolution as its shortcut.

@@ -145,7 +145,7 @@ _RESNEXT_ROWS = {
     "resnext29_8x64d": (8, 34_426_698),
     "resnext29_16x64d": (16, 68_155_210),
 }
-#: The models that have a recipe; it has the same name as the model.
+#: The models that have a recipe, which is named like the model.
 _RECIPES = {name: name for name in ("resnet20", "resnet56", "resnet110")}
 variants = {
     **{

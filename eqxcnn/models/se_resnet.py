@@ -193,7 +193,7 @@ _ROWS = {
     "se_resnet101": (SEBottleneck, (3, 4, 23, 3), 49_326_872),
     "se_resnet152": (SEBottleneck, (3, 8, 36, 3), 66_821_848),
 }
-#: Blocks per stage and parameters; `resnet20_b` and so on, with squeeze-and-excitation.
+#: Blocks per stage and parameters. The networks are `resnet20_b` and so on, with squeeze-and-excitation.
 _SMALL_ROWS = {
     "se_resnet20": (3, 274_847),
     "se_resnet32": (5, 470_861),

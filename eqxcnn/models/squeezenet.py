@@ -47,7 +47,7 @@ class SqueezeNet(eqx.Module):
     **Arguments:**
 
     - `stem`: output channels and kernel size of the first convolution.
-    - `squeezed`: of each stage, the `squeezed` channels of its fire modules; each outputs eight times as many.
+    - `squeezed`: for each stage, the `squeezed` channels of its fire modules; a module outputs eight times as many.
     - `dropout_rate`: dropout rate before the head.
     """
 

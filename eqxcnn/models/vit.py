@@ -71,14 +71,14 @@ class ViT(eqx.Module):
 
     **Arguments:**
 
-    - `patch`: height and width of a patch in pixels; both sides of `image_size` must be multiples of it.
+    - `patch`: height and width of a patch in pixels; both sides of `image_size` must be multiples of `patch`.
     - `dim`: width of a token.
     - `depth`: number of blocks.
     - `heads`: number of attention heads.
     - `dropout_rate`: dropout rate after the position embedding and after every dense layer except the query, key and
       value projections (appendix B.1).
-    - `drop_path_rate`: drop path rate of the last block; the rates increase linearly from 0. DeiT uses it, the paper
-      does not.
+    - `drop_path_rate`: drop path rate of the last block; the rates increase linearly from 0. DeiT uses drop path,
+      but the paper does not.
 
     **Raises:** `InputError` if `image_size` is not a multiple of `patch`.
     """
@@ -145,7 +145,7 @@ class ViT(eqx.Module):
             (height, width), (rows, columns) = image.shape[:2], self.image_size
             raise InputError(
                 f"`image` ({height}x{width}) must have the size that the model's position embeddings were built for, "
-                f"{rows}x{columns}: resize it, or build the model with its `image_size`"
+                f"{rows}x{columns}: resize the image, or build the model with its `image_size`"
             )
         dropout_key, *keys = keys_for(key, 1 + len(self.blocks), used=self.is_random)
         x = self.patches(image)  # h/patch w/patch d

@@ -18,7 +18,7 @@ from ..parsing import parse_json
 __all__ = ["check_regular", "check_zip", "digest_file", "load_safetensors", "save_safetensors", "write_text_atomically"]
 
 
-#: Weights and optimizer state of the largest model fit in it.
+#: Enough for the weights and the optimizer state of the largest model.
 _MAX_BYTES = 16_000_000_000
 _MAX_HEADER = 16 << 20
 
@@ -52,7 +52,7 @@ def load_safetensors(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"`{path}` has a tensor of a type that NumPy lacks ({error}): save it as float32") from error
     except (SafetensorError, ValueError, TypeError, OverflowError) as error:
         raise InputError(f"`{path}` is not a complete safetensors file: {error}") from error
-    # The library takes the last of two tensors with the same name.
+    # The library silently keeps the last of two tensors with the same name; `parse_json` refuses duplicate names.
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > _MAX_HEADER:
@@ -62,9 +62,9 @@ def load_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def check_regular(path: Path) -> None:
-    """Refuses a path that would block or never end, such as a pipe or a device, or fill the memory.
+    """Refuses a path that would block or never end, such as a pipe or a device, and a file that would fill the memory.
 
-    **Raises:** `InputError` unless there is a regular file of a size that weights can have.
+    **Raises:** `InputError` unless the path is a regular file of a size that weights can have.
     """
     try:
         status = path.stat()
@@ -79,17 +79,17 @@ def check_regular(path: Path) -> None:
 
 
 def check_zip(path: Path) -> None:
-    """Compares the checksums in a zip file, such as those of `torch.save`: torch itself ignores them.
+    """Verifies the checksums in a zip file, such as a file from `torch.save`, because torch itself ignores them.
 
-    **Raises:** `InputError` if the file is damaged or compressed: torch writes no compressed files, and a small one can
-    have a content of any size. Files of another format are accepted.
+    **Raises:** `InputError` if the file is damaged or compressed: torch never compresses, and a small compressed file
+    can expand to any size. Files of another format are accepted.
     """
     try:
         if not zipfile.is_zipfile(path):
             return
         with zipfile.ZipFile(path) as archive:
             parts = archive.infolist()
-            # Parts that overlap are more than the file.
+            # If parts overlap, their sizes add up to more than the file.
             size = sum(part.file_size for part in parts)
             if any(part.compress_type != zipfile.ZIP_STORED for part in parts) or size > path.stat().st_size:
                 raise InputError(f"`{path}` is compressed: unpack it, and save the weights again with `torch.save`")

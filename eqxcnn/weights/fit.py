@@ -21,7 +21,7 @@ def fit_tensors(
 
     **Arguments:**
 
-    - `tensors`: by the names that `to_tensors` gives.
+    - `tensors`: the tensors, by the names that `to_tensors` gives.
     - `shapes`: the shapes of the model's tensors, by the same names.
     - `origin`: the subject of error messages, such as a file name.
 

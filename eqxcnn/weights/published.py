@@ -41,7 +41,7 @@ class Published:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
 
-#: By model name. `tv_in1k` are torchvision's `IMAGENET1K_V1` weights, copied by timm.
+#: Weights by model name. `tv_in1k` marks torchvision's `IMAGENET1K_V1` weights, copied by timm.
 PUBLISHED: Mapping[str, Published] = {
     "convnext_tiny": Published(
         "timm/convnext_tiny.fb_in1k",
@@ -131,7 +131,7 @@ def build_published(
 def load_published_tensors(name: str, **arguments: Any) -> dict[str, np.ndarray]:
     """Returns the published weights of a model by our names, with the original head and stem.
 
-    **Raises:** `InputError` if there are none, or the file cannot be downloaded or has another hash.
+    **Raises:** `InputError` if there are no published weights, or if the file cannot be downloaded or has another hash.
     """
     published = _find_published(name)
     model, state = eqx.filter_eval_shape(build, name, **arguments, key=jax.random.key(0))
@@ -146,7 +146,7 @@ def _find_published(name: str) -> Published:
     if name not in PUBLISHED:
         raise InputError(
             f"`pretrained` (=True): there are no published weights for `{name}`, only for {', '.join(PUBLISHED)}: "
-            "leave it out, or load your own file with `eqxcnn.weights.from_torch`"
+            "leave `pretrained` out, or load your own file with `eqxcnn.weights.from_torch`"
         )
     return PUBLISHED[name]
 

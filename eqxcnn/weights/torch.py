@@ -33,7 +33,7 @@ __all__ = [
 #: The keys under which training scripts save the weights, and the prefixes that wrappers add to each name.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")
-#: Attributes and methods of a torch tensor without a dense array of real numbers, and words for it.
+#: Attributes and methods that are true for a torch tensor without a dense array of real numbers, and a word for each.
 _UNUSUAL = {"is_quantized": "quantized", "is_meta": "meta", "is_nested": "nested", "is_complex": "complex"}
 
 
@@ -97,7 +97,7 @@ def read_torch(source: Any) -> dict[str, np.ndarray]:
     for prefix in _PREFIXES:
         if all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    # A tensor that repeats its storage takes little memory until it is copied.
+    # An expanded tensor takes little memory until it is copied.
     count = sum(math.prod(getattr(tensor, "shape", ())) for tensor in tensors.values())
     if count > 2 * MAX_PARAMETERS:
         raise InputError(f"{origin} has {count:,} values, more than a model can have: give `model.state_dict()`")
@@ -109,7 +109,7 @@ def read_torch(source: Any) -> dict[str, np.ndarray]:
 def convert_from_torch_except_head(
     name: str, shapes: Mapping[str, tuple[int, ...]], tensors: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """`convert_from_torch` by torchvision's names, without the head if the number of classes differs."""
+    """Runs `convert_from_torch` with torchvision's names, without the head if the number of classes differs."""
     names = names_of(family(name))
     head = {ours: names.torch_name(ours) for ours in shapes if ours.startswith("head.")}
     in_both = [(ours, theirs) for ours, theirs in head.items() if theirs in tensors]
@@ -131,7 +131,7 @@ def convert_from_torch(
     - `shapes`: the shapes of our tensors by our names.
     - `tensors`: torch's tensors by torch's names.
 
-    **Raises:** `InputError` that names, as torch does, what is missing, unexpected or has another shape.
+    **Raises:** `InputError` that names, as torch does, the tensors that are missing, unexpected or of another shape.
     """
     tensors = {
         names.update_legacy_name(theirs): tensor for theirs, tensor in tensors.items() if not names.is_ignored(theirs)
@@ -163,7 +163,7 @@ def convert_from_torch(
 
 
 def torch_shape(ours: str, shape: tuple[int, ...], names: Names) -> tuple[int, ...]:
-    """Returns the shape in torch of our tensor of this name and shape."""
+    """Returns the shape that torch gives our tensor of this name and shape."""
     return _to_torch_layout(ours, np.broadcast_to(np.float32(0), shape), names).shape
 
 
@@ -232,7 +232,7 @@ def _to_numpy(name: str, tensor: Any) -> np.ndarray:
 
 
 def _unusual_form(tensor: Any) -> str | None:
-    """Returns the form of a torch tensor that has no dense values of its own, or of another kind than numbers."""
+    """Returns a word for a torch tensor that is not a dense array of real numbers, or `None` for one that is."""
     for attribute, form in _UNUSUAL.items():
         value = getattr(tensor, attribute, False)
         if value() if callable(value) else value:

@@ -30,7 +30,7 @@ class Card:
 
     - `name`: the model's name.
     - `family`: the name of its file in `eqxcnn/models`; for a model of another package `PACKAGE/ENTRY_POINT`, and for a
-      registered one `MODULE/CONSTRUCTOR`.
+      registered model `MODULE/CONSTRUCTOR`.
     - `input`: the published `(height, width, channels)`.
     - `num_classes`: the published number of classes.
     - `params`: the parameter count at that input and number of classes.
@@ -56,13 +56,13 @@ class Card:
 def list_models(pattern: str = "*", *, task: str | None = None) -> list[str]:
     """Returns the names of the models, sorted.
 
-    It warns of every installed package whose models cannot be used.
+    Warns about every installed package whose models cannot be used.
 
     **Arguments:**
 
     - `pattern`: a name with shell wildcards, such as `"resnet*"`.
-    - `task`: only models published for `"mnist"`, `"cifar"`, `"catsdogs"` or `"imagenet"`, or for the task that another
-      package gives its own.
+    - `task`: only models published for `"mnist"`, `"cifar"`, `"catsdogs"` or `"imagenet"`, or for a task that another
+      package defines.
 
     **Raises:** `InputError` for an unknown task.
     """

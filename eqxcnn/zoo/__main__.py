@@ -80,7 +80,10 @@ def main(arguments: Sequence[str]) -> None:
 def _print_list(pattern: str, task: str | None) -> None:
     names = list_models(pattern, task=task)
     if not names:
-        raise InputError(f"no model matches `{pattern}`{f' for {task}' if task else ''}: omit it to list all models")
+        raise InputError(
+            f"no model matches `{pattern}`{f' for {task}' if task else ''}: omit the pattern and `--task` to list all "
+            "models"
+        )
     rows = [(name, variant(name)) for name in names]
     table = [(name, row.task, format_shape(row.input), f"{row.params:,}", f"{row.smallest}") for name, row in rows]
     _print_table(("model", "task", "input", ">parameters", ">smallest size"), table)

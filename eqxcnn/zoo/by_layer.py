@@ -1,4 +1,4 @@
-"""Lists a model's layers and their costs from one abstract trace; models need no code for it."""
+"""Lists a model's layers and their costs from one abstract trace; models need no extra code."""
 
 import math
 import re
@@ -30,12 +30,12 @@ class LayerRow:
     """The cost of one layer, or of the arrays and products that a block has outside its layers.
 
     - `path`: the layer is `model.<path>`; empty for the model itself.
-    - `kind`: its class.
-    - `output`: the output shape of its last call; `None` for a layer that is not called in eval mode or does not
+    - `kind`: the layer's class.
+    - `output`: the output shape of the last call; `None` for a layer that is not called in eval mode or does not
       return a single array.
     - `calls`: the number of calls.
-    - `params`: the size of its arrays, without those of inner layers.
-    - `multiply_adds`: of all its calls on one image, without those of inner layers.
+    - `params`: the size of the layer's arrays, without those of inner layers.
+    - `multiply_adds`: the multiply-adds of all calls on one image, without those of inner layers.
     """
 
     path: str
@@ -123,7 +123,7 @@ def _record_shape(x: Array, layer: _Layer) -> Array:
     """Returns `x` and records its shape in `layer`, including vmapped axes, outermost first."""
     try:
         from jax.custom_batching import custom_vmap
-    except ImportError:  # JAX gives no compatibility guarantee for it; without it, mapped axes are missing
+    except ImportError:  # JAX does not guarantee this module; without it, the shape lacks mapped axes
         layer.output = x.shape
         return x
 

@@ -69,7 +69,7 @@ def _tables(multiply_adds: Mapping[str, int]) -> Iterator[str]:
 
 
 def _describe(family: str, row: Variant) -> str:
-    """Returns the first paragraph of the family's docstring on one line; of other packages, the constructor's."""
+    """Returns the first paragraph of the docstring of the family, or of another package's constructor, on one line."""
     documented = unwrap(row.make) if "/" in family else importlib.import_module(f"{models.__name__}.{family}")
     text = documented.__doc__ or ""
     return " ".join(text.split("\n\n")[0].split())
@@ -84,7 +84,7 @@ def _format_row(name: str, row: Variant, multiply_adds: int) -> tuple[str, ...]:
 
 
 def _format_link(source: str) -> str:
-    """Returns a link whose text is the arXiv number or the host; text that is no address stays as it is."""
+    """Returns a link whose text is the arXiv number or the host; text that is not a URL is returned unchanged."""
     if not re.match("https?://.", source):
         return source or "-"
     if paper := re.fullmatch(r"https?://(?:www\.)?arxiv\.org/\w+/([^/]+?)(?:v\d+)?(?:\.pdf)?", source):

@@ -127,7 +127,7 @@ def test_autoaugments_table_is_complete():
         ("random_erasing(2)", r"`p` \(=2\) of `random_erasing` must be from 0 to 1"),
         (
             "random_erasing(scale=(0.5, 0.2))",
-            r"`scale` \(=\(0.5, 0.2\)\) must be the smallest value and then the largest",
+            r"`scale` \(=\(0.5, 0.2\)\) must give the smallest value before the largest",
         ),
         (
             "random_erasing(ratio=(0, 1))",

@@ -87,7 +87,7 @@ class InvertedResidual(eqx.Module):
 
 
 class FusedResidual(eqx.Module):
-    """An inverted residual that expands and filters by one full convolution (Tan and Le 2021, section 3.2).
+    """An inverted residual that expands and filters with one full convolution (Tan and Le 2021, section 3.2).
 
     **Arguments:** as for `InvertedResidual`; `hidden_channels=None` leaves out the 1x1 convolution.
     """

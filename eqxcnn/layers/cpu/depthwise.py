@@ -2,8 +2,8 @@
 
 XLA computes a depthwise convolution, and both of its gradients, in a naive loop on a CPU. A sum of shifted images, each
 multiplied by one tap, is fused into one loop along the channels and is many times faster. The gradients are written
-out, since automatic differentiation would turn the kernel's gradient into slow reductions. So there is no forward-mode
-differentiation.
+out, since automatic differentiation would turn the kernel's gradient into slow reductions. Forward-mode differentiation
+is therefore not supported.
 """
 
 from collections.abc import Callable
@@ -52,7 +52,7 @@ def _forward(
 def _backward(
     edges: Edges, stride: Pair, dilation: Pair, residuals: tuple[Image, Kernel], cotangent: Filtered
 ) -> tuple[Image, Kernel]:
-    """The image's gradient is a convolution too: the cotangent, spread by the stride, with the flipped kernel."""
+    """Computes the image's gradient by convolving the cotangent, spread by the stride, with the flipped kernel."""
     image, weight = residuals
     spread = []
     for axis in (0, 1):
@@ -70,7 +70,7 @@ depthwise_conv.defvjp(_forward, _backward)
 
 
 def _sum_taps(padded: Image, weight: Kernel, stride: Pair, dilation: Pair) -> Filtered:
-    """Adds up one slice of the image per tap, times that tap."""
+    """Sums, over all taps, a slice of the image times the tap."""
     sizes = [
         (size - dilated * (kernel - 1) - 1) // step
         for size, kernel, step, dilated in zip(padded.shape, weight.shape, stride, dilation, strict=False)
@@ -110,9 +110,9 @@ def _make_weight_gradient(kernel: Pair, stride: Pair, dilation: Pair) -> Callabl
 
 
 def _loop_over_batch(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Makes `vmap` run `function` on one example after the other, which keeps its loop in the cache.
+    """Makes `vmap` run `function` on one example after the other, which keeps the data of its loop in the cache.
 
-    Without `jax.custom_batching`, which has no compatibility guarantee, `vmap` batches it as usual: slower, but right.
+    Without `jax.custom_batching`, which has no compatibility guarantee, `vmap` batches it as usual, which is slower.
     """
     try:
         from jax.custom_batching import sequential_vmap

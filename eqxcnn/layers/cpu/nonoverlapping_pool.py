@@ -1,8 +1,8 @@
 """Sum and max pooling over windows that do not overlap and cover the image exactly, with fast gradients on a CPU.
 
-Forward, the first pixels of all windows are combined with all second pixels, and so on: one elementwise operation per
-pixel of the window. Backward, each pixel reads the gradient of its window: one pass over the image. JAX's own gradient
-of the slices would write one image per pixel of the window and add or concatenate them.
+The forward pass combines the first pixels of all windows with all second pixels, and so on: one elementwise operation
+per pixel of the window. In the backward pass each pixel reads the gradient of its window: one pass over the image.
+JAX's own gradient of the slices would write one image per pixel of the window and add or concatenate these images.
 """
 
 from functools import partial, reduce

@@ -2,8 +2,8 @@
 
 oneDNN is the library of convolutions and matrix products that PyTorch uses on CPUs. jaxlib contains it, but XLA's
 compiler gives this work to Eigen or YNNPACK, which are slower. jaxlib still executes the custom calls that XLA used to
-emit for oneDNN. They are not a public interface, so only the jaxlib versions that the tests run with are trusted with
-them; everywhere else the layers use plain JAX.
+emit for oneDNN. These calls are not a public interface, so the layers use them only with the jaxlib versions that
+the tests run with, and use plain JAX otherwise.
 
 The other `onednn_*` files need private parts of JAX. Import them only where `is_available()`.
 """
@@ -56,7 +56,7 @@ def _is_supported() -> bool:
         return False
     try:
         from . import onednn_biased, onednn_product  # noqa: F401
-    except ImportError:  # a private part of JAX has moved
+    except ImportError:  # a private part of JAX is missing
         return False
     scalar = jax.ShapeDtypeStruct((1, 1), jnp.float32)
     try:

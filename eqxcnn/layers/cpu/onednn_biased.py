@@ -70,7 +70,7 @@ def _jvp(primals: Sequence[Array], tangents: Sequence[Any], **window: Any) -> tu
 
 
 def _transpose(out: Array, images: Images, kernel: Any, bias: Any, **window: Any) -> tuple[None, Array, Array]:
-    """Returns the gradients of kernel and bias, in which `_jvp` binds the primitive linearly."""
+    """Returns the gradients of kernel and bias; `_jvp` binds the primitive as a linear function of both."""
     if is_stem(kernel.aval.shape, **window):
         return None, *stem_gradient(out, images, kernel.aval.shape[:2], window["edges"])
     return None, kernel_gradient(out, images, kernel, **window), out.sum((0, 1, 2))

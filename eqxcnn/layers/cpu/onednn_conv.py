@@ -181,7 +181,7 @@ def kernel_gradient(
 
 
 def is_stem(kernel: tuple[int, ...], *, stride: Pair, edges: Edges, dilation: Pair, groups: int) -> bool:
-    """Returns whether `stem_gradient` is to compute the gradient of a kernel of this shape."""
+    """Returns whether `stem_gradient` should compute the gradient of a kernel of this shape."""
     return prod(kernel[:-1]) <= _MAX_STEM_FAN_IN and {*stride, *dilation, groups} == {1}
 
 

@@ -26,7 +26,7 @@ def make_primitive(
 
     **Arguments:**
 
-    - `by_xla`, `by_onednn`: the same function written for both.
+    - `by_xla`, `by_onednn`: the same function, once as an XLA operation and once as a oneDNN call.
     - `batching_rule`: the rule for `vmap`, a function of the operands and their batch axes.
     - `count_multiply_adds`: the cost of one jaxpr equation of this primitive.
     """
@@ -37,7 +37,7 @@ def make_primitive(
         return jax.jit(partial(primitive.bind, **parameters))
 
     def evaluate(*operands: Any, **parameters: Any) -> Array:
-        # With jit disabled the compiled function would call `evaluate` again, without end.
+        # With jit disabled, the compiled function would call `evaluate` again, in an infinite recursion.
         if getattr(jax.config, "jax_disable_jit", False):
             return by_xla(*operands, **parameters)
         return compile_for(**parameters)(*operands)
@@ -46,7 +46,7 @@ def make_primitive(
         return ShapedArray(jax.eval_shape(partial(by_xla, **parameters), *operands).shape, operands[0].dtype)
 
     def lower_for_cpu(context: mlir.LoweringRuleContext, *operands: Any, **parameters: Any) -> Sequence[Any]:
-        # The jaxlib that runs an exported program may not know these calls.
+        # The jaxlib that runs an exported program may not know oneDNN's calls.
         is_export = context.module_context.lowering_parameters.for_export
         return mlir.lower_fun(by_xla if is_export else by_onednn, multiple_results=False)(
             context, *operands, **parameters

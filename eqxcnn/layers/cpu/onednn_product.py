@@ -18,7 +18,7 @@ from .onednn_primitive import make_primitive
 __all__ = ["matrix_product"]
 
 
-#: Smaller products are left to XLA: a call of oneDNN has a fixed cost.
+#: Smaller products are left to XLA, because each oneDNN call has a fixed cost.
 _MIN_MULTIPLY_ADDS = 2**23
 
 
@@ -56,7 +56,7 @@ def _batch_product(operands: Sequence[Array], axes: Sequence[int | None], **para
         return jax.vmap(partial(_product_by_xla, **parameters), in_axes=tuple(axes))(left, right), 0
     left = jnp.moveaxis(left, axes[0] or 0, 0)
     out = _product.bind(left.reshape(-1, left.shape[-1]), right, **parameters)
-    # Of no matrices the last length cannot be inferred.
+    # The last length is explicit, because `reshape` cannot infer a length (-1) if the batch is empty.
     return out.reshape(*left.shape[:2], out.shape[-1]), 0
 
 

@@ -1,8 +1,8 @@
 """The kernel and bias gradients of a network's first convolution, as one matrix product.
 
-A first convolution sees few channels at very many positions. Its kernel gradient is therefore a small matrix, summed
-over all positions, for which both XLA and oneDNN's convolutions are slow. Here the windows of all images are written
-out as the columns of a matrix and multiplied by the gradient of the outputs.
+The first convolution has few input channels and very many positions. Its kernel gradient is therefore a small matrix,
+summed over all positions, for which both XLA and oneDNN's convolutions are slow. Here the windows of all images are
+written out as the columns of a matrix and multiplied by the gradient of the outputs.
 """
 
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ def stem_gradient(
     """
     (count, height, width, n_out), (rows, columns), channels = out.shape, kernel_size, images.shape[-1]
     pairs, (top, _), (left, _) = -(-width // 2), *edges
-    # Even and odd columns of the images apart, so that a window's pixels for all pairs are contiguous in memory.
+    # Separates even and odd columns of the images, so that a window's pixels are contiguous in memory for all pairs.
     halves = pairs + columns // 2
     padding = (top, height + rows - 1 - top - images.shape[1], 0), (left, 2 * halves - left - images.shape[2], 0)
     padded = lax.pad(images, jnp.zeros((), images.dtype), [(0, 0, 0), *padding, (0, 0, 0)])

@@ -64,7 +64,7 @@ class Names:
 @cache
 def names_of(family: str) -> Names:
     """Returns the torch names of a family's tensors."""
-    if "/" in family:  # of another package: `find_spec` would take it for a path
+    if "/" in family:  # a family of another package; `find_spec` would treat the name as a path
         return Names()
     if importlib.util.find_spec(f"{__name__}.{family}") is None:
         return Names()

@@ -40,7 +40,7 @@ def _timm_block(match: re.Match[str]) -> str:
     return f"blocks.{stage}.{match['block']}.{(_EXPANDED if stage else _FIRST)[match['part']]}."
 
 
-#: Version 1 only.
+#: Timm's names for version 1 only.
 TIMM = (
     (r"^trunk\.(?P<stage>\d+)\.(?P<block>\d+)\.layers\.(?P<part>\d\.\w+)\.", _timm_block),
     (r"^trunk\.0\.conv\.", "conv_stem."),

@@ -1,4 +1,4 @@
-"""Copies of the weights that follow them during training: Lookahead's slow weights, and averages for evaluation."""
+"""Copies of the weights that change with them during training: Lookahead's slow weights, averages for evaluation."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -67,8 +67,8 @@ class WeightAverage:
       does); BatchNorm's running statistics are averaged like weights. `swa` is the mean of the weights at the end of
       each epoch from step `start` on (Izmailov et al. 2018, arXiv:1803.05407, algorithm 1); its running statistics are
       recomputed at the end of the run.
-    - `decay`: of `ema`.
-    - `start`: steps before the first epoch that `swa` counts.
+    - `decay`: fraction of its values that the average of `ema` keeps per step.
+    - `start`: step from which on `swa` counts the ends of epochs.
     - `every`: steps per epoch.
     """
 

@@ -54,7 +54,7 @@ class Factor:
       `backbone` for all parameters but the head's.
     - `value`: the factor; 0 freezes the parameters.
     - `epochs`: how long the parameters are trained; afterwards they are frozen.
-    - `setting`: the recipe's setting that holds it, for error messages.
+    - `setting`: the recipe's setting that contains the factor, for error messages.
     """
 
     pattern: str
@@ -86,7 +86,8 @@ def parse_factors(entries: Sequence[str], frozen: Sequence[str] = ()) -> tuple[F
             )
     if len(factors) > _MAX_FACTORS:
         raise InputError(
-            f"`learning_rate_factors` and `freeze` hold {len(factors)} patterns: give at most {_MAX_FACTORS}, with `*`"
+            f"`learning_rate_factors` and `freeze` hold {len(factors)} patterns: give at most {_MAX_FACTORS}, and join "
+            "several with `*`"
         )
     return tuple(factors)
 
@@ -107,7 +108,7 @@ def _parse_factor(entry: str) -> Factor:
 
 
 def assign_factors(factors: Sequence[Factor], params: PyTree) -> PyTree:
-    """Returns each parameter's factor in its place: the last one whose pattern matches its name, else 1.
+    """Returns a pytree with the factor of each parameter: the last one whose pattern matches its name, else 1.
 
     **Raises:** `InputError` for a pattern that matches no parameter.
     """
@@ -137,7 +138,7 @@ def layer_factors(decay: float, params: PyTree) -> PyTree:
     model's fields.
     """
     names = [name.split(".") for name in named_slots(params)]
-    # Wrappers such as `ChannelsFirst` hold all layers: their names are no part of a layer's.
+    # Wrappers such as `ChannelsFirst` hold all layers, so their field's name is not part of a layer's name.
     columns = zip(*(name[:-1] for name in names), strict=False)
     shared = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
     shared = 0 if any(len(name) == shared + 1 for name in names) else shared

@@ -49,7 +49,7 @@ class Loss:
     class_weights: tuple[float, ...] = ()
 
     def __call__(self, logits: BatchLogits, targets: Targets) -> Float[Array, ""]:
-        """Returns the mean loss of logits `[b classes]`; each label of a mixed image counts by its share."""
+        """Returns the mean loss of logits `[b classes]`; each label of a mixed image is weighted by its share."""
         if not isinstance(targets, MixedLabels):
             parts = [(jnp.ones(len(targets)), targets)]
         else:
@@ -77,15 +77,15 @@ class Loss:
 class FunctionLoss:
     """The mean of a user's loss over a batch.
 
-    - `function`: from logits `[b classes]` and labels `[b]` to the loss of each image `[b]`, or to their mean.
+    - `function`: maps logits `[b classes]` and labels `[b]` to the loss of each image `[b]`, or to the mean loss.
     """
 
     function: Callable[..., Any]
 
     def __call__(self, logits: BatchLogits, targets: Targets) -> Float[Array, ""]:
-        """Returns the mean loss; each label of a mixed image counts by its share.
+        """Returns the mean loss; each label of a mixed image is weighted by its share.
 
-        **Raises:** `InputError` for a function that returns another shape, or a mean for mixed images.
+        **Raises:** `InputError` for a function that returns a wrong shape or type, or a mean for mixed images.
         """
         if not isinstance(targets, MixedLabels):
             return self._call(logits, targets).mean()

@@ -24,10 +24,10 @@ __all__ = [
 ]
 
 
-#: An optax gradient transformation, or the pair of functions that `eqxcnn.manual` has instead.
+#: An optax gradient transformation, or the pair of functions that `eqxcnn.manual` uses instead.
 Optimizer: TypeAlias = optax.GradientTransformation | manual.Optimizer
 
-#: A user's update rule, which includes its learning rate; or a function from the schedule to one.
+#: A user's update rule, which includes its learning rate; or a function that takes the schedule and returns a rule.
 OwnOptimizer: TypeAlias = optax.GradientTransformation | Callable[[optax.Schedule], optax.GradientTransformation]
 
 OptimizerName: TypeAlias = Literal["adam", "adamw", "lamb", "lion", "muon", "nesterov", "rmsprop", "sgd"]
@@ -38,9 +38,9 @@ _COUPLED = ("sgd", "nesterov", "adam", "rmsprop")
 
 @dataclass(frozen=True)
 class Clipping:
-    """Limits on the gradients; 0 turns one off. They apply in this order.
+    """Limits on the gradients, applied in this order; 0 for no limit.
 
-    - `value`: largest absolute value of each number.
+    - `value`: largest absolute value of each element.
     - `agc`: largest norm of a filter's gradient, as a fraction of its weights' norm (Brock et al. 2021, section 4.1).
     - `norm`: largest norm of all gradients together.
     """
@@ -82,22 +82,22 @@ def make_optimizer(
     Gradients of frozen parameters are set to zero, the others are clipped, the rule and the weight decay are applied,
     and the update is scaled by schedule and factors.
 
-    A parameter's factor multiplies its whole update, and its weight decay is divided by it, so that the decay per step
-    is the same for all parameters: a factor makes a parameter learn faster, not shrink faster (as torch's SGD does with
-    parameter groups of learning rate `f lr` and decay `wd / f`, the form in the code of Jordan 2024, section 3.4).
-    `layer_decay` multiplies both, as its authors' code does.
+    A parameter's factor multiplies its whole update, and its weight decay is divided by the factor beforehand, so that
+    the decay per step is the same for all parameters: a factor makes a parameter learn faster, not shrink faster (as
+    torch's SGD does with parameter groups of learning rate `f lr` and decay `wd / f`, the form in the code of Jordan
+    2024, section 3.4). `layer_decay` multiplies both the update and the decay, as its authors' code does.
 
     **Arguments:**
 
-    - `name`: the update rule; or a transformation that includes learning rate and weight decay, to which clipping,
-      factors, `layer_decay`, `plateau` and accumulation apply as to the others.
+    - `name`: the update rule; or a transformation that includes learning rate and weight decay. Clipping, factors,
+      `layer_decay`, `plateau` and accumulation apply to both.
     - `schedule`: the learning rate as a function of the number of updates.
     - `steps_per_epoch`: updates per epoch.
     - `momentum`, `nesterov`: of `sgd`, `nesterov` and `rmsprop`.
     - `weight_decay`: per step, times the learning rate; kernels and matrices only, unless `decay_norms_and_biases`.
     - `clipping`: limits on the gradients.
     - `factors`: learning-rate factors of single parameters.
-    - `layer_decay`: factor of the learning rate from one layer to the one before it.
+    - `layer_decay`: learning rate of each layer as a factor of the next layer's.
     - `plateau`: lowers the learning rate when the loss stops falling; the update then takes the loss as `value`.
     - `accumulate_steps`: number of batches whose mean gradient makes one update.
 
@@ -154,7 +154,8 @@ def _make_rule(name: OptimizerName, momentum: float, nesterov: bool) -> optax.Gr
         case "lion":
             return optax.scale_by_lion()
         case "muon":
-            # optax's Muon includes a learning rate and the sign; the schedule's sign undoes this one.
+            # optax's Muon includes a learning rate and the minus sign of descent. `scale(-1)` undoes the sign, since
+            # `scale_by_learning_rate` adds its own.
             return optax.chain(muon(1.0, muon_weight_dimension_numbers=_muon_matrices), optax.scale(-1))
         case "rmsprop":
             return optax.chain(optax.scale_by_rms(0.9), momentum_rule)

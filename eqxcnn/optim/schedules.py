@@ -42,7 +42,7 @@ def schedule_shape(
     initial_lr_factor: float | None = None,
     final_lr_factor: float | None = None,
 ) -> ScheduleShape:
-    """Returns the shape of schedule `name`, with its own defaults for what is `None`."""
+    """Returns the shape of schedule `name`, with the schedule's defaults in place of `None`."""
     given = (warmup_fraction, initial_lr_factor, final_lr_factor)
     return ScheduleShape(*(own if each is None else each for each, own in zip(given, _SHAPES[name], strict=True)))
 
@@ -63,10 +63,10 @@ def make_schedule(
 
     **Arguments:**
 
-    - `name`: a key of the recipe's `schedule` setting.
+    - `name`: a value of the recipe's `schedule` setting.
     - `peak`: the largest learning rate.
     - `steps`, `steps_per_epoch`: length of the run and of an epoch.
-    - `shape`: of `schedule_shape`.
+    - `shape`: the result of `schedule_shape`.
     - `power`: exponent of `polynomial`.
     - `decay_rate`: factor of each drop of `step` and `multistep`.
     - `decay_epochs`: epochs between two drops of `step`.

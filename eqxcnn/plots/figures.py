@@ -1,6 +1,6 @@
 """Figures of a classifier's kernels and predictions, and of augmentation.
 
-They have no titles, which belong in the caption.
+The figures have no titles: a title belongs in the caption.
 """
 
 from collections.abc import Sequence
@@ -76,9 +76,9 @@ def _write_cells(axes: Axes, share: Float[np.ndarray, "k k"], confusion: Int[np.
 def kernels(weights: Float[np.ndarray, "kh kw i o"]) -> Figure:
     """Draws a layer's first kernels as small images, all on one scale that is symmetric about zero.
 
-    Kernels with three channels are shown in color: zero is mid-gray, and each channel's largest weight is full or dark.
-    Kernels with one channel are blue where negative and red where positive; with any other number of channels, the mean
-    over the channels is shown in this way.
+    Kernels with three channels are shown in color: zero is mid-gray, positive weights brighten their channel, and
+    negative weights darken it. Kernels with one channel are blue where negative and red where positive; with any other
+    number of channels, the mean over the channels is shown in this way.
     """
     panels = np.moveaxis(weights, -1, 0)[:MAX_KERNELS]
     is_color = panels.shape[-1] == 3

@@ -58,7 +58,7 @@ def curves_of_rows(rows: Sequence[Mapping[str, Any]]) -> Figure:
 def training(epochs: Sequence[int], curves: Sequence[tuple[Any, ...]], seconds: Sequence[float]) -> Figure:
     """Draws several quantities and the epoch times side by side, as wide as a page.
 
-    `curves` has the arguments of the function `curves` after its epochs, for each quantity.
+    `curves` holds, for each quantity, the arguments of the function `curves` that follow `epochs`.
     """
     figure = Figure(figsize=(PAGE, 2.1), layout="constrained")
     *curve_axes, time_axes = figure.subplots(1, len(curves) + 1)

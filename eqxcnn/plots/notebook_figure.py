@@ -1,4 +1,4 @@
-"""Matplotlib's figure, which Jupyter also shows if pyplot is not used."""
+"""A Matplotlib figure that Jupyter shows without pyplot."""
 
 import io
 
@@ -8,7 +8,7 @@ __all__ = ["Figure"]
 
 
 class Figure(matplotlib.figure.Figure):
-    """A figure that Jupyter shows as a picture; Matplotlib's own is shown only by pyplot."""
+    """A figure that Jupyter shows as a picture; Jupyter shows Matplotlib's own class only if pyplot made it."""
 
     def _repr_png_(self) -> bytes:
         file = io.BytesIO()

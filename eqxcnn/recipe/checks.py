@@ -1,4 +1,4 @@
-"""Which values a recipe's settings may have, each by itself and together."""
+"""Checks of a recipe's settings: the range of each setting, and settings that depend on each other."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -32,13 +32,13 @@ AT_LEAST_ZERO = Range(0, 1_000_000)
 BELOW_ONE = Range(0, 1, excludes_high=True)
 UP_TO_ONE = Range(0, 1, excludes_low=True)
 PROBABILITY = Range(0, 1)
-#: Numbers of steps and of things that are kept; all fit 32 bits.
+#: Ranges of counts, such as numbers of steps; all of them fit into 32 bits.
 COUNT = Range(1, 1_000_000)
 COUNT_OR_NONE = Range(0, 1_000_000)
 
 
 def parse_arguments(name: str, entries: Sequence[str]) -> dict[str, Any]:
-    """Parses keyword arguments written as in Python, `["rate=0.1"]`; their values are literals, nothing is run.
+    """Parses keyword arguments written as in Python, `["rate=0.1"]`; values must be literals, and no code is run.
 
     **Raises:** `InputError` for an entry that cannot be parsed, and for a name given twice.
     """
@@ -75,11 +75,16 @@ def check_together(recipe: Any) -> None:
             f"(={recipe.schedule!r}) does not: choose linear or cosine"
         )
     if recipe.schedule == "multistep" and not recipe.decay_milestones:
-        raise InputError("`decay_milestones` is empty, and the `schedule` multistep drops at these epochs: give some")
+        raise InputError(
+            "`decay_milestones` is empty, but `schedule` (='multistep') drops the learning rate at these epochs: give "
+            "at least one"
+        )
     if recipe.gradients == "by_hand":
         _check_by_hand(recipe)
     if recipe.keep == "best" and recipe.average == "swa":
-        raise InputError("`keep` (='best') and `average` (='swa') do not go together: the mean comes at the end")
+        raise InputError(
+            "`keep` (='best') and `average` (='swa') do not go together: the mean exists only at the end of the run"
+        )
     if recipe.pretrained + (recipe.init_from is not None) + (recipe.init_images > 0) > 1:
         raise InputError("`pretrained`, `init_from` and `init_images` each set the initial weights: give one of them")
     if (recipe.mean is None) != (recipe.std is None):
@@ -99,11 +104,11 @@ def _check_image_size(recipe: Any) -> None:
 
 
 def _check_monitor(recipe: Any) -> None:
-    """Checks the name that is monitored; metrics passed from Python are only known when the run is prepared."""
+    """Checks `monitor` as far as possible: metrics passed from Python are known only when the run is prepared."""
     if recipe.monitor not in ("train_accuracy", "train_loss") and not recipe.monitor.startswith("validation_"):
         raise InputError(
             f"`monitor` (={recipe.monitor!r}) must be train_loss, train_accuracy, validation_loss, "
-            "validation_accuracy, or a name of `metrics` after `validation_`"
+            "validation_accuracy, or `validation_` followed by the name of one of `metrics`"
         )
     uses_monitor = recipe.early_stop_epochs or recipe.best_checkpoints or recipe.keep == "best"
     if uses_monitor and not recipe.validation and recipe.monitor.startswith("validation"):
@@ -118,8 +123,8 @@ def _check_by_hand(recipe: Any) -> None:
     plain = (recipe.optimizer, recipe.schedule, recipe.momentum, recipe.weight_decay) == ("sgd", "constant", 0, 0)
     if not plain or recipe.warmup_fraction:
         raise InputError(
-            "`gradients` (='by_hand') goes with plain gradient descent: set `optimizer` to sgd, `schedule` to "
-            "constant, `momentum`, `weight_decay` and `warmup_fraction` to 0"
+            "`gradients` (='by_hand') needs plain gradient descent: set `optimizer` to sgd, `schedule` to constant, "
+            "and `momentum`, `weight_decay` and `warmup_fraction` to 0"
         )
     defaults = {field.name: field.default for field in dataclasses.fields(recipe)}
     for name in (

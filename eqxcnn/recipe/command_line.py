@@ -25,11 +25,11 @@ class RunOptions:
     recipe: str | None = None
     """A YAML file, or the name of a shipped recipe; other flags override its settings."""
     resume: Path | None = None
-    """Resume this stopped run, or folder of seeds, with its own recipe; no other flag goes with it."""
+    """Resume this stopped run, or this folder of seeds, with its own recipe; no other flag may be given."""
     runs: Path = Path("runs")
     """Folder in which the run's folder is made."""
     seeds: Annotated[int, Range(1, 1000)] = 1
-    """Train under this many seeds, from `seed` on, and report mean and standard deviation."""
+    """Train with this many seeds, from `seed` on, and report mean and standard deviation."""
     dry_run: bool = False
     """Only compile the steps and run two calls of them, to report time and memory."""
     list_recipes: bool = False
@@ -52,9 +52,9 @@ class Flags(RunOptions):
     compilation: settings.CompilationSettings = field(default_factory=settings.CompilationSettings)
 
     def to_recipe(self) -> Recipe:
-        """Makes the recipe of all settings.
+        """Makes a recipe from the settings of all groups.
 
-        **Raises:** `InputError` for an invalid one.
+        **Raises:** `InputError` for an invalid setting.
         """
         return Recipe(**{key: value for group in GROUPS for key, value in vars(getattr(self, group)).items()})
 
@@ -64,7 +64,7 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
 
     The modules that `--import` names are imported first, because recipe and flags may name what they register.
 
-    **Raises:** `InputError` for flags that do not go together, `SystemExit` for one that cannot be parsed.
+    **Raises:** `InputError` for flags that do not go together, `SystemExit` for a flag that cannot be parsed.
     """
     import tyro  # slow to import
 
@@ -79,7 +79,7 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
     flags = tyro.cli(Flags, prog=prog, description=help_, args=arguments, default=default, config=options)
     if flags.resume is not None and dataclasses.replace(flags, resume=None) != Flags():
         raise InputError(
-            "`--resume` goes on by the run's own recipe: leave the other flags out, or start a new run from its "
+            "`--resume` continues with the run's own recipe: leave the other flags out, or start a new run from its "
             f"weights with `--init-from {flags.resume}` instead"
         )
     check_settings(flags)
@@ -95,7 +95,7 @@ def _flags_of(recipe: Recipe) -> Flags:
 
 
 def _rename_old_flags(arguments: Sequence[str]) -> list[str]:
-    """Replaces flags of settings that have a new name."""
+    """Replaces the old flags of settings that were renamed."""
     renamed = []
     for argument in arguments:
         flag, sign, value = argument.partition("=")

@@ -66,12 +66,12 @@ def _first_sentence(name: str) -> str:
 
 
 def recipe_from(values: dict[str, Any], origin: str) -> Recipe:
-    """Makes a recipe of plain values; an old name of a setting is accepted with a warning.
+    """Makes a recipe from plain values; a setting's old name is accepted with a warning.
 
     **Arguments:**
 
     - `values`: from YAML or JSON.
-    - `origin`: where they come from, for error messages.
+    - `origin`: where the values come from, for error messages.
 
     **Raises:** `InputError` for an unknown setting, naming the nearest known one, and for an invalid value.
     """

@@ -41,12 +41,12 @@ class Recipe(
     settings.DataSettings,
     settings.ModelSettings,
 ):
-    """What to train, on what, and how.
+    """All settings of a training run.
 
-    The settings and their defaults are those of the groups that it inherits from; `None` means a default that depends
-    on the data, and is filled in by `eqxcnn.training.prepare`.
+    The base classes define the settings and their defaults, in groups. `None` means a default that depends on the data,
+    and that `eqxcnn.training.prepare` fills in.
 
-    **Raises:** `InputError` for a value of the wrong type, out of range, or that does not go with another one.
+    **Raises:** `InputError` for a value of the wrong type, a value out of range, and settings that do not go together.
     """
 
     def __post_init__(self) -> None:
@@ -56,7 +56,7 @@ class Recipe(
     def replace(self, **settings: Any) -> "Recipe":
         """Returns a recipe with other values for some settings.
 
-        **Raises:** `InputError` for an unknown setting, and as the constructor.
+        **Raises:** `InputError` for an unknown setting, and wherever the constructor raises one.
         """
         known = [field.name for field in fields(self)]
         for name in settings:

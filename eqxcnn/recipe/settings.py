@@ -1,4 +1,4 @@
-"""A recipe's settings, in the groups that the command line and the settings page show; types and ranges beside them."""
+"""A recipe's settings with types and ranges, in the groups that the command line and the settings page show."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -45,7 +45,7 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Which images, and how they are split and fed."""
+    """Which images to use, and how they are split and fed to the network."""
 
     data: str = "digits"
     """Name of a data set, a Hub id such as `org/name`, or a local folder; `own` for data passed from Python."""
@@ -54,14 +54,14 @@ class DataSettings:
     label_column: str | None = None
     """Column of the labels; by default found by its type and name."""
     test_split: str | None = None
-    """Split that is tested on, or the folder of its class folders; by default `test`, else `validation`, else a fifth
-    of the training images."""
+    """Split to test on, or the folder that contains its class folders; by default `test`, else `validation`, else a
+    fifth of the training images."""
     image_size: tuple[Annotated[int, Range(1, 4096)], Annotated[int, Range(1, 4096)]] | None = None
     """Height and width in pixels that images are resized to; by default the data's size, or the model's if the images
     vary in size."""
     validation: Annotated[float, BELOW_ONE] | Literal["test"] = 0.1
     """Fraction of the training images held out to measure progress, stratified by class; 0 for none. `test` holds out
-    nothing and measures progress on the test split, as many write-ups do; nothing may then be chosen by it."""
+    nothing and measures progress on the test split, as many write-ups do; then base no choice on its scores."""
     train_images: Annotated[int, Range(1, 2**31 - 1)] | None = None
     """Number of training images to use, the first ones of the split; by default all."""
     seed: Annotated[int, Range(0, 2**32 - 1)] = 0
@@ -69,13 +69,14 @@ class DataSettings:
     shuffle: bool = True
     """Shuffle the training images in every epoch."""
     sampling: Literal["uniform", "balanced"] = "uniform"
-    """`uniform` shows each image once per epoch; `balanced` draws as many images with replacement, all classes equally
-    often."""
+    """`uniform` shows each image once per epoch; `balanced` draws the same number of images with replacement, all
+    classes equally often."""
     mean: Annotated[tuple[Annotated[float, Range(-1000, 1000)], ...], Items(10)] | None = None
-    """Mean per channel that is subtracted from pixels in [0, 1]; by default that of the initial weights' training, else
-    measured on the training images."""
+    """Mean per channel that is subtracted from pixels in [0, 1]; by default the mean that the initial weights were
+    trained with, if known, else that of the training images."""
     std: Annotated[tuple[Annotated[float, Range(0.0001, 1000)], ...], Items(10)] | None = None
-    """Standard deviation per channel that pixels are divided by; its default follows that of `mean`."""
+    """Standard deviation per channel that pixels are divided by; its default comes from the same source as that of
+    `mean`."""
     on_bad_image: Literal["stop", "skip"] = "stop"
     """Stop at an image that cannot be decoded or has no label, or skip it."""
     device_budget: Annotated[float, AT_LEAST_ZERO] = 2.0
@@ -84,11 +85,11 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class ScheduleSettings:
-    """How long, in which steps, and at which learning rate."""
+    """How long to train, with which batch size, and at which learning rate."""
 
     epochs: Annotated[int | float, ABOVE_ZERO] | None = None
-    """Passes over the training images; the last one may be partial (`9.9`). By default as many as show 320,000 images,
-    from 5 to 20."""
+    """Passes over the training images; the last one may be partial (`9.9`). By default, the number that shows about
+    320,000 images in total, but at least 5 and at most 20."""
     batch_size: Annotated[int, COUNT] = 64
     """Images per step."""
     learning_rate: Annotated[float, ABOVE_ZERO] = 3e-3
@@ -124,7 +125,7 @@ class OptimizerSettings:
     """The update rule, and which parameters it applies to."""
 
     optimizer: OptimizerName | Literal["own"] = "adam"
-    """Update rule; `sgd`, `nesterov` and `rmsprop` use `momentum`. `own` is passed from Python."""
+    """Update rule; `sgd`, `nesterov` and `rmsprop` use `momentum`. `own` for one that is passed from Python."""
     momentum: Annotated[float, BELOW_ONE] = 0.9
     """Weight of past updates in `sgd`, `nesterov` and `rmsprop`."""
     nesterov: bool = False
@@ -136,30 +137,30 @@ class OptimizerSettings:
     clip_norm: Annotated[float, AT_LEAST_ZERO] = 0.0
     """Largest norm of all gradients together; larger ones are scaled down. 0 for no limit."""
     clip_value: Annotated[float, AT_LEAST_ZERO] = 0.0
-    """Largest absolute value of each number of the gradients; 0 for no limit."""
+    """Largest absolute value of each element of the gradients; 0 for no limit."""
     clip_agc: Annotated[float, AT_LEAST_ZERO] = 0.0
     """Largest norm of each filter's gradient, as a fraction of its weights' norm (AGC); 0 for no limit."""
     accumulate_steps: Annotated[int, COUNT] = 1
     """Batches whose mean gradient makes one update, as one large batch would; BatchNorm still sees single batches."""
     learning_rate_factors: Annotated[tuple[str, ...], Items(100)] = ()
     """Learning-rate factors of single parameters, by tensor name: `*norm*.bias=64`, `conv1.weight=0` to freeze it, or
-    `conv1.bias=1 for 3 epochs`. The last match counts. Weight decay is not multiplied."""
+    `conv1.bias=1 for 3 epochs`. The last matching pattern counts. The factors do not change the weight decay."""
     freeze: Annotated[tuple[str, ...], Items(100)] = ()
     """Parts of the model that are not trained, by tensor name up to any dot: `stem`, `blocks.0`, or `backbone` for all
     but the head. Their norms and dropout are in eval mode."""
     layer_decay: Annotated[float, UP_TO_ONE] = 1.0
-    """Factor of the learning rate from each layer to the one before it, for fine-tuning."""
+    """Learning rate of each layer as a factor of the next layer's, for fine-tuning; 1 for one rate in all layers."""
     lookahead_every: Annotated[int, COUNT_OR_NONE] = 0
     """Steps between two resets of the weights to Lookahead's slow weights; 0 for no Lookahead."""
     lookahead_decay: Annotated[float, BELOW_ONE] = 0.95
-    """Fraction that Lookahead's slow weights keep per step at the end of the run, up to which it grows."""
+    """Fraction of their values that Lookahead's slow weights keep per step at the end of the run; smaller before."""
     average: Literal["none", "ema", "swa"] = "none"
-    """Average of the weights to test and save: a moving average (`ema`), or the mean over the ends of the last epochs
-    with recomputed running statistics (`swa`)."""
+    """Average of the weights to test and save: a moving average (`ema`), or the mean of the weights at the end of each
+    of the last epochs, with recomputed running statistics (`swa`)."""
     average_decay: Annotated[float, BELOW_ONE] = 0.999
-    """Fraction that the moving average keeps per step; less in the first steps."""
+    """Fraction of its values that the moving average keeps per step; smaller in the first steps."""
     average_start: Annotated[float, BELOW_ONE] = 0.75
-    """Fraction of the run before the first epoch that `swa` counts."""
+    """Fraction of the run after which `swa` starts to average."""
     gradients: Literal["autodiff", "by_hand"] = "autodiff"
     """`by_hand` uses the backward pass that a model defines itself (`scratch`), with plain `sgd`."""
 
@@ -169,7 +170,8 @@ class LossSettings:
     """The loss, and how it is regularized."""
 
     loss: Literal["cross_entropy", "bce", "focal", "own"] = "cross_entropy"
-    """Softmax cross-entropy, binary cross-entropy of each class, or the focal loss. `own` is passed from Python."""
+    """Softmax cross-entropy, binary cross-entropy of each class, or the focal loss. `own` for one that is passed from
+    Python."""
     label_smoothing: Annotated[float, BELOW_ONE] = 0.1
     """Fraction of each label that is spread evenly over all classes."""
     focal_gamma: Annotated[float, Range(0, 100)] = 2.0
@@ -181,7 +183,7 @@ class LossSettings:
 
 @dataclass(frozen=True)
 class AugmentationSettings:
-    """Random changes of the training images."""
+    """Random changes to the training images."""
 
     augment: Annotated[tuple[str, ...], Items(100)] = ()
     """Random transforms of each training image, in order, such as `flip_horizontal` or `random_crop(padding=2)`."""
@@ -200,20 +202,20 @@ class EvaluationSettings:
     """Validation, test, and which weights are kept."""
 
     test_views: Views = "one"
-    """Views of each test image whose logits are averaged: the image, also its mirror image, or also shifts by one
+    """Views of each test image whose logits are averaged: the image alone, also its mirror image, or also shifts by one
     pixel."""
     eval_batch_size: Annotated[int, COUNT] = 500
-    """Images per batch in validation and test, each view counted as one."""
+    """Images per batch in validation and test; each view counts as an image."""
     metrics: Annotated[tuple[str, ...], Items(20)] = ()
     """Further metrics of validation and test: `top_k(5)`, `per_class_accuracy`, `balanced_accuracy`,
     `expected_calibration_error` or `brier_score`."""
     monitor: str = "validation_accuracy"
     """Metric that `early_stop_epochs` and `keep` follow: `validation_accuracy`, `validation_loss`, `train_accuracy`,
-    `train_loss`, or a name of `metrics` after `validation_`, such as `validation_top_k_5`."""
+    `train_loss`, or `validation_` followed by the name of one of `metrics`, such as `validation_top_k_5`."""
     early_stop_epochs: Annotated[int, COUNT_OR_NONE] = 0
     """Stop after this many epochs without a better `monitor`; 0 for never."""
     early_stop_delta: Annotated[float, AT_LEAST_ZERO] = 0.0
-    """Improvement of `monitor` that counts as better."""
+    """Change of `monitor` that an epoch must exceed to count as better."""
     keep: Literal["last", "best"] = "last"
     """Weights to test and save: the last ones, or those of the epoch with the best `monitor`."""
     best_checkpoints: Annotated[int, COUNT_OR_NONE] = 0
@@ -229,7 +231,7 @@ class CheckpointSettings:
     keep_checkpoints: Annotated[int, COUNT] = 2
     """Number of newest checkpoints that stay."""
     on_nan: Literal["stop", "skip"] = "stop"
-    """Stop at a loss that is not finite, or skip the steps whose loss or gradient is not."""
+    """Stop at a loss that is not finite, or skip the steps whose loss or gradients are not finite."""
 
 
 @dataclass(frozen=True)
@@ -247,9 +249,9 @@ class CompilationSettings:
     """How steps are compiled."""
 
     jit: bool = True
-    """Compile the steps; `--no-jit` shows what that gains."""
+    """Compile the steps; `--no-jit` runs them uncompiled, for comparison."""
     steps_per_call: Annotated[int, COUNT] | None = None
     """Steps compiled into one call; by default 1 on a CPU, where loops slow convolutions down, and 100 elsewhere. 1
     without `jit`."""
     deterministic: bool = False
-    """Make a GPU compute the same bits in every run, at a loss of speed; a CPU always does."""
+    """Make a GPU compute the same bits in every run, at the cost of speed; a CPU always does."""

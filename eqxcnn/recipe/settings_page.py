@@ -17,17 +17,17 @@ _OPENING = """# Settings
 <!-- Made by `python -m eqxcnn.recipe.settings_page > docs/settings.md`: edit `eqxcnn/recipe/settings.py` instead. -->
 
 Every setting of a recipe. A setting is `learning_rate` in YAML and in Python, and `--learning-rate` on the command line
-of `python -m eqxcnn.train`. A setting that is on or off is turned off by `no`: `--no-shuffle`. The values of a list
-follow their flag one after another; in YAML they are a list.
+of `python -m eqxcnn.train`. A setting that is on or off is turned off by the prefix `no`: `--no-shuffle`. The values of
+a list follow their flag, separated by spaces; in YAML they are a list.
 """
 
 
 def format_page() -> str:
-    """Returns the page's Markdown: one table per group of settings, then the flags of the command line alone."""
+    """Returns the page's Markdown: one table per group of settings, then one of the flags that are not settings."""
     parts = [_OPENING]
     for name, group in GROUPS.items():
         parts.append(_format_table(name.capitalize(), group, "setting"))
-    parts.append(_format_table("On the command line alone", RunOptions, "flag"))
+    parts.append(_format_table("On the command line only", RunOptions, "flag"))
     return "\n".join(parts)
 
 
@@ -39,7 +39,7 @@ def _format_table(title: str, group: type, kind: str) -> str:
 
 
 def format_row(group: type, field: dataclasses.Field[Any], is_flag: bool = False) -> str:
-    """Returns a setting's row of its table."""
+    """Returns a setting's row in its table."""
     name = f"--{field.name.replace('_', '-')}" if is_flag else field.name
     default = {(): "none", None: "none", True: "on", False: "off"}.get(field.default, f"`{field.default}`")
     if isinstance(field.default, int | float) and not isinstance(field.default, bool):

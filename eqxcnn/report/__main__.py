@@ -17,7 +17,7 @@ from . import show_augment, write_report
 
 @dataclass(frozen=True)
 class Options:
-    """Draws the report of a run into its plots/: curves, confusion matrix, kernels, mistakes, and a page of all."""
+    """Draws the report of a run into its plots/: curves, confusion matrix, kernels, mistakes, and a page with these."""
 
     run: Annotated[Path | None, tyro.conf.Positional] = None
     """A run's folder; omit it with --show-augment."""
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _load_recipe(options: Options) -> Recipe:
-    """Returns the recipe with the flags' settings."""
+    """Returns the recipe, with the settings that are given as flags."""
     flags = {"data": options.data, "augment": options.augment}
     recipe = Recipe() if options.recipe is None else load_recipe(options.recipe)
     return replace(recipe, **{name: value for name, value in flags.items() if value is not None})

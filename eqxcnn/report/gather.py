@@ -56,7 +56,7 @@ class RunRecord:
 def read_run(folder: Path) -> RunRecord:
     """Reads a run's folder, finished or not.
 
-    **Raises:** `InputError` if it is not a run's, or a file in it cannot be read.
+    **Raises:** `InputError` if `folder` is not a run's folder, or a file in it cannot be read.
     """
     path = folder / "recipe.yaml"
     # `os.path` returns `False` for a name that is too long, where `Path.is_file` raises.
@@ -86,7 +86,7 @@ def _read_epochs(folder: Path) -> list[dict[str, Any]]:
 def _read_environment(path: Path) -> dict[str, Any]:
     found = parse_json(read_text(path), f"`{path}`") if path.exists() else {}
     if not isinstance(found, dict):
-        raise InputError(f"`{path}` must hold an object, as training writes it")
+        raise InputError(f"`{path}` must hold a JSON object, as training writes it")
     return found
 
 
@@ -131,7 +131,7 @@ class TestPredictions:
         """Returns precision, recall and F1 of each class, from 0 to 1 or NaN if undefined, and its number of images."""
         from sklearn.metrics import precision_recall_fscore_support
 
-        # Its type stubs allow neither NaN here nor arrays in the result.
+        # The function's type stubs allow neither NaN as an argument nor arrays in the result.
         score: Any = precision_recall_fscore_support
         columns = score(self.labels, self.predicted, labels=self._classes, zero_division=np.nan)
         return [(float(p), float(r), float(f), int(n)) for p, r, f, n in zip(*columns, strict=True)]
@@ -154,7 +154,7 @@ def predict_test_split(classifier: ImageClassifier, recipe: Recipe) -> TestPredi
     opened = open_data(recipe)
     if opened.info.class_names != classifier.class_names:
         raise InputError(
-            f"`data` (={recipe.data!r}) has the classes {', '.join(opened.info.class_names[:5])} ..., and the run "
+            f"`data` (={recipe.data!r}) has the classes {', '.join(opened.info.class_names[:5])} ..., but the run "
             f"learned {', '.join(classifier.class_names[:5])} ...: give the data it was trained on with --data"
         )
     test = opened.decode(

@@ -143,7 +143,7 @@ def _caption(name: str, run: RunRecord) -> str:
 
 
 def _render_classes(run: RunRecord, predictions: TestPredictions) -> str:
-    """Returns the table of precision, recall and F1 per class; classes are numbered if the confusion matrix does so."""
+    """Returns the table of precision, recall and F1 per class, with class numbers if the confusion matrix has them."""
     names = run.classifier.class_names if run.classifier else ()
     if len(names) > MAX_NAMED_CLASSES:
         names = [f"{number}: {name}" for number, name in enumerate(names)]

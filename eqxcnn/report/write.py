@@ -28,7 +28,7 @@ _MISTAKES = 16
 
 
 def write_report(folder: Path | str, *, data: str | None = None) -> Path:
-    """Writes the plots of a run, and `report.html` that shows them, into its `plots/`.
+    """Writes the plots of a run, and a page `report.html` that shows them, into the run's `plots/`.
 
     An unfinished run gets its learning curves only.
 
@@ -39,11 +39,11 @@ def write_report(folder: Path | str, *, data: str | None = None) -> Path:
 
     **Returns:** the path of the page.
 
-    **Raises:** `InputError` if the folder is not a run's, its data cannot be read, or `plots/` cannot be written.
+    **Raises:** `InputError` if `folder` is not a run's folder, its data cannot be read, or `plots/` cannot be written.
     """
     run = read_run(Path(folder))
     recipe = run.recipe if data is None else replace(run.recipe, data=data)
-    # Data that Python code passed to the run are not here.
+    # Data that were passed to the run from Python are not available here.
     classifier = None if recipe.data == OWN else run.classifier
     predictions = None if classifier is None else predict_test_split(classifier, recipe)
     drawn = dict(_draw_curves(run))
@@ -69,7 +69,7 @@ def show_augment(recipe: Recipe, path: Path | str) -> Path:
     path = Path(path)
     kind = path.suffix[1:].lower()
     if kind not in _FORMATS:
-        raise InputError(f"`out` (={str(path)!r}) must have the suffix of a format: .{', .'.join(_FORMATS)}")
+        raise InputError(f"`out` (={str(path)!r}) must have one of the suffixes .{', .'.join(_FORMATS)}")
     examples = augmented_examples(recipe)
     if examples is None:
         raise InputError("there is no augmentation to show: name transforms with --augment, or a recipe that has some")
@@ -123,7 +123,7 @@ def _draw_classifier(
 
 
 def _write_figure(figure: Figure, plots: Path, name: str) -> Picture:
-    """Writes a figure's files and returns what the page shows of it."""
+    """Writes a figure's files and returns the picture that the page shows."""
     png = _render(figure, "png")
     _write(plots / f"{name}.png", png)
     width = round(96 * figure.get_size_inches()[0])

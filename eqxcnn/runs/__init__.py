@@ -1,1 +1,1 @@
-"""What a run leaves behind: its folder, checkpoints, logs and progress line."""
+"""A run's folder, checkpoints, logs and progress line."""

@@ -20,7 +20,7 @@ from ..weights.tensors import fetch_to_host, fill, named_slots
 __all__ = ["Checkpoints"]
 
 
-_CHECKSUMS = "SHA256SUMS"  # as `sha256sum -c` reads it
+_CHECKSUMS = "SHA256SUMS"  # in the format of `sha256sum -c`
 _SCRATCH = ".scratch"
 
 
@@ -58,11 +58,11 @@ class Checkpoints:
 
         **Arguments:**
 
-        - `others`: the earlier steps to keep; by default the newest.
+        - `others`: the earlier steps whose checkpoints stay; by default those of the newest `keep` checkpoints.
 
         **Raises:** `InputError` if the checkpoint cannot be written; the earlier ones are then left as they were.
         """
-        # Orbax refuses arrays without elements; `restore_latest` makes them from their shape.
+        # Orbax refuses arrays without elements; `restore_latest` recreates them from their shapes.
         tensors = fetch_to_host({name: slot for name, slot in named_slots(tree).items() if slot.size})
         scratch = self._folder / _SCRATCH
         shutil.rmtree(scratch, ignore_errors=True)
@@ -117,13 +117,13 @@ class Checkpoints:
         self._damaged.discard(step)
 
     def _prune(self, newest: int, others: Collection[int] | None) -> None:
-        """Removes damaged and old checkpoints; later steps than `newest` belong to another run and stay."""
+        """Removes damaged and old checkpoints, but not those of steps after `newest`, which belong to another run."""
         intact = [step for step in self.steps() if step <= newest and step not in self._damaged]
         kept = {newest, *others} if others is not None else set(intact[-self._keep :])
         scratch = self._folder / _SCRATCH
         for step in self.steps():
             if step in self._damaged or step in set(intact) - kept:
-                # Renamed first, so that a killed removal leaves no partial checkpoint under its step.
+                # Renamed first, so that an interrupted removal leaves no partial checkpoint under the step's name.
                 (self._folder / str(step)).rename(scratch / f"old-{step}")
         self._damaged.clear()
         shutil.rmtree(scratch, ignore_errors=True)
@@ -148,13 +148,13 @@ def _write(folder: Path, tensors: dict[str, np.ndarray]) -> None:
 
 
 def _read_intact(folder: Path, slots: Mapping[str, Any]) -> dict[str, np.ndarray] | str:
-    """Returns a checkpoint's arrays, with those without elements, or what is wrong with its files."""
+    """Returns a checkpoint's arrays, including those without elements, or a description of the damage to its files."""
     if damage := _find_damage(folder):
         return damage
     try:
         return _read(folder, slots) | {name: np.zeros(s.shape, s.dtype) for name, s in slots.items() if s.size == 0}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        # The checksums are those of the files, but Orbax does not understand these.
+        # The checksums match, but Orbax cannot read the files.
         return printable(str(error))
 
 
@@ -165,14 +165,15 @@ def _read(folder: Path, slots: Mapping[str, Any]) -> dict[str, np.ndarray]:
         found: dict[str, Any] = orbax.metadata(folder).item_metadata.tree
         if all(name in slots and tuple(each.shape) == slots[name].shape for name, each in found.items()):
             return orbax.restore(folder, ocp.args.PyTreeRestore())
-    # Arrays of another shape may have any size. They are not read: `fill` needs their shapes only, to name them.
+    # Arrays of unexpected shapes may be huge, so they are not read: the error message of `fill` needs only the shapes.
     return {name: np.broadcast_to(np.zeros((), each.dtype), each.shape) for name, each in found.items()}
 
 
 def _find_damage(folder: Path) -> str | None:
-    """Returns what is wrong with a checkpoint's files, or `None`.
+    """Returns a description of the damage to a checkpoint's files; `None` if they are intact.
 
-    Checked before Orbax reads them: it does not notice a changed byte, and prints tracebacks for other damage.
+    Called before Orbax reads the files, since Orbax does not notice a changed byte, and prints tracebacks for other
+    damage.
     """
     try:
         expected, found = read_text(folder / _CHECKSUMS), _checksums(folder)
@@ -201,7 +202,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _require_space(folder: Path, size: int) -> None:
-    """Raises `OSError` for a full disk before Orbax does, whose threads print tracebacks."""
+    """Raises `OSError` for a full disk before Orbax writes to it, since Orbax's threads would print tracebacks."""
     needed = int(1.1 * size) + 2**20  # with room for Orbax's index
     if shutil.disk_usage(folder).free < needed:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

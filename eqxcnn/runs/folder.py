@@ -67,9 +67,9 @@ class Run:
 
         **Arguments:**
 
-        - `name`: of the folder; by default `<model>-<data>-<timestamp>`.
-        - `fingerprint`: of the data's content; see `check_data`.
-        - `parts`: the identity of each part that is not from the recipe; see `read_parts`.
+        - `name`: the folder's name; by default `<model>-<data>-<timestamp>`.
+        - `fingerprint`: a digest of the data's content; see `check_data`.
+        - `parts`: the identity of each part that was not built from the recipe; see `read_parts`.
         - `model_name`: the model's name for the folder; by default the recipe's.
 
         **Raises:** `InputError` if the folder cannot be made.
@@ -87,7 +87,7 @@ class Run:
     def open(cls, folder: Path) -> "Run":
         """Opens a stopped run to resume it.
 
-        **Raises:** `InputError` if `folder` is not a run's, or the run is finished.
+        **Raises:** `InputError` if `folder` is not a run's folder, or the run is finished.
         """
         # `os.path` returns `False` for a name that is too long, where `Path.is_file` raises.
         if not os.path.isfile(folder / "recipe.yaml"):
@@ -97,7 +97,7 @@ class Run:
         return cls(folder, load_recipe(folder / "recipe.yaml"))
 
     def read_parts(self) -> dict[str, dict[str, str]]:
-        """Returns the identity of each part that the run was started with and that is not from the recipe.
+        """Returns the identity of each part that was passed from Python when the run was started.
 
         **Raises:** `InputError` if the file that holds them is damaged.
         """
@@ -114,7 +114,7 @@ class Run:
 
         **Arguments:**
 
-        - `fingerprint`: of the data as they are now; `None` if they have none.
+        - `fingerprint`: the data's current fingerprint; `None` if they have none.
 
         **Raises:** `InputError` if the run recorded another fingerprint.
         """
@@ -139,7 +139,7 @@ class Run:
     def log(self, row: Mapping[str, Any]) -> None:
         """Appends a row to `metrics.jsonl`.
 
-        **Raises:** `InputError` if it cannot be written.
+        **Raises:** `InputError` if the row cannot be written.
         """
         path = self.folder / "metrics.jsonl"
         try:
@@ -166,7 +166,7 @@ class Run:
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """Returns the rows of a run's `metrics.jsonl`, without a last line that a crash cut short.
 
-    **Raises:** `InputError` naming the line that is not as training writes it.
+    **Raises:** `InputError` naming a line that does not have the format in which training writes rows.
     """
     path = folder / "metrics.jsonl"
     lines = read_text(path, limit=_MAX_METRICS).split("\n")[:-1] if path.exists() else []
@@ -177,7 +177,7 @@ def _read_row(line: str, what: str) -> dict[str, Any]:
     # A loss may be NaN, which `json` writes as `NaN`.
     row = parse_json(line, what, allow_nan=True)
     if not isinstance(row, dict) or not all(_is_metric(name, value) for name, value in row.items()):
-        raise InputError(f"{what} must be an object of numbers, and of lists of numbers for further metrics")
+        raise InputError(f"{what} must be a JSON object of numbers; only further metrics may be lists of numbers")
     for name in ("epoch", "step"):
         if name in row and not (isinstance(row[name], int) and 0 <= row[name] <= MAX_STEPS):
             raise InputError(f"{what}: `{name}` (={row[name]}) must be a whole number from 0 to {MAX_STEPS}")
@@ -185,7 +185,7 @@ def _read_row(line: str, what: str) -> dict[str, Any]:
 
 
 def _is_metric(name: str, value: Any) -> bool:
-    """Returns whether a value is a number, or for a further metric a list of numbers, with `None` for a missing one."""
+    """Returns whether a value is a number; for a further metric also a list of numbers, or `None` for missing ones."""
     part, _, metric = name.partition("_")
     if isinstance(value, list) and part in ("validation", "test") and metric not in ("loss", "accuracy", "count"):
         return all(item is None or _is_number(item) for item in value)
@@ -198,7 +198,7 @@ def _is_number(value: Any) -> bool:
 
 def run_name(model_name: str, data_name: str) -> str:
     """Returns the default run name, `<model>-<data>-<timestamp>`."""
-    # A name in a file system has at most 255 bytes, and control characters would confuse who lists it.
+    # File names have at most 255 bytes, and control characters would garble the listing of a folder.
     short = printable(data_name.encode(errors="replace")[:_MAX_NAME].decode(errors="ignore"))
     return f"{model_name}-{short.replace('/', '_')}-{datetime.now():%Y%m%d-%H%M%S}"
 
@@ -206,7 +206,7 @@ def run_name(model_name: str, data_name: str) -> str:
 def create_folder(runs: Path, name: str) -> Path:
     """Creates `runs/name`, or `runs/name-2` and so on if that exists.
 
-    **Raises:** `InputError` if it cannot be made.
+    **Raises:** `InputError` if the folder cannot be made.
     """
     attempt = 1
     while True:

@@ -23,7 +23,7 @@ class TrainingProgress:
     **Arguments:**
 
     - `steps`, `steps_per_epoch`, `batch_size`: size of the run.
-    - `first_step`: step at which it starts, above 0 if resumed.
+    - `first_step`: step at which training starts, above 0 for a resumed run.
     - `console`: standard error by default, so that results can be piped.
     """
 
@@ -71,7 +71,7 @@ class TrainingProgress:
         self._last, self._last_step = monotonic(), step
 
     def epoch(self, row: Mapping[str, Any], label: str = "") -> None:
-        """Prints an epoch's row of metrics, behind a label if several runs share the console."""
+        """Prints an epoch's row of metrics, after a label if several runs share the console."""
         parts = [
             *([label] if label else []),
             f"epoch {row['epoch']:>{len(str(self._epochs))}}/{self._epochs}",
@@ -90,7 +90,7 @@ def _has_widgets(console: Console) -> bool:
 
 
 def log_line(line: str, console: Console | None = None) -> None:
-    """Prints a line, its control characters escaped, above the live line if any; to standard error by default."""
+    """Prints a line with its control characters escaped, above the live line if any; by default to standard error."""
     (console or _make_console()).print(printable(line, 1000), markup=False)
 
 

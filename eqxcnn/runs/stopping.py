@@ -11,11 +11,13 @@ __all__ = ["best_epochs", "check_finite", "monitor_score", "should_stop"]
 
 
 def best_epochs(recipe: Recipe, rows: Sequence[Mapping[str, Any]], lower_is_better: Collection[str] = ()) -> list[int]:
-    """Returns the epochs, counted from 1, from the best `monitor` to the worst, ties in order; NaN is left out.
+    """Returns the epochs, counted from 1, in order of `monitor`, the best first.
+
+    In a tie the earlier epoch comes first. Epochs whose `monitor` is NaN are left out.
 
     **Arguments:**
 
-    - `lower_is_better`: names of metrics, besides losses, of which lower values are better.
+    - `lower_is_better`: names of metrics, besides losses, for which lower values are better.
     """
     scores = [(monitor_score(recipe, row, lower_is_better), row["epoch"]) for row in rows]
     ranked = sorted((pair for pair in scores if pair[0] == pair[0]), key=lambda pair: (-pair[0], pair[1]))
@@ -55,19 +57,19 @@ def check_finite(
     - `failed`: number of steps of this epoch whose loss (or gradient) was not finite.
     - `first_failed`: the first of them, counted from 1 over the run.
     - `counted`: number of images of the other steps.
-    - `checkpoints`, `steps_per_epoch`: of the run, for the message.
+    - `checkpoints`, `steps_per_epoch`: those of the run, for the message.
 
     **Raises:** `InputError` naming the step, the newest checkpoint before it, and what may help, unless the recipe
-    skips such steps and there were others.
+    skips such steps and the epoch has others.
     """
     if not failed or (recipe.on_nan == "skip" and counted):
         return
     epoch = (first_failed - 1) // steps_per_epoch + 1
     earlier = [step for step in checkpoints.steps() if step < first_failed]
-    saved = f"the checkpoint of step {earlier[-1]:,} is from before" if earlier else "no checkpoint is from before"
+    saved = f"the newest checkpoint before it is of step {earlier[-1]:,}" if earlier else "no checkpoint before it"
     skip = "" if recipe.on_nan == "skip" else ", or skip such steps with `--on-nan skip`"
     raise InputError(
         f"the loss is not finite at step {first_failed:,}, in epoch {epoch} ({saved}): try a "
-        f"`learning_rate` below {recipe.learning_rate:g}, a `warmup_fraction` or `clip_norm`, look for wrong "
+        f"`learning_rate` below {recipe.learning_rate:g}, a `warmup_fraction` or a `clip_norm`; look for wrong "
         f"images{skip}"
     )

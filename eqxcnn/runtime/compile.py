@@ -1,4 +1,4 @@
-"""Compilation: `eqx.filter_jit` with the compiler options that training needs, and without its wait for the result."""
+"""Compilation: `eqx.filter_jit` with the compiler options that training needs, and without waiting for the result."""
 
 import threading
 import warnings
@@ -19,13 +19,14 @@ __all__ = ["DETERMINISTIC", "AsyncJit", "Option", "async_jit", "jit_once"]
 
 Option: TypeAlias = tuple[str, str | int | bool]
 
-#: Makes jaxlib 0.10 give sums and matrix products on a CPU to YNNPACK, which is faster at them than XLA. It is slower
-#: at convolutions and at chains of elementwise operations such as `layers/cpu/depthwise.py`, so those stay with XLA.
+#: Makes jaxlib 0.10 compute sums and matrix products on a CPU with YNNPACK, which is faster for these than XLA. YNNPACK
+#: is slower for convolutions and for chains of elementwise operations such as `layers/cpu/depthwise.py`, so XLA keeps
+#: those.
 _USE_YNNPACK: Option = (
     "xla_cpu_experimental_ynn_fusion_type",
     "LIBRARY_FUSION_TYPE_REDUCE,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
 )
-#: Leaves out the pass in which XLA's CPU compiler removes optimization barriers; `layers/conv.py` depends on its own.
+#: Disables the pass in which XLA's CPU compiler removes optimization barriers; `layers/conv.py` depends on barriers.
 _KEEP_BARRIERS: Option = ("xla_disable_hlo_passes", "cse_barrier_expander")
 #: Makes a GPU add in a fixed order and choose algorithms without timing them. CPUs always do.
 DETERMINISTIC: Option = ("xla_gpu_deterministic_ops", True)
@@ -82,7 +83,7 @@ class AsyncJit:
 
     `eqx.filter_jit` waits for its result, so the device idles while Python prepares the next call. Here each call waits
     for the previous one instead: the device computes one call while Python prepares the next. Two calls in flight need
-    the memory of both, so a function that takes long, next to which Python's time does not matter, is waited for.
+    the memory of both. So a function whose calls take long is waited for: next to them, Python's time does not matter.
 
     The first argument and the previous result are not flattened again when they are passed in unchanged, since pytrees
     are immutable. Threads may call one `AsyncJit` at the same time; each has its own previous call.
@@ -95,7 +96,7 @@ class AsyncJit:
         self.lower = jit(function, donate=donated, compiler_options=compiler_options).lower
 
         def call(first: list[Any], rest: list[list[Any]], static: tuple[_Static, ...]) -> Any:
-            # With jit disabled, NumPy arrays come as they are.
+            # With jit disabled, NumPy arrays arrive here unconverted.
             inputs = [
                 [jnp.asarray(array) if isinstance(array, np.ndarray) else array for array in arrays]
                 for arrays in (first, *rest)
@@ -109,7 +110,7 @@ class AsyncJit:
         self._thread = _PreviousCall()
 
     def __call__(self, first: Any, *rest: Any) -> Any:
-        """Starts the compiled function and returns its result, which may still be being computed."""
+        """Starts the compiled function and returns its result, which the device may not have computed yet."""
         previous = self._thread
         if first is not previous.first.tree:
             previous.first = _Partition(first, *_partition(first))

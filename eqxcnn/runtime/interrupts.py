@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to stop, which the training loop reads between two steps."""
+"""Turns Ctrl-C and SIGTERM into a request to stop, which the training loop reads between two steps."""
 
 import signal
 import threading
@@ -22,7 +22,7 @@ class Interrupted(Exception):
 
 
 class Interrupts:
-    """A context manager that stores the first SIGINT or SIGTERM in `received`; a second one acts as usual."""
+    """A context manager that stores the first SIGINT or SIGTERM in `received`; a second signal acts as usual."""
 
     def __init__(self) -> None:
         self.received: int | None = None

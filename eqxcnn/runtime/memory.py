@@ -11,7 +11,7 @@ __all__ = ["keep_freed_memory"]
 #: Parameters of glibc's `mallopt` (malloc.h) and their values: all threads share one heap; no allocation is mapped
 #: separately; the heap is never trimmed; it grows by 256 MiB at a time.
 _ARENA_MAX, _MMAP_MAX, _TRIM_THRESHOLD, _TOP_PAD = (-8, 1), (-4, 0), (-1, -1), (-2, 2**28)
-#: Holds which processes get pages of 2 MiB: `[always]` all, `[madvise]` those that ask, `[never]` none.
+#: States which processes get pages of 2 MiB: `[always]` all, `[madvise]` those that request them, `[never]` none.
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _HUGE_PAGE, _MADV_HUGEPAGE = 2**21, 14
 
@@ -22,11 +22,11 @@ def keep_freed_memory() -> bool:
     XLA's CPU client allocates new arrays in every step. By default glibc returns such large blocks to the system,
     which fills hundreds of megabytes with zeros for each step. Pages of 2 MiB instead of 4 KiB save address lookups.
 
-    Call it before JAX computes anything, since threads that exist already have their own heaps. It holds until the
-    process ends: memory that was used once is not returned to the system. Set the environment variable
+    Call this function before JAX computes anything, since threads that exist already have their own heaps. The change
+    lasts until the process ends: memory that was used once is not returned to the system. Set the environment variable
     `EQXCNN_KEEP_MEMORY=0` to leave the allocator alone.
 
-    **Returns:** whether it was set; `False` without glibc or if the environment variable forbids it.
+    **Returns:** whether the allocator was changed; `False` without glibc or if the environment variable forbids it.
     """
     if os.environ.get("EQXCNN_KEEP_MEMORY", "1") == "0" or platform.libc_ver()[0] != "glibc":
         return False
@@ -43,7 +43,8 @@ def _request_huge_pages(library: ctypes.CDLL) -> None:
     library.free.argtypes = (ctypes.c_void_p,)
     library.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    # Larger than any gap in the heap, so the block lies at the heap's end. It fails where address space is limited.
+    # The block is larger than any gap in the heap, so it lies at the heap's end. `malloc` fails where address space is
+    # limited.
     if start := library.malloc(size):
         first = -(-start // _HUGE_PAGE) * _HUGE_PAGE
         library.madvise(first, size - (first - start), _MADV_HUGEPAGE)

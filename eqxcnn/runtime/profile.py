@@ -16,7 +16,7 @@ class Profiler:
     **Arguments:**
 
     - `folder`: created with the trace.
-    - `steps`: least number of steps to trace; calls are traced as a whole. 0 for none.
+    - `steps`: minimum number of steps to trace, since calls are traced as a whole; 0 for no trace.
     """
 
     def __init__(self, folder: Path, steps: int) -> None:

@@ -446,7 +446,7 @@ def test_show_augment_accepts_a_recipe_and_a_data_set(tmp_path, monkeypatch, cap
         (["--show-augment", "--recipe", "nosuch"], "no recipe named `nosuch`"),
         (
             ["--show-augment", "--augment", "flip_vertical", "--out", "x.doc"],
-            r"`out` \(='x.doc'\) must have the suffix",
+            r"`out` \(='x.doc'\) must have one of the suffixes",
         ),
         (["run", "--show-augment"], r"`run` \(='run'\) cannot be given with --show-augment"),
         (["run", "--out", "x.png"], "need --show-augment"),
@@ -464,14 +464,14 @@ def test_command_errors_are_one_sentence(tmp_path, monkeypatch, arguments, sente
     [
         ("recipe.yaml", "model: nosuch", "nosuch"),
         ("metrics.jsonl", "no json\n", "line 1 of `.*metrics.jsonl` cannot be read as JSON"),
-        ("metrics.jsonl", "5\n", "line 1 of `.*metrics.jsonl` must be an object of numbers"),
+        ("metrics.jsonl", "5\n", "line 1 of `.*metrics.jsonl` must be a JSON object of numbers"),
         ("metrics.jsonl", '{"epoch": 1}\n', "metrics.jsonl` lacks `train_loss` of epoch 1"),
         (
             "metrics.jsonl",
             json.dumps(make_row(1, train_loss="low")) + "\n",
-            "line 1 of `.*metrics.jsonl` must be an object of numbers",
+            "line 1 of `.*metrics.jsonl` must be a JSON object of numbers",
         ),
-        ("environment.json", "5", "environment.json` must hold an object"),
+        ("environment.json", "5", "environment.json` must hold a JSON object"),
         ("environment.json", "[" * 100_000, "environment.json` cannot be read as JSON: it has more than 50 levels"),
         ("recipe.yaml", "[" * 1000, "recipe.yaml` is not valid YAML: line 1 has more than 50 levels"),
         ("model/config.json", "{}", "config.json"),

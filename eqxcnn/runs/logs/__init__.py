@@ -1,4 +1,4 @@
-"""Where a run's metrics go besides its own `metrics.jsonl`."""
+"""Logs of a run's metrics besides `metrics.jsonl`."""
 
 from .backends import Logs, check_logs, open_logs
 

@@ -27,31 +27,29 @@ class Log(Protocol):
     shows_images: bool
 
     def row(self, row: Mapping[str, Any], step: int) -> None:
-        """Logs a row that `metrics.jsonl` already holds, of this step of the run."""
+        """Logs the row of step `step`; `metrics.jsonl` already holds the row."""
 
     def image(self, name: str, pixels: UInt8[np.ndarray, "h w 3"], step: int) -> None:
         """Logs an image."""
 
 
-#: By the names in a recipe's `log`; each opens the log of a run, and continues it if the run is resumed.
+#: The logs by their names in a recipe's `log`. Each opens the log of a run, and continues it if the run is resumed.
 _LOGS: dict[str, Callable[[Run], AbstractContextManager[Log]]] = {
     "csv": CsvLog,
     "tensorboard": TensorBoardLog,
     "wandb": WandbLog,
 }
-#: Packages that a log needs and that eqxcnn does not install by itself.
+#: Optional packages that a log needs; `pip install 'eqxcnn[log]'` installs them.
 _PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb"}
 
 
 class Logs:
-    """All logs of a run.
+    """All logs of a run. The attribute `is_new` says whether the run has logged nothing yet.
 
     **Arguments:**
 
     - `logs`: the open logs.
     - `rows`: the rows that the run has logged before.
-
-    - `is_new`: whether the run has logged nothing yet.
     """
 
     def __init__(self, logs: Sequence[Log], rows: Sequence[Mapping[str, Any]]) -> None:

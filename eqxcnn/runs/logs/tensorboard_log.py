@@ -17,7 +17,8 @@ __all__ = ["TensorBoardLog"]
 class TensorBoardLog:
     """Writes event files into the run's `tensorboard/`, a new one each time the run starts or is resumed.
 
-    Uses the writer beneath tensorboardX's `SummaryWriter`, whose thread blocks training for ever if it cannot write.
+    Uses tensorboardX's `EventsWriter` directly, since the thread of its `SummaryWriter` blocks training forever if it
+    cannot write.
 
     **Raises:** `InputError` if the files cannot be written.
     """
@@ -28,16 +29,16 @@ class TensorBoardLog:
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto import event_pb2
 
-        # Its classes are made on import, so type checkers do not see them.
+        # The classes of `event_pb2` are made on import, so type checkers do not see them.
         self._events: Any = event_pb2
         self._folder, rows = run.folder / "tensorboard", run.metrics
         with self._report_write_errors():
             self._folder.mkdir(exist_ok=True)
-            # File names hold the second; a number keeps two files of the same second apart.
+            # File names contain the time in seconds; a number distinguishes two files of the same second.
             files = len(list(self._folder.iterdir()))
             self._writer = EventsWriter(str(self._folder / "events"), f".{files}")
         if files:
-            # Tells TensorBoard to drop what earlier files hold from this step on.
+            # Tells TensorBoard to drop the events of earlier files from this step on.
             first = rows[-1]["step"] + 1 if rows else 0
             self._write(first, session_log=self._events.SessionLog(status=self._events.SessionLog.START))
 
@@ -61,7 +62,7 @@ class TensorBoardLog:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        # Every row was flushed before, and a failure to do so was raised then.
+        # Every row has already been flushed, and any failure was raised then.
         with suppress(OSError):
             self._writer.close()
 

@@ -34,8 +34,8 @@ def open_source(
         images), or a Hub id `org/name` or `org/name:config`; see `find_source`.
     - `image_column`, `label_column`: the columns to use; by default found by their types and usual names.
     - `test_split`: the split to test on, or the folder that holds its class folders; by default as above.
-    - `test_fraction`, `seed`: the fraction of the training split to hold out where there is no test split, and the seed
-        that draws it. It is not the training seed, so that runs with several seeds are tested on the same images.
+    - `test_fraction`, `seed`: the fraction of the training split to hold out if there is no test split, and the seed of
+        that choice. The training seed has no effect on it, so runs with several seeds are tested on the same images.
 
     **Raises:** `InputError`, in one sentence, if the source cannot be used.
     """

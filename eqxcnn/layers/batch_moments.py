@@ -85,7 +85,7 @@ def _forward(
 def _backward(
     eps: float, residuals: _Residuals, cotangents: tuple[Array, Array, Array]
 ) -> tuple[Array, Array | None, Array | None]:
-    """Ioffe and Szegedy 2015, section 3: subtracts from `x`'s gradient its mean and its component along `x`."""
+    """Subtracts the gradient's mean and its component along the normalized `x` (Ioffe and Szegedy 2015, section 3)."""
     x, mean, scale, weight, bias = residuals
     out = cotangents[0].astype(jnp.float32)
     normalized = (x.astype(jnp.float32) - align_channels(mean, x.ndim)) * align_channels(scale, x.ndim)

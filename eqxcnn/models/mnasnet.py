@@ -29,7 +29,7 @@ class MNASNet(eqx.Module):
 
     **Arguments:**
 
-    - `width`: factor on all channels but the last 1280; the result is rounded to a multiple of eight.
+    - `width`: factor on all channel counts but the last, 1280; they are rounded to multiples of eight.
     """
 
     stem: tuple[ConvNorm, ConvNorm, ConvNorm]

@@ -40,7 +40,7 @@ class MobileNetV2(eqx.Module):
 
     **Arguments:**
 
-    - `width`: factor on all channels; each is rounded to a multiple of eight. The last has at least 1280.
+    - `width`: factor on all channel counts, which are rounded to multiples of eight; the last is at least 1280.
     - `small_images`: the form of github.com/kuangliu/pytorch-cifar. The stem and the stage with 24 channels have
       stride 1; ReLU replaces ReLU6; the first block also expands; a block with stride 1 that changes the number of
       channels has a 1x1 convolution as its shortcut.

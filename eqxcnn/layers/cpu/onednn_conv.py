@@ -159,7 +159,7 @@ def kernel_gradient(
     The sum over the batch is a sum over input channels here, so the batch axis becomes the channel axis, and `out`
     serves as a kernel as large as the outputs. The images' own channels are interleaved with their columns: a row has
     `w * i` positions, and neighboring pixels are `i` positions apart. oneDNN is faster on such long rows. The result
-    has `kh` rows of `kw * i` positions, which are the kernel. `out` keeps its layout because oneDNN reorders kernels
+    has `kh` rows of `kw * i` positions, which form the kernel. `out` keeps its layout because oneDNN reorders kernels
     itself.
     """
     if kernel_layout == "IHWO":

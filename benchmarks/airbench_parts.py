@@ -2,7 +2,7 @@
 
 Trains the recipe `cifar_fast`, which uses airbench94's training for a narrow network, for a few epochs: once complete,
 and once without each part. Every trained network is tested with the six views of the multi-crop test and with a single
-view, which measures the last part. The time includes decoding, training and the test.
+view, to measure what the multi-crop test adds. The time includes decoding, training and the test.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ _RECIPE = load_recipe("cifar_fast")
 
 
 def _factors_without(*patterns: str) -> tuple[str, ...]:
-    """Returns the recipe's learning-rate factors, except those of these parameters."""
+    """Returns the recipe's learning-rate factors, except those with these patterns."""
     return tuple(factor for factor in _RECIPE.learning_rate_factors if factor.partition("=")[0] not in patterns)
 
 

@@ -1,8 +1,9 @@
 """`python -m benchmarks.fine_tuning`: test accuracy on cats and dogs, fine-tuned from CIFAR-10 and from scratch.
 
-Trains the recipe `catsdogs_finetune` from a run of `cifar_fast` in three ways: the whole network, the head alone, and
-the same network from scratch, with the learning rate of `cifar_fast` for its batch size and a whitening first layer.
-Each trains for about as long as fine-tuning the whole network does. The time includes decoding, training and the test.
+Trains the network of the recipe `catsdogs_finetune` in three ways: the whole network from the weights of a run of
+`cifar_fast`, the head alone from the same weights, and the whole network from scratch. Training from scratch uses a
+whitening first layer, and the learning rate of `cifar_fast`, scaled to the batch size. The head trains for more epochs,
+so that all three take about the same time. The time includes decoding, training and the test.
 """
 
 from collections.abc import Sequence
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str]) -> None:
             _RECIPE, data=options.data, epochs=options.epochs, train_images=options.train_images, init_from=str(source)
         )
         head = replace(tuned, **_HEAD_ONLY)
-        # Epochs of the head alone are shorter, so it trains for more of them.
+        # Epochs of the head alone take less time, so the head trains for more of them.
         head = replace(head, epochs=options.epochs * _epoch_seconds(tuned, runs) / _epoch_seconds(head, runs))
         cases = {"from scratch": replace(tuned, **_FROM_SCRATCH), "fine-tuned": tuned, "head only": head}
         rows = [_make_row(name, recipe, options.seeds, runs) for name, recipe in cases.items()]

@@ -19,7 +19,7 @@ BATCH = 128
 class Layer(NamedTuple):
     """A layer on images `[h w c]`.
 
-    `padding` is half of the kernel, or 0 if the stride equals the kernel size, as in pools without overlap.
+    `padding` is half the kernel size, or 0 if the stride equals the kernel size, as in pools without overlap.
     """
 
     kind: Literal["conv", "max", "avg", "global", "norm"]

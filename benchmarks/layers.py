@@ -1,7 +1,7 @@
 """`python -m benchmarks.layers`: single layers, forward and with gradients, compared with plain JAX operations.
 
 "ours" is the layer as a network calls it, under `vmap`; "plain JAX" is one `lax` operation on the whole batch, or the
-formula in `jax.numpy`; "torch" is the faster of its two memory formats. Inside a network a layer may take another time.
+formula in `jax.numpy`; "torch" is the faster of its two memory formats. A layer may take a different time in a network.
 """
 
 from collections.abc import Callable, Sequence

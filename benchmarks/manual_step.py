@@ -19,7 +19,7 @@ class Options:
     """Time a step of `scratch`, on random pixels of MNIST's shape, by hand and by automatic differentiation."""
 
     batches: int = 50
-    """Steps of batch 64 per measurement, each its own call."""
+    """Steps of batch 64 per measurement, each in its own call."""
     steps: int = 1000
     """Steps of batch 1 per measurement, all in one call."""
     rounds: int = 15

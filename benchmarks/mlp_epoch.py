@@ -72,7 +72,7 @@ def prepare_job(recipe: Recipe, batches: int, data: str | None = None, parts: Pa
 
     **Arguments:**
 
-    - `parts`: own parts of the run.
+    - `parts`: the user's own parts of the run.
     """
     if batches < 1:
         raise InputError(f"`batches` (={batches}) must be 1 or more")
@@ -93,11 +93,11 @@ def prepare_job(recipe: Recipe, batches: int, data: str | None = None, parts: Pa
 
 
 class EpochTrainer:
-    """Trains one epoch of a job per call, as `fit` does, until the metrics' sums are read; weights carry over."""
+    """Trains one epoch of a job per call, as `fit` does, and reads the sums of the metrics; weights carry over."""
 
     def __init__(self, job: Job, *, jit: bool = True):
         self.job, self._steps = job, async_jit(train_steps, donate=True) if jit else _train_steps_uncompiled
-        # The steps donate their state, and other cases start from the job's, so copy it.
+        # Copied, because the steps donate their state, and other cases start from the job's state too.
         self._train = jax.tree.map(lambda leaf: leaf.copy() if eqx.is_array(leaf) else leaf, job.make_start())
 
     def __call__(self) -> float:
@@ -111,14 +111,14 @@ class EpochTrainer:
 
 
 def _train_steps_uncompiled(setup: Setup, train: TrainState, batches: Any) -> TrainState:
-    """Takes the steps of `fit` with `jit=False`."""
+    """Runs steps as `fit` does with `jit=False`."""
     return train_steps(setup, train, jax.tree.map(jnp.asarray, batches))
 
 
 class WriteUpLoop:
-    """Trains one epoch per call with the write-up's loop: batches on the host, and every loss read.
+    """Trains one epoch per call with the write-up's loop, which keeps batches on the host and reads each step's loss.
 
-    It starts from the job's initial weights, and weights carry over.
+    The first call starts from the job's initial weights; weights carry over between calls.
     """
 
     def __init__(self, job: Job, update: Callable[..., Any]):

@@ -1,6 +1,6 @@
-"""`python -m benchmarks.own_model`: a training step of a user's own network, compared with the same network of the zoo.
+"""`python -m benchmarks.own_model`: a training step of a user's own network, compared with the same network in the zoo.
 
-The own network is the MNIST CNN as a plain Equinox module without state and key, passed to the trainer as an object.
+The user's network is the MNIST CNN as a plain Equinox module without state and key, passed to the trainer as an object.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from .timing import RESULTS, Benchmark, Case, Ratio, run_benchmark
 
 @dataclass(frozen=True)
 class Options:
-    """Time steps of the MNIST CNN on random pixels of MNIST's shape, as the zoo's network and as an own one."""
+    """Time steps of the MNIST CNN on random pixels of MNIST's shape, as the zoo's network and as a user's own."""
 
     steps: int = 50
     """Steps per measurement."""

@@ -94,7 +94,7 @@ def prepare_job(options: Options) -> Job:
 
 
 class InputEpoch:
-    """Makes the input of every step of an epoch per call, and waits for each as a network would."""
+    """A call makes the inputs of all steps of an epoch, and waits for each input as a network would."""
 
     def __init__(self, job: Job):
         self.job, self._make = job, async_jit(_make_input)
@@ -111,7 +111,7 @@ def _make_input(setup: Setup, step: Int[Array, ""], batches: Batch) -> tuple[Ima
 
 
 def _make_torch_epoch(options: Options, job: Job, from_folder: bool) -> Callable[[], int]:
-    """Returns a function that loads an epoch with PyTorch's loader, from the folder's files or from decoded pixels."""
+    """Returns a function that loads an epoch with PyTorch's loader, from the image files or from decoded pixels."""
     count = len(job.train_rows)
     if from_folder:
         rows = _open_rows(options.data).select(range(count))

@@ -18,7 +18,8 @@ _DATA = {"mnist": "MNIST", "cifar10": "CIFAR-10", "cats_vs_dogs": "Cats and dogs
 #: Families of the zoo without a recipe, and the reason.
 WITHOUT = {
     "convnext": "`convnext_tiny`, its smallest variant, takes over ten times the multiply-adds of `efficientnet_b0`",
-    "inception_v3": "needs images of at least 75x75, and then more multiply-adds than any network with such a recipe",
+    "inception_v3": "needs images of at least 75x75, and then takes more multiply-adds than any network with such a "
+    "recipe",
     "swin": "`swin_t`, its smallest variant, takes over twenty times the multiply-adds of `efficientnet_b0`",
 }
 _INTRODUCTION = """\
@@ -34,14 +35,15 @@ python -m eqxcnn.train --recipe resnet20 --epochs 10
 ```
 
 The tables quote the recipes' files. A score from a paper or from other code belongs to the training described there;
-the file lists the recipe's differences. Measured scores are in [results](results.md) and [benchmarks](benchmarks.md),
+the file lists how the recipe differs. Measured scores are in [results](results.md) and [benchmarks](benchmarks.md),
 with the commands.
 """
 _WITHOUT_INTRODUCTION = """\
 ## Families without a recipe
 
-Families published for ImageNet only have a recipe for photographs of cats and dogs resized to 64x64, if a laptop can
-train them; `python -m eqxcnn.zoo summary MODEL --image-size 64` counts the multiply-adds. These have no recipe:
+Families that were published with ImageNet results only are trained on photographs of cats and dogs resized to 64x64, if
+a laptop can train them; `python -m eqxcnn.zoo summary MODEL --image-size 64` counts the multiply-adds. These families
+have no recipe:
 """
 
 

@@ -71,7 +71,7 @@ def main(arguments: Sequence[str]) -> None:
     if not options.runs:
         raise InputError("`runs` must name one run folder or more")
     if options.pictures and len(options.runs) > 1:
-        raise InputError(f"`--pictures` draws one run, not {len(options.runs)}: add the others without it")
+        raise InputError(f"`--pictures` draws one run, not {len(options.runs)}: add the others without `--pictures`")
     for path in add_runs(options.recipe, options.runs, RESULTS):
         print(path)
     for run in options.runs if options.pictures else ():

@@ -1,7 +1,7 @@
 """`python -m benchmarks.seeds`: a training step of five seeds, vectorized in one program and one seed after another.
 
-Compilation, which one program needs only once, is not included. `--seeds` trains all seeds in one program where that
-is faster here.
+Compilation, which one program needs only once, is not included. `python -m eqxcnn.train --seeds` uses one program for
+networks without convolutions, and for all networks on accelerators.
 """
 
 from collections.abc import Callable, Sequence

@@ -17,7 +17,7 @@ _UNITS_PER_MIB = 2**20 if sys.platform == "darwin" else 2**10
 
 
 def main() -> None:
-    """Trains with the command line's flags, and prints seconds of the monotonic clock and peak memory as JSON."""
+    """Trains with the command line's flags, and prints each moment's monotonic time and the peak memory as JSON."""
     moments = {"imported": monotonic()}
     prepare, show = loop.prepare, TrainingProgress.step
 

@@ -1,9 +1,10 @@
 """`python -m benchmarks.throughput`: training steps of the same networks in eqxcnn, Flax linen, Flax NNX and PyTorch.
 
 Every library trains the same network with the same batch size, optimizer and precision, in code that an experienced
-user would write and in a fresh process; PyTorch eager and compiled, channels first and last. Each case runs briefly
-before it is timed. Ours is the trainer's whole step, with the trainer's memory settings: it gathers the batch from the
-images on the device, normalizes its bytes and sums the metrics. The others get prepared floating-point images.
+user would write and in a fresh process. PyTorch runs eagerly and compiled, with channels first and with channels last.
+Each case runs briefly before it is timed. Ours is the trainer's whole step, with the trainer's memory settings: it
+gathers the batch from the images on the device, normalizes its bytes and sums the metrics. The other libraries get
+prepared floating-point images.
 
 `--suite gpu` is for accelerators: larger networks in bfloat16, with ten of our steps per call, compared with PyTorch
 with channels last and autocast; it reports images per second and the fraction of the chip's peak. So far it has been
@@ -42,7 +43,7 @@ _PEAK_TFLOPS = {
     "NVIDIA H200": 989, "NVIDIA H100 PCIe": 756, "NVIDIA H100": 989, "NVIDIA A100": 312, "NVIDIA L40S": 362,
     "NVIDIA L4": 121, "TPU v6 lite": 918, "TPU v5 lite": 197, "TPU v5": 459, "TPU v4": 275,
 }  # fmt: skip
-#: Takes a number of training steps and waits for the last.
+#: A function that runs a number of training steps and waits for the last one.
 RunSteps = Callable[[int], None]
 
 
@@ -197,7 +198,10 @@ def _make_ratios(workload: Workload, names: Sequence[str]) -> list[Ratio]:
 
 
 def _make_case(run_steps: RunSteps, seconds: float, steps: int) -> Case:
-    """Compiles and warms up, then returns a case of about `seconds` in calls of `steps`; its time is per step."""
+    """Compiles and warms up, then returns a case that takes about `seconds`, in calls of `steps` steps each.
+
+    The case's time is per step.
+    """
     run_steps(steps)
     # The first call after compilation is often slow.
     for tries in (1, 2):

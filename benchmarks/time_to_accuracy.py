@@ -1,6 +1,6 @@
 """`python -m benchmarks.time_to_accuracy`: time to train a good classifier, and its test accuracy.
 
-Trains each recipe by its command, one process per seed. The time is that of the whole process: imports, reading the
+Trains each recipe with its command, one process per seed. The time is that of the whole process: imports, reading the
 decoded images from the cache, compilation, training, the test and writing the files. A target is met if every seed
 meets it. The default is MNIST only; CIFAR-10 takes minutes per seed and is measured by a separate command.
 """

@@ -106,7 +106,7 @@ def report(benchmark: Benchmark, seconds: Mapping[str, Sequence[float]], out: Pa
 
 
 def check_options(rounds: int, out: Path) -> None:
-    """Checks the options before the measurement, which may take long.
+    """Checks the options before the measurement, which may take a long time.
 
     **Raises:** as `run_benchmark`.
     """

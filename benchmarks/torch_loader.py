@@ -16,7 +16,7 @@ _OPERATORS += tuple(f"_{name}_backward" for name in _OPERATORS[2:])
 
 
 class ImageDataset:
-    """A PyTorch data set of labeled images, each flipped, cropped and normalized at random.
+    """A PyTorch data set of labeled images, each randomly flipped and cropped, then normalized.
 
     **Arguments:**
 
@@ -68,7 +68,7 @@ def make_loader(dataset: ImageDataset, batch_size: int, workers: int) -> Any:
     """
     torch = import_torch_module("torch")
     import_torch_module("torchvision")
-    # Not "fork": a thread of JAX may hold a lock at that moment.
+    # Not "fork": a thread of JAX may hold a lock while the process forks.
     return torch.utils.data.DataLoader(
         dataset, batch_size, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=True,
         multiprocessing_context="spawn",

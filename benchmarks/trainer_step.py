@@ -54,7 +54,7 @@ def make_compile_function(name: str, optimizer: optax.GradientTransformation, ba
 
 
 def build_trainer_steps(workload: Workload) -> Callable[[int], None]:
-    """Returns a function that takes a number of the trainer's steps and waits for the last.
+    """Returns a function that runs a number of the trainer's steps and waits for the last one.
 
     The images are on the device, and memory is set up as the trainer does.
     """

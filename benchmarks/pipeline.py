@@ -1,4 +1,4 @@
-"""`python -m benchmarks.pipeline`: the input pipeline, from image files to a training step, compared with others."""
+"""`python -m benchmarks.pipeline`: the input pipeline, from files to a step, compared with PyTorch and `datasets`."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace

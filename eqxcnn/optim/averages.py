@@ -1,4 +1,4 @@
-"""Copies of the weights that change with them during training: Lookahead's slow weights, averages for evaluation."""
+"""Copies of the weights that are updated during training: Lookahead's slow weights, and averages for evaluation."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias

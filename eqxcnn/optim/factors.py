@@ -86,8 +86,8 @@ def parse_factors(entries: Sequence[str], frozen: Sequence[str] = ()) -> tuple[F
             )
     if len(factors) > _MAX_FACTORS:
         raise InputError(
-            f"`learning_rate_factors` and `freeze` hold {len(factors)} patterns: give at most {_MAX_FACTORS}, and join "
-            "several with `*`"
+            f"`learning_rate_factors` and `freeze` hold {len(factors)} patterns: give at most {_MAX_FACTORS}, and use "
+            "`*` to match several names"
         )
     return tuple(factors)
 

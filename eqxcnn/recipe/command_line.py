@@ -62,7 +62,7 @@ class Flags(RunOptions):
 def parse_flags(arguments: Sequence[str]) -> Flags:
     """Parses a command line; settings without a flag keep the values of the recipe that `--recipe` names.
 
-    The modules that `--import` names are imported first, because recipe and flags may name what they register.
+    The modules that `--import` names are imported first, because recipe and flags may use names that they register.
 
     **Raises:** `InputError` for flags that do not go together, `SystemExit` for a flag that cannot be parsed.
     """

@@ -66,7 +66,7 @@ def check_finite(
         return
     epoch = (first_failed - 1) // steps_per_epoch + 1
     earlier = [step for step in checkpoints.steps() if step < first_failed]
-    saved = f"the newest checkpoint before it is of step {earlier[-1]:,}" if earlier else "no checkpoint before it"
+    saved = f"the newest earlier checkpoint is from step {earlier[-1]:,}" if earlier else "no earlier checkpoint exists"
     skip = "" if recipe.on_nan == "skip" else ", or skip such steps with `--on-nan skip`"
     raise InputError(
         f"the loss is not finite at step {first_failed:,}, in epoch {epoch} ({saved}): try a "

@@ -83,7 +83,7 @@ class AsyncJit:
 
     `eqx.filter_jit` waits for its result, so the device idles while Python prepares the next call. Here each call waits
     for the previous one instead: the device computes one call while Python prepares the next. Two calls in flight need
-    the memory of both. So a function whose calls take long is waited for: next to them, Python's time does not matter.
+    the memory of both, so long calls are waited for at once; next to their time, that of Python does not matter.
 
     The first argument and the previous result are not flattened again when they are passed in unchanged, since pytrees
     are immutable. Threads may call one `AsyncJit` at the same time; each has its own previous call.

@@ -97,7 +97,7 @@ def dry_run(recipe: Recipe, **parts: Any) -> DryRun:
 
 
 def _eval_memory(job: Job, train: TrainState) -> int:
-    """Returns the memory of an evaluation on the test split or, if that is larger, on the validation images."""
+    """Returns the memory of an evaluation on the larger of the test split and the validation images."""
     recipe, setup = job.recipe, job.setup
     evaluator = Evaluator(setup.mean, setup.std, len(job.info.class_names), recipe.eval_batch_size, recipe.test_views)
     shape = (*job.image_size, job.info.channels)

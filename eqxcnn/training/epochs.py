@@ -156,7 +156,7 @@ class EpochLoop:
 
 
 def compile_steps(recipe: Recipe, steps: Callable[..., TrainState] = train_steps) -> Callable[..., TrainState]:
-    """Compiles `steps` with the recipe's `deterministic`; without `jit`, returns `train_steps` uncompiled."""
+    """Compiles `steps` with the recipe's setting `deterministic`; without `jit`, returns `train_steps` uncompiled."""
     if not recipe.jit:
         return _run_uncompiled
     return async_jit(steps, donate=True, deterministic=recipe.deterministic)

@@ -84,7 +84,7 @@ def find_learning_rate(
             "`optimizer` has a fixed learning rate: give a function that takes a schedule and returns a transformation"
         )
     if recipe.gradients == "by_hand":
-        raise InputError("`gradients` (='by_hand') has a fixed learning rate: set it to autodiff to find another")
+        raise InputError("`gradients` (='by_hand') has a fixed learning rate: set it to autodiff for this test")
     keep_freed_memory()
     own = make_parts(**parts)
     job = prepare(recipe.replace(accumulate_steps=1, steps_per_call=1), own)

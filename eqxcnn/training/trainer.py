@@ -48,7 +48,7 @@ def fit(
     - `model`: an Equinox module that maps one image `[h w c]` to scores, as `net(image)`, `net(image, key=key)` or
       `net(image, state, key=key)`; pass a network with a state as a pair `(net, state)`. The network is copied, so
       yours stays usable.
-    - `data`: from `eqxcnn.data.from_arrays` or `from_dataset`, or what these take: arrays `(images, labels)`, or a
+    - `data`: the result of `eqxcnn.data.from_arrays` or `from_dataset`, or their input: arrays `(images, labels)`, or a
       `datasets.Dataset` or `DatasetDict`.
     - `optimizer`: an optax transformation, which includes its learning rate; or a function that takes the recipe's
       schedule and returns one. The recipe's clipping, accumulation, frozen parts and learning-rate factors still apply.
@@ -92,8 +92,8 @@ def resume(
     **Arguments:** see `fit`.
 
     **Raises:** as `fit`; and `InputError` if `folder` is not a run's folder, the run is finished, all its checkpoints
-    are damaged, the data have changed since it started, or a part is missing or differs from the one it was started
-    with.
+    are damaged, the data have changed since the run started, or a part is missing or differs from the one that the run
+    was started with.
     """
     started = monotonic()
     keep_freed_memory()

@@ -113,7 +113,7 @@ def test_nan_loss_stops_the_run_and_the_run_can_be_resumed(tmp_path, monkeypatch
     make_steps_fail(monkeypatch, 12)
     with pytest.raises(InputError) as error:
         fit(replace(RUN, checkpoint_seconds=0.0), runs=tmp_path)
-    assert "not finite at step 12, in epoch 2 (the newest checkpoint before it is of step 11)" in str(error.value)
+    assert "not finite at step 12, in epoch 2 (the newest earlier checkpoint is from step 11)" in str(error.value)
     assert "`learning_rate` below 0.001" in str(error.value)
     (folder,) = tmp_path.iterdir()
     assert [json.loads(line)["epoch"] for line in (folder / "metrics.jsonl").read_text().splitlines()] == [1]
@@ -141,7 +141,7 @@ def test_nan_steps_are_skipped_and_counted(tmp_path, monkeypatch):
 
 def test_epoch_with_only_nan_steps_stops_the_run(tmp_path, monkeypatch):
     make_steps_fail(monkeypatch, *range(8, 15))
-    with pytest.raises(InputError, match=r"at step 8, in epoch 2 .no checkpoint before it.*wrong images$"):
+    with pytest.raises(InputError, match=r"at step 8, in epoch 2 .no earlier checkpoint exists.*wrong images$"):
         fit(replace(RUN, on_nan="skip"), runs=tmp_path)
 
 

@@ -92,7 +92,7 @@ class Job:
         return self.epochs if step >= self.steps else step // self.steps_per_epoch
 
     def batches(self, epoch: int, first: int) -> Iterator[HostBatch]:
-        """Yields the batches of an epoch of the run, from the epoch's step `first` on; each item stacks those of a call."""
+        """Yields the batches of an epoch of the run from the epoch's step `first` on, stacked for each call."""
         last = self.steps - epoch * self.steps_per_epoch
         return self.all_batches(epoch, slice(first, last))
 

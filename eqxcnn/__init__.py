@@ -1,4 +1,4 @@
-"""Image classifiers for JAX: an Equinox model zoo, and the trainer that gives each its published score."""
+"""Image classifiers for JAX: an Equinox model zoo, and its trainer, with published recipes."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

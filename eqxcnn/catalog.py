@@ -14,7 +14,6 @@ from .types import Variant
 
 __all__ = ["GROUP", "families", "plugin_problems", "register", "unwrap"]
 
-
 #: Entry points of this group add models: each names a module with a `variants` table, or the table itself.
 GROUP = "eqxcnn.models"
 #: The syntax of a model name. A model name is used in folder names, flags and YAML files.
@@ -129,4 +128,6 @@ def _check_row(what: str, row: Any) -> None:
             f"(={row.smallest}) high and wide"
         )
     if not isinstance(row.source, str) or not isinstance(row.task, str) or not row.task:
-        raise InputError(f"{what} must have a string for `source` (={row.source!r}) and for `task` (={row.task!r})")
+        raise InputError(
+            f"{what} must have strings as `source` (={row.source!r}) and `task` (={row.task!r}, not empty)"
+        )

@@ -20,7 +20,6 @@ __all__ = [
     "shape_of",
 ]
 
-
 # `jax.extend.core`, which has the types of jaxprs and their equations, comes without a compatibility guarantee.
 Jaxpr: TypeAlias = Any
 Equation: TypeAlias = Any

@@ -1,13 +1,17 @@
-"""The error for invalid user input, names that are safe to print, and the suggestion of similar names."""
+"""The error for invalid user input, text and values that are safe to print, and the suggestion of similar names."""
 
+import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
-__all__ = ["InputError", "nearest", "printable"]
+__all__ = ["InputError", "nearest", "printable", "show"]
 
 _MAX_NAMES = 20
 _MAX_NAME = 100
 _MAX_MESSAGE = 1_000
+#: Whole numbers of more digits are not printed, because Python refuses to convert very long ones to text.
+_MAX_DIGITS = 30
 
 
 class InputError(ValueError):
@@ -31,6 +35,23 @@ def printable(text: str, limit: int = 200) -> str:
         end = limit // 4
         text = f"{text[: limit - end - 5]} ... {text[len(text) - end :]}"
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+class _Show(reprlib.Repr):
+    """A `repr` of bounded length and depth that never raises."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxtuple, self.maxlist, self.maxdict, self.maxset = 4, 10, 10, 10, 10
+        self.maxstring = self.maxother = 100
+
+    def repr_int(self, x: int, level: int) -> str:
+        return repr(x) if abs(x) < 10**_MAX_DIGITS else f"a number of more than {_MAX_DIGITS} digits"
+
+
+def show(value: Any) -> str:
+    """Returns a short representation of any value for an error message."""
+    return _Show().repr(value)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -22,7 +22,6 @@ from .training import Evaluator, Scores
 
 __all__ = ["Options", "format_report", "main", "match_classes"]
 
-
 #: Longer class names are shortened in the table.
 _MAX_NAME = 60
 

@@ -8,7 +8,6 @@ from http.client import HTTPException
 
 __all__ = ["why_unreachable"]
 
-
 _TIMEOUT_SECONDS = 4.0
 
 

@@ -12,7 +12,6 @@ from .ranges import plain_type
 
 __all__ = ["call_by_name"]
 
-
 _T = TypeVar("_T")
 
 _MAX_ENTRY = 500

@@ -16,7 +16,6 @@ from .errors import InputError
 
 __all__ = ["parse_json", "parse_literal", "parse_yaml", "read_text"]
 
-
 #: Limits far above any file that eqxcnn writes. A file within the limits is read in milliseconds.
 _MAX_BYTES = 16 << 20
 _MAX_DEPTH = 50

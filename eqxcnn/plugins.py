@@ -11,7 +11,6 @@ from .errors import InputError
 
 __all__ = ["IMPORT_HELP", "all_entry_points", "entry_points", "import_object", "load", "package", "take_imports"]
 
-
 #: Help text of the flag `--import`, which `take_imports` adds to a command.
 IMPORT_HELP = (
     "--import MODULE, which may be repeated, first imports a module that registers models, data or augmentations."

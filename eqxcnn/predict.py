@@ -20,7 +20,6 @@ from .plugins import IMPORT_HELP, take_imports
 
 __all__ = ["Classes", "Options", "main"]
 
-
 #: The names and probabilities of an image's classes, most probable first.
 Classes = list[tuple[str, float]]
 

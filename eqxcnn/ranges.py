@@ -1,14 +1,13 @@
 """The values that a setting or an argument may have: type and range, declared in its annotation and checked here."""
 
 import inspect
-import reprlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
 
-from .errors import InputError
+from .errors import InputError, show
 
 __all__ = [
     "Items",
@@ -19,9 +18,7 @@ __all__ = [
     "declared_bounds",
     "describe_type",
     "plain_type",
-    "show",
 ]
-
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -30,8 +27,6 @@ _R = TypeVar("_R")
 _MAX_TEXT = 4096
 #: Close to the largest float; no range contains it.
 _HUGE = 10**300
-#: Whole numbers of more digits are not printed, because Python refuses to convert very long ones to text.
-_MAX_DIGITS = 30
 
 
 @dataclass(frozen=True)
@@ -160,23 +155,6 @@ def declared_bounds(hint: Any) -> Iterator[Range | Items]:
     if get_origin(hint) not in (None, Literal):
         for member in dict.fromkeys(get_args(hint)):
             yield from declared_bounds(member)
-
-
-class _Show(reprlib.Repr):
-    """A `repr` of bounded length and depth that never raises."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxlevel, self.maxtuple, self.maxlist, self.maxdict, self.maxset = 4, 10, 10, 10, 10
-        self.maxstring = self.maxother = 100
-
-    def repr_int(self, x: int, level: int) -> str:
-        return repr(x) if abs(x) < 10**_MAX_DIGITS else f"a number of more than {_MAX_DIGITS} digits"
-
-
-def show(value: Any) -> str:
-    """Returns a short representation of any value for an error message."""
-    return _Show().repr(value)
 
 
 def _convert(value: Any, hint: Any) -> Any:

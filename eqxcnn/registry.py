@@ -13,7 +13,7 @@ from beartype.door import is_bearable
 
 from .catalog import families, plugin_problems
 from .cost import count_parameters
-from .errors import InputError, nearest
+from .errors import InputError, nearest, show
 from .types import Classifier, Key, Variant
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
     "resolve_image_size",
     "variant",
 ]
-
 
 #: The constructor parameters that `create_model` has too.
 _COMMON_PARAMETERS = ("num_classes", "in_channels", "image_size", "key")
@@ -90,7 +89,7 @@ def build(
     for argument, least, most in (("num_classes", 0, MAX_CLASSES), ("in_channels", 1, MAX_CHANNELS)):
         if not least <= arguments[argument] <= most:
             words = f"{least} (features)" if least == 0 else f"{least}"
-            raise InputError(f"`{argument}` (={_show(arguments[argument])}) must be from {words} to {most}")
+            raise InputError(f"`{argument}` (={show(arguments[argument])}) must be from {words} to {most}")
     make = partial(eqx.nn.make_with_state(row.make), **arguments, **architecture)
     # Computes only shapes first, to check the size; while tracing, `make` itself computes only shapes.
     model = make(key=key) if _is_traced(key) else eqx.filter_eval_shape(make, key=key)
@@ -125,12 +124,12 @@ def resolve_image_size(name: str, image_size: int | tuple[int, int] | None) -> t
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < row.smallest:
         raise InputError(
-            f"`image_size` (={_show(height)}x{_show(width)}) is too small for `{name}`: the smallest size is "
+            f"`image_size` (={show(height)}x{show(width)}) is too small for `{name}`: the smallest size is "
             f"{row.smallest}x{row.smallest}"
         )
     if max(height, width) > MAX_SIDE:
         raise InputError(
-            f"`image_size` (={_show(height)}x{_show(width)}) is too large: the largest size is {MAX_SIDE}x{MAX_SIDE}"
+            f"`image_size` (={show(height)}x{show(width)}) is too large: the largest size is {MAX_SIDE}x{MAX_SIDE}"
         )
     return height, width
 
@@ -156,10 +155,10 @@ def check_keywords(name: str, given: Mapping[str, Any], *, also_known: Sequence[
         hint = parameters[keyword].annotation
         if not has_type(value, hint):
             raise InputError(
-                f"`{keyword}` (={_show(value)}) of `{name}` must be of type `{inspect.formatannotation(hint)}`"
+                f"`{keyword}` (={show(value)}) of `{name}` must be of type `{inspect.formatannotation(hint)}`"
             )
         if problem := _find_problem(keyword, value, _defaults(family(name), keyword)):
-            raise InputError(f"`{keyword}` (={_show(value)}) of `{name}` must {problem}")
+            raise InputError(f"`{keyword}` (={show(value)}) of `{name}` must {problem}")
     _check_lengths(name, {keyword: parameters[keyword].default for keyword in known}, given)
 
 
@@ -236,10 +235,3 @@ def has_type(value: Any, hint: Any) -> bool:
     if hasattr(hint, "_fields"):  # a named tuple, which beartype does not look into
         return isinstance(value, hint) and all(map(has_type, value, hint.__annotations__.values()))
     return is_bearable(value, hint)
-
-
-def _show(value: Any) -> str:
-    try:
-        return repr(value)
-    except ValueError:  # Python refuses to print integers of more than 4,300 digits
-        return "a number of many digits"

@@ -13,7 +13,6 @@ from .registry import MAX_CLASSES, has_type
 
 __all__ = ["FORMAT", "check_normalization", "read_config", "shortest"]
 
-
 FORMAT = 1
 #: The required entries of `config.json` and their types. No value is imported or evaluated.
 _CONFIG = {

@@ -21,7 +21,6 @@ from .training import (
 
 __all__ = ["format_result", "main", "run_training"]
 
-
 _MAX_PATH = 4096
 
 

@@ -25,7 +25,6 @@ __all__ = [
     "Variant",
 ]
 
-
 Image: TypeAlias = Float[Array, "h w c"]
 #: Feature maps, first stage to last, each with its own height, width and channels.
 Maps: TypeAlias = tuple[Float[Array, "_ _ _"], ...]

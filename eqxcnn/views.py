@@ -11,7 +11,6 @@ from .types import BatchLogits, Images, ModelState, Network, Pixels
 
 __all__ = ["NUM_VIEWS", "Views", "eval_logits", "view_logits"]
 
-
 #: The image alone; the image and its mirror image; the image, two shifted crops and the mirror image of each.
 Views: TypeAlias = Literal["one", "mirror", "mirror_and_shifts"]
 #: Number of views per image.

@@ -110,6 +110,9 @@ def test_networks_without_maps_are_refused():
 class TwoMaps(eqx.Module):
     """An own network with maps of one stride."""
 
+    def __call__(self, image, state, *, key):
+        return image.mean((0, 1)), state
+
     def features(self, image, state, *, key):
         return (image, 2 * image, image[::3, ::3]), state
 

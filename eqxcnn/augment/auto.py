@@ -14,7 +14,6 @@ from . import pil
 
 __all__ = ["OPERATIONS", "StrengthTable", "apply_operation", "auto_augment", "rand_augment", "trivial_augment"]
 
-
 #: The names of the operations; the functions below take the index of an operation in this tuple.
 OPERATIONS = (
     "identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness", "color", "contrast",

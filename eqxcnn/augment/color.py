@@ -25,7 +25,6 @@ __all__ = [
     "shift_hue",
 ]
 
-
 #: All orders of brightness (0), contrast (1) and saturation (2).
 _ORDERS = tuple(itertools.permutations(range(3)))
 #: A factor of brightness, contrast or saturation.

@@ -12,7 +12,6 @@ from ..types import Augment, Image, Key
 
 __all__ = ["Area", "AspectRatio", "box_mask", "check_order", "cutout", "random_erasing"]
 
-
 #: A fraction of the image's area.
 Area: TypeAlias = Annotated[float, Range(0, 1, excludes_low=True)]
 #: One side of a box divided by the other.

@@ -27,7 +27,6 @@ __all__ = [
     "resized_crop",
 ]
 
-
 #: Top, left, height and width of a box, in pixels.
 Box: TypeAlias = Float[Array, "4"] | Int[Array, "4"]
 

@@ -15,7 +15,6 @@ from .erase import box_mask
 
 __all__ = ["Mix", "partners"]
 
-
 #: Below this value, draws from the Beta distribution are not finite in float32.
 _MIN_ALPHA = 1e-6
 

@@ -35,7 +35,6 @@ __all__ = [
     "solarize",
 ]
 
-
 #: Values of one image, from 0 to 255.
 Levels = Int[Array, "h w c"]
 #: The new value for each of the 256 old values, per channel.

@@ -16,7 +16,6 @@ from .context import ContextAugment
 
 __all__ = ["AUGMENTS", "GROUP", "build", "compose", "register"]
 
-
 #: Entry points of this group add augmentations: each maps a name to a function like those in `AUGMENTS`.
 GROUP = "eqxcnn.augments"
 #: The names that a recipe can use, besides those of entry points. `flip_horizontal` and `flip_vertical` are short for
@@ -107,7 +106,7 @@ def build(names: Sequence[str]) -> ContextAugment | None:
         return None
     for name in AUGMENTS.keys() & entry_points(GROUP).keys():
         where = package(entry_points(GROUP)[name])
-        warnings.warn(f"the package `{where}` has an augmentation `{name}`, which exists already", stacklevel=2)
+        warnings.warn(f"`{name}` of the package `{where}` is ignored: the name exists already", stacklevel=2)
     return compose([_build_one(entry) for entry in names])
 
 

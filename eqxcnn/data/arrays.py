@@ -23,7 +23,6 @@ from .sources import check_name
 
 __all__ = ["ArrayDataSet", "ArrayPart", "from_arrays"]
 
-
 _CHUNK_BYTES = 16 << 20
 
 

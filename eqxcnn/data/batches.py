@@ -14,7 +14,6 @@ from .records import ImageArray
 
 __all__ = ["Prefetch", "StreamedBatch", "balanced_order", "epoch_order", "eval_batches", "hold_out", "train_batches"]
 
-
 #: Spawn keys that separate the random streams of one seed, by purpose; the report's example images use key 3. The
 #: order of an epoch comes from `default_rng([seed, epoch])`, without a spawn key, so it differs from all these streams.
 #: `default_rng(seed)` must not be used: it equals the stream of epoch 0.

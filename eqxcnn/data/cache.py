@@ -22,7 +22,6 @@ from ..parsing import parse_json, read_text
 
 __all__ = ["Chunk", "Entry", "cache_root", "open_or_build", "read_note", "write_note"]
 
-
 #: The images of a chunk, their labels, and the (number, reason) of each row that was skipped in the chunk.
 Chunk = tuple[np.ndarray, np.ndarray, list[tuple[int, str]]]
 

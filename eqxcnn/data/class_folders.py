@@ -16,7 +16,6 @@ else:
 
 __all__ = ["read_class_folders"]
 
-
 _TRAIN_FOLDERS = ("train", "training")
 _TEST_FOLDERS = ("test", "testing", "validation", "valid", "val")
 

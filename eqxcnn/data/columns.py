@@ -17,7 +17,6 @@ else:
 
 __all__ = ["MISSING", "find_image_column", "find_label_column", "read_labels"]
 
-
 _IMAGE_NAMES = ("image", "img", "images", "picture", "photo", "jpg", "jpeg", "png", "webp")
 _PIXEL_NAMES = (*_IMAGE_NAMES, "pixels", "pixel_values", "x")
 _LABEL_NAMES = ("label", "labels", "target", "targets", "class", "classes", "category", "cls", "y")

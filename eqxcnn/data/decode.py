@@ -25,7 +25,6 @@ else:
 
 __all__ = ["DECODER_VERSION", "ORIENTATION", "BadRow", "decode_image", "decode_rows", "encoded_file", "fetch"]
 
-
 #: Part of every cache key: raise it when the same file decodes to other pixels than before.
 DECODER_VERSION = 1
 

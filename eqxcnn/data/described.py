@@ -10,7 +10,6 @@ from .files import ARCHIVES, LAYOUTS, LISTS, TABLES, image_suffixes, suffix, wal
 
 __all__ = ["check_described", "check_found", "check_saved"]
 
-
 #: Characters with a special meaning in the patterns and addresses of `datasets`.
 _SPECIAL = ("*", "?", "[", "]", "{", "}", "::", "://")
 #: Suffixes of files that `datasets` may read; shards of WebDataset hold images too.

@@ -24,7 +24,6 @@ __all__ = [
     "walk",
 ]
 
-
 #: More than the size of an uncompressed image with the largest allowed number of pixels.
 _MAX_BYTES = 512 << 20
 #: A folder with more entries that are not data is taken for a mistake, such as a whole disk or a home folder.

@@ -22,7 +22,6 @@ else:
 
 __all__ = ["digest_values", "fingerprint_files", "fingerprint_images", "fingerprint_rows"]
 
-
 #: From this many bytes on, the fingerprint of unchanged files is read from the cache instead of computed again.
 _NOTE_BYTES = 256 << 20
 #: A file younger than this may change again without a new modification time.

@@ -20,7 +20,6 @@ else:
 
 __all__ = ["find_size_and_channels", "read_header"]
 
-
 #: Rows, spread over the split, that are read first: they usually suffice to find different sizes and color.
 _FIRST_ROWS = 64
 _CHUNK_ROWS = 1024

@@ -17,7 +17,6 @@ else:
 
 __all__ = ["MAX_PIXELS", "describe_error", "max_pixels", "open_image", "unreadable_errors"]
 
-
 #: Formats, recognized by content and not by name. Pillow would start Ghostscript for EPS, and its other formats hold no
 #: photos.
 _FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "JPEG2000", "TGA")

@@ -26,7 +26,6 @@ __all__ = [
     "to_image",
 ]
 
-
 _CHUNK_ROWS = 1024
 
 

@@ -27,7 +27,6 @@ else:
 
 __all__ = ["load_digits", "read_rows", "say_when_slow"]
 
-
 _SLOW_SECONDS = 2.0
 #: Exceptions that `datasets` raises for damaged files, besides its own types.
 _DAMAGED = (OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError)

@@ -13,7 +13,6 @@ from ..errors import InputError
 
 __all__ = ["DataInfo", "DataSet", "ImageArray", "Split", "check_decode_arguments"]
 
-
 #: Images of a split: `uint8` from 0 to 255; arrays passed from Python may be floating point from 0 to 1.
 ImageArray: TypeAlias = UInt8[np.ndarray, "n h w c"] | Float32[np.ndarray, "n h w c"]
 

@@ -13,7 +13,6 @@ from ..errors import InputError, nearest
 
 __all__ = ["GROUP", "SOURCES", "Source", "check_name", "find_source", "register"]
 
-
 #: Entry points of this group add data sets: each names an object that `register` accepts as `source`.
 GROUP = "eqxcnn.data"
 

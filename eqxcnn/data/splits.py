@@ -16,7 +16,6 @@ else:
 
 __all__ = ["TEST_SPLITS", "choose_test", "choose_train"]
 
-
 #: Names of test splits, in order of preference.
 TEST_SPLITS = ("test", "validation", "valid", "val")
 

@@ -17,7 +17,6 @@ else:
 
 __all__ = ["are_tables", "to_tables"]
 
-
 _BATCH_ROWS = 256
 _SECONDS_BETWEEN_LINES = 5.0
 
@@ -36,7 +35,8 @@ def to_tables(value: Any, choices: Source, name: str) -> Mapping[str, Dataset]:
     **Arguments:**
 
     - `value`: a `Dataset`, an `IterableDataset`, or a mapping of these by split.
-    - `choices`: the columns and the test split to use; other columns and splits of streams are dropped.
+    - `choices`: the columns and the test split to use; streams lose their other splits and, if they declare `features`,
+      their other columns.
     - `name`: the data set's name, for messages.
 
     **Raises:** `InputError` for a value of another type, or for a table with a transform.

@@ -14,7 +14,6 @@ from jaxtyping import Array, Float, Float32
 
 __all__ = ["Channels", "align_channels", "normalize_batch", "scale_and_shift"]
 
-
 try:
     from jax.custom_batching import custom_vmap
 except ImportError:  # JAX gives no compatibility guarantee for this module

@@ -20,7 +20,6 @@ from .sizes import Edges, Padding, Pair, ParsedPadding, Size, parse_padding, par
 
 __all__ = ["Conv", "keep_on_cpu"]
 
-
 #: Larger kernels are not written out tap by tap, which would take minutes to compile.
 _MAX_TAPS = 256
 

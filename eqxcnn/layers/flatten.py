@@ -10,7 +10,6 @@ from ..types import Image
 
 __all__ = ["flatten_for"]
 
-
 #: Maps with at most this many channels are treated as the input image, which is cheap to recompute.
 _MAX_IMAGE_CHANNELS = 4
 

@@ -19,7 +19,6 @@ __all__ = [
     "uniform_fan_out",
 ]
 
-
 #: Truncated normal with standard deviation `sqrt(2 / fan_in)` (He et al. 2015, "Delving Deep into Rectifiers", eq. 10).
 he_normal = initializers.he_normal()
 

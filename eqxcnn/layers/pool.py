@@ -19,7 +19,6 @@ from .sizes import Pair, Size, parse_pair
 
 __all__ = ["AdaptiveAvgPool", "AvgPool", "MaxPool", "global_avg_pool", "global_max_pool"]
 
-
 #: Windows that do not overlap and have at most this many pixels are pooled by `nonoverlapping_pool`.
 _MAX_PIXELS_AT_ONCE = 9
 

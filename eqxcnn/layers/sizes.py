@@ -7,7 +7,6 @@ from ..errors import InputError
 
 __all__ = ["Edges", "Padding", "Pair", "ParsedPadding", "Size", "parse_padding", "parse_pair", "resolve_padding"]
 
-
 Pair: TypeAlias = tuple[int, int]
 #: An integer for height and width, or a `(height, width)` pair.
 Size: TypeAlias = int | Pair

@@ -9,7 +9,6 @@ from ..types import BatchLogits, Labels
 
 __all__ = ["LossCache", "softmax_cross_entropy_backward", "softmax_cross_entropy_forward"]
 
-
 #: The predicted probabilities, and the target probabilities.
 LossCache: TypeAlias = tuple[Float[Array, "b classes"], Float[Array, "b classes"]]
 

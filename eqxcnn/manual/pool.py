@@ -12,7 +12,6 @@ from .sliding_windows import Windows, windows
 
 __all__ = ["MaxPoolCache", "avg_pool_backward", "avg_pool_forward", "max_pool_backward", "max_pool_forward"]
 
-
 #: A mask of the pixels that equal the maximum of their window, and the windows.
 MaxPoolCache: TypeAlias = tuple[Bool[Array, "..."], Windows]
 

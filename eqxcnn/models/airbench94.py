@@ -14,7 +14,6 @@ from ..types import Image, Images, Key, Logits, Maps, Variant
 
 __all__ = ["Airbench94", "Block", "variants"]
 
-
 #: Added to the eigenvalues, so that whitening does not amplify directions with almost no variance.
 _WHITENING_EPS = 5e-4
 

@@ -13,7 +13,6 @@ from ..types import Image, Key, Logits, Maps, Variant
 
 __all__ = ["ConvMixer", "MixerBlock", "variants"]
 
-
 _gelu = partial(jax.nn.gelu, approximate=False)
 
 

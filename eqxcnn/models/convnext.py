@@ -28,7 +28,6 @@ from ..types import Image, Key, Logits, Maps, Variant
 
 __all__ = ["ConvNeXt", "ConvNeXtBlock", "Downsample", "variants"]
 
-
 #: The reference truncates at 100 standard deviations, which has no effect.
 _INIT = normal(0.02)
 _norm = partial(LayerNorm, eps=1e-6)

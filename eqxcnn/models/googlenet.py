@@ -15,7 +15,6 @@ from ..types import Image, Key, Logits, Maps, Variant
 
 __all__ = ["GoogLeNet", "Inception", "Widths", "variants"]
 
-
 #: Torchvision truncates at 2, which is 200 standard deviations and has no effect.
 _INIT = normal(0.01)
 _conv_norm = partial(ConvNorm, weight_init=_INIT, eps=1e-3)

@@ -21,7 +21,6 @@ from ..types import Image, Key, Logits, Maps, Variant
 
 __all__ = ["Branch", "InceptionV3", "Mixed", "Step", "variants"]
 
-
 #: Torchvision truncates at 2, which is 20 standard deviations and has no effect.
 _INIT = normal(0.1)
 _conv_norm = partial(ConvNorm, weight_init=_INIT, eps=1e-3)

@@ -13,7 +13,6 @@ from ..types import Image, Key, Logits, Maps, Variant
 
 __all__ = ["MNASNet", "variants"]
 
-
 #: Weight of the new batch in the running statistics; the reference keeps 0.9997 of the old ones.
 _MOMENTUM = 1 - 0.9997
 #: For each stage: expansion, kernel size, channels, blocks, stride of the first block.

@@ -15,7 +15,6 @@ from ..types import Image, Key, Logits, Maps, Variant
 
 __all__ = ["MobileNetV2", "ProjectedResidual", "variants"]
 
-
 #: For each stage: expansion, channels, blocks, stride of the first block (table 2).
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 

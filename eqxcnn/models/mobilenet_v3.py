@@ -14,7 +14,6 @@ from ..types import Image, Key, Logits, Maps, Variant
 
 __all__ = ["MobileNetV3", "Row", "variants"]
 
-
 #: BatchNorm's settings in the reference (the momentum is in section 6.1.1).
 _EPS, _MOMENTUM = 0.001, 0.01
 _STEM_CHANNELS = 16

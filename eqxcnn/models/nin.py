@@ -10,7 +10,6 @@ from ..types import Image, Key, Logits, Maps, Variant
 
 __all__ = ["NiN", "variants"]
 
-
 _INIT = normal(0.05)
 
 

@@ -166,10 +166,9 @@ class PreActResNet(eqx.Module):
         channels, layers = stem_width, []
         for width, depth in zip(widths, depths, strict=True):
             blocks = []
-            for index in range(depth):
-                stride = 2 if layers and index == 0 else 1
-                activate_shortcut = activates_ends and index == 0
-                blocks.append(block(channels, width, stride, activate_shortcut, dropout_rate, key=keys.pop()))
+            for is_first in [True] + [False] * (depth - 1):
+                stride = 2 if layers and is_first else 1
+                blocks.append(block(channels, width, stride, activates_ends and is_first, dropout_rate, key=keys.pop()))
                 channels = blocks[-1].out_channels
             layers.append(tuple(blocks))
         self.layers = tuple(layers)

@@ -5,7 +5,6 @@ from ..types import Variant
 
 __all__ = ["variants"]
 
-
 variants = {
     "scratch": Variant(
         make=Scratch,

@@ -24,7 +24,6 @@ from ..types import Image, Key, Logits, Maps, Variant
 
 __all__ = ["REDUCTION", "SEBasicBlock", "SEBottleneck", "SEResNet", "variants"]
 
-
 #: Channels divided by hidden channels of each squeeze-and-excitation.
 REDUCTION = 16
 

@@ -30,7 +30,6 @@ from ..types import Image, Key, Logits, Maps, Variant
 
 __all__ = ["Block", "Merge", "Swin", "WindowAttention", "variants"]
 
-
 _PATCH = 4
 _MAX_WINDOW = 64
 #: Attention bias between pixels that are in one window only because the shift wraps around; as in the published code.

@@ -13,7 +13,6 @@ from ..types import Image, Key, Logits, Maps, Variant
 
 __all__ = ["VGG", "variants"]
 
-
 _INIT = normal(0.01)
 _WIDTHS = (64, 128, 256, 512, 512)
 

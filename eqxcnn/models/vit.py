@@ -27,7 +27,6 @@ from ..types import Image, Key, Logits, Maps, Variant
 
 __all__ = ["Block", "ViT", "variants"]
 
-
 _EPS = 1e-6
 
 

@@ -12,7 +12,6 @@ from ..types import ModelState
 
 __all__ = ["Lookahead", "WeightAverage", "Weights", "copy_weights"]
 
-
 #: A model and its state, or only their floating-point arrays.
 Weights: TypeAlias = tuple[PyTree, ModelState]
 

@@ -28,7 +28,6 @@ __all__ = [
     "zero_frozen_gradients",
 ]
 
-
 #: Each part ends where the next begins, so that matching takes linear time.
 _ENTRY = re.compile(
     r"(?P<pattern>[^\s=]+)\s*=\s*(?P<value>\d+(?:\.\d*)?(?:e[+-]?\d+)?)"

@@ -23,7 +23,6 @@ __all__ = [
     "make_optimizer",
 ]
 
-
 #: An optax gradient transformation, or the pair of functions that `eqxcnn.manual` uses instead.
 Optimizer: TypeAlias = optax.GradientTransformation | manual.Optimizer
 

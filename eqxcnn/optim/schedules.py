@@ -7,7 +7,6 @@ import optax
 
 __all__ = ["ScheduleShape", "make_schedule", "schedule_shape"]
 
-
 #: Default `(warmup_fraction, initial_lr_factor, final_lr_factor)` of each schedule.
 _SHAPES = {
     # Smith and Topin 2017: rises from 1/25 of the peak, falls to 1/300 of where it started.

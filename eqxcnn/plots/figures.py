@@ -19,7 +19,6 @@ from .style import COLUMN, PAGE, STYLE
 
 __all__ = ["MAX_KERNELS", "MAX_NAMED_CLASSES", "augmentation", "confusion_matrix", "kernels", "mistakes"]
 
-
 #: Maximum number of classes for numbers in the cells of a confusion matrix, and for class names at its sides.
 _MAX_NUMBERED, MAX_NAMED_CLASSES = 20, 40
 _MAX_NAME_LENGTH = 16

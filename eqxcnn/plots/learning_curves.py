@@ -14,7 +14,6 @@ from .style import BLUE, COLUMN, PAGE, SKY, STYLE, VERMILLION
 
 __all__ = ["curves", "curves_of_rows", "epoch_times", "loss_by_rate", "training"]
 
-
 #: Maximum number of markers on a line.
 _MAX_MARKERS = 12
 

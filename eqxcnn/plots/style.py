@@ -9,7 +9,6 @@ from typing import Any
 
 __all__ = ["BLUE", "COLUMN", "PAGE", "SKY", "STYLE", "VERMILLION"]
 
-
 COLUMN, PAGE = 3.4, 7.0
 BLUE, SKY, VERMILLION = "#0072B2", "#56B4E9", "#D55E00"
 

@@ -23,7 +23,6 @@ __all__ = [
     "parse_arguments",
 ]
 
-
 #: Stands in a recipe for a part that Python code passes as an object.
 OWN = "own"
 

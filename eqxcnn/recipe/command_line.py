@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from ..errors import InputError
 from ..plugins import IMPORT_HELP, take_imports
 from ..ranges import Range, check_settings
-from . import settings
+from . import run_settings, settings
 from .files import RENAMED, load_recipe
 from .recipe import GROUPS, Recipe
 
@@ -46,10 +46,10 @@ class Flags(RunOptions):
     optimizer: settings.OptimizerSettings = field(default_factory=settings.OptimizerSettings)
     regularization: settings.LossSettings = field(default_factory=settings.LossSettings)
     augmentation: settings.AugmentationSettings = field(default_factory=settings.AugmentationSettings)
-    evaluation: settings.EvaluationSettings = field(default_factory=settings.EvaluationSettings)
-    checkpoint: settings.CheckpointSettings = field(default_factory=settings.CheckpointSettings)
-    log: settings.LogSettings = field(default_factory=settings.LogSettings)
-    compilation: settings.CompilationSettings = field(default_factory=settings.CompilationSettings)
+    evaluation: run_settings.EvaluationSettings = field(default_factory=run_settings.EvaluationSettings)
+    checkpoint: run_settings.CheckpointSettings = field(default_factory=run_settings.CheckpointSettings)
+    log: run_settings.LogSettings = field(default_factory=run_settings.LogSettings)
+    compilation: run_settings.CompilationSettings = field(default_factory=run_settings.CompilationSettings)
 
     def to_recipe(self) -> Recipe:
         """Makes a recipe from the settings of all groups.

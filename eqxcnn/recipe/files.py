@@ -16,7 +16,6 @@ from .recipe import Recipe
 
 __all__ = ["RENAMED", "format_recipe_list", "list_recipes", "load_recipe", "recipe_from", "to_yaml"]
 
-
 #: The folder of the recipes shipped with the package.
 _SHIPPED = Path(__file__).parents[1] / "recipes"
 

@@ -6,11 +6,10 @@ from typing import Any
 
 from ..errors import InputError, nearest
 from ..ranges import check_settings
-from . import settings
+from . import run_settings, settings
 from .checks import check_together, parse_arguments
 
 __all__ = ["GROUPS", "Recipe"]
-
 
 #: The groups of settings, in the order in which they are shown.
 GROUPS: dict[str, type] = {
@@ -20,20 +19,20 @@ GROUPS: dict[str, type] = {
     "optimizer": settings.OptimizerSettings,
     "regularization": settings.LossSettings,
     "augmentation": settings.AugmentationSettings,
-    "evaluation": settings.EvaluationSettings,
-    "checkpoint": settings.CheckpointSettings,
-    "log": settings.LogSettings,
-    "compilation": settings.CompilationSettings,
+    "evaluation": run_settings.EvaluationSettings,
+    "checkpoint": run_settings.CheckpointSettings,
+    "log": run_settings.LogSettings,
+    "compilation": run_settings.CompilationSettings,
 }
 
 
 # A dataclass takes the fields of its last base first.
 @dataclass(frozen=True)
 class Recipe(
-    settings.CompilationSettings,
-    settings.LogSettings,
-    settings.CheckpointSettings,
-    settings.EvaluationSettings,
+    run_settings.CompilationSettings,
+    run_settings.LogSettings,
+    run_settings.CheckpointSettings,
+    run_settings.EvaluationSettings,
     settings.AugmentationSettings,
     settings.LossSettings,
     settings.OptimizerSettings,

@@ -1,20 +1,15 @@
-"""A recipe's settings with types and ranges, in the groups that the command line and the settings page show."""
+"""Settings of what is trained, with types and ranges, in the groups of the command line and the settings page."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from ..optim.optimizers import OptimizerName
 from ..ranges import Items, Range
-from ..views import Views
 from .checks import ABOVE_ZERO, AT_LEAST_ZERO, BELOW_ONE, COUNT, COUNT_OR_NONE, PROBABILITY, UP_TO_ONE
 
 __all__ = [
     "AugmentationSettings",
-    "CheckpointSettings",
-    "CompilationSettings",
     "DataSettings",
-    "EvaluationSettings",
-    "LogSettings",
     "LossSettings",
     "ModelSettings",
     "OptimizerSettings",
@@ -129,9 +124,10 @@ class OptimizerSettings:
     momentum: Annotated[float, BELOW_ONE] = 0.9
     """Weight of past updates in `sgd`, `nesterov` and `rmsprop`."""
     nesterov: bool = False
-    """Use Nesterov momentum in `sgd`."""
+    """Use Nesterov momentum in `sgd` and `rmsprop`."""
     weight_decay: Annotated[float, AT_LEAST_ZERO] = 0.0
-    """Weight decay per step, times the learning rate; norms and biases are not decayed."""
+    """Weight decay per step, times the learning rate; norms and biases are not decayed. `adam` and `rmsprop` add it to
+    the gradient (L2 regularization) before they scale it; `adamw` decays the weights themselves."""
     decay_norms_and_biases: bool = False
     """Decay norms and biases too."""
     clip_norm: Annotated[float, AT_LEAST_ZERO] = 0.0
@@ -195,63 +191,3 @@ class AugmentationSettings:
     """Probability that an image is mixed, if `mixup` or `cutmix` is on."""
     mix_switch_probability: Annotated[float, PROBABILITY] = 0.5
     """Probability that a mixed image is cut (CutMix) instead of blended (mixup), if both are on."""
-
-
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """Validation, test, and which weights are kept."""
-
-    test_views: Views = "one"
-    """Views of each test image whose logits are averaged: the image alone, also its mirror image, or also shifts by one
-    pixel."""
-    eval_batch_size: Annotated[int, COUNT] = 500
-    """Images per batch in validation and test; each view counts as an image."""
-    metrics: Annotated[tuple[str, ...], Items(20)] = ()
-    """Further metrics of validation and test: `top_k(5)`, `per_class_accuracy`, `balanced_accuracy`,
-    `expected_calibration_error` or `brier_score`."""
-    monitor: str = "validation_accuracy"
-    """Metric that `early_stop_epochs` and `keep` follow: `validation_accuracy`, `validation_loss`, `train_accuracy`,
-    `train_loss`, or `validation_` followed by the name of one of `metrics`, such as `validation_top_k_5`."""
-    early_stop_epochs: Annotated[int, COUNT_OR_NONE] = 0
-    """Stop after this many epochs without a better `monitor`; 0 for never."""
-    early_stop_delta: Annotated[float, AT_LEAST_ZERO] = 0.0
-    """Change of `monitor` that an epoch must exceed to count as better."""
-    keep: Literal["last", "best"] = "last"
-    """Weights to test and save: the last ones, or those of the epoch with the best `monitor`."""
-    best_checkpoints: Annotated[int, COUNT_OR_NONE] = 0
-    """Number of epochs with the best `monitor` whose checkpoints stay in `best/`; at least one with `keep: best`."""
-
-
-@dataclass(frozen=True)
-class CheckpointSettings:
-    """Checkpoints to resume from."""
-
-    checkpoint_seconds: Annotated[float, Range(0, 1_000_000_000)] = 30.0
-    """Seconds of training between two checkpoints; 0 saves after every call."""
-    keep_checkpoints: Annotated[int, COUNT] = 2
-    """Number of newest checkpoints that stay."""
-    on_nan: Literal["stop", "skip"] = "stop"
-    """Stop at a loss that is not finite, or skip the steps whose loss or gradients are not finite."""
-
-
-@dataclass(frozen=True)
-class LogSettings:
-    """Logs and traces."""
-
-    log: Annotated[tuple[Literal["csv", "tensorboard", "wandb"], ...], Items(10)] = ()
-    """Logs besides `metrics.jsonl`: `metrics.csv`, TensorBoard, Weights & Biases."""
-    profile: Annotated[int, COUNT_OR_NONE] = 0
-    """Trace this many steps, from the second call on, into `profile/`; 0 for none."""
-
-
-@dataclass(frozen=True)
-class CompilationSettings:
-    """How steps are compiled."""
-
-    jit: bool = True
-    """Compile the steps; `--no-jit` runs them uncompiled, for comparison."""
-    steps_per_call: Annotated[int, COUNT] | None = None
-    """Steps compiled into one call; by default 1 on a CPU, where loops slow convolutions down, and 100 elsewhere. 1
-    without `jit`."""
-    deterministic: bool = False
-    """Make a GPU compute the same bits in every run, at the cost of speed; a CPU always does."""

@@ -11,10 +11,9 @@ from .recipe import GROUPS
 
 __all__ = ["docstrings", "format_page", "format_row"]
 
-
 _OPENING = """# Settings
 
-<!-- Made by `python -m eqxcnn.recipe.settings_page > docs/settings.md`: edit `eqxcnn/recipe/settings.py` instead. -->
+<!-- Made by `python -m eqxcnn.recipe.settings_page > docs/settings.md`: edit the files in `eqxcnn/recipe`. -->
 
 Every setting of a recipe. A setting is `learning_rate` in YAML and in Python, and `--learning-rate` on the command line
 of `python -m eqxcnn.train`. A setting that is on or off is turned off by the prefix `no`: `--no-shuffle`. The values of

@@ -24,9 +24,9 @@ from ..types import Network
 
 __all__ = ["RunRecord", "TestPredictions", "augmented_examples", "first_weights", "predict_test_split", "read_run"]
 
-
-#: Keys that every epoch's row must have.
+#: Keys that every epoch's row must have, and the keys that the test's row has.
 _LOGGED = ("epoch", "train_loss", "train_accuracy", "seconds")
+_TESTED = {"test_loss", "test_accuracy", "test_count"}
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,16 @@ class RunRecord:
     - `folder`: its path.
     - `recipe`, `recipe_text`: the recipe, and the text of its file.
     - `epochs`: the logged rows of its epochs.
+    - `test`: the logged row of its test; `None` if the run is not finished.
     - `environment`: `environment.json`; empty if the folder has none.
-    - `classifier`: the trained classifier; `None` if the run is not finished.
+    - `classifier`: the trained classifier; `None` if the run is not finished, or its network is not from the zoo.
     """
 
     folder: Path
     recipe: Recipe
     recipe_text: str
     epochs: list[dict[str, Any]]
+    test: dict[str, Any] | None
     environment: dict[str, Any]
     classifier: ImageClassifier | None
 
@@ -69,18 +71,20 @@ def read_run(folder: Path) -> RunRecord:
         folder,
         recipe,
         read_text(path),
-        _read_epochs(folder),
+        *_read_rows(folder),
         _read_environment(folder / "environment.json"),
         load(folder) if is_loadable else None,
     )
 
 
-def _read_epochs(folder: Path) -> list[dict[str, Any]]:
-    rows = [row for row in read_metrics(folder) if "epoch" in row]
+def _read_rows(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+    """Returns the rows of the epochs, and the row of the test if there is one."""
+    found = read_metrics(folder)
+    rows = [row for row in found if "epoch" in row]
     for row in rows:
         if missing := [name for name in _LOGGED if name not in row]:
             raise InputError(f"`{folder / 'metrics.jsonl'}` lacks `{missing[0]}` of epoch {row['epoch']}: restore it")
-    return rows
+    return rows, next((row for row in found if row.keys() >= _TESTED), None)
 
 
 def _read_environment(path: Path) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from .gather import RunRecord, TestPredictions
 
 __all__ = ["Picture", "render"]
 
-
 _CSS = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 1060px; margin: 2em auto;
   padding: 0 1em; }
@@ -47,7 +46,8 @@ def render(run: RunRecord, predictions: TestPredictions | None, pictures: Mappin
 
     **Arguments:**
 
-    - `run`, `predictions`: see `gather`; `predictions` is `None` if the run is not finished.
+    - `run`, `predictions`: see `gather`; `predictions` is `None` if the run is not finished, or has its own network or
+      data.
     - `pictures`: pictures by name, or a sentence instead of a missing picture.
     """
     title = escape(printable(run.folder.resolve().name))
@@ -75,7 +75,7 @@ def render(run: RunRecord, predictions: TestPredictions | None, pictures: Mappin
 
 
 def _render_facts(run: RunRecord, predictions: TestPredictions | None) -> str:
-    """Returns the table at the top of the page, and a warning if the run is not finished."""
+    """Returns the table at the top of the page, and a warning if the page lacks what needs the trained model."""
     recipe, facts = run.recipe, {}
     if run.classifier is not None and predictions is not None:
         weights = count_parameters(run.classifier.model)
@@ -85,16 +85,20 @@ def _render_facts(run: RunRecord, predictions: TestPredictions | None) -> str:
         facts["Model"] = f"{recipe.model}, {weights:,} parameters, input {size}"
         facts["Data"] = f"{recipe.data}, {len(run.classifier.class_names)} classes"
     else:
+        if run.test is not None:
+            facts["Test accuracy"] = f"{run.test['test_accuracy']:.2%} of {run.test['test_count']:,} images"
+            facts["Test loss"] = f"{run.test['test_loss']:.4f} nats"
         facts |= {"Model": recipe.model, "Data": recipe.data}
     seconds = sum(run.series("seconds") or [], 0.0)
     facts["Training"] = (
         f"{len(run.epochs)} of {ceil(recipe.epochs) if recipe.epochs else '?'} epochs in {_format_duration(seconds)}"
     )
-    unfinished = (
-        '<p class="warning">This run is not finished: there is no trained model yet, so the page shows only its '
-        "logged metrics.</p>"
-    )
-    return (unfinished if predictions is None else "") + _render_table((), facts.items(), "facts")
+    if run.test is None:
+        reason = "This run is not finished: there is no trained model yet"
+    else:
+        reason = "The network or the data of this run came from Python, and a report cannot load them"
+    warning = f'<p class="warning">{reason}, so the page shows only logged metrics.</p>'
+    return (warning if predictions is None else "") + _render_table((), facts.items(), "facts")
 
 
 def _format_duration(seconds: float) -> str:

@@ -19,7 +19,6 @@ from .page import Picture, render
 
 __all__ = ["show_augment", "write_report"]
 
-
 #: Plots that are also written as SVG, which the page shows, and plots that are written as PNG only.
 _LINE_ART = ("loss", "accuracy", "epoch_time", "training", "confusion")
 _PIXELS = ("kernels", "augment", "wrong")

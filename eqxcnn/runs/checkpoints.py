@@ -19,7 +19,6 @@ from ..weights.tensors import fetch_to_host, fill, named_slots
 
 __all__ = ["Checkpoints"]
 
-
 _CHECKSUMS = "SHA256SUMS"  # in the format of `sha256sum -c`
 _SCRATCH = ".scratch"
 

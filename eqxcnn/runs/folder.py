@@ -20,7 +20,6 @@ from .environment import environment
 
 __all__ = ["MAX_STEPS", "Run", "create_folder", "read_metrics", "run_name"]
 
-
 _DATA_FILE = "data.json"
 _PARTS_FILE = "parts.json"
 #: Steps are counted in 32 bits.

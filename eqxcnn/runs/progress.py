@@ -12,7 +12,6 @@ from ..errors import printable
 
 __all__ = ["TrainingProgress", "log_line"]
 
-
 #: Seconds between two updates of the live line: each one waits for the steps in flight.
 _REFRESH = 0.5
 

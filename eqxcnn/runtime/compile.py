@@ -16,7 +16,6 @@ import numpy as np
 
 __all__ = ["DETERMINISTIC", "AsyncJit", "Option", "async_jit", "jit_once"]
 
-
 Option: TypeAlias = tuple[str, str | int | bool]
 
 #: Makes jaxlib 0.10 compute sums and matrix products on a CPU with YNNPACK, which is faster for these than XLA. YNNPACK

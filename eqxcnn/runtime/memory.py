@@ -7,7 +7,6 @@ from pathlib import Path
 
 __all__ = ["keep_freed_memory"]
 
-
 #: Parameters of glibc's `mallopt` (malloc.h) and their values: all threads share one heap; no allocation is mapped
 #: separately; the heap is never trimmed; it grows by 256 MiB at a time.
 _ARENA_MAX, _MMAP_MAX, _TRIM_THRESHOLD, _TOP_PAD = (-8, 1), (-4, 0), (-1, -1), (-2, 2**28)

@@ -22,7 +22,6 @@ from ..views import NUM_VIEWS, Views, eval_logits
 
 __all__ = ["EVAL_BATCH_SIZE", "Evaluator", "Scores"]
 
-
 #: Images per batch, unless a recipe says otherwise.
 EVAL_BATCH_SIZE = 500
 

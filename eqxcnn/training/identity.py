@@ -20,7 +20,6 @@ from ..weights.tensors import fetch_to_host, named_slots
 
 __all__ = ["digest_settings", "digest_structure", "digest_values", "qualified_name"]
 
-
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 #: Types whose `repr` determines the value.
 _BY_REPR = (range, bytearray, np.dtype, PurePath)

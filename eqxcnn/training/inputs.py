@@ -14,7 +14,6 @@ from .setup import Setup
 
 __all__ = ["Batch", "StepKeys", "make_input", "step_keys"]
 
-
 #: Row numbers of images that are on the device; or images, labels and row numbers of a batch that is streamed to it.
 Batch: TypeAlias = Int[Array, "*k b"] | tuple[Num[Array, "*k b h w c"], Int[Array, "*k b"], Int[Array, "*k b"]]
 

@@ -18,7 +18,6 @@ from .state import TrainState
 
 __all__ = ["HostBatch", "Job", "count_steps"]
 
-
 #: Rows, or images, labels and rows, of the `k` steps of a call, in the host's memory.
 HostBatch: TypeAlias = Int[np.ndarray, "k b"] | StreamedBatch
 

@@ -18,7 +18,6 @@ from .identity import digest_settings, digest_structure, digest_values, qualifie
 
 __all__ = ["OwnData", "OwnLoss", "Parts", "make_parts"]
 
-
 #: Maps logits `[b classes]` and labels `[b]` to the loss of each image `[b]`, or to the mean loss.
 OwnLoss: TypeAlias = Callable[..., Any]
 #: Anything that `eqxcnn.data.as_data_set` accepts.

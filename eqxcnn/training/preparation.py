@@ -38,7 +38,6 @@ from .state import TrainState
 
 __all__ = ["open_data", "prepare", "resolve_image_size"]
 
-
 #: The most bytes of images that one call streams to the device; a few calls are in flight at a time.
 _STREAMED_BYTES = 64 << 20
 

@@ -29,7 +29,6 @@ else:
 
 __all__ = ["LearningRateCurve", "find_learning_rate"]
 
-
 #: Weight of past losses in the smoothed loss, and the multiple of the smallest smoothed loss at which the test ends.
 _SMOOTHING, _DIVERGENCE = 0.98, 4.0
 

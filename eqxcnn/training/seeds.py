@@ -30,7 +30,6 @@ from .vmapped_seeds import can_vmap_seeds, train_vmapped
 
 __all__ = ["SeedSweepResult", "fit_seeds", "is_seed_sweep", "resume_seeds"]
 
-
 _FILE = "seeds.json"
 _MAX_SEEDS = 1000
 _Seeds: TypeAlias = Annotated[tuple[Annotated[int, Range(0, 2**32 - 1)], ...], Items(_MAX_SEEDS)]
@@ -74,8 +73,8 @@ def fit_seeds(recipe: Recipe, count: int, *, runs: Path | str = "runs", **parts:
     """
     if count not in Range(2, _MAX_SEEDS) or recipe.seed + count > 2**32:
         raise InputError(
-            f"`seeds` (={count}) must be from 2 to {_MAX_SEEDS}, and the last seed below 2**32: give another number, "
-            "or leave it out for one run"
+            f"the number of seeds (={count}) must be from 2 to {_MAX_SEEDS}, and the last seed below 2**32: give "
+            "another number, or leave it out for one run"
         )
     started = monotonic()
     check_logs(recipe.log)

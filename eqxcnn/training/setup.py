@@ -14,7 +14,6 @@ from ..types import BatchLogits, Images, Key, Labels, ModelState, Network, Pixel
 
 __all__ = ["Setup", "ValueAndGrad"]
 
-
 #: `(model, state, images, targets, key) -> ((loss, (state, logits)), gradients)`, with the mean loss of the batch.
 ValueAndGrad: TypeAlias = Callable[
     [Network, ModelState, Images, Targets, Key],

@@ -20,7 +20,6 @@ from .state import Sums, TrainState
 
 __all__ = ["autodiff", "cast_floats", "mean_loss", "train_step", "train_steps"]
 
-
 _CROSS_ENTROPY = Loss()
 
 

@@ -49,9 +49,10 @@ def can_vmap_seeds(job: Job) -> bool:
 
 
 def has_convolutions(job: Job) -> bool:
-    """Returns whether the job's model contains a convolution."""
-    nodes = jax.tree.leaves(job.template.model, is_leaf=lambda node: isinstance(node, Conv))
-    return any(isinstance(node, Conv) for node in nodes)
+    """Returns whether the job's model contains a convolution, of this library or of Equinox."""
+    kinds = (Conv, eqx.nn.Conv, eqx.nn.ConvTranspose)
+    nodes = jax.tree.leaves(job.template.model, is_leaf=lambda node: isinstance(node, kinds))
+    return any(isinstance(node, kinds) for node in nodes)
 
 
 class VmappedSeeds:

@@ -17,7 +17,6 @@ from ..parsing import parse_json
 
 __all__ = ["check_regular", "check_zip", "digest_file", "load_safetensors", "save_safetensors", "write_text_atomically"]
 
-
 #: Enough for the weights and the optimizer state of the largest model.
 _MAX_BYTES = 16_000_000_000
 _MAX_HEADER = 16 << 20
@@ -89,10 +88,10 @@ def check_zip(path: Path) -> None:
             return
         with zipfile.ZipFile(path) as archive:
             parts = archive.infolist()
-            # If parts overlap, their sizes add up to more than the file.
-            size = sum(part.file_size for part in parts)
-            if any(part.compress_type != zipfile.ZIP_STORED for part in parts) or size > path.stat().st_size:
+            if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
                 raise InputError(f"`{path}` is compressed: unpack it, and save the weights again with `torch.save`")
+            if sum(part.file_size for part in parts) > path.stat().st_size:
+                raise InputError(f"`{path}` is damaged, because its parts overlap: get another copy of it")
             damaged = archive.testzip()
     except OSError as error:
         raise InputError(f"`{path}` cannot be read: {error.strerror}") from error

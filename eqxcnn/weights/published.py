@@ -21,7 +21,6 @@ from .torch import convert_from_torch
 
 __all__ = ["PUBLISHED", "Published", "build_published", "load_published_tensors"]
 
-
 _FILE = "model.safetensors"
 
 

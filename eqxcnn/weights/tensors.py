@@ -26,7 +26,6 @@ __all__ = [
     "to_tensors",
 ]
 
-
 #: An array leaf of a model, or its shape and dtype as returned by `eqx.filter_eval_shape`.
 Slot: TypeAlias = Array | np.ndarray | np.generic | jax.ShapeDtypeStruct
 

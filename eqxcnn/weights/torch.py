@@ -29,7 +29,6 @@ __all__ = [
     "torch_shape",
 ]
 
-
 #: The keys under which training scripts save the weights, and the prefixes that wrappers add to each name.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")

@@ -20,7 +20,6 @@ from ..types import Key, Logits
 
 __all__ = ["LayerRow", "summary"]
 
-
 #: Marks a layer's path in the name stack of an equation.
 _SCOPE = "<{}>"
 

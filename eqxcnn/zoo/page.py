@@ -12,7 +12,6 @@ from ..types import Variant
 
 __all__ = ["format_page"]
 
-
 _TASKS = {"mnist": "MNIST", "cifar": "CIFAR-10 and CIFAR-100", "catsdogs": "Cats and dogs", "imagenet": "ImageNet"}
 _HEAD = (
     "model", "input", "parameters", "multiply-adds (M)", "smallest size", "torch twin", "recipe", "source",

@@ -113,5 +113,7 @@ def test_a_package_that_cannot_be_used_is_named_when_its_name_is_used(install, s
 
 def test_a_package_cannot_replace_an_augmentation(install):
     install("brightness = augment_plugin:half", "def half():\n    return lambda image, key: image / 2")
-    with pytest.warns(UserWarning, match="package `augment_plugin` has an augmentation `brightness`, which exists"):
+    with pytest.warns(
+        UserWarning, match="`brightness` of the package `augment_plugin` is ignored: the name exists already"
+    ):
         assert apply("brightness(0.25)") == 0.5

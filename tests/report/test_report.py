@@ -355,6 +355,18 @@ def test_page_shows_recipe_environment_and_classes(reported_run):
     assert ["Test accuracy", f"{predictions.accuracy:.2%} of 359 images"] in page.rows
 
 
+def test_finished_run_with_an_own_network_has_curves_and_its_logged_test(tmp_path):
+    tested = {"test_loss": 0.25, "test_accuracy": 0.875, "test_count": 1000, "wall_seconds": 3.0}
+    recipe = Recipe(model="own", data="no/such-data", epochs=1)
+    folder = make_run(tmp_path / "run", recipe, [make_row(1), tested])
+    write_report(folder)
+    page = Page(folder)
+    assert set(page.images) == CURVES
+    assert "of this run came from Python, and a report cannot load them, so the page shows only logged" in page.text
+    assert ["Test accuracy", "87.50% of 1,000 images"] in page.rows
+    assert ["Test loss", "0.2500 nats"] in page.rows
+
+
 def test_unfinished_run_has_curves_without_its_data(tmp_path):
     recipe = Recipe(model="mlp", data="no/such-data", epochs=9)
     folder = make_run(tmp_path / "run", recipe, [make_row(1)])
@@ -364,7 +376,7 @@ def test_unfinished_run_has_curves_without_its_data(tmp_path):
     write_report(folder)
     page = Page(folder)
     assert set(page.images) == CURVES
-    assert "This run is not finished" in page.text
+    assert "This run is not finished: there is no trained model yet, so the page shows only logged" in page.text
     assert ["Training", "1 of 9 epochs in 1.5 s"] in page.rows
     files = {path.name for path in (folder / "plots").iterdir()}
     figure_files = {f"{name}.{kind}" for name in CURVES | {"training"} for kind in ("png", "svg")}

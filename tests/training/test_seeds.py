@@ -5,11 +5,15 @@ import os
 import signal
 from dataclasses import replace
 
+import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from benchmarks import seeds as benchmark
 from eqxcnn.errors import InputError
+from eqxcnn.networks import ChannelsFirst
 from eqxcnn.runs.folder import read_metrics
 from eqxcnn.training import (
     Interrupted,
@@ -22,6 +26,7 @@ from eqxcnn.training import (
     seeds,
     vmapped_seeds,
 )
+from eqxcnn.training.parts import make_parts
 from eqxcnn.training.runner import EpochRunner
 from eqxcnn.weights import load_safetensors
 
@@ -63,6 +68,10 @@ def test_seeds_are_vmapped_where_it_is_faster(monkeypatch):
     assert vmapped_seeds.can_vmap_seeds(prepare(RUN))
     small = Recipe(model="lenet", data="digits", epochs=1)
     assert not vmapped_seeds.can_vmap_seeds(prepare(small))
+    own = ChannelsFirst(eqx.nn.Sequential([eqx.nn.Conv2d(1, 10, 8, key=jax.random.key(0)), eqx.nn.Lambda(jnp.ravel)]))
+    assert not vmapped_seeds.can_vmap_seeds(
+        prepare(Recipe(model="own", data="digits", image_size=(8, 8)), make_parts(model=own))
+    )
     monkeypatch.setattr("jax.default_backend", lambda: "gpu")
     job = prepare(replace(small, steps_per_call=1))
     assert vmapped_seeds.can_vmap_seeds(job)
@@ -141,7 +150,7 @@ def test_damaged_seeds_file_is_refused(tmp_path, text, message):
 
 def test_fit_seeds_needs_two_seeds(tmp_path):
     for count in (1, 10**9):
-        with pytest.raises(InputError, match=rf"`seeds` .={count}. must be from 2 to 1000"):
+        with pytest.raises(InputError, match=rf"number of seeds .={count}. must be from 2 to 1000"):
             fit_seeds(RUN, count, runs=tmp_path)
     with pytest.raises(InputError, match=r"the last seed below 2\*\*32"):
         fit_seeds(replace(RUN, seed=2**32 - 1), 2, runs=tmp_path)

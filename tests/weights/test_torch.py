@@ -373,7 +373,7 @@ def overlapping() -> bytes:
             "is damaged: the checksum of `archive/data/0` is wrong",
         ),
         (zip_file(bytes(1000), compression=zipfile.ZIP_DEFLATED), "is compressed: unpack it"),
-        (overlapping(), "is compressed: unpack it"),
+        (overlapping(), "is damaged, because its parts overlap"),
         (zip_file(bytes(1000)).replace(b"PK\3\4", b"PK\3\5"), "is damaged"),
     ],
     ids=["a changed byte", "compressed", "overlapping", "no part"],

@@ -16,7 +16,6 @@ from .conv_norm import ConvNorm
 
 __all__ = ["BasicBlock", "Bottleneck", "Resized", "last_norm", "padded_identity", "plain_conv", "projection"]
 
-
 Resized: TypeAlias = Float[Array, "h2 w2 o"]
 
 

@@ -21,7 +21,6 @@ from ..sizes import Edges, Pair
 
 __all__ = ["Filtered", "Kernel", "depthwise_conv"]
 
-
 Kernel: TypeAlias = Float[Array, "kh kw c"]
 Filtered: TypeAlias = Float[Array, "h2 w2 c"]
 

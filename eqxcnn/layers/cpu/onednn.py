@@ -21,7 +21,6 @@ from jaxtyping import Array
 
 __all__ = ["Operation", "call_onednn", "is_available"]
 
-
 #: The jaxlib versions whose oneDNN calls were tested, forward and backward (`tests/layers/cpu/test_onednn*.py`).
 _TESTED_JAXLIBS = ("0.10.2", "0.12.0.1")
 #: The name of each custom call in jaxlib, and the field of its configuration that holds the settings.

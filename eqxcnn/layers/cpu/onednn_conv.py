@@ -29,7 +29,6 @@ __all__ = [
     "kernel_gradient",
 ]
 
-
 Images: TypeAlias = Float[Array, "n h w i"]
 Kernel: TypeAlias = Float[Array, "kh kw _ o"]
 #: The order of the kernel's axes, in the letters of `lax.conv_general_dilated`.

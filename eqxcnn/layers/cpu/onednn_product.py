@@ -17,7 +17,6 @@ from .onednn_primitive import make_primitive
 
 __all__ = ["matrix_product"]
 
-
 #: Smaller products are left to XLA, because each oneDNN call has a fixed cost.
 _MIN_MULTIPLY_ADDS = 2**23
 

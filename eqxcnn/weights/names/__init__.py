@@ -22,7 +22,6 @@ from functools import cache
 
 __all__ = ["Names", "Rule", "names_of"]
 
-
 #: Pattern and replacement of `re.sub`.
 Rule = tuple[str, str | Callable[[re.Match[str]], str]]
 

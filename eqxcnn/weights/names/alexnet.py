@@ -2,7 +2,6 @@
 
 __all__ = ["FLATTENED", "RULES"]
 
-
 RULES = (
     (r"^conv1\.", "features.0."),
     (r"^conv2\.", "features.3."),

@@ -2,7 +2,6 @@
 
 __all__ = ["RULES"]
 
-
 RULES = (
     (r"^stem\.", "stem.0."),
     (r"^stem_norm\.", "stem.2."),

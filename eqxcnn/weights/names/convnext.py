@@ -2,7 +2,6 @@
 
 __all__ = ["AXES", "RULES", "TIMM"]
 
-
 RULES = (
     (r"^stem\.", "features.0.0."),
     (r"^stem_norm\.", "features.0.1."),

@@ -4,7 +4,6 @@ import re
 
 __all__ = ["RULES", "TIMM"]
 
-
 RULES = (
     (r"^trunk\.", "features."),
     (r"\.layers\.", ".block."),

@@ -2,7 +2,6 @@
 
 __all__ = ["IGNORED", "RULES"]
 
-
 RULES = (
     (r"^head\.", "fc."),
     (r"\.norm\.", ".bn."),

@@ -4,7 +4,6 @@ import re
 
 __all__ = ["IGNORED", "RULES"]
 
-
 _STEM = ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "Conv2d_3b_1x1", "Conv2d_4a_3x3")
 _LETTERS = {"5": "bcd", "6": "abcde", "7": "abc"}
 #: The branches of each kind of module, with the suffixes of their convolutions.

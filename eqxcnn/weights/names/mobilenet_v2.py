@@ -5,7 +5,6 @@ from bisect import bisect_right
 
 __all__ = ["RULES", "TIMM"]
 
-
 RULES = (
     # The stem and the last convolution; the later rules would match their `conv` too.
     (r"^trunk\.(\d+)\.conv\.weight$", r"features.\1.0.weight"),

@@ -2,7 +2,6 @@
 
 __all__ = ["RULES"]
 
-
 RULES = (
     (r"^trunk\.", "features."),
     (r"\.layers\.", ".block."),

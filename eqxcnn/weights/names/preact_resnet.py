@@ -2,7 +2,6 @@
 
 __all__ = ["RULES"]
 
-
 RULES = (
     (r"^layers\.(\d+)\.", lambda match: f"layer{int(match[1]) + 1}."),
     (r"\.shortcut\.weight$", ".shortcut.0.weight"),

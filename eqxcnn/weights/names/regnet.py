@@ -2,7 +2,6 @@
 
 __all__ = ["RULES"]
 
-
 RULES = (
     (r"^stages\.(\d+)\.", lambda match: f"trunk_output.block{int(match[1]) + 1}.block{int(match[1]) + 1}-"),
     (r"\.(a|b|c|se)\.", r".f.\1."),

@@ -2,5 +2,4 @@
 
 __all__ = ["RULES"]
 
-
 RULES = ((r"\.downsample\.conv\.", ".downsample.0."), (r"\.downsample\.norm\.", ".downsample.1."), (r"^head\.", "fc."))

@@ -4,7 +4,6 @@ from .resnet import RULES as _RESNET
 
 __all__ = ["RULES"]
 
-
 RULES = (
     (r"^(conv1|bn1)\.", r"layer0.\1."),
     (r"^layers\.(\d+)\.", lambda match: f"layer{int(match[1]) + 1}."),

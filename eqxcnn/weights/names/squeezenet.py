@@ -2,5 +2,4 @@
 
 __all__ = ["RULES"]
 
-
 RULES = ((r"^layers\.", "features."), (r"^head\.", "classifier.1."))

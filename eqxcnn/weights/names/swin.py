@@ -2,7 +2,6 @@
 
 __all__ = ["IGNORED", "RULES", "TIMM"]
 
-
 RULES = (
     (r"^patches\.", "features.0.0."),
     (r"^patch_norm\.", "features.0.2."),

@@ -2,7 +2,6 @@
 
 __all__ = ["FLATTENED", "RULES", "TIMM"]
 
-
 RULES = (
     (r"^layers\.", "features."),
     (r"^hidden\.0\.", "classifier.0."),

@@ -2,7 +2,6 @@
 
 __all__ = ["AXES", "LEGACY", "RULES", "TIMM"]
 
-
 RULES = (
     (r"^patches\.", "conv_proj."),
     (r"^positions$", "encoder.pos_embedding"),

@@ -2,25 +2,9 @@
 
 import os
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import jax
 import pytest
-
-
-def pytest_configure(config):
-    """Shares compiled programs between the processes of a run, including those that the tests start."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # xdist's workers inherit it
-        programs = TemporaryDirectory(prefix="eqxcnn-programs-", ignore_cleanup_errors=True)
-        config.add_cleanup(programs.cleanup)
-        os.environ |= {
-            "JAX_COMPILATION_CACHE_DIR": programs.name,
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        }
-        jax.config.update("jax_compilation_cache_dir", programs.name)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 @pytest.fixture(scope="session", autouse=True)

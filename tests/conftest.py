@@ -7,6 +7,18 @@ import jax
 import pytest
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--first-cases", action="store_true", help="run parametrized tests with their first arguments only"
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--first-cases"):
+        first = {item.nodeid.partition("[")[0]: item for item in reversed(items)}
+        items[:] = reversed(first.values())
+
+
 @pytest.fixture(scope="session", autouse=True)
 def environment(tmp_path_factory):
     """Keeps decoded images out of the user's cache, and the C library's allocator as it is."""

@@ -13,8 +13,6 @@ import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
-from tensorboardX.proto import event_pb2
-from tensorboardX.record_writer import masked_crc32c
 
 from eqxcnn.errors import InputError
 from eqxcnn.plots.figures import confusion_matrix
@@ -93,6 +91,10 @@ def read_events(folder):
 
 def _parse_events(data):
     """Parses TFRecords: length, its checksum, event, its checksum; https://www.tensorflow.org/tutorials/load_data/tfrecord."""
+    # Importing it takes seconds if torch is installed.
+    from tensorboardX.proto import event_pb2
+    from tensorboardX.record_writer import masked_crc32c
+
     while data:
         (length,) = struct.unpack("<Q", data[:8])
         event, check = data[12 : 12 + length], data[12 + length : 16 + length]
@@ -234,6 +236,8 @@ def test_resume_tells_tensorboard_which_steps_are_logged_again(run):
     assert get_scalars(first) == expected_scalars([*ROWS, TEST_ROW])
     assert get_scalars(second) == expected_scalars([ROWS[1], TEST_ROW])
     assert get_scalars(third) == expected_scalars([{"step": 18}, TEST_ROW])
+    from tensorboardX.proto import event_pb2
+
     starts = [
         [event.step for event in file if event.session_log.status == event_pb2.SessionLog.START]
         for file in (first, second, third)

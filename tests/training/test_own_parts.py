@@ -47,7 +47,9 @@ class Plain(eqx.Module):
         return self.layer(x.ravel())
 
 
-PLAIN = Plain(key=jax.random.key(0))
+@functools.cache
+def plain():
+    return Plain(key=jax.random.key(0))
 
 
 def command(*arguments):
@@ -138,7 +140,10 @@ def interrupted(tmp_path_factory):
         ({"loss": optax.softmax_cross_entropy}, r"`loss` is `optax.*`, but the run was started with `own_parts.focal`"),
         ({"loss": functools.partial(own_parts.focal, gamma=1.0)}, r"`loss` \(`own_parts.focal`\) has other settings"),
         ({"optimizer": own_parts.make_optimizer(0.8)}, r"`optimizer` .* has other settings"),
-        ({"model": own_parts.make_model(width=5)}, r"`model` \(`own_parts.Net`\) has other settings"),
+        (
+            {"model": functools.partial(own_parts.make_model, width=5)},
+            r"`model` \(`own_parts.Net`\) has other settings",
+        ),
         ({"metrics": {"top2": metrics.top_k(3), "brier": metrics.brier_score()}}, r"`metrics.top2` .* other settings"),
         ({"metrics": {"top2": metrics.top_k(2)}}, r"started with your own `metrics.brier`"),
         ({"data": 1}, r"images of `data` \(='own'\) have changed"),
@@ -147,6 +152,8 @@ def interrupted(tmp_path_factory):
 def test_other_parts_are_refused(interrupted, change, message):
     if "data" in change:
         change = {"data": own_parts.make_data(seed=change["data"])}
+    if change.get("model"):
+        change = {"model": change["model"]()}
     with pytest.raises(InputError, match=message):
         resume(interrupted, **{**own_parts.make_parts(), **change})
 
@@ -168,11 +175,11 @@ def test_command_line_names_the_parts_it_lacks(interrupted):
 
 
 @pytest.mark.parametrize(
-    "network",
+    "make_network",
     [
-        PLAIN,
-        eqx.nn.Sequential([eqx.nn.Lambda(jnp.ravel), eqx.nn.MLP(64, 10, 8, 1, key=jax.random.key(1))]),
-        ChannelsFirst(
+        plain,
+        lambda: eqx.nn.Sequential([eqx.nn.Lambda(jnp.ravel), eqx.nn.MLP(64, 10, 8, 1, key=jax.random.key(1))]),
+        lambda: ChannelsFirst(
             eqx.nn.Sequential([
                 eqx.nn.Conv2d(1, 3, 3, 2, key=jax.random.key(2)),
                 eqx.nn.Lambda(jnp.ravel),
@@ -183,7 +190,8 @@ def test_command_line_names_the_parts_it_lacks(interrupted):
     ],
     ids=["plain", "sequential", "channels first"],
 )  # fmt: skip
-def test_networks_of_equinox_layers_train_without_a_state(network, tmp_path):
+def test_networks_of_equinox_layers_train_without_a_state(make_network, tmp_path):
+    network = make_network()
     before = jax.tree.map(np.asarray, eqx.filter(network, eqx.is_array))
     result = fit(DIGITS, model=network, runs=tmp_path)
     assert result.test.count == 359
@@ -246,16 +254,19 @@ def test_own_loss_of_each_image_is_mixed_and_averaged():
     ("parts", "message"),
     [
         (
-            {"model": Plain(7, key=jax.random.key(0))},
+            {"model": lambda: Plain(7, key=jax.random.key(0))},
             r"returns an array of shape \(7,\) for one image, but the data have 10",
         ),
         (
-            {"model": eqx.nn.Linear(3, 10, key=jax.random.key(0))},
+            {"model": lambda: eqx.nn.Linear(3, 10, key=jax.random.key(0))},
             r"fails on an image of shape \(8, 8, 1\), channels last",
         ),
-        ({"model": own_parts.make_model()[0]}, r"`Net` has stateful layers"),
-        ({"model": lambda image: image}, "`model` must be an Equinox module"),
-        ({"model": eqx.nn.MultiheadAttention(1, 4, key=jax.random.key(0))}, "cannot be trained: it must be an Equinox"),
+        ({"model": lambda: own_parts.make_model()[0]}, r"`Net` has stateful layers"),
+        ({"model": lambda: lambda image: image}, "`model` must be an Equinox module"),
+        (
+            {"model": lambda: eqx.nn.MultiheadAttention(1, 4, key=jax.random.key(0))},
+            "cannot be trained: it must be an Equinox",
+        ),
         ({"loss": 3}, "`loss` of type int must be a function"),
         ({"optimizer": lambda schedule: schedule}, "`optimizer` returned a function: return an optax transformation"),
         ({"metrics": {"top 5": metrics.top_k(5)}}, "`metrics` must map names such as `top5` to metrics; `top 5`"),
@@ -263,16 +274,14 @@ def test_own_loss_of_each_image_is_mixed_and_averaged():
     ],
 )
 def test_unusable_parts_are_refused_in_one_sentence(parts, message):
-    if "optimizer" in parts:
-        parts = {"model": PLAIN, **parts}
-    parts = parts if "model" in parts else {"model": PLAIN, **parts}
+    parts = {**parts, "model": parts.get("model", plain)()}
     with pytest.raises(InputError, match=message):
         prepare(DIGITS, Parts(**parts))
 
 
 def test_settings_of_the_zoo_do_not_go_with_an_own_model():
     with pytest.raises(InputError, match="belong to the models of the zoo"):
-        prepare(Recipe(model="mlp", architecture=("widths=(5,)",), data="digits"), Parts(model=PLAIN))
+        prepare(Recipe(model="mlp", architecture=("widths=(5,)",), data="digits"), Parts(model=plain()))
 
 
 class Recorder(Callback):
@@ -303,7 +312,7 @@ class Recorder(Callback):
 def test_callbacks_are_called_in_order_and_may_stop_the_run(tmp_path, capsys):
     recorder, lines = Recorder(stop_after=2), []
     recipe = DIGITS.replace(epochs=4, steps_per_call=4, checkpoint_seconds=1e9)
-    result = fit(recipe, model=PLAIN, callbacks=[recorder, lambda run: lines.append(run.epoch)], runs=tmp_path)
+    result = fit(recipe, model=plain(), callbacks=[recorder, lambda run: lines.append(run.epoch)], runs=tmp_path)
     steps = [[("step", start + 9 * epoch, True) for start in (4, 8, 9)] for epoch in (0, 1)]
     assert recorder.events == [
         ("start", 0, 0, 0), *steps[0], ("epoch", 1, 1), *steps[1], ("epoch", 2, 2), ("end", 359, True)
@@ -317,14 +326,14 @@ def test_callbacks_are_called_in_order_and_may_stop_the_run(tmp_path, capsys):
 
 def test_checkpoints_are_reported(tmp_path):
     recorder = Recorder()
-    fit(DIGITS.replace(checkpoint_seconds=0.0), model=PLAIN, callbacks=[recorder], runs=tmp_path)
+    fit(DIGITS.replace(checkpoint_seconds=0.0), model=plain(), callbacks=[recorder], runs=tmp_path)
     assert [event[1] for event in recorder.events if event[0] == "checkpoint"] == list(range(1, 10))
 
 
 def test_callbacks_without_steps_are_not_called_after_steps(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr("eqxcnn.training.runner.EpochRunner.end_call", lambda *arguments: calls.append(arguments))
-    fit(DIGITS, model=PLAIN, callbacks=[lambda run: None], runs=tmp_path)
+    fit(DIGITS, model=plain(), callbacks=[lambda run: None], runs=tmp_path)
     assert calls == []
 
 
@@ -332,20 +341,20 @@ def test_callbacks_without_steps_are_not_called_after_steps(tmp_path, monkeypatc
 def test_own_metric_is_monitored_in_its_own_direction(tmp_path):
     brier = {"brier": metrics.brier_score()}
     recipe = DIGITS.replace(epochs=3, validation=0.2, monitor="validation_brier", keep="best")
-    result = fit(recipe, model=PLAIN, metrics=brier, runs=tmp_path)
+    result = fit(recipe, model=plain(), metrics=brier, runs=tmp_path)
     rows = result.metrics[:-1]
     best = min(rows, key=lambda row: row["validation_brier"])
     assert best is not max(rows, key=lambda row: row["validation_brier"])
     assert [path.name for path in (result.folder / "best").iterdir() if path.name.isdigit()] == [str(best["step"])]
     with pytest.raises(InputError, match=r"`monitor` \(='validation_brier'\) is not a metric of this run"):
-        fit(recipe, model=PLAIN, runs=tmp_path)
+        fit(recipe, model=plain(), runs=tmp_path)
     per_class = recipe.replace(monitor="validation_per_class_accuracy", metrics=("per_class_accuracy",))
     with pytest.raises(InputError, match=r"is a list of numbers"):
-        fit(per_class, model=PLAIN, runs=tmp_path)
+        fit(per_class, model=plain(), runs=tmp_path)
 
 
 def test_metrics_of_a_recipe_are_logged(tmp_path):
-    result = fit(DIGITS.replace(metrics=("top_k(3)", "per_class_accuracy")), model=PLAIN, runs=tmp_path)
+    result = fit(DIGITS.replace(metrics=("top_k(3)", "per_class_accuracy")), model=plain(), runs=tmp_path)
     assert result.test.metrics.keys() == {"top_k_3", "per_class_accuracy"}
     recalls = np.diag(result.test.confusion) / result.test.confusion.sum(1)
     np.testing.assert_allclose(np.array(result.test.metrics["per_class_accuracy"], float), recalls)
@@ -353,10 +362,10 @@ def test_metrics_of_a_recipe_are_logged(tmp_path):
 
 @pytest.mark.slow
 def test_seeds_and_dry_runs_take_own_parts(tmp_path):
-    sweep = fit_seeds(DIGITS, 2, runs=tmp_path, model=PLAIN)
+    sweep = fit_seeds(DIGITS, 2, runs=tmp_path, model=plain())
     assert sorted(sweep.accuracies) == [0, 1]
     assert (sweep.folder / "seed-1" / "parts.json").exists()
-    assert dry_run(DIGITS, model=PLAIN).parameters == 650
+    assert dry_run(DIGITS, model=plain()).parameters == 650
 
 
 def test_result_is_short_and_draws_its_figures(finished):

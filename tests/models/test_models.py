@@ -216,7 +216,10 @@ def test_images_that_are_not_whole_patches_are_refused(name, patch):
 #: The families whose numbers the fast part of the suite tests: BatchNorm, dropout, drop path and attention among them.
 FAST = {"lenet", "mlp", "resnet_cifar", "simple_cnn", "vit"}
 #: Slow to compile, or large. `test_torch.py` has logits and gradients of all of them.
-EXHAUSTIVE = {"alexnet", "googlenet", "inception_v3", "mnasnet", "mobilenet_v2", "mobilenet_v3", "regnet"}
+EXHAUSTIVE = {
+    "alexnet", "convnext", "googlenet", "inception_v3", "mnasnet", "mobilenet_v2", "mobilenet_v3", "regnet", "resnet",
+    "shufflenet_v2", "squeezenet", "swin", "vgg",
+}  # fmt: skip
 
 
 def mark_by_cost(name):

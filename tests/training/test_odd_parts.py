@@ -9,29 +9,12 @@ import numpy as np
 import pytest
 
 import eqxcnn
-from eqxcnn.errors import InputError
-from eqxcnn.training import Callback, Recipe, fit, prepare, resume
+from eqxcnn.training import Callback, fit, prepare, resume
 from eqxcnn.training.parts import Parts
 from eqxcnn.weights import to_tensors
+from tests.training.dense import DIGITS, Dense, refused
 
-DIGITS = Recipe(
-    model="own", data="digits", image_size=(8, 8), epochs=3, train_images=96, batch_size=32, validation=0.0,
-    checkpoint_seconds=0.0,
-)  # fmt: skip
 KEY = jax.random.key(0)
-
-
-class Dense(eqx.Module):
-    """A network whose weights may be of any kind."""
-
-    weight: object
-
-    def __init__(self, weight=None):
-        drawn = 0.1 * np.random.default_rng(0).normal(size=(10, 64))
-        self.weight = drawn.astype(np.float32) if weight is None else weight(drawn)
-
-    def __call__(self, image):
-        return jnp.asarray(self.weight) @ image.ravel()
 
 
 class Normed(eqx.Module):
@@ -68,12 +51,6 @@ class Constant(eqx.Module):
 
     def __call__(self, image):
         return image.ravel()[:10] * jnp.asarray(self.values)
-
-
-def refused(message, **parts):
-    recipe = parts.pop("recipe", DIGITS)
-    with pytest.raises(InputError, match=message):
-        prepare(recipe, Parts(**{"model": Dense(), **parts}))
 
 
 @pytest.mark.parametrize("kind", [np.float64, jnp.bfloat16], ids=["float64", "bfloat16"])

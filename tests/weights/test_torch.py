@@ -36,8 +36,11 @@ FACTS = json.loads((GOLDEN / "zoo.json").read_text(encoding="utf-8"))
 seeded = SimpleNamespace(**runpy.run_path(str(GOLDEN / "seeded.py")))
 
 every_twin = pytest.mark.parametrize("name", [name for name in zoo.list_models() if variant(name).torch_twin])
-#: Models that take a minute or a gigabyte even for small images.
-SLOW = frozenset({"vgg11", "vgg11_bn", "vit_b_16", "vit_b_32"})
+#: Models that differ from another of their family only in numbers of blocks or channels.
+ALIKE = frozenset({
+    "convmixer_1024_20_ks9_p14", "convnext_small", "densenet169", "mnasnet0_75", "se_resnet34", "shufflenet_v2_x1_0",
+    "swin_s", "vit_b_16",
+})  # fmt: skip
 #: Families whose layers all occur in others, with fewer layers to compile.
 SLOW_GRADIENTS = frozenset(
     {"convmixer", "densenet", "efficientnet", "googlenet", "inception_v3", "mnasnet", "mobilenet_v2", "regnet"}
@@ -95,10 +98,10 @@ def test_the_published_parameter_count_is_the_twins(name):
 
 
 def recorded_scores():
-    """Each model and image size with recorded scores; all but the smallest size are exhaustive."""
+    """Each model and image size with recorded scores; larger sizes and models like others are exhaustive."""
     for name, facts in FACTS.items():
         for index, size in enumerate(sorted(map(int, facts.get("logits", ())))):
-            marks = [pytest.mark.exhaustive] if index else [pytest.mark.slow] if name in SLOW else []
+            marks = [pytest.mark.exhaustive] if index or name in ALIKE else []
             yield pytest.param(name, size, marks=marks)
 
 

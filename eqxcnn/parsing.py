@@ -27,7 +27,7 @@ _JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
 
 
 def read_text(path: Path, *, limit: int = _MAX_BYTES) -> str:
-    """Returns the content of a regular UTF-8 file of at most `limit` bytes.
+    """Returns the content of a regular UTF-8 file of at most `limit` bytes, without a byte order mark.
 
     **Raises:** `InputError` for a file that is missing, unreadable, too large, a pipe or a device, or not UTF-8.
     """
@@ -46,7 +46,7 @@ def read_text(path: Path, *, limit: int = _MAX_BYTES) -> str:
     if len(content) > limit:
         raise InputError(f"`{path}` has more than {limit} bytes: give a smaller file")
     try:
-        return content.decode()
+        return content.decode("utf-8-sig")  # without a byte order mark, which some editors write
     except UnicodeDecodeError as error:
         raise InputError(f"`{path}` is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
 

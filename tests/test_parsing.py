@@ -128,6 +128,8 @@ def test_literals_that_are_refused(text):
 def test_text_is_read_from_regular_files_only(tmp_path):
     (tmp_path / "text").write_bytes("é\n".encode())
     assert read_text(tmp_path / "text") == "é\n"
+    (tmp_path / "marked").write_bytes(b"\xef\xbb\xbfa")
+    assert read_text(tmp_path / "marked") == "a"
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "latin").write_bytes(b"ab\xff")

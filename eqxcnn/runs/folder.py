@@ -177,9 +177,12 @@ def _read_row(line: str, what: str) -> dict[str, Any]:
     row = parse_json(line, what, allow_nan=True)
     if not isinstance(row, dict) or not all(_is_metric(name, value) for name, value in row.items()):
         raise InputError(f"{what} must be a JSON object of numbers; only further metrics may be lists of numbers")
-    for name in ("epoch", "step"):
+    for name in ("epoch", "step", "test_count"):
         if name in row and not (isinstance(row[name], int) and 0 <= row[name] <= MAX_STEPS):
             raise InputError(f"{what}: `{name}` (={row[name]}) must be a whole number from 0 to {MAX_STEPS}")
+    for name in ("train_accuracy", "validation_accuracy", "test_accuracy"):
+        if row.get(name, 0) < 0 or row.get(name, 0) > 1:  # NaN stands for an accuracy of no images
+            raise InputError(f"{what}: `{name}` (={row[name]}) must be from 0 to 1")
     return row
 
 

@@ -133,6 +133,7 @@ def test_files_that_the_library_finds_elsewhere_are_refused(tmp_path, monkeypatc
     [
         ("---\nconfigs: [\n---\n", "README.md` is not valid YAML"),
         ("---\nconfigs: x\n---\n", "must be a list of mappings"),
+        ("\ufeff---\nconfigs: x\n---\n", "must be a list of mappings"),  # `datasets` ignores a byte order mark
         ("---\nconfigs:\n- data_files: train.parquet\n---\n", "must include `config_name`"),
         ("---\na: &x 1\nb: *x\n---\n", "alias"),
         (f"---\na: {'[' * 5000}\n---\n", "more than 50 levels"),

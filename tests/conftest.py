@@ -38,6 +38,14 @@ def mnist():
     return str(Path(root) / "mnist")
 
 
+@pytest.fixture
+def fast_compilation():
+    """Skips XLA's optimizations, for tests that spend most of their time in compilation."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def clear_compiled_programs():
     """Frees the compiled programs of each test file: those of all files take gigabytes."""

@@ -13,11 +13,11 @@ def test_lenet_on_the_bundled_digits(tmp_path):
     assert fit(Recipe(model="lenet"), runs=tmp_path).test.accuracy >= 0.97
 
 
-@pytest.mark.timeout(900)
 def test_lenet_on_mnist(tmp_path, mnist):
-    result = fit(replace(load_recipe("lenet"), data=mnist), runs=tmp_path)
+    # A third of the recipe's epochs; docs/results.md has the accuracy after all of them.
+    result = fit(replace(load_recipe("lenet"), data=mnist, epochs=2), runs=tmp_path)
     assert result.test.count == 10_000
-    assert result.test.accuracy >= 0.99
+    assert result.test.accuracy >= 0.985
 
 
 def test_bf16_accuracy_is_within_the_spread_of_float32(tmp_path):

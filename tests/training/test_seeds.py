@@ -34,8 +34,8 @@ from eqxcnn.weights import load_safetensors
 RUN = Recipe(model="mlp", data="digits", train_images=400, epochs=1.5, batch_size=50, learning_rate=1e-3, seed=3)
 #: Uses BatchNorm, augmentation, mixup, EMA and Lookahead, which add arrays to the train state.
 RICH = Recipe(
-    model="resnet20", architecture=("depth=1",), data="digits", train_images=80, epochs=1, batch_size=16,
-    augment=("random_crop(padding=2)",), average="ema", lookahead_every=2, mixup=0.5, image_size=(32, 32), seed=1,
+    model="resnet20", architecture=("depth=1", "width=4"), data="digits", train_images=80, epochs=1, batch_size=16,
+    augment=("random_crop(padding=2)",), average="ema", lookahead_every=2, mixup=0.5, image_size=(16, 16), seed=1,
 )  # fmt: skip
 
 
@@ -43,6 +43,7 @@ def read_weights(run_folder):
     return load_safetensors(run_folder / "model" / "model.safetensors")
 
 
+@pytest.mark.usefixtures("fast_compilation")
 @pytest.mark.parametrize("recipe", [RUN, pytest.param(RICH, marks=pytest.mark.slow)], ids=["mlp", "resnet20"])
 def test_vmapped_seeds_agree_with_separate_runs(tmp_path, monkeypatch, recipe):
     monkeypatch.setattr(seeds, "can_vmap_seeds", lambda job: True)

@@ -176,5 +176,5 @@ def test_random_resized_crop_crops_at_the_box():
 def test_random_resized_crop_rejects_bad_arguments():
     with pytest.raises(InputError, match=r"`scale` \(=\(0.8, 1.2\)\)"):
         random_resized_crop(scale=(0.8, 1.2))
-    with pytest.raises(InputError, match=r"`ratio` \(=\(2.0, 1.0\)\) must be the smallest"):
+    with pytest.raises(InputError, match=r"`ratio` \(=\(2.0, 1.0\)\) must give the smallest value before"):
         random_resized_crop(ratio=(2, 1))

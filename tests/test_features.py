@@ -46,7 +46,8 @@ def headless_scores(classifier, images):
     return forward(eqx.nn.inference_mode(model), state, inputs, key=None)[0]
 
 
-@pytest.mark.parametrize("name", ["lenet", "scratch", pytest.param("resnet20", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lenet", "scratch", "resnet20"])
 def test_features_are_the_input_of_the_head(name):
     classifier, images = make_classifier(name), make_images()
     found = extract(classifier, (images, LABELS))
@@ -136,6 +137,7 @@ def test_an_own_network():
         features._open_backbone(net, None, None)  # `extract` itself has checked types here
 
 
+@pytest.mark.slow
 def test_the_name_of_a_model_loads_published_weights(monkeypatch):
     with pytest.raises(InputError, match="no published weights for `lenet`"):
         extract("lenet", "digits")

@@ -18,6 +18,7 @@ def make_lenet(**arguments):
     return model, state, jax.random.normal(jax.random.key(1), (3, 28, 28, 1))
 
 
+@pytest.mark.slow
 def test_the_maps_of_a_batch_are_those_of_each_image():
     model, state, images = make_lenet()
     maps, new_state = forward_features(model, state, images)

@@ -39,6 +39,7 @@ def test_readme_has_exactly_the_two_set_up_commands():
     assert installs == [TRAIN, TEST]
 
 
+@pytest.mark.slow
 def test_readme_example_runs():
     example = fences("python")[0]
     subprocess.run([sys.executable, "-c", f"{example}\nassert logits.shape == (8, 10)"], cwd=ROOT, check=True)

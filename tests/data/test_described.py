@@ -337,6 +337,7 @@ def test_a_column_that_holds_no_images_is_refused(tmp_path):
     assert "the column `label` cannot be the image column" in refusal(tmp_path / "set", image_column="label")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(20)
 def test_many_named_classes_take_no_quadratic_time():
     features = datasets.Features(label=datasets.ClassLabel(names=[str(number) for number in range(60_000)]))

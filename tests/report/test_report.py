@@ -289,6 +289,7 @@ def test_predictions_are_counted_per_class():
     np.testing.assert_array_equal(predictions.mistakes(1), [3])
 
 
+@pytest.mark.slow
 def test_report_agrees_with_the_evaluator():
     classifier = classifier_of("lenet", "0123456789")
     # Of 359 images, so that the last batch is not full.

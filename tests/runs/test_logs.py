@@ -142,6 +142,7 @@ def test_all_logs_hold_the_same_numbers(finished_run):
     assert run.display_name == finished_run.folder.name
 
 
+@pytest.mark.slow
 def test_first_images_and_confusion_matrix_are_logged(finished_run):
     (logged,) = read_events(finished_run.folder)
     shown = get_images(logged)

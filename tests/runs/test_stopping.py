@@ -79,6 +79,7 @@ def test_run_stops_early_and_keeps_the_weights_of_its_best_epoch(tmp_path, set_a
     np.testing.assert_allclose(hidden_weight(result.folder), train.model.hidden[0].weight, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_best_checkpoints_are_kept(tmp_path, set_accuracies):
     set_accuracies(0.5, 0.7, 0.6, 0.8, 0.1, 0.6)
     result = fit(replace(RUN, best_checkpoints=3), runs=tmp_path)

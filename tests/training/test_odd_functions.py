@@ -60,6 +60,7 @@ def test_optimizers_with_a_state_of_any_kind_are_taken(make):
     prepare(DIGITS.replace(freeze=("weight",)), Parts(model=Dense(), optimizer=make()))
 
 
+@pytest.mark.slow
 def test_sums_keep_their_dtypes_in_64_bits(tmp_path):
     with jax.enable_x64(True):
         network = Dense(lambda drawn: jnp.asarray(drawn, jnp.float32))
@@ -73,6 +74,7 @@ def test_mixed_images_need_the_loss_of_each_image():
     prepare(DIGITS, Parts(model=Dense(), loss=mean))
 
 
+@pytest.mark.slow
 def test_results_of_metrics_become_numbers(tmp_path):
     def count(logits, labels, mask):
         return mask.sum()

@@ -63,6 +63,7 @@ def finished(tmp_path_factory):
     return fit(own_parts.RECIPE, **own_parts.make_parts(), runs=tmp_path_factory.mktemp("runs"), name="run")
 
 
+@pytest.mark.slow
 def test_run_with_own_parts_learns_and_is_recorded(finished):
     assert finished.test.accuracy > 0.9
     assert finished.test.metrics["top2"] >= finished.test.accuracy
@@ -83,6 +84,7 @@ def test_run_with_own_parts_learns_and_is_recorded(finished):
     assert all(f"{name}: own" in recipe for name in ("model", "data", "optimizer", "loss"))
 
 
+@pytest.mark.slow
 def test_trained_own_model_is_loaded_into_a_network_of_its_structure(finished):
     classifier = eqxcnn.load(finished.folder, model=own_parts.make_model(seed=5))
     data = own_parts.make_data().decode("test")
@@ -174,6 +176,7 @@ def test_command_line_names_the_parts_it_lacks(interrupted):
         train.main(["--model", "own"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make_network",
     [
@@ -214,6 +217,7 @@ def test_own_copy_of_a_zoo_model_gives_the_zoos_run(tmp_path):
     assert all(np.array_equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_own_optimizer_equals_the_named_one(tmp_path):
     recipe = DIGITS.replace(model="mlp", optimizer="sgd", momentum=0.0, freeze=("head",))
     named = prepare(recipe)
@@ -368,6 +372,7 @@ def test_seeds_and_dry_runs_take_own_parts(tmp_path):
     assert dry_run(DIGITS, model=plain()).parameters == 650
 
 
+@pytest.mark.slow
 def test_result_is_short_and_draws_its_figures(finished):
     assert repr(finished).startswith("Result(")
     assert len(repr(finished)) < 200 + len(str(finished.folder))

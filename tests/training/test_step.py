@@ -156,6 +156,7 @@ def test_alternating_flips_are_random_per_image_and_then_alternate():
     np.testing.assert_array_equal(is_mirrored(rows, 4), first)
 
 
+@pytest.mark.slow
 def test_lookahead_resets_model_and_state_but_not_the_optimizer():
     optimizer, rows = optax.sgd(0.1, 0.9), jnp.arange(6)
     job_setup = make_setup(optimizer, lookahead=Lookahead(every=2, decay=0.5, steps=3))
@@ -227,6 +228,7 @@ def test_ema_follows_weights_and_statistics_without_changing_training():
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_swa_averages_epoch_ends_from_its_start():
     _, history, train = train_with_average(WeightAverage("swa", decay=0.0, start=3, every=2), 7)
     # Epochs end after 2, 4 and 6 steps.

@@ -60,6 +60,7 @@ def test_run_without_data_reports_that_it_uses_the_digits(finished_run):
     assert "test accuracy" in process.stdout
 
 
+@pytest.mark.slow
 def test_redirected_output_has_one_plain_line_per_epoch(finished_run):
     _, process = finished_run
     lines = [line for line in process.stderr.splitlines() if line.startswith("epoch")]
@@ -67,6 +68,7 @@ def test_redirected_output_has_one_plain_line_per_epoch(finished_run):
     assert "\x1b" not in process.stderr
 
 
+@pytest.mark.slow
 def test_run_folder_holds_recipe_metrics_environment_and_model(finished_run):
     folder, _ = finished_run
     recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
@@ -223,6 +225,7 @@ def test_help_lists_settings(capsys):
         assert flag in stdout
 
 
+@pytest.mark.slow
 def test_finished_run_is_not_resumed(finished_run, capsys):
     code, _, stderr = run_main(train.main, ["--resume", finished_run[0]], capsys)
     assert code == 1

@@ -57,6 +57,7 @@ def three_classes(tmp_path_factory):
     return str(root)
 
 
+@pytest.mark.slow
 def test_head_for_other_classes_is_random_and_lookahead_starts_from_the_given_weights(finished_run, three_classes):
     folder, tensors = finished_run
     recipe = replace(RUN, data=three_classes, train_images=None, batch_size=8, init_from=str(folder), lookahead_every=2)
@@ -124,6 +125,7 @@ def test_only_the_head_changes_when_the_backbone_is_frozen(finished_run, tmp_pat
     assert {name for name in tensors if not np.array_equal(tensors[name], after[name])} == {"head.weight"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -82,6 +82,7 @@ def test_published_weights_are_loaded_exactly(published):
         np.testing.assert_array_equal(got[name], want[name])
 
 
+@pytest.mark.slow
 def test_another_number_of_classes_gets_a_random_head(published):
     model, _, _ = published
     loaded, _ = zoo.create_model("cifar_cnn", pretrained=True, num_classes=3, key=KEY)
@@ -92,6 +93,7 @@ def test_another_number_of_classes_gets_a_random_head(published):
     np.testing.assert_array_equal(bare.fc1.weight, model.fc1.weight)
 
 
+@pytest.mark.slow
 def test_a_one_channel_stem_responds_to_gray_images_as_the_published_one(published):
     model, state, _ = published
     loaded, loaded_state = zoo.create_model("cifar_cnn", pretrained=True, in_channels=1, key=KEY)

@@ -129,5 +129,6 @@ def _check_row(what: str, row: Any) -> None:
         )
     if not isinstance(row.source, str) or not isinstance(row.task, str) or not row.task:
         raise InputError(
-            f"{what} must have strings as `source` (={row.source!r}) and `task` (={row.task!r}, not empty)"
+            f"{what} must have a string `source` (={row.source!r}), and a string `task` (={row.task!r}) that is not "
+            "empty"
         )

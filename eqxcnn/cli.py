@@ -18,7 +18,7 @@ _USER_ERRORS = (
     errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EROFS, errno.EFBIG
 )  # fmt: skip
 
-#: The longest path that Linux opens, in characters; longer lines are shortened.
+#: The longest path that Linux opens, in characters. If an argument is longer, error output is escaped and shortened.
 _MAX_LINE = 4096
 
 

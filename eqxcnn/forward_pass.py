@@ -31,8 +31,9 @@ def forward(
 
     **Arguments:**
 
-    - `model`, `state`: as returned by `zoo.create_model` or a previous call; or any Equinox module that maps one image
-      `[h w c]` to scores, with its state or `None`, and with or without a keyword `key`.
+    - `model`: a model from `zoo.create_model`, or any other Equinox module that maps one image `[h w c]` to scores.
+      Such a module need not take the keyword `key`.
+    - `state`: as returned by `zoo.create_model` or by the previous call; `None` for a module without state.
     - `images`: `[b h w c]`, floating point, channels last, normalized as the model expects; a NumPy or JAX array.
     - `key`: the PRNG key of the batch, split into one key per image; `None` in eval mode or for a network that uses
       no randomness.

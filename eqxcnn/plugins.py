@@ -63,7 +63,7 @@ def import_object(point: metadata.EntryPoint) -> Any:
 def take_imports(arguments: Sequence[str]) -> list[str]:
     """Imports the modules that a command line names with `--import`, and returns the other arguments.
 
-    **Raises:** `InputError` that names the module and the cause.
+    **Raises:** `InputError` for `--import` without a module, and if an import fails; it names the module and the cause.
     """
     others, waiting = [], iter(arguments)
     for argument in waiting:

@@ -58,8 +58,8 @@ def _flip(p: float, axis: int) -> Augment:
 def alternating_flip() -> ContextAugment:
     """Mirrors left and right in every other epoch (Jordan 2024, arXiv:2404.00498, section 3.6).
 
-    The image's key decides whether an image is mirrored in the first epoch. Any two successive epochs then show both
-    versions; with independent flips, only half of such pairs would.
+    Each image has a fixed random key, which decides whether the image is mirrored in the first epoch. Any two
+    successive epochs then show both versions; with independent flips, only half of such pairs would.
     """
 
     def flip(image: Image, key: Key, context: AugmentContext) -> Image:

@@ -112,12 +112,12 @@ def contrast(image: Levels, factor: Float[Array, ""]) -> Table:
 
 
 def posterize(bits: Int[Array, ""], channels: int) -> Table:
-    """Returns the table of `ImageOps.posterize`: the upper `bits` of each value, from 0 to 8."""
+    """Returns the table of `ImageOps.posterize`, which keeps the upper `bits` (0 to 8) of each value."""
     return _all_levels(channels) & ~((1 << (8 - bits)) - 1)
 
 
 def solarize(threshold: Float[Array, ""], channels: int) -> Table:
-    """Returns the table of `ImageOps.solarize`: inverts values of at least `threshold`."""
+    """Returns the table of `ImageOps.solarize`, which inverts values of at least `threshold`."""
     levels = _all_levels(channels)
     return jnp.where(levels.astype(jnp.float32) < threshold, levels, 255 - levels)
 

@@ -1,4 +1,4 @@
-"""Recipes: everything that decides a training run, from YAML, the command line or Python, checked."""
+"""Recipes: all settings of a training run, read from YAML, the command line or Python, and checked."""
 
 from .checks import OWN
 from .files import list_recipes, load_recipe

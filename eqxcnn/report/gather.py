@@ -175,7 +175,10 @@ def predict_test_split(classifier: ImageClassifier, recipe: Recipe) -> TestPredi
 
 
 def first_weights(classifier: ImageClassifier) -> Float[np.ndarray, "kh kw i o"] | None:
-    """Returns the first convolution's kernels, or the rows of a dense layer over the pixels, or `None`."""
+    """Returns the kernels of the first convolution, or `None` if no layer takes the image.
+
+    Without convolutions, they are the weights of a dense layer that takes all pixels, each row in the image's shape.
+    """
     convolutions, dense = (_layers(classifier.model, kind) for kind in (Conv, eqx.nn.Linear))
     if convolutions:
         # Fields need not be in the order of computation, so prefer a layer with the image's channels.

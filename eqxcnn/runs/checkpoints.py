@@ -87,7 +87,7 @@ class Checkpoints:
 
         - `like`: a pytree of the saved structure, whose arrays (or `jax.ShapeDtypeStruct`) are replaced.
         - `notify`: called with one line for each damaged checkpoint that is skipped.
-        - `steps`: the steps to try, in reverse order; by default all, newest first.
+        - `steps`: the steps to try, the last one in the list first; by default all steps, the newest first.
 
         **Returns:** the step and the pytree; `None` if there is no checkpoint.
 

@@ -70,7 +70,7 @@ class _Static:
 
 
 class _Partition(NamedTuple):
-    """A pytree, with its arrays (`None` in the place of other leaves) and everything else."""
+    """A pytree and its two parts: its arrays, with `None` in the place of each other leaf, and everything else."""
 
     tree: Any
     arrays: list[Any]

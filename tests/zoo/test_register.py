@@ -156,7 +156,7 @@ def test_a_name_that_cannot_be_part_of_a_file_is_refused(name):
         ({"strides": (2, -1)}, "integers above 0"),
         ({"num_classes": 0}, "`num_classes` .=0."),
         ({"params": 1.5}, "`params` .=1.5."),
-        ({"task": ""}, "`task` .='', not empty."),
+        ({"task": ""}, "`task` .=''. that is not empty"),
     ],
 )
 def test_an_invalid_row_is_refused(change, message):

@@ -1,4 +1,4 @@
-"""The model families: those of `eqxcnn/models`, those of other packages, and those registered at run time."""
+"""The model families in `eqxcnn/models`, in other packages, and registered at run time."""
 
 import importlib
 import pkgutil
@@ -49,7 +49,7 @@ def _scan_models() -> dict[str, tuple[str, Variant]]:
 
 @cache
 def plugin_problems() -> tuple[str, ...]:
-    """Adds the models of other packages' entry points, once.
+    """Adds the models that other packages' entry points name; later calls return the cached problems.
 
     **Returns:** one error sentence for each entry point that cannot be used. No models of these entry points are added.
     """
@@ -117,15 +117,17 @@ def _check_row(what: str, row: Any) -> None:
         raise InputError(f"{what} must be an `eqxcnn.types.Variant` whose `make` builds the model")
     shapes: Any = (row.input, row.strides)
     if not all(isinstance(shape, tuple) and all(type(n) is int and n > 0 for n in shape) for shape in shapes):
-        raise InputError(f"{what} must have `input` (={row.input}) and `strides` (={row.strides}) of integers above 0")
+        raise InputError(
+            f"{what} must have tuples of integers above 0 as `input` (={row.input}) and `strides` (={row.strides})"
+        )
     numbers = {"num_classes": row.num_classes, "params": row.params, "smallest": row.smallest}
     for field, number in numbers.items():
         if type(number) is not int or number < 1:
             raise InputError(f"{what} must have a `{field}` (={number!r}) that is an integer above 0")
     if len(row.input) != 3 or min(row.input[:2]) < row.smallest:
         raise InputError(
-            f"{what} must have an `input` (={row.input}) of height, width and channels, at least `smallest` "
-            f"(={row.smallest}) high and wide"
+            f"{what} must have an `input` (={row.input}) of three numbers, height, width and channels, with height and "
+            f"width at least `smallest` (={row.smallest})"
         )
     if not isinstance(row.source, str) or not isinstance(row.task, str) or not row.task:
         raise InputError(

@@ -74,7 +74,7 @@ def _explain(error: Exception) -> str | None:
         return f"the disk is full{f' while writing {error.filename}' if error.filename else ''}"
     if isinstance(error, OSError) and error.errno in _USER_ERRORS and error.filename:
         return f"`{error.filename}` cannot be used: {error.strerror}"
-    # JAX's error has no class of its own, and importing JAX here would delay every command.
+    # JAX raises a general exception for a full device; importing JAX here to catch it would delay every command.
     is_device = type(error).__name__ in ("XlaRuntimeError", "JaxRuntimeError") and "RESOURCE_EXHAUSTED" in str(error)
     if isinstance(error, MemoryError) or is_device:
         detail = (str(error).strip() or "the system refused to allocate more").splitlines()[0]

@@ -24,13 +24,13 @@ __all__ = [
 Jaxpr: TypeAlias = Any
 Equation: TypeAlias = Any
 
-#: Multiply-adds of one equation, by the name of its primitive.
+#: For each primitive's name, the function that counts the multiply-adds of one equation.
 _COUNTERS: dict[str, Callable[[Equation], int]] = {}
 _PRODUCT_SCOPES: set[str] = set()
 
 
 def register_multiply_adds(primitive_name: str, count: Callable[[Equation], int]) -> None:
-    """Registers `count(equation)`, the multiply-adds of one jaxpr equation of the primitive with this name."""
+    """Registers `count`, which returns the multiply-adds of one jaxpr equation, for the primitive with this name."""
     _COUNTERS[primitive_name] = count
 
 
@@ -43,7 +43,7 @@ def register_product_scope(name: str) -> None:
 
 
 def count_parameters(model: PyTree) -> int:
-    """Returns the number of elements in a model's arrays; `eqx.filter_eval_shape` models count too."""
+    """Returns the number of elements in a model's arrays, also for a model from `eqx.filter_eval_shape`."""
     leaves = jax.tree.leaves(model)
     return sum(leaf.size for leaf in leaves if eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct))
 
@@ -59,7 +59,7 @@ def count_multiply_adds(function: Callable[..., Any], *arguments: Any) -> int:
 
 
 def count_multiply_adds_by_scope(function: Callable[..., Any], *arguments: Any) -> Counter[str]:
-    """Returns `count_multiply_adds` per `jax.named_scope`, outermost scope first: `"block/conv"`.
+    """Returns the multiply-adds per `jax.named_scope`; a key lists the scopes, outermost first: `"block/conv"`.
 
     JAX includes transformations in the names: `"block/vmap(conv)"`.
     """
@@ -86,7 +86,7 @@ def _iterate_equations(jaxpr: Jaxpr, outer_scope: str) -> Iterator[tuple[str, Eq
         yield scope, equation
         for value in equation.params.values():
             for inner in value if isinstance(value, tuple | list) else (value,):
-                inner_jaxpr = getattr(inner, "jaxpr", inner)  # of a `ClosedJaxpr`
+                inner_jaxpr = getattr(inner, "jaxpr", inner)  # unwraps a `ClosedJaxpr`
                 if hasattr(inner_jaxpr, "eqns"):
                     yield from _iterate_equations(inner_jaxpr, scope)
 

@@ -1,4 +1,4 @@
-"""The error for invalid user input, text and values that are safe to print, and the suggestion of similar names."""
+"""The exception for invalid user input, and functions that make text safe to print and suggest similar names."""
 
 import reprlib
 from collections.abc import Iterable
@@ -55,7 +55,7 @@ def show(value: Any) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Returns the end of an "unknown name" message: the closest known names, or the first ones if none is close."""
+    """Returns the end of an "unknown name" message: the closest known names, or if none is close, the first names."""
     names = sorted(known)
     # Shortened, because the comparison takes time quadratic in the length of the name.
     close = get_close_matches(name[:_MAX_NAME], names, n=3, cutoff=0.5)

@@ -33,7 +33,7 @@ class Options:
     run: Annotated[Path, tyro.conf.Positional]
     """A run's folder, or the model folder inside it."""
     data: str | None = None
-    """Name of a data set, a Hub id or a local folder; by default the run's data. Scores are averaged over the views of
+    """A data set's name, a Hub id or a local folder; by default the run's data. Scores are averaged over the views of
     the run's recipe (`test_views`)."""
     image_column: str | None = None
     """Column of the images; by default the run's column, or with `--data` the column found by type and name."""
@@ -44,9 +44,9 @@ class Options:
     split: Literal["train", "test"] = "test"
     """The split to evaluate on."""
     batch_size: Annotated[int, Range(1, 1_000_000)] | None = None
-    """Images per batch, each view counted as one; by default the recipe's `eval_batch_size`."""
+    """Images per batch; each view counts as an image. By default the recipe's `eval_batch_size`."""
     metrics: Annotated[tuple[str, ...], Items(20)] = ()
-    """Further metrics, such as `top_k(5)` or `expected_calibration_error`; by default the recipe's."""
+    """Further metrics, such as `top_k(5)` or `expected_calibration_error`; by default the recipe's metrics."""
     on_bad_image: Literal["stop", "skip"] = "stop"
     """Stop at an image that cannot be decoded or has no label, or skip it."""
 
@@ -99,7 +99,7 @@ def match_classes(names: Sequence[str], known: Sequence[str]) -> Int[np.ndarray,
     if unknown:
         raise InputError(
             f"the data have classes the classifier was not trained on ({', '.join(unknown[:5])}): "
-            f"it knows {', '.join(known[:10])}"
+            f"the classifier knows {', '.join(known[:10])}"
         )
     numbers = {name: number for number, name in enumerate(known)}
     return np.asarray([numbers[name] for name in names], np.int32)
@@ -136,7 +136,7 @@ def _percent(part: int, whole: int) -> str:
 
 
 def _find_recipe(folder: Path) -> Recipe | None:
-    """Returns the recipe of the run at or above `folder`, or `None`."""
+    """Returns the recipe in `folder` or in its parent folder, or `None` if there is none."""
     paths = [run / "recipe.yaml" for run in (folder, folder.resolve().parent)]
     return next((load_recipe(path) for path in paths if os.path.exists(path)), None)
 

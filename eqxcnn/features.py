@@ -37,7 +37,7 @@ class Features:
 
     - `features`: one row per image, in the order of the data.
     - `labels`: the class of each image, as an index into `class_names`.
-    - `class_names`: the data's names of the classes; empty for images and labels that were given as arrays.
+    - `class_names`: the class names in the data; empty for images and labels that were given as arrays.
     """
 
     features: Float32[np.ndarray, "n d"]
@@ -65,16 +65,16 @@ def extract(
     - `data`: the name or folder of a data set, as in the setting `data`; an opened data set or a decoded split of
       `eqxcnn.data`; or `(images, labels)`, with images `[n h w c]`, `uint8` or floating point in [0, 1].
     - `split`: the split of a data set.
-    - `batch_size`: images per call of the compiled program; the last batch is padded to it.
+    - `batch_size`: images per call of the compiled program; the last batch is padded to this size.
     - `head`: the name of the field that holds the model's last layer; `net.head` names a field of an inner module. Pass
       `None` for a network that already returns features.
-    - `image_size`: `(height, width)` to which the images of a data set are resized; by default that of the classifier,
-      and for `(model, state)` that of the images.
+    - `image_size`: `(height, width)` to which the images of a data set are resized; by default the classifier's image
+      size, or for `(model, state)` the size of the images.
     - `mean`, `std`: the normalization per channel, on the scale [0, 1]. Needed for `(model, state)`; a classifier has
       its own.
 
-    **Raises:** `InputError` for a model without that field, for a normalization that is missing or given twice, and for
-        data that cannot be read or do not fit the model.
+    **Raises:** `InputError` for a model without the field that `head` names, for a normalization that is
+        missing or given twice, and for data that cannot be read or do not fit the model.
     """
     if batch_size < 1:
         raise InputError(f"`batch_size` (={batch_size}) must be at least 1")
@@ -110,11 +110,13 @@ def _open_backbone(
     """Returns model, state, mean and standard deviation, and the image size, or `None` if it depends on the data."""
     if isinstance(backbone, tuple):
         if mean is None or std is None:
-            raise InputError("`mean` and `std` are needed with `(model, state)`: give those of its training images")
+            raise InputError(
+                "`mean` and `std` are needed with `(model, state)`: give the values for its training images"
+            )
         return *backbone, (jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)), None
     if mean is not None or std is not None:
         raise InputError(
-            "`mean` and `std` belong to `(model, state)`: leave them out, because a classifier has its own"
+            "`mean` and `std` are only for `(model, state)`: leave them out, because a classifier has its own"
         )
     if isinstance(backbone, str) and backbone in families() and not Path(backbone).exists():
         model, state = zoo.create_model(backbone, pretrained=True, num_classes=0, key=jax.random.key(0))

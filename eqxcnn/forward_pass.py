@@ -16,7 +16,7 @@ from .types import BatchLogits, Images, Key, ModelState, Network, Pixels
 
 __all__ = ["BATCH_AXIS", "check_pixels", "forward", "forward_features", "normalize"]
 
-#: Growth of an image's height when strides are measured: a multiple of every usual stride, in pixels.
+#: Pixels by which the image's height grows to measure strides; a multiple of every usual stride.
 _GROWTH = 64 * 3 * 5 * 7
 #: Tolerance around [0, 1], because rounding errors in resizing can give values slightly outside.
 _OVERSHOOT = 1e-3
@@ -59,7 +59,7 @@ def _forward(model: Network, state: ModelState, images: Images, key: Key | None)
 
 
 def _over_batch(function: Callable[..., Any], state: ModelState, images: Images, key: Key | None) -> Any:
-    """Vmaps a function of one image, the state and a key, which returns arrays and the new state."""
+    """Vmaps a function that takes one image, the state and a key, and returns arrays and the new state."""
     keys = None if key is None else jax.random.split(key, images.shape[0])
     run = jax.vmap(function, in_axes=(0, None, None if key is None else 0), out_axes=(0, None), axis_name=BATCH_AXIS)
     return run(images, state, keys)
@@ -80,7 +80,7 @@ def forward_features(
     - `model`, `state`, `images`, `key`: as for `forward`. The model must have a method `features`, as every zoo model
       does.
     - `at`: the maps to return: a name, a stride in pixels of the image, or several of these; by default all maps. A
-      stride that several stages share selects the last of them.
+      stride that several stages share selects the last of these stages.
 
     **Returns:** maps `[b h/s w/s c]` by the names `"stage1"`, `"stage2"`, ..., from the first stage to the last, and
         the new state. The strides `s` of a zoo model are `zoo.card(name).strides`.
@@ -123,7 +123,7 @@ def _forward_features(
 def _stage_by_stride(
     model: Network, state: ModelState, shape: tuple[int, ...], names: Sequence[str], key: Key | None
 ) -> dict[int, str]:
-    """Returns the last stage of each stride.
+    """Returns, for each stride, the name of the last stage with that stride.
 
     The stride is measured with a taller image: if the image grows by `n` strides, the map grows by `n` rows. A model
     that accepts only one image size splits the image into patches, so its stride is the ratio of image to map height.
@@ -161,7 +161,7 @@ def normalize(
     if not mean.shape == std.shape == images.shape[-1:]:
         raise InputError(
             f"`images` of shape {images.shape} have {images.shape[-1]} channels, and `mean` and `std` have "
-            f"{mean.size} and {std.size} numbers: give one number per channel, and images channels last"
+            f"{mean.size} and {std.size} numbers: give one number per channel, and images with channels last"
         )
     return _normalize(_to_jax(images), _to_jax(mean), _to_jax(std))
 
@@ -175,7 +175,7 @@ def _normalize(images: Pixels | Images, mean: Float[Array, " c"], std: Float[Arr
 
 
 def check_pixels(images: Shaped[Array | np.ndarray, "..."], what: str = "`images`") -> None:
-    """Checks that images are pixels. Their values are checked only outside jit and vmap, where they are known.
+    """Checks the dtype of images, and outside jit and vmap, where the values are known, also the range of the values.
 
     **Arguments:**
 

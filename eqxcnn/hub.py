@@ -26,7 +26,7 @@ def why_unreachable() -> OSError | None:
             urllib.request.urlopen(head, timeout=_TIMEOUT_SECONDS).close()
             results.append(None)
         except (urllib.error.HTTPError, HTTPException):
-            results.append(None)  # The server responded; the client library reports its errors better.
+            results.append(None)  # The server responded; the client library reports the server's errors better.
         except OSError as error:
             # The client library may trust more certificates, so certificate errors are left to it.
             results.append(None if isinstance(getattr(error, "reason", None), ssl.SSLError) else error)

@@ -37,8 +37,8 @@ Mask: TypeAlias = Bool[Array, " b"]
 class Metric:
     """A score of a classifier on labeled images.
 
-    - `sums`: `(logits [b k], labels [b], mask [b]) -> pytree of arrays`, the sums over the images inside the mask. It
-      is compiled; the sums of all batches are added.
+    - `sums`: `(logits [b k], labels [b], mask [b]) -> pytree of arrays`, the sums over the images inside the mask. The
+      function is compiled, and its results for all batches are added.
     - `result`: maps the total sums, as NumPy arrays, to a number, or to a list of numbers such as one per class.
     - `is_higher_better`: whether early stopping and `keep: best` look for high values.
     """
@@ -93,8 +93,8 @@ def balanced_accuracy() -> Metric:
 @cache
 @check_arguments
 def expected_calibration_error(bins: Annotated[int, Range(1, 10_000)] = 15) -> Metric:
-    """Returns the mean distance between confidence, the highest probability, and accuracy, over bins of equal width,
-    weighted by their number of images (Guo et al. 2017, equation 3, arXiv:1706.04599). Lower is better.
+    """Returns the mean distance between confidence (the highest probability) and accuracy in bins of equal width,
+    weighted by each bin's number of images (Guo et al. 2017, equation 3, arXiv:1706.04599). Lower is better.
 
     **Raises:** `InputError` if `bins` is less than 1.
     """
@@ -116,8 +116,8 @@ def expected_calibration_error(bins: Annotated[int, Range(1, 10_000)] = 15) -> M
 
 @cache
 def brier_score() -> Metric:
-    """Returns the mean over images of the squared distance between the probabilities of the classes and the label as a
-    one-hot vector (Brier 1950, equation 2), from 0 to 2. Lower is better."""
+    """Returns the mean over images of the squared distance between the class probabilities and the one-hot label
+    (Brier 1950, equation 2), from 0 to 2. Lower is better."""
 
     def sums(logits: BatchLogits, labels: Labels, mask: Mask) -> tuple[Float[Array, ""], Int[Array, ""]]:
         errors = jax.nn.softmax(logits) - jax.nn.one_hot(labels, logits.shape[1], dtype=logits.dtype)

@@ -1,4 +1,4 @@
-"""Calls any Equinox module as a classifier, and passes `state` and `key` only if its signature has them."""
+"""Calls any Equinox module as a classifier, and passes `state` and `key` only if the module takes them."""
 
 import dataclasses
 import inspect
@@ -82,7 +82,7 @@ def _has_order(parameters: Sequence[inspect.Parameter]) -> bool:
 
 
 def as_pair(model: Any) -> tuple[Network, ModelState]:
-    """Returns a network and its state, or `None`, with NumPy arrays converted to JAX arrays.
+    """Returns a network, and its state or `None`, with NumPy arrays converted to JAX arrays.
 
     **Arguments:**
 
@@ -127,7 +127,7 @@ def check_state(network: Network, state: ModelState) -> None:
     """
     if state is None and any(map(_is_index, jax.tree.leaves(network, is_leaf=_is_index))):
         raise InputError(
-            f"`{type(network).__qualname__}` has stateful layers, such as BatchNorm: pass the state too, which "
+            f"`{type(network).__qualname__}` has stateful layers, such as BatchNorm: pass the state that "
             "`eqx.nn.make_with_state` returns with the network"
         )
 

@@ -52,12 +52,12 @@ def read_text(path: Path, *, limit: int = _MAX_BYTES) -> str:
 
 
 def parse_json(text: str | bytes, what: str, *, allow_nan: bool = False) -> Any:
-    """Parses JSON and refuses duplicate keys, more than 50 levels, and numbers that are not finite or too long.
+    """Parses JSON and refuses duplicate keys, more than 50 levels, and numbers that are too long or not finite.
 
     **Arguments:**
 
     - `what`: the subject of error messages, such as the file's path in backticks.
-    - `allow_nan`: whether to accept `NaN`, `Infinity` and `-Infinity`, which Python writes for such numbers.
+    - `allow_nan`: whether to accept `NaN`, `Infinity` and `-Infinity`, the numbers that Python writes but JSON forbids.
 
     **Raises:** `InputError`.
     """
@@ -79,7 +79,7 @@ def parse_yaml(text: str, what: str) -> Any:
     """Parses YAML with plain values only; dates are returned as strings.
 
     The parser refuses YAML features that settings do not need and that can hide a mistake or exhaust the memory:
-    duplicate keys, aliases, tags, several documents, more than 50 levels, and numbers that are not finite or too long.
+    duplicate keys, aliases, tags, several documents, more than 50 levels, and numbers that are too long or not finite.
 
     **Arguments:**
 
@@ -170,7 +170,7 @@ def _make_dict(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
 
 
 def _check_json_depth(text: str) -> None:
-    """Refuses deep nesting before the parser, which is recursive, sees it."""
+    """Refuses deep nesting before the recursive parser reads the text."""
     depth = 0
     for token in _JSON_TOKEN.finditer(text):
         depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token[0], 0)

@@ -1,4 +1,4 @@
-"""Extensions from other packages: entry points, read when a name is first looked up, and `--import`."""
+"""Extensions from other packages: the flag `--import`, and entry points, which are read at the first look-up."""
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
@@ -63,7 +63,8 @@ def import_object(point: metadata.EntryPoint) -> Any:
 def take_imports(arguments: Sequence[str]) -> list[str]:
     """Imports the modules that a command line names with `--import`, and returns the other arguments.
 
-    **Raises:** `InputError` for `--import` without a module, and if an import fails; it names the module and the cause.
+    **Raises:** `InputError` for `--import` without a module; if an import fails, an `InputError` that names the module
+        and the cause.
     """
     others, waiting = [], iter(arguments)
     for argument in waiting:

@@ -25,7 +25,7 @@ _R = TypeVar("_R")
 
 #: The longest path that Linux opens; no string in a recipe may be longer.
 _MAX_TEXT = 4096
-#: Close to the largest float; no range contains it.
+#: A number close to the largest float; no range contains this number.
 _HUGE = 10**300
 
 
@@ -91,7 +91,7 @@ def check_arguments(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 def coerce(name: str, value: Any, hint: Any, owner: str = "") -> Any:
-    """Converts `value` to the type `hint`: an integer to a float, or a list to a tuple, where that is declared.
+    """Converts `value` to the type `hint`: an integer to a float, or a list to a tuple, where `hint` declares that.
 
     **Arguments:**
 

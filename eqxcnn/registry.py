@@ -78,7 +78,7 @@ def build(
     key: Key,
     **architecture: Any,
 ) -> tuple[Classifier, eqx.nn.State]:
-    """Builds a model with random weights and its state; arguments and errors are those of `zoo.create_model`."""
+    """Builds a model with random weights and its state; arguments and errors are as for `zoo.create_model`."""
     row = variant(name)
     check_keywords(name, architecture, also_known=("num_classes", "in_channels", "image_size"))
     arguments = {
@@ -138,14 +138,14 @@ def check_keywords(name: str, given: Mapping[str, Any], *, also_known: Sequence[
     """Checks the names, types and values of keyword arguments for a model's constructor.
 
     The general rules: numbers are finite and positive, or 0 if a variant of the family has that default; a
-    `..._rate` lies in [0, 1); tuples that are equally long by default are equally long; and nothing exceeds the limits
-    above. Each constructor checks any further rules of its own.
+    `..._rate` lies in [0, 1); tuples that are equally long by default are equally long; and nothing exceeds this
+    module's limits. Each constructor checks any further rules of its own.
 
     **Arguments:**
 
     - `also_known`: further arguments of the caller, which the error for an unknown name suggests too.
 
-    **Raises:** `InputError` that names the argument and the rule; also as `variant`.
+    **Raises:** `InputError` that names the argument and the rule; also the errors of `variant`.
     """
     parameters = inspect.signature(variant(name).make).parameters
     known = [parameter for parameter in parameters if parameter not in _COMMON_PARAMETERS]
@@ -202,7 +202,7 @@ def _numbers(value: Any) -> Iterator[int | float]:
 
 
 def _check_lengths(name: str, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Checks that tuples which are equally long by default, such as `widths` and `depths`, still are."""
+    """Checks that tuples which are equally long by default, such as `widths` and `depths`, have the same length."""
     tuples = [keyword for keyword, default in defaults.items() if isinstance(default, tuple)]
     for one in tuples:
         for other in tuples:

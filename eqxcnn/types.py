@@ -34,14 +34,14 @@ Labels: TypeAlias = Int[Array, " b"]
 Logits: TypeAlias = Float[Array, " classes"]
 BatchLogits: TypeAlias = Float[Array, "b classes"]
 Key: TypeAlias = PRNGKeyArray
-#: The state of a network, such as BatchNorm's running statistics; `None` for a network without one.
+#: The state of a network, such as BatchNorm's running statistics; `None` for a network without state.
 ModelState: TypeAlias = eqx.nn.State | None
 #: Maps one image `[h w c]` in [0, 1] and a key to an augmented image of the same shape.
 Augment: TypeAlias = Callable[[Image, Key], Image]
 
 
 class AugmentContext(NamedTuple):
-    """Identifies the image that is augmented, and the epoch.
+    """Identifies the image being augmented, and the epoch.
 
     - `image_key`: a PRNG key that belongs to the image and stays the same in every epoch.
     - `epoch`: the number of finished epochs.
@@ -55,8 +55,8 @@ class AugmentContext(NamedTuple):
 class Classifier(Protocol):
     """The interface of the zoo's networks: Equinox modules that map one image to class scores.
 
-    Any `eqx.Module` with these two methods satisfies the protocol; no class derives from it. To be trained, your own
-    network needs less: see `Network`. The caller vmaps (see `eqxcnn.forward`). A network without BatchNorm returns
+    Any `eqx.Module` with these two methods satisfies the protocol; no class derives from it. Your own network
+    needs less for training: see `Network`. The caller vmaps (see `eqxcnn.forward`). A network without BatchNorm returns
     `state` unchanged, and a network without dropout ignores `key`. Training or eval mode is a property of the module
     (`eqx.nn.inference_mode`), never an argument.
     """
@@ -80,7 +80,7 @@ class DataInitialized(Protocol):
 
 
 #: Any Equinox module that maps one image `[h w c]` to scores `[classes]`: `net(image)`, `net(image, key=key)`, or with
-#: a state `net(image, state)` or `net(image, state, key=key)`, which then return the scores and the new state.
+#: a state `net(image, state)` or `net(image, state, key=key)`. With a state, it returns the scores and the new state.
 Network: TypeAlias = Callable[..., Any]
 
 

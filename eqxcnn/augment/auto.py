@@ -1,4 +1,4 @@
-"""Policies that apply random operations of Pillow: AutoAugment for CIFAR-10, RandAugment, TrivialAugment."""
+"""Policies that apply random Pillow operations: AutoAugment for CIFAR-10, RandAugment, TrivialAugment."""
 
 from collections.abc import Callable
 from typing import Annotated
@@ -39,8 +39,8 @@ solarize .8 3; equalize .8 8 invert .1 3; translate_y .7 9 autocontrast .9 1
 def auto_augment() -> Augment:
     """Applies AutoAugment's policy for CIFAR-10: one of 25 pairs of operations.
 
-    The policy is table 7 of Cubuk et al. 2019 (arXiv:1805.09501); the ranges are those of torchvision's
-    `AutoAugmentPolicy.CIFAR10`, with ten magnitudes.
+    The policy is table 7 of Cubuk et al. 2019 (arXiv:1805.09501). The ranges of strengths and the ten
+    magnitudes are as in torchvision's `AutoAugmentPolicy.CIFAR10`.
     """
     pairs = [entry.split() for entry in _CIFAR10.replace("\n", " ").split(";")]
     operation = jnp.array([[OPERATIONS.index(name) for name in pair[::3]] for pair in pairs])
@@ -68,7 +68,7 @@ def rand_augment(
 ) -> Augment:
     """Applies RandAugment: several random operations out of 14 (Cubuk et al. 2020, arXiv:1909.13719, section 3).
 
-    The ranges are those of torchvision's `RandAugment`.
+    The ranges of strengths are as in torchvision's `RandAugment`.
 
     **Arguments:**
 
@@ -203,6 +203,6 @@ def _matches(operation: Int[Array, ""], *names: str) -> list[Bool[Array, ""]]:
 
 
 def _apply_to_levels(image: Image, function: Callable[[pil.Levels], pil.Levels]) -> Image:
-    """Applies a function of integers 0 to 255 to an image in [0, 1], which is rounded first."""
+    """Rounds an image in [0, 1] to integers 0 to 255, applies `function`, and scales the result back."""
     levels = jnp.round(image * 255).clip(0, 255).astype(jnp.int32)
     return function(levels).astype(image.dtype) / 255

@@ -1,6 +1,6 @@
 """Color augmentations: factories of functions of one image `[h w c]` in [0, 1] and a key.
 
-Definitions and argument names are those of `tf.image`; `color_jitter` is torchvision's. Results are clipped to [0, 1].
+Definitions and argument names follow `tf.image`; `color_jitter` follows torchvision. Results are clipped to [0, 1].
 """
 
 import itertools

@@ -28,7 +28,8 @@ def cutout(size: Annotated[int, Range(1, 4096)], fill: Annotated[float, Range(0,
     **Arguments:**
 
     - `size`: the square's side in pixels; around row `y`, it covers `size` rows from row `y - size // 2` on.
-    - `fill`: the new value of its pixels, from 0 to 1. The paper uses the data set's mean, which normalizes to 0.
+    - `fill`: the new value of the square's pixels, from 0 to 1. The paper uses the data set's mean, which normalizes
+      to 0.
     """
 
     def fill_square(image: Image, key: Key) -> Image:
@@ -89,6 +90,6 @@ def check_order(**pairs: tuple[float, float]) -> None:
 
 
 def box_mask(height: int, width: int, start: Int[Array, "2"], size: Int[Array, "2"]) -> Bool[Array, "h w"]:
-    """Returns the mask of a box of this height and width, whose first row and column may lie outside the image."""
+    """Returns the mask `[height width]` of a box of `size`, whose first row and column may lie outside the image."""
     row, column = jnp.arange(height)[:, None] - start[0], jnp.arange(width) - start[1]
     return (row >= 0) & (row < size[0]) & (column >= 0) & (column < size[1])

@@ -212,14 +212,15 @@ def resized_crop(image: Image, box: Box) -> Image:
 def _crop_taps(
     start: Float[Array, ""], length: Float[Array, ""], size: int
 ) -> tuple[Int[Array, " size"], Int[Array, " size"], Float[Array, " size"]]:
-    """Returns the indices of the two source pixels beside each of `size` new pixels, and the second's weight."""
+    """Returns the indices of the two source pixels beside each of `size` new pixels, and the weight of the second."""
     return linear_taps(start + (jnp.arange(size, dtype=jnp.float32) + 0.5) * (length / size) - 0.5, size)
 
 
 def linear_taps(
     position: Float[Array, "*d"], size: int
 ) -> tuple[Int[Array, "*d"], Int[Array, "*d"], Float[Array, "*d"]]:
-    """Returns the indices of the two pixels beside each position in a row of `size`, and the weight of the second.
+    """Returns the indices of the two pixels beside each position in a row of `size` pixels, and the weight of the
+    second pixel.
 
     Position 0 is the center of the first pixel.
     """

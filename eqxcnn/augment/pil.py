@@ -4,8 +4,8 @@ Results equal Pillow's exactly, except that `blend` and `autocontrast` are somet
 integers, and rounding errors, which differ from Pillow's, can move a value across an integer.
 
 There are three kinds of operations: `affine` moves pixels, a table of 256 values per channel maps values, and `blend`
-mixes the image with a gray or smoothed one. One pass contains one of each kind, so that a policy that draws one of many
-operations costs three operations under `vmap`, not all of them.
+mixes the image with a gray or smoothed image. One pass contains one operation of each kind, so that a policy that draws
+one of many operations costs three operations under `vmap`, not all of them.
 """
 
 import math

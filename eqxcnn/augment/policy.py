@@ -115,16 +115,16 @@ def _build_one(entry: str) -> Augment | ContextAugment:
     augment: Augment | ContextAugment = call_by_name(entry, _Factories(), "augmentation", hint=hint)
     if not callable(augment):
         raise InputError(
-            f"augmentation `{entry}` is a `{type(augment).__name__}`: its function must return a function of an image "
-            "and a key"
+            f"augmentation `{entry}` is a `{type(augment).__name__}`, but must be a function of an image and a key: "
+            "correct the function that returns it"
         )
     return augment
 
 
 def compose(augments: Sequence[Augment | ContextAugment]) -> ContextAugment:
-    """Composes augmentations, applied in order, each with a different key.
+    """Composes augmentations into one, which applies them in order, each with a different key.
 
-    Each augmentation's key is the key folded with its position, so appending an augmentation does not change the draws
+    The image's key is folded with each augmentation's position, so appending an augmentation does not change the draws
     of the others. Every `ContextAugment` also receives the context.
     """
 

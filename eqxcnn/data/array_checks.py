@@ -13,9 +13,9 @@ __all__ = ["check_images", "check_same_kind", "check_unmasked", "name_classes", 
 
 
 def check_images(images: Any, what: str) -> ImageArray:
-    """Returns images as `uint8` or float32 `[n h w c]`, without a copy if they already are.
+    """Returns images as `uint8` or float32 `[n h w c]`, without a copy if they already have that form.
 
-    **Raises:** `InputError`, naming them `what`, for other shapes, types or values.
+    **Raises:** `InputError`, whose message calls the images `what`, for other shapes, types or values.
     """
     array = _to_array(images, what)
     if array.ndim == 3:
@@ -56,7 +56,7 @@ def check_same_kind(train: np.ndarray, test: np.ndarray) -> None:
 
 
 def name_classes(labels: Any, class_names: Sequence[str] | None) -> tuple[str, ...]:
-    """Returns the names of the classes: `class_names`, else the distinct strings, sorted, or the integers from 0.
+    """Returns the class names: `class_names` if given, else the distinct labels in sorted order.
 
     **Raises:** `InputError` for labels of another type, for integers with gaps, or for fewer than two classes.
     """
@@ -87,7 +87,7 @@ def number_labels(labels: Any, names: tuple[str, ...], what: str, images: int) -
 
     **Arguments:**
 
-    - `names`: the class names; a label is a name or its position.
+    - `names`: the class names; a label is a class name or its position in `names`.
     - `what`: the name of the labels in error messages.
     - `images`: the number of images, which must equal the number of labels.
 

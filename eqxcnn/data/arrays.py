@@ -36,7 +36,7 @@ class ArrayPart:
     fingerprint: str
 
     def read(self) -> ImageArray:
-        """Returns the part's images, without a copy if it has all of them."""
+        """Returns the part's images, without a copy if `rows` is `None`."""
         return self.images if self.rows is None else self.images[self.rows]
 
 
@@ -58,7 +58,7 @@ class ArrayDataSet(DataSet):
     ) -> Split:
         """Returns the images of a split, with their labels.
 
-        If the size or the number of channels differs from that of the arrays, the images are converted in the same way
+        If the requested size or number of channels differs from the arrays, the images are converted in the same way
         as image files, and cached.
 
         **Raises:** `InputError` if arrays in floating point would have to be resized or converted.
@@ -105,7 +105,7 @@ def from_arrays(
     - `images`: `[n h w c]` with 1 or 3 channels, or gray `[n h w]`: `uint8`, or floating point in [0, 1], which is
         kept as float32.
     - `labels`: `[n]`, integers from 0 to k - 1, or strings. Strings are class names; the classes are sorted by name.
-    - `test`: a pair of test images and labels of the same kinds; by default a part of the images is held out.
+    - `test`: a pair of test images and labels, given in the same form; by default a part of the images is held out.
     - `class_names`: the name of each class, in the order of the integers; by default the integers themselves. If
         the labels are strings, this argument sets the order of the classes.
     - `name`: the data set's name, which becomes part of the names of runs.

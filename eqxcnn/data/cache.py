@@ -155,7 +155,7 @@ def _build(
 
 
 def _write_header(file: BinaryIO, rows: int, image_shape: tuple[int, int, int]) -> None:
-    """Writes the header of a `.npy` file at its start; numpy leaves room in it for any number of rows."""
+    """Writes a `.npy` header at the start of the file; numpy pads the header to fit any number of rows."""
     end = file.seek(0, os.SEEK_END)
     file.seek(0)
     header = {"descr": "|u1", "fortran_order": False, "shape": (rows, *image_shape)}
@@ -176,7 +176,7 @@ def _open(folder: Path, image_shape: tuple[int, int, int], report: bool = False)
         images = _map_array(folder / "images.npy", "|u1", (meta["rows"], *image_shape))
         labels = np.array(_map_array(folder / "labels.npy", "<i4", (meta["rows"],)))
         digest = _digest(labels, meta["rows"], meta["skipped"])
-        # The pixels have no digest: reading them all would take long. Entries of older versions have none at all.
+        # The pixels have no digest: reading them all would take long. Entries of older versions have no digest.
         if meta.get("sha256", digest) != digest:
             raise ValueError("its labels have changed")
         skipped = tuple((int(row), str(reason)) for row, reason in meta["skipped"])
@@ -189,7 +189,7 @@ def _open(folder: Path, image_shape: tuple[int, int, int], report: bool = False)
 
 
 def _map_array(path: Path, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Maps the array in a `.npy` file. Its header is compared with the expected one, not parsed."""
+    """Memory-maps the array in a `.npy` file. The header is compared with the expected header, never parsed."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": dtype, "fortran_order": False, "shape": shape})
     start = header.getvalue()

@@ -121,6 +121,6 @@ def _make_table(split: str, paths: list[str], names: list[str]) -> Dataset:
     features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=names))
     images = pa.StructArray.from_arrays([pa.nulls(len(paths), pa.binary()), files], names=["bytes", "path"])
     table = pa.table({"image": images, "label": pa.array(labels, pa.int64())}, schema=features.arrow_schema)
-    name = split if split == "train" else "test"  # A folder's name need not be that of a split of `datasets`.
+    name = split if split == "train" else "test"  # A folder's name is not always a valid split name.
     info, digest = datasets.DatasetInfo(features=features), digest_values(split, paths, names)
     return datasets.Dataset(InMemoryTable(table), info=info, split=datasets.NamedSplit(name), fingerprint=digest[:16])

@@ -43,7 +43,8 @@ def find_image_column(features: Features, chosen: str | None = None) -> str:
 
 
 def find_label_column(features: Features, chosen: str | Sequence[str] | None = None) -> str:
-    """Returns the chosen column, else the only column with a usual name, of `ClassLabel`s, or of a suitable type.
+    """Returns the chosen column, else the only column with a usual name, else the only column of `ClassLabel`s, else
+    the only column of a suitable type.
 
     **Raises:** `InputError` if there is no such column, or if a row has several labels.
     """
@@ -165,13 +166,13 @@ def _map_named_labels(
         raw = column.fill_null(MISSING).to_numpy()
         for label in (raw.max(initial=MISSING), raw.min(initial=MISSING)):
             if not MISSING <= label < len(mapping) - 1:
-                raise InputError(f"label {label} of split `{split}` is beyond its {len(mapping) - 1} class names.")
+                raise InputError(f"label {label} of split `{split}` is not among its {len(mapping) - 1} class names.")
         numbers[split] = mapping[raw]
     return all_names, numbers
 
 
 def _check_lengths(values: Mapping[str, ChunkedArray], column: str) -> None:
-    """Refuses strings that are too long for a class name before they are copied: each may take megabytes."""
+    """Refuses strings too long for a class name, before copying any string: each may take megabytes."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -187,7 +188,7 @@ def _check_lengths(values: Mapping[str, ChunkedArray], column: str) -> None:
 
 
 def _number_plain_labels(values: Mapping[str, list[Any]], column: str) -> tuple[tuple[str, ...], dict[str, Any]]:
-    # A column with missing numbers is stored as floats, where NaN, which does not equal itself, marks a missing one.
+    # Missing numbers turn a column into floats with NaN for each missing number; `value == value` excludes NaN.
     distinct = {value for split_values in values.values() for value in split_values if value == value} - {None, ""}
     texts = {value for value in distinct if isinstance(value, str)}
     if texts not in (set(), distinct) or any(value % 1 for value in distinct - texts):

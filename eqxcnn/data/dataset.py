@@ -74,7 +74,7 @@ class TableDataSet(DataSet):
 
     def _cache_key(self, split: str, shape: tuple[int, int, int], on_bad_image: str) -> str:
         limit = max_pixels()
-        # Another limit on pixels skips other rows.
+        # A different limit on pixels skips different rows.
         more = () if limit == MAX_PIXELS or on_bad_image == "stop" else (limit,)
         more += () if self._scale == 1 else ("scale", self._scale)
         digest = digest_values(DECODER_VERSION, self._parts[split].fingerprint, shape, on_bad_image, *more)

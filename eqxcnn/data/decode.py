@@ -177,7 +177,7 @@ def _turn_upright(image: Image) -> Image:
     from PIL import ImageOps
 
     # Pillow turns a TIFF while loading it, and older versions leave the tag in place. An image without metadata has no
-    # orientation, and asking for it costs as much as decoding a small image.
+    # orientation, and looking for one costs as much as decoding a small image.
     if image.format == "TIFF" or not image.info:
         return image
     return ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION, 1) != 1 else image

@@ -1,4 +1,4 @@
-"""Checks the card and metadata of a local folder, which could point outside it, before `datasets` reads them."""
+"""Checks a local folder's card and metadata, which could point outside the folder, before `datasets` reads them."""
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -17,7 +17,7 @@ _READABLE = (*TABLES, *LISTS, ".tar")
 
 
 def check_saved(folder: Path) -> None:
-    """Checks the files of a `save_to_disk` folder that name other files.
+    """Checks, in a `save_to_disk` folder, the files that name other files.
 
     **Raises:** `InputError` if such a file is damaged, or names a file that is in another folder or not a regular file.
     """
@@ -55,7 +55,7 @@ def _names(value: Any, path: Path, key: str) -> list[str]:
         raise InputError(f"`{key}` in `{path}` must be a list of names: save the data set again.")
     for name in value:
         if not isinstance(name, str) or name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
-            raise InputError(f"`{key}` in `{path}` names `{name}`, which is not a file in its folder.")
+            raise InputError(f"`{key}` in `{path}` names `{name}`, which is not a file in the same folder.")
     return value
 
 

@@ -26,17 +26,17 @@ __all__ = ["digest_values", "fingerprint_files", "fingerprint_images", "fingerpr
 _NOTE_BYTES = 256 << 20
 #: A file younger than this may change again without a new modification time.
 _CLOCK_TICK_SECONDS = 2.0
-#: Stand in for the length of an image that is stored outside the table, and of a missing image.
+#: Placeholders for the length of an image stored outside the table, and for the length of a missing image.
 _OUTSIDE, _MISSING = -2, -1
-#: Few enough to bound the memory: a few photographs per thread.
+#: Number of files read at once: a few photographs per thread, to bound the memory.
 _FILES_AT_ONCE = 64
 
 
 def fingerprint_images(rows: Dataset, column: str, use_notes: bool = True) -> str:
     """Returns a digest of a split's images: their encoded bytes or stored pixels, in the order of the rows.
 
-    The digest does not depend on names or locations: the same image files give the same digest as class folders, as
-    parquet, and on another machine. Encoding the same pixels again gives another digest. The digest of a data set
+    The digest does not depend on names or locations: the same image files give the same digest in class folders, in
+    parquet, and on any machine. Encoding the same pixels again gives another digest. The digest of a data set
     larger than 256 MiB is kept in the cache, keyed by the paths, sizes and times of its files.
 
     **Arguments:**
@@ -65,7 +65,7 @@ def fingerprint_images(rows: Dataset, column: str, use_notes: bool = True) -> st
 
 
 def fingerprint_files(paths: Iterable[str | Path]) -> str:
-    """Returns a digest of the files' paths, sizes and times of modification and change; it reads no content."""
+    """Returns a digest of the files' paths, sizes, modification times and status-change times; reads no content."""
     return digest_values([_file_facts(path) for path in paths])
 
 
@@ -87,7 +87,7 @@ def digest_values(*values: Any) -> str:
 
 
 def _file_facts(path: str | Path | None) -> tuple[str, int, tuple[int, int]]:
-    """Returns path, size, and the times of the last modification and of the last change, which copying resets."""
+    """Returns path, size, modification time and status-change time; copying a file resets the latter."""
     try:
         stat = Path(path or "").stat()
     except (OSError, ValueError):
@@ -125,7 +125,7 @@ def _add_bytes(content: Any, encoded: Array) -> np.ndarray:
 def _fingerprint_pixels(chunks: list[Array]) -> str:
     """Returns a digest of nested lists of numbers that does not depend on how a column is cut into chunks."""
     content, missing, seen = hashlib.sha256(), hashlib.sha256(), 0
-    # One digest for the lengths of the lists of each depth.
+    # One digest per depth, of the lengths of the lists at that depth.
     depths: list[Any] = []
     kind = ""
     for values in chunks:

@@ -20,7 +20,7 @@ else:
 
 __all__ = ["find_size_and_channels", "read_header"]
 
-#: Rows, spread over the split, that are read first: they usually suffice to find different sizes and color.
+#: Number of rows, spread over the split, that are read first; they usually suffice to find different sizes and color.
 _FIRST_ROWS = 64
 _CHUNK_ROWS = 1024
 #: From this many rows on, the result is kept in the cache.
@@ -38,13 +38,13 @@ def find_size_and_channels(
 ) -> tuple[tuple[int, int] | None, int] | None:
     """Returns the size that all images share, or `None`, and the channels: 1 if all are gray, else 3.
 
-    Reads headers until both are settled: all of them where images share one size or are all gray. Unreadable images
-    are left to the decoder.
+    Reads headers until both results are certain; if all images share one size or all are gray, that takes all headers.
+    Unreadable images are left to the decoder.
 
     **Arguments:**
 
     - `fingerprint`: the fingerprint of the images, under which the cache keeps the result for a large split.
-    - `image_size`, `channels`: the values that are already known, which are not looked for.
+    - `image_size`, `channels`: values that are already known, which are returned unchanged.
 
     **Returns:** `None` if no image has a readable header.
     """

@@ -1,4 +1,4 @@
-"""Data sets by name: `open_source` opens one, `load` returns the arrays of a split."""
+"""Data sets by name: `open_source` opens a data set, `load` returns the arrays of a split."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,9 +24,9 @@ def open_source(
     """Opens a data set: finds its splits, columns, classes, image size and channels, and computes its fingerprint.
 
     The training split is `train`, or the only split. The test split is `test`, else `validation` (or `valid`, `val`),
-    else a part of the training split, with the same fraction of each class. Image size and channels are those of the
-    training split; test images are converted to them. A split without labels is not used for testing, and a line on
-    standard error reports it.
+    else a part of the training split, with the same fraction of each class. Image size and channels come from the
+    training split; test images are converted to the same size and channels. A split without labels is not used for
+    testing, and a line on standard error reports it.
 
     **Arguments:**
 
@@ -73,7 +73,7 @@ def load(
     - `split`: `train` or `test`.
     - `image_size`: the `(height, width)` to resize every image to; by default the images' own, if they share one size.
     - `channels`: 1 or 3; by default the images' own.
-    - `on_bad_image`: `stop` with an error that names the first unreadable image or row without a label, or `skip` it.
+    - `on_bad_image`: `stop` raises an error at the first image that is unreadable or unlabeled; `skip` leaves it out.
     - `cache_dir`: the folder for decoded images; by default `$EQXCNN_CACHE`, else `eqxcnn` in the user's cache folder.
     - `progress`: whether to show a progress bar, or a line where there is no terminal, on standard error.
     """

@@ -1,4 +1,4 @@
-"""The only place where encoded images are opened. It limits their size, and allows no format that starts a program."""
+"""The only module that opens encoded images. It limits the image size and refuses formats that start a program."""
 
 import io
 import os
@@ -46,7 +46,7 @@ def open_image(data: bytes) -> Image:
 def _check_png(data: bytes) -> None:
     """Verifies the checksums of the pixels in a PNG file, which Pillow ignores.
 
-    **Raises:** `ValueError`; a file of another format is accepted.
+    **Raises:** `ValueError` for a damaged PNG file; files of other formats are not checked.
     """
     start = len(_PNG_SIGNATURE) if data.startswith(_PNG_SIGNATURE) else len(data)
     view = memoryview(data)
@@ -91,7 +91,7 @@ def describe_error(error: BaseException) -> str:
     from PIL import UnidentifiedImageError
 
     if isinstance(error, UnidentifiedImageError):
-        return f"its content is not that of an image file ({', '.join(_formats())})"
+        return f"its content is not an image in a known format ({', '.join(_formats())})"
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     if isinstance(error, OSError) and error.strerror:

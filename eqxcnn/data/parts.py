@@ -45,7 +45,7 @@ class Part:
 def decode_part(
     part: Part, column: str, image_shape: tuple[int, int, int], on_bad_image: str, title: str | None, scale: int = 1
 ) -> Generator[Chunk, None, None]:
-    """Yields images, labels and skipped rows, a chunk at a time, under a progress bar with this title.
+    """Yields images, labels and skipped rows, a chunk at a time, and shows a progress bar with this title.
 
     **Arguments:**
 

@@ -154,7 +154,7 @@ def _read_array(value: ListScalar) -> np.ndarray:
 
 
 def _image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Returns `(height, width, channels)`: a flat list of h*w or h*w*3 numbers is a square image, row by row."""
+    """Returns `(height, width, channels)`: a flat list of n*n or n*n*3 numbers is a square image, row by row."""
     if 0 in shape:
         raise ValueError("it is empty")
     if len(shape) == 1:

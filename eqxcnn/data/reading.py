@@ -96,7 +96,7 @@ def _read(source: Source) -> "Dataset | DatasetDict":
 def _read_described_folder(folder: Path, config: str | None) -> "Dataset | DatasetDict":
     """Reads a folder with tables, a data card or a metadata file.
 
-    `datasets` caches a folder with a card under the names of folder and configuration alone, and other folders under
+    The cache of `datasets` identifies a folder with a card by its name and configuration alone, and other folders by
     modification times, which a copy may preserve. Changed files could then be read from an outdated cache, so the
     cache's path contains the files' fingerprint.
     """
@@ -114,7 +114,7 @@ def _read_digits() -> Dataset:
     import datasets
 
     values, labels = load_digits()
-    pixels = ((values.reshape(-1, 8, 8) * 255 + 8) // 16).astype("uint8")  # From 0..16, to the nearest of 0..255.
+    pixels = ((values.reshape(-1, 8, 8) * 255 + 8) // 16).astype("uint8")  # Scales 0..16 to 0..255 and rounds.
     features = datasets.Features(
         image=datasets.Image(), label=datasets.ClassLabel(names=[str(digit) for digit in range(10)])
     )
@@ -177,7 +177,7 @@ def say_when_slow(source: str) -> Iterator[None]:
 
 @contextmanager
 def _quiet_library() -> Iterator[None]:
-    """Hides the log of `datasets`, whose errors are reported otherwise, and without a terminal its progress bars."""
+    """Hides the log of `datasets`, whose errors `read_rows` reports; without a terminal, hides its progress bars."""
     import datasets
 
     hide = not sys.stderr.isatty() and not datasets.are_progress_bars_disabled()

@@ -30,7 +30,7 @@ class DataInfo:
     - `image_size`: `(height, width)` if all training images share one size; `None` if they differ, or are so small that
         they should be resized to the network's input (`digits`).
     - `splits`: the number of rows of each split of the source, under the source's own names.
-    - `test_split`: the name of the test split; `None` if a part of the training split is held out for it.
+    - `test_split`: the name of the test split; `None` if a part of the training split is held out for testing.
     - `fingerprint`: a digest of the encoded images, labels and class names of both splits. The same files in the same
         order have the same fingerprint on every machine and in every layout; a changed image, label or name changes it.
     """

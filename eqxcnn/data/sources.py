@@ -29,7 +29,7 @@ class Source:
     - `image_size`: the `(height, width)` that all images are known to share; `None` if they differ or are not known.
     - `channels`: 1 if all images are known to be gray; `None` if their headers must be read.
     - `resizes_to_model`: whether to resize the images to the network's input size by default, since they are tiny.
-    - `image_column`, `label_column`: the columns to use, where the features leave a choice.
+    - `image_column`, `label_column`: the columns to use, if several columns are suitable.
     - `test_split`: the split to test on; by default `test`, else `validation`.
     - `rows`: a function that returns the splits as tables of `datasets`.
     """
@@ -67,7 +67,7 @@ class Source:
         return None if self.hub is None else f"https://huggingface.co/datasets/{self.hub}"
 
 
-#: The data sets with a short name. Those of the Hub come under the license that their page states.
+#: The data sets with a short name. The license of a data set from the Hub is on its page.
 SOURCES: Mapping[str, Source] = MappingProxyType(
     {
         "digits": Source(image_size=(8, 8), channels=1, resizes_to_model=True),
@@ -91,7 +91,7 @@ SOURCES: Mapping[str, Source] = MappingProxyType(
 
 #: A run's folder is named after its data set, and a file system allows 255 bytes.
 _NAME_LENGTH = 40
-#: The syntax of a data set's name, which makes it neither a path nor a Hub id.
+#: The syntax of a data set's name; no path with a slash and no Hub id matches it.
 _NAME = re.compile(r"[A-Za-z]\w*(?:[.-]\w+)*", re.ASCII)
 #: In a recipe, `own` stands for data that are passed from Python.
 _OWN = "own"
@@ -169,7 +169,7 @@ def find_source(text: str) -> tuple[str, Source]:
         return text, SOURCES[text]
     if (added := _find_added(text)) is not None:
         return text, added
-    # The functions of `os.path` raise nothing, whatever the text: unknown users, long names, NUL.
+    # These functions of `os.path` never raise, even for unknown users, long names or NUL characters.
     place, colon, config = text.rpartition(":")
     if not colon or os.path.isdir(os.path.expanduser(text)):
         place, config = text, ""

@@ -20,8 +20,8 @@ __all__ = ["Attention"]
 class Attention(eqx.Module):
     """Multi-head self-attention (Vaswani et al. 2017, section 3.2) over tokens `[n d]`, without dropout.
 
-    Each head has `d / heads` features of every token's query, key and value. Its output for a token is the average of
-    all values, weighted by `softmax(query @ key / sqrt(d / heads) + bias)`.
+    Each head has `d / heads` features of every token's query, key and value. The head's output for a token is the
+    average of all values, weighted by `softmax(query @ key / sqrt(d / heads) + bias)`.
 
     **Arguments:**
 

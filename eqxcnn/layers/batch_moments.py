@@ -58,7 +58,7 @@ def align_channels(values: Float[Array, " c"], ndim: int) -> Float[Array, "*ones
 
 
 def _compute_moments(x: Float32[Array, "*spatial c"], average: Any) -> tuple[Channels, Channels]:
-    """Returns mean and biased variance; `average` takes the mean of an example's values over the batch."""
+    """Returns mean and biased variance; `average` averages values of one example over the batch."""
     mean = average(x.mean(range(x.ndim - 1)))
     # Two passes, because E[x^2] - E[x]^2 loses digits when the mean is large compared with the standard deviation.
     deviation = x - align_channels(mean, x.ndim)

@@ -36,7 +36,8 @@ class Conv(eqx.Module):
     - `kernel_size`, `stride`, `dilation`: an integer, or a `(height, width)` pair.
     - `padding`: the zeros added around the image. `"SAME"` gives `h' = ceil(h / stride)`; if the number of zeros
       is odd, the extra one is at the bottom or right, so `"SAME"` differs from torch's `padding=1` at stride 2.
-      `"VALID"` adds none. Or a number of pixels, a `(height, width)` pair, or `((top, bottom), (left, right))`.
+      `"VALID"` adds none. The other forms are a number of pixels, a `(height, width)` pair, and
+      `((top, bottom), (left, right))`.
     - `groups`: the number of groups of channels that are convolved separately; `groups=in_channels` is a depthwise
       convolution.
     - `use_bias`: whether to add a bias, initially zero, to each output channel.

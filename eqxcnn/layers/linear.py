@@ -12,7 +12,7 @@ __all__ = ["Linear", "make_linear"]
 
 
 class Linear(eqx.nn.Linear):
-    """`eqx.nn.Linear` that multiplies by oneDNN on a CPU where the batch is large enough to gain from it."""
+    """`eqx.nn.Linear` that multiplies with oneDNN on a CPU if the batch is large enough to benefit."""
 
     def __init__(self, in_features: int, out_features: int, use_bias: bool = True, *, key: Key):
         """Draws weights and bias as Equinox does: uniform up to `in_features ** -0.5`."""
@@ -32,7 +32,7 @@ class Linear(eqx.nn.Linear):
 
 def make_linear(in_features: int, out_features: int, weight_init: Initializer, *, key: Key) -> Linear:
     """Builds a `Linear` with zero bias and a weight drawn by `weight_init`, which gets the shape `[in out]`."""
-    # Abstract first, so that Equinox's random values are never computed.
+    # Built with shapes only, so that Equinox's random values are never computed.
     layer = eqx.filter_eval_shape(Linear, in_features, out_features, key=key)
     weight = weight_init(key, (in_features, out_features)).T
     return eqx.tree_at(

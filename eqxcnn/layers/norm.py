@@ -29,7 +29,7 @@ class BatchNorm(eqx.Module):
     - `momentum`: the weight of the NEW batch, as in torch: `running = (1 - momentum) * running + momentum * batch`.
     - `use_scale`: whether each channel has a trained factor, the array `weight`, initially one.
     - `use_bias`: whether each channel has a trained offset, the array `bias`, initially zero.
-    - `axis_name`: the name of the vmapped batch axis, which must be the innermost one around the layer;
+    - `axis_name`: the name of the batch axis, which must be the innermost vmapped axis around the layer;
       `eqxcnn.forward` binds the default.
     - `inference`: whether to start in eval mode.
 

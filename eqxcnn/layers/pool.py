@@ -181,8 +181,8 @@ def _pool(
     x = _pad_to_windows(image, pool, fill)
     if pool.kernel_size == pool.stride and prod(pool.kernel_size) <= _MAX_PIXELS_AT_ONCE:
         return combine_windows(x, pool.kernel_size)
-    # One axis at a time, because on a CPU the gradient of `lax.reduce_window` is slow, and that of one slice per pixel
-    # of the window is slower still.
+    # One axis at a time, because on a CPU the gradient of `lax.reduce_window` is slow, and the gradient of one slice
+    # per pixel of the window is slower still.
     for axis in (1, 0):
         size, stride, span = pool.kernel_size[axis], pool.stride[axis], x.shape[axis]
         if size == stride:

@@ -25,7 +25,7 @@ class Block(eqx.Module):
 
     **Arguments:**
 
-    - `use_dirac`: start both convolutions as the identity (see `Airbench94`).
+    - `use_dirac`: whether both convolutions start as the identity (see `Airbench94`).
     """
 
     conv1: Conv
@@ -53,8 +53,8 @@ class Airbench94(eqx.Module):
     """A 2x2 convolution that whitens patches, three blocks, and a dense layer without bias (Jordan 2024, section 3.1).
 
     Global max pooling feeds the dense layer; for a 32x32 image the last maps are 3x3. In the convolutions of the
-    blocks, the first `in_channels` filters start as the identity (section 3.3). All other weights start as in torch,
-    uniform up to 1 / sqrt(fan_in); biases start at zero.
+    blocks, the first `in_channels` filters start as the identity (section 3.3). All other weights are initialized as in
+    torch, uniform up to 1 / sqrt(fan_in); biases start at zero.
 
     The parameter count of 1,971,640 includes the 288 weights of `whiten`, which the published training never updates.
     The network has no BatchNorm scales; the published code has them, but leaves them at one.
@@ -63,11 +63,11 @@ class Airbench94(eqx.Module):
 
     - `widths`: output channels of the three blocks.
     - `score_scale`: factor on the output of the dense layer.
-    - `dirac`: start the convolutions of the blocks as the identity, as above, instead of at random.
+    - `dirac`: whether the convolutions of the blocks start as the identity, as above, instead of at random.
     """
 
-    #: Starts at random; `initialized_from` sets the weight. The published training sets it before the first step,
-    #: never updates it, and trains the bias for the first epochs only.
+    #: The weight starts at random; `initialized_from` computes it. The published training computes the weight before
+    #: the first step, never updates the weight, and trains the bias for the first epochs only.
     whiten: Conv
     blocks: tuple[Block, ...]
     head: eqx.nn.Linear | eqx.nn.Identity
@@ -151,6 +151,6 @@ _variant = partial(
 
 variants = {
     "airbench94": _variant(Airbench94, params=1_971_640, recipe="airbench94"),
-    # Not in the paper: narrow enough for a CPU.
+    # A narrower network for CPUs, which is not in the paper.
     "airbench94_narrow": _variant(partial(Airbench94, widths=(48, 96, 96)), params=323_160, recipe="cifar_fast"),
 }

@@ -14,8 +14,8 @@ class AlexNet(eqx.Module):
     """Five convolutions, three of them followed by overlapping max pooling, and three dense layers (Krizhevsky 2014,
     "One weird trick", section 5, with torchvision's widths).
 
-    The last maps are average-pooled to 6x6, so images of any size fit the dense layers. Weights and dense biases start
-    as in torch, uniform up to 1 / sqrt(fan_in); biases of convolutions start at zero.
+    The last maps are average-pooled to 6x6, so images of any size fit the dense layers. Weights and dense biases are
+    initialized as in torch, uniform up to 1 / sqrt(fan_in); biases of convolutions start at zero.
 
     **Arguments:**
 

@@ -15,8 +15,8 @@ class AllCNN(eqx.Module):
     """Convolutions with ReLU, two of them strided: the models of table 1, with pooling replaced as in section 2 and
     table 2. The head is a 1x1 convolution with one map per class; the mean of a map is the score.
 
-    The last 3x3 convolution has no padding, so the averaged maps are 6x6 for a 32x32 image. Weights start He normal,
-    biases at zero; the paper does not specify an initialization.
+    The last 3x3 convolution has no padding, so the averaged maps are 6x6 for a 32x32 image. Initial weights
+    are He normal, biases zero; the paper does not specify an initialization.
 
     **Arguments:**
 
@@ -77,8 +77,8 @@ class AllCNN(eqx.Module):
         return global_avg_pool(jax.nn.relu(self.head(maps[-1]))), state
 
 
-#: Model letter: convolutions `(out_channels, kernel_size, stride)`, and parameters summed over the layers of table 1.
-#: The paper rounds its counts (table 3) to 1.28, 1.35 and 1.4 million.
+#: For each model letter: `(out_channels, kernel_size, stride)` of each convolution, and the number of parameters,
+#: summed over the layers of table 1. The paper rounds its counts (table 3) to 1.28, 1.35 and 1.4 million.
 _MODELS = {
     "a": (((96, 5, 1), (96, 3, 2), (192, 5, 1), (192, 3, 2)), 1_254_250),
     "b": (((96, 5, 1), (96, 1, 1), (96, 3, 2), (192, 5, 1), (192, 1, 1), (192, 3, 2)), 1_300_618),

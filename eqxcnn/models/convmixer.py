@@ -50,7 +50,7 @@ class MixerBlock(eqx.Module):
 class ConvMixer(eqx.Module):
     """A patch embedding, then blocks that all have the same width and resolution (Trockman and Kolter 2022, section 2).
 
-    Weights start as in torch, uniform up to 1 / sqrt(fan_in); biases of convolutions start at zero.
+    Weights are initialized as in torch, uniform up to 1 / sqrt(fan_in); biases of convolutions start at zero.
 
     **Arguments:**
 
@@ -104,7 +104,7 @@ class ConvMixer(eqx.Module):
         return self.head(self.dropout(global_avg_pool(x), key=key)), state
 
 
-#: Channels, depth, kernel size, patch size, activation, parameters; only the first was published with ReLU.
+#: Channels, depth, kernel size, patch size, activation, parameters; only the first model was published with ReLU.
 _ROWS = {
     "convmixer_768_32": (768, 32, 7, 7, jax.nn.relu, 21_110_248),
     "convmixer_1024_20_ks9_p14": (1024, 20, 9, 14, _gelu, 24_383_464),

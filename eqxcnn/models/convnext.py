@@ -28,7 +28,7 @@ from ..types import Image, Key, Logits, Maps, Variant
 
 __all__ = ["ConvNeXt", "ConvNeXtBlock", "Downsample", "variants"]
 
-#: The reference truncates at 100 standard deviations, which has no effect.
+#: The published code truncates at 100 standard deviations, which has no effect.
 _INIT = normal(0.02)
 _norm = partial(LayerNorm, eps=1e-6)
 
@@ -85,7 +85,7 @@ class Downsample(eqx.Module):
 class ConvNeXt(eqx.Module):
     """An embedding of 4x4 patches, then stages of `ConvNeXtBlock` (Liu et al. 2022, section 3).
 
-    Weights start normal with standard deviation 0.02, biases at zero.
+    Initial weights are normal with standard deviation 0.02; biases start at zero.
 
     **Arguments:**
 
@@ -135,7 +135,7 @@ class ConvNeXt(eqx.Module):
         self.head = make_linear(widths[-1], num_classes, _INIT, key=head_key) if num_classes else eqx.nn.Identity()
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """Returns the output of each stage, `[h/4 w/4 widths[0]]` and so on, each half the size of the one before."""
+        """Returns the output of each stage, `[h/4 w/4 widths[0]]` and so on, each half the previous size."""
         blocks = [block for stage in self.stages for block in stage]
         keys = iter(keys_for(key, len(blocks), used=any(block.drop_path.rate for block in blocks)))
         x = each_position(self.stem_norm, self.stem(image))  # h/4 w/4 widths[0]

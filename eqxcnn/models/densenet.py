@@ -40,14 +40,15 @@ class NormConv(eqx.Module):
         return self.dropout(self.conv(jax.nn.relu(x)), key=key), state
 
 
-#: A layer of a block, which adds `growth_rate` maps: a 3x3 convolution, after a 1x1 convolution if it has a bottleneck.
+#: A layer, which adds `growth_rate` maps: a 3x3 convolution, preceded by a 1x1 convolution if it has a bottleneck.
 DenseLayer: TypeAlias = tuple[NormConv, ...]
 
 
 class DenseNet(eqx.Module):
     """Blocks of densely connected layers, with a 1x1 convolution and 2x2 average pooling between blocks (section 3).
 
-    Convolutions start He normal, as in torchvision. Dropout follows every convolution but the first (section 4.2).
+    Convolutions are initialized He normal, as in torchvision. Dropout follows every convolution but the first (section
+    4.2).
 
     **Arguments:**
 
@@ -114,7 +115,7 @@ class DenseNet(eqx.Module):
         self.pool = AvgPool(2)
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """Returns the output of each block, the last one after BatchNorm and ReLU."""
+        """Returns the output of each block; BatchNorm and ReLU are applied to the last output."""
         keys = self._split_key(key)
         maps, x = (), self.conv0(image)  # h/2 w/2 stem_channels
         if self.norm0 is not None:
@@ -183,7 +184,7 @@ _IMAGENET = {
     "densenet169": ((6, 12, 32, 32), 32, 64, 14_149_480),
     "densenet201": ((6, 12, 48, 32), 32, 64, 20_013_928),
 }
-#: Layers of each of the three blocks, growth rate, whether with bottlenecks and compression ("BC"), parameters.
+#: Layers of each of the three blocks, growth rate, whether it has bottlenecks and compression ("BC"), parameters.
 _CIFAR = {
     "densenet_40_12": (12, 12, False, 1_019_722),
     "densenet_100_12": (32, 12, False, 6_979_642),

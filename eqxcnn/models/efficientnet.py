@@ -26,7 +26,7 @@ __all__ = ["EfficientNet", "Stage", "variants"]
 
 
 class Stage(NamedTuple):
-    """One row of the papers' tables; only the first of its blocks has the stride and changes the channels."""
+    """One row of the papers' tables; only the first block of a stage has its stride and changes the channels."""
 
     expansion: int
     kernel_size: int
@@ -52,7 +52,7 @@ class EfficientNet(eqx.Module):
     """Inverted residuals with squeeze-and-excitation; the early blocks of V2 are fused and have no
     squeeze-and-excitation (Tan and Le 2019, table 1; 2021, table 4).
 
-    Convolutions start He normal by fan-out. The head starts uniform up to 1 / sqrt(num_classes), as in torchvision.
+    Convolutions are initialized He normal by fan-out, the head uniform up to 1 / sqrt(num_classes), as in torchvision.
 
     **Arguments:**
 
@@ -160,7 +160,7 @@ def _scale_b0(width: float, depth: float) -> tuple[Stage, ...]:
 
 
 def _make_v2_stages(channels: tuple[int, ...], blocks: tuple[int, ...]) -> tuple[Stage, ...]:
-    """Returns the stages of a V2 network, given channels and blocks of each; S has six stages, M and L seven."""
+    """Returns the stages of a V2 network from the channels and blocks of each stage: six in S, seven in M and L."""
     rows = ((1, 1, True), (4, 2, True), (4, 2, True), (4, 2, False), (6, 1, False), (6, 2, False), (6, 1, False))
     return tuple(
         Stage(expansion, 3, stride, width, depth, fused)

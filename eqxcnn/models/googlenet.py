@@ -63,7 +63,7 @@ class Inception(eqx.Module):
             _conv_norm(in_channels, reduced2, 1, key=keys[1]),
             _conv_norm(reduced2, second, 3, key=keys[2]),
         )
-        # The paper has a 5x5 kernel here; torchvision's weights have 3x3.
+        # The paper has a 5x5 kernel here; torchvision's weights are for 3x3.
         self.branch3 = (
             _conv_norm(in_channels, reduced3, 1, key=keys[3]),
             _conv_norm(reduced3, third, 3, key=keys[4]),
@@ -84,8 +84,8 @@ class GoogLeNet(eqx.Module):
     """Three convolutions and nine `Inception` modules (table 1), without the two auxiliary classifiers.
 
     As in torchvision: BatchNorm after each convolution, 3x3 kernels instead of 5x5, and a dropout rate of 0.2 (paper:
-    0.4). Weights start normal with standard deviation 0.01. Torchvision's trained weights expect images normalized with
-    mean 0.5 and standard deviation 0.5 per channel.
+    0.4). Initial weights are normal with standard deviation 0.01. Torchvision's trained weights expect images
+    normalized with mean 0.5 and standard deviation 0.5 per channel.
     """
 
     conv1: ConvNorm
@@ -121,7 +121,7 @@ class GoogLeNet(eqx.Module):
         self.last_pool = MaxPool(2, 2, ceil_mode=True)
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """Returns the last map of each resolution: of the first and third convolution, and of each stage of modules."""
+        """Returns the last map of each resolution: the outputs of convolutions 1 and 3, and of each module stage."""
         first, state = self.conv1(image, state)  # h/2 w/2 64
         second, state = _apply_in_sequence((self.conv2, self.conv3), self.pool(first), state)  # h/4 w/4 192
         third, state = _apply_in_sequence(self.inception3, self.pool(second), state)  # h/8 w/8 480
@@ -136,7 +136,7 @@ class GoogLeNet(eqx.Module):
 
 
 def _make_stage(in_channels: int, rows: tuple[Widths, ...], *, key: Key) -> tuple[tuple[Inception, ...], int]:
-    """Makes the modules of a stage; also returns the output channels of the last one."""
+    """Makes the modules of a stage; also returns the output channels of the last module."""
     modules, channels = [], in_channels
     for row, module_key in zip(rows, jax.random.split(key, len(rows)), strict=True):
         modules.append(Inception(channels, row, key=module_key))

@@ -1,9 +1,9 @@
-"""Inception v3: large kernels factorized into small and one-dimensional ones (Szegedy et al. 2016, "Rethinking the
+"""Inception v3: large kernels factorized into small or one-dimensional kernels (Szegedy et al. 2016, "Rethinking the
 Inception architecture for computer vision"), in torchvision's form.
 
-The auxiliary classifier, which is used in training only, is left out. Torchvision's 27,161,264 parameters are our
-23,834,568 and 3,326,696 for that classifier on the 768 maps of `Mixed_6e`: 98,560 in a 1x1 convolution to 128 channels,
-2,459,136 in a 5x5 convolution to 768 channels (both with BatchNorm), and 769,000 in a dense layer.
+The auxiliary classifier, which is used in training only, is left out. Torchvision's 27,161,264 parameters are these
+23,834,568 plus 3,326,696 for that classifier on the 768 maps of `Mixed_6e`: 98,560 in a 1x1 convolution to 128
+channels, 2,459,136 in a 5x5 convolution to 768 channels (both with BatchNorm), and 769,000 in a dense layer.
 """
 
 from collections.abc import Sequence
@@ -72,7 +72,7 @@ class Mixed(eqx.Module):
 
 
 def _make_branch(in_channels: int, steps: Branch, *, is_strided: bool, key: Key) -> tuple[tuple[ConvNorm, ...], ...]:
-    """Makes the convolutions of one branch; with `is_strided`, the last one has stride 2 and no padding."""
+    """Makes the convolutions of one branch; with `is_strided`, the last convolution has stride 2 and no padding."""
     convs, channels = [], in_channels
     for index, (step, step_key) in enumerate(zip(steps, jax.random.split(key, len(steps)), strict=True)):
         width, *kernel_sizes = step
@@ -101,7 +101,7 @@ def _apply_in_parallel(
     return (jnp.concatenate(maps, axis=-1) if len(maps) > 1 else maps[0]), state
 
 
-#: On 35x35 maps: a 5x5 kernel, and another one as two 3x3 kernels (figure 5).
+#: On 35x35 maps: a 5x5 kernel, and a second one factorized into two 3x3 kernels (figure 5).
 _FIGURE5: tuple[Branch, ...] = (((64, 1),), ((48, 1), (64, 5)), ((64, 1), (96, 3), (96, 3)))
 #: From 35x35 to 17x17 maps (section 5, figure 10).
 _REDUCTION6: tuple[Branch, ...] = (((384, 3),), ((64, 1), (96, 3), (96, 3)))
@@ -116,7 +116,7 @@ _FIGURE7: tuple[Branch, ...] = (
 
 
 def _figure6(width: int) -> tuple[Branch, ...]:
-    """Returns the branches on 17x17 maps: 7x7 kernels as 1x7 and 7x1 kernels, of `width` channels (figure 6)."""
+    """Returns the branches on 17x17 maps: 7x7 kernels factorized into 1x7 and 7x1, `width` channels (figure 6)."""
     horizontal, vertical = (width, (1, 7)), (width, (7, 1))
     return (
         ((192, 1),),
@@ -136,8 +136,8 @@ _STAGES: tuple[tuple[tuple[tuple[Branch, ...], int], ...], ...] = (
 class InceptionV3(eqx.Module):
     """Five convolutions and eleven `Mixed` modules (table 1), for 299x299 images.
 
-    As in torchvision, without the auxiliary classifier. Weights start normal with standard deviation 0.1. Torchvision's
-    trained weights expect images normalized with mean 0.5 and standard deviation 0.5 per channel.
+    As in torchvision, without the auxiliary classifier. Initial weights are normal with standard deviation 0.1.
+    Torchvision's trained weights expect images normalized with mean 0.5 and standard deviation 0.5 per channel.
     """
 
     stem: tuple[ConvNorm, ...]
@@ -174,7 +174,7 @@ class InceptionV3(eqx.Module):
         self.pool = MaxPool(3, 2)
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """Returns the last map of each resolution: of the third and fifth convolution, and of each stage of modules."""
+        """Returns the last map of each resolution: the outputs of convolutions 3 and 5, and of each module stage."""
         first, state = _apply_in_sequence(self.stem[:3], image, state)  # 147 147 64 for a 299x299 image
         second, state = _apply_in_sequence(self.stem[3:], self.pool(first), state)  # 71 71 192
         fifth, state = _apply_in_sequence(self.mixed5, self.pool(second), state)  # 35 35 288

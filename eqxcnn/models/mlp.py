@@ -56,7 +56,7 @@ class MLP(eqx.Module):
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
         """Returns scores `[classes]` for one image `[h w c]`, or the last hidden activations if `num_classes=0`."""
         if image.shape != self.image_shape:
-            # Channels first would have the right number of values in the wrong order.
+            # With channels first, an image has the right number of values in the wrong order.
             raise InputError(f"`image` of shape {image.shape} must be {self.image_shape}, channels last")
         x = flatten_for(self.hidden[0], image)
         for layer in self.hidden:

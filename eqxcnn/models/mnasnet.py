@@ -13,7 +13,7 @@ from ..types import Image, Key, Logits, Maps, Variant
 
 __all__ = ["MNASNet", "variants"]
 
-#: Weight of the new batch in the running statistics; the reference keeps 0.9997 of the old ones.
+#: Weight of the new batch in the running statistics; the published code keeps 0.9997 of the old statistics.
 _MOMENTUM = 1 - 0.9997
 #: For each stage: expansion, kernel size, channels, blocks, stride of the first block.
 _STAGES = ((3, 3, 24, 3, 2), (3, 5, 40, 3, 2), (6, 5, 80, 3, 2), (6, 3, 96, 2, 1), (6, 5, 192, 4, 2), (6, 3, 320, 1, 1))
@@ -22,13 +22,14 @@ _LAST_CHANNELS = 1280
 
 class MNASNet(eqx.Module):
     """A stem with a depthwise separable convolution, then six stages of inverted residuals with 3x3 and 5x5 kernels,
-    found by a search that measured latency on a phone (Tan et al. 2019, figure 7; B1 in its published code).
+    found by a search that measured latency on a phone (Tan et al. 2019, figure 7; B1 is in the published code).
 
-    Convolutions start He normal by fan-out. The head starts uniform with variance 1 / num_classes, as in torchvision.
+    Convolutions are initialized He normal by fan-out, the head uniform with variance 1 / num_classes, as in
+    torchvision.
 
     **Arguments:**
 
-    - `width`: factor on all channel counts but the last, 1280; they are rounded to multiples of eight.
+    - `width`: factor on all channel counts but the last (1280); the products are rounded to multiples of eight.
     """
 
     stem: tuple[ConvNorm, ConvNorm, ConvNorm]
@@ -88,7 +89,7 @@ class MNASNet(eqx.Module):
 def _make_stage(
     expansion: int, kernel_size: int, in_channels: int, out_channels: int, blocks: int, first_stride: int, *, key: Key
 ) -> tuple[InvertedResidual, ...]:
-    """Makes the blocks of a stage; only the first has a stride and changes the channels."""
+    """Makes the blocks of a stage; only the first block has a stride and changes the channels."""
     shapes = ((in_channels, first_stride), *((out_channels, 1),) * (blocks - 1))
     return tuple(
         InvertedResidual(n, out_channels, n * expansion, kernel_size, stride, momentum=_MOMENTUM, key=block_key)

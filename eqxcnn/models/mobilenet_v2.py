@@ -35,14 +35,14 @@ class ProjectedResidual(eqx.Module):
 class MobileNetV2(eqx.Module):
     """A stem, seventeen inverted residuals and a last 1x1 convolution (Sandler et al. 2018, table 2).
 
-    Convolutions start He normal by fan-out, the head normal with standard deviation 0.01, as in torchvision.
+    Convolutions are initialized He normal by fan-out, the head normal with standard deviation 0.01, as in torchvision.
 
     **Arguments:**
 
-    - `width`: factor on all channel counts, which are rounded to multiples of eight; the last is at least 1280.
-    - `small_images`: the form of github.com/kuangliu/pytorch-cifar. The stem and the stage with 24 channels have
-      stride 1; ReLU replaces ReLU6; the first block also expands; a block with stride 1 that changes the number of
-      channels has a 1x1 convolution as its shortcut.
+    - `width`: factor on all channel counts, which are rounded to multiples of eight; the last count is at least 1280.
+    - `small_images`: whether to use the form of github.com/kuangliu/pytorch-cifar: the stem and the stage with
+      24 channels have stride 1; ReLU replaces ReLU6; the first block also expands; a block with stride 1 that changes
+      the number of channels has a 1x1 convolution as its shortcut.
     """
 
     #: Stem, blocks and the last 1x1 convolution.

@@ -63,10 +63,10 @@ _SMALL = (
 
 
 class MobileNetV3(eqx.Module):
-    """Inverted residuals found by search, some with squeeze-and-excitation, the deeper ones with hard swish, and two
-    dense layers after global pooling (Howard et al. 2019, tables 1 and 2).
+    """Inverted residuals found by search, some with squeeze-and-excitation, the deeper blocks with hard swish, and
+    two dense layers after global pooling (Howard et al. 2019, tables 1 and 2).
 
-    Convolutions start He normal by fan-out, dense layers normal with standard deviation 0.01.
+    Convolutions are initialized He normal by fan-out, dense layers normal with standard deviation 0.01.
 
     **Arguments:**
 

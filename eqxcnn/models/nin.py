@@ -18,7 +18,7 @@ class NiN(eqx.Module):
     3, with the authors' widths for CIFAR-10).
 
     A 3x3 max pooling with stride 2 follows the first stage, an average pooling the second; the last windows extend past
-    the map, as in Caffe. As in the authors' code, weights start normal with standard deviation 0.05, biases at zero.
+    the map, as in Caffe. As in the authors' code, initial weights are normal with standard deviation 0.05, biases zero.
 
     **Arguments:**
 

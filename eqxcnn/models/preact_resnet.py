@@ -15,16 +15,16 @@ __all__ = ["PreActBlock", "PreActBottleneck", "PreActResNet", "variants"]
 
 
 class PreActBlock(eqx.Module):
-    """Twice BatchNorm, ReLU and a 3x3 convolution, plus a shortcut (He et al. 2016, figure 1 b).
+    """BatchNorm, ReLU and a 3x3 convolution, twice, plus a shortcut (He et al. 2016, figure 1 b).
 
     **Arguments:**
 
     - `in_channels`, `width`: input channels, and channels of both convolutions.
     - `stride`: stride of the first convolution and the shortcut.
-    - `activate_shortcut`: feed the shortcut from the first ReLU instead of the block's input. A convolutional shortcut
-      always comes after the ReLU.
+    - `activate_shortcut`: whether the first ReLU, instead of the block's input, feeds the shortcut. A
+      convolutional shortcut always comes after the ReLU.
     - `dropout_rate`: dropout rate before the last convolution (Zagoruyko and Komodakis 2016, figure 1 d).
-    - `use_projection`: where the shape changes, use a 1x1 convolution as the shortcut instead of zero padding.
+    - `use_projection`: whether the shortcut is a 1x1 convolution, not zero padding, where the shape changes.
     """
 
     bn1: BatchNorm
@@ -71,13 +71,13 @@ class PreActBlock(eqx.Module):
 
 
 class PreActBottleneck(eqx.Module):
-    """Three times BatchNorm, ReLU and a convolution (1x1, 3x3, 1x1), plus a shortcut (He et al. 2016, section 4).
+    """BatchNorm, ReLU and a convolution, three times (1x1, 3x3, 1x1), plus a shortcut (He et al. 2016, section 4).
 
     The output has `4 * width` channels.
 
     **Arguments:** as for `PreActBlock`, and
 
-    - `use_early_stride`: apply the stride in the first convolution instead of the second.
+    - `use_early_stride`: whether to apply the stride in the first convolution instead of the second.
     """
 
     bn1: BatchNorm
@@ -129,15 +129,15 @@ class PreActBottleneck(eqx.Module):
 class PreActResNet(eqx.Module):
     """A 3x3 convolution, stages of pre-activation blocks and a dense head (He et al. 2016).
 
-    Convolutions start He normal by fan-out, the head as in torch.
+    Convolutions are initialized He normal by fan-out, the head as in torch.
 
     **Arguments:**
 
     - `block`: `block(in_channels, width, stride, activate_shortcut, dropout_rate, key=)` makes a block.
     - `depths`, `widths`: number of blocks of each stage, and their width; each stage but the first halves the map.
     - `stem_width`: channels of the first convolution.
-    - `activates_ends`: in the first block of each stage, feed the shortcut from the first ReLU; and apply BatchNorm and
-      ReLU after the last block (He et al. 2016, appendix).
+    - `activates_ends`: whether the first ReLU feeds the shortcut in the first block of each stage, and BatchNorm and
+      ReLU follow the last block (He et al. 2016, appendix).
     - `dropout_rate`: dropout rate inside each block.
     """
 
@@ -177,7 +177,7 @@ class PreActResNet(eqx.Module):
         self.is_random = dropout_rate > 0
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """Returns the output of each stage, the last one before the final BatchNorm and ReLU."""
+        """Returns the output of each stage, the last output before the final BatchNorm and ReLU."""
         return run_layers(self.layers, self.conv1(image), state, key=key if self.is_random else None)
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
@@ -190,7 +190,7 @@ class PreActResNet(eqx.Module):
         return self.head(global_avg_pool(x)), state
 
 
-#: Models with a recipe, which has the model's name.
+#: Models with a recipe of the same name.
 _RECIPES = {"preact_resnet18", "preact_resnet110", "preact_resnet164", "wrn_16_8", "wrn_28_10", "wrn_40_4"}
 
 

@@ -1,4 +1,4 @@
-"""RegNets: networks whose block widths are a linear function, quantized to stages (Radosavovic et al. 2020).
+"""RegNets: block widths grow linearly with depth and are quantized to one width per stage (Radosavovic et al. 2020).
 
 https://arxiv.org/abs/2003.13678
 """
@@ -62,7 +62,7 @@ class XBlock(eqx.Module):
 class RegNet(eqx.Module):
     """A stem, then stages of `XBlock` whose widths follow from four numbers (Radosavovic et al. 2020, section 3.3).
 
-    Convolutions start He normal by fan-out, the dense layer normal with standard deviation 0.01.
+    Convolutions are initialized He normal by fan-out, the dense layer normal with standard deviation 0.01.
 
     **Arguments:**
 

@@ -17,14 +17,14 @@ __all__ = ["ResNet", "variants"]
 class ResNet(eqx.Module):
     """A stem, four stages of residual blocks and a dense head (He et al. 2015, table 1).
 
-    Convolutions start He normal by fan-out, the head as in torch.
+    Convolutions are initialized He normal by fan-out, the head as in torch.
 
     **Arguments:**
 
     - `block`: `block(in_channels, width, stride, drop_path_rate, zero_init, key=)` makes a block.
     - `depths`: number of blocks of each stage; the widths are 64, 128, 256 and 512.
-    - `use_small_stem`: use a 3x3 convolution with stride 1 and no pooling, for small images.
-    - `zero_init_residual`: start each residual branch at zero (Goyal et al. 2017, section 5.1).
+    - `use_small_stem`: whether to use a 3x3 convolution with stride 1 and no pooling, for small images.
+    - `zero_init_residual`: whether each residual branch starts at zero (Goyal et al. 2017, section 5.1).
     """
 
     conv1: Conv

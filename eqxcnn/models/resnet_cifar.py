@@ -51,14 +51,14 @@ class PaddedBlock(eqx.Module):
 class CifarResNet(eqx.Module):
     """A 3x3 convolution, three stages of `depth` residual blocks each, and a dense head.
 
-    Convolutions start He normal by fan-out, the head as in torch.
+    Convolutions are initialized He normal by fan-out, the head as in torch.
 
     **Arguments:**
 
     - `block`: `block(in_channels, width, stride, drop_path_rate, zero_init, key=)` makes a block.
     - `depth`: blocks per stage; the network has `6 * depth + 2` layers with weights (`9 * depth + 2` with bottlenecks).
     - `width`: channels of the first convolution and width of the first stage; each later stage is twice as wide.
-    - `zero_init_residual`: start each residual branch at zero (Goyal et al. 2017, section 5.1).
+    - `zero_init_residual`: whether each residual branch starts at zero (Goyal et al. 2017, section 5.1).
     """
 
     conv1: Conv
@@ -145,7 +145,7 @@ _RESNEXT_ROWS = {
     "resnext29_8x64d": (8, 34_426_698),
     "resnext29_16x64d": (16, 68_155_210),
 }
-#: The models that have a recipe, which is named like the model.
+#: The models that have a recipe of the same name.
 _RECIPES = {name: name for name in ("resnet20", "resnet56", "resnet110")}
 variants = {
     **{

@@ -24,7 +24,7 @@ from ..types import Image, Key, Logits, Maps, Variant
 
 __all__ = ["REDUCTION", "SEBasicBlock", "SEBottleneck", "SEResNet", "variants"]
 
-#: Channels divided by hidden channels of each squeeze-and-excitation.
+#: Ratio of channels to hidden channels in each squeeze-and-excitation.
 REDUCTION = 16
 
 
@@ -36,7 +36,7 @@ class SEBasicBlock(eqx.Module):
     - `in_channels`, `width`: input channels, and channels of both convolutions.
     - `stride`: stride of the first convolution and the shortcut.
     - `drop_path_rate`: probability of dropping the branch in training.
-    - `use_relu_before_gate`: apply ReLU before the squeeze-and-excitation, as timm does.
+    - `use_relu_before_gate`: whether to apply ReLU before the squeeze-and-excitation, as timm does.
     """
 
     conv1: Conv
@@ -127,14 +127,14 @@ class SEBottleneck(eqx.Module):
 class SEResNet(eqx.Module):
     """A stem, stages of residual blocks with squeeze-and-excitation, and a dense head (Hu et al. 2018, table 1).
 
-    Convolutions start He normal by fan-out, the head as in torch.
+    Convolutions are initialized He normal by fan-out, the head as in torch.
 
     **Arguments:**
 
     - `block`: `block(in_channels, width, stride, drop_path_rate, key=)` makes a block.
     - `depths`: number of blocks of each stage.
     - `width`: channels of the first convolution and width of the first stage; each later stage is twice as wide.
-    - `use_small_stem`: use a 3x3 convolution with stride 1 and no pooling, for small images.
+    - `use_small_stem`: whether to use a 3x3 convolution with stride 1 and no pooling, for small images.
     """
 
     conv1: Conv

@@ -26,8 +26,8 @@ class ShuffleUnit(eqx.Module):
     **Arguments:**
 
     - `in_channels`, `out_channels`: channels of the input and the output; `out_channels` must be even.
-    - `is_strided`: both branches take all channels and halve the map. Otherwise each branch takes half of the channels,
-      and the first one is the identity.
+    - `is_strided`: whether both branches take all channels and halve the map. Otherwise each branch takes half of the
+      channels, and the first branch is the identity.
     """
 
     branch1: tuple[ConvNorm, ...]
@@ -63,7 +63,7 @@ class ShuffleUnit(eqx.Module):
 class ShuffleNetV2(eqx.Module):
     """A stem with pooling, stages of `ShuffleUnit`, and a last 1x1 convolution (Ma et al. 2018, table 5).
 
-    Weights start uniform up to 1 / sqrt(fan_in), as in torchvision.
+    Initial weights are uniform up to 1 / sqrt(fan_in), as in torchvision.
 
     **Arguments:**
 

@@ -17,7 +17,7 @@ __all__ = ["SimpleCNN", "variants"]
 class SimpleCNN(eqx.Module):
     """3x3 convolutions, each followed by ReLU and 2x2 pooling, then a hidden dense layer.
 
-    Weights start Lecun normal, as in Flax.
+    Initial weights are Lecun normal, as in Flax.
 
     **Arguments:**
 
@@ -47,8 +47,8 @@ class SimpleCNN(eqx.Module):
         height, width = (side // 2 ** len(widths) for side in image_size)
         if not widths or min(height, width) < 1:
             raise InputError(
-                f"`widths` (={widths}) must have at least one convolution, and each halves the image "
-                f"({image_size[0]}x{image_size[1]}): give fewer of them or a larger `image_size`"
+                f"`widths` (={widths}) must have at least one number, and each halves the image "
+                f"({image_size[0]}x{image_size[1]}): give fewer numbers or a larger `image_size`"
             )
         *keys, fc_key, head_key = jax.random.split(key, len(widths) + 2)
         self.convs = tuple(

@@ -42,7 +42,8 @@ class SqueezeNet(eqx.Module):
     """A strided convolution, three stages of fire modules, a 1x1 convolution as the head, and global average pooling
     (table 1).
 
-    Weights start as in the authors' code: He uniform, the head normal with standard deviation 0.01, biases at zero.
+    As in the authors' code, initial weights are He uniform, but normal with standard deviation 0.01 in the head; biases
+    start at zero.
 
     **Arguments:**
 

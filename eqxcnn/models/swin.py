@@ -32,7 +32,7 @@ __all__ = ["Block", "Merge", "Swin", "WindowAttention", "variants"]
 
 _PATCH = 4
 _MAX_WINDOW = 64
-#: Attention bias between pixels that are in one window only because the shift wraps around; as in the published code.
+#: Attention bias between pixels that share a window only because the shift wraps around; as in the published code.
 _MASK_BIAS = -100.0
 
 
@@ -79,7 +79,7 @@ class WindowAttention(eqx.Module):
 
 
 def _offset_indices(window: int) -> np.ndarray:
-    """Returns `[n n]` row indices into `offset_bias`, one per query and key pixel of a window."""
+    """Returns `[n n]` row indices into `offset_bias`, one per pair of query and key pixels in a window."""
     row, column = np.divmod(np.arange(window**2), window)
     down, right = (position[:, None] - position[None] + window - 1 for position in (row, column))
     return down * (2 * window - 1) + right
@@ -142,15 +142,15 @@ class Merge(eqx.Module):
 class Swin(eqx.Module):
     """A Swin transformer: stages of windowed attention at strides 4, 8, 16 and 32 (Liu et al. 2021, section 3.1).
 
-    Weights start truncated normal with standard deviation 0.02, the embedding of 4x4 patches Lecun normal. Images may
-    have any size.
+    Initial weights are truncated normal with standard deviation 0.02, but Lecun normal in the embedding of 4x4
+    patches. Images may have any size.
 
     **Arguments:**
 
     - `dim`: width of the first stage; each later stage is twice as wide.
     - `depths`, `heads`: number of blocks and of attention heads of each stage.
-    - `window`: height and width of a window, in pixels of the map; every second block shifts it by half. At most 64,
-      because attention compares all pairs of a window's pixels.
+    - `window`: height and width of a window, in pixels of the map; every second block shifts the windows by half.
+      At most 64, because attention compares all pairs of a window's pixels.
     - `drop_path_rate`: drop path rate of the last block; the rates increase linearly from 0.
 
     **Raises:** `InputError` if `window` is too large.

@@ -23,13 +23,13 @@ class VGG(eqx.Module):
     """Five stages of 3x3 convolutions with ReLU, each ending with 2x2 max pooling (section 2.1 and table 1).
 
     With hidden dense layers, the last maps are average-pooled to 7x7, so images of any size fit. Without hidden layers,
-    the last maps are averaged to one vector for the head. Weights start as in torchvision: convolutions He normal by
-    fan-out, dense layers normal with standard deviation 0.01, biases at zero.
+    the last maps are averaged to one vector for the head. Weights are initialized as in torchvision: convolutions He
+    normal by fan-out, dense layers normal with standard deviation 0.01, biases at zero.
 
     **Arguments:**
 
     - `depths`: number of convolutions of each stage; the widths are 64, 128, 256, 512 and 512.
-    - `use_norm`: apply BatchNorm after each convolution, which keeps its bias.
+    - `use_norm`: whether BatchNorm follows each convolution; convolutions have a bias in either case.
     - `hidden`: sizes of the hidden dense layers.
     - `dropout_rate`: dropout rate after each hidden layer, or of the pooled features if there are none.
     """
@@ -103,7 +103,7 @@ def _make_layers(depths: tuple[int, ...], use_norm: bool, in_channels: int, key:
 
 
 _DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
-#: Depth: parameters of the published form, with BatchNorm, and of the CIFAR-10 form with BatchNorm and one dense layer.
+#: For each depth, parameters without BatchNorm, with BatchNorm, and for CIFAR-10 with BatchNorm and one dense layer.
 _PARAMS = {
     11: (132_863_336, 132_868_840, 9_231_114),
     13: (133_047_848, 133_053_736, 9_416_010),

@@ -65,8 +65,8 @@ class Block(eqx.Module):
 class ViT(eqx.Module):
     """A vision transformer with a class token and learned position embeddings (Dosovitskiy et al. 2021, section 3.1).
 
-    Weights start as in DeiT (Touvron et al. 2021): truncated normal with standard deviation 0.02, the patch embedding
-    Lecun normal. The model takes images of exactly `image_size`.
+    Initial weights are as in DeiT (Touvron et al. 2021): truncated normal with standard deviation 0.02, but
+    Lecun normal in the patch embedding. The model takes images of exactly `image_size`.
 
     **Arguments:**
 

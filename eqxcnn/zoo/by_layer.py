@@ -33,8 +33,8 @@ class LayerRow:
     - `output`: the output shape of the last call; `None` for a layer that is not called in eval mode or does not
       return a single array.
     - `calls`: the number of calls.
-    - `params`: the size of the layer's arrays, without those of inner layers.
-    - `multiply_adds`: the multiply-adds of all calls on one image, without those of inner layers.
+    - `params`: the size of the layer's arrays, without the arrays of inner layers.
+    - `multiply_adds`: the multiply-adds of all calls on one image, not counting inner layers.
     """
 
     path: str
@@ -59,7 +59,7 @@ def summary(
     There is one row for each layer without inner layers, and one for each block (or the model) that has arrays or
     multiply-adds outside its inner layers. The rows add up to the whole model.
 
-    **Arguments:** those of `zoo.create_model`.
+    **Arguments:** as for `zoo.create_model`.
 
     **Raises:** `InputError` for an unknown name or keyword, or an invalid value.
     """
@@ -90,7 +90,7 @@ class _Layer:
     kind: str
     clock: Iterator[int]
     is_leaf: bool = True
-    #: The number of its first call; infinite for layers that are never called, so that they come last.
+    #: The number of the layer's first call; infinite for a layer that is never called, so that it comes last.
     first_call: float = math.inf
     calls: int = 0
     output: tuple[int, ...] | None = None
@@ -145,7 +145,7 @@ def _record_calls(node: PyTree, path: str, owner: _Layer | None, layers: list[_L
     **Arguments:**
 
     - `node`, `path`: the part and its path in the model.
-    - `owner`: the innermost layer around it, to which its arrays belong.
+    - `owner`: the innermost layer around the part, to which the part's arrays belong.
     - `clock`: numbers the calls.
     """
     if jax.tree_util.all_leaves([node]):

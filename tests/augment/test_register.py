@@ -66,7 +66,7 @@ def test_a_name_that_exists_or_is_no_identifier_is_refused():
 
 def test_a_function_that_returns_no_augmentation_is_refused():
     register("nothing", lambda: None)
-    with pytest.raises(InputError, match="augmentation `nothing` is a `NoneType`: its function must return"):
+    with pytest.raises(InputError, match="augmentation `nothing` is a `NoneType`, but must be a function of"):
         build(["nothing"])
 
 

@@ -61,7 +61,7 @@ def test_bad_images_are_skipped_and_counted(folder, tmp_path):
         assert values(split) == [value for value in ALL if value not in (3, 109)]
         assert split.labels.tolist() == [0] * 9 + [1] * 9
     assert '"its content' not in (entries(tmp_path)[0] / "meta.json").read_text()
-    assert "a/3.png`: its content is not that of an image" in (entries(tmp_path)[0] / "meta.json").read_text()
+    assert "a/3.png`: its content is not an image" in (entries(tmp_path)[0] / "meta.json").read_text()
 
 
 def test_a_missing_label_stops_or_is_skipped(tmp_path):

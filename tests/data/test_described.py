@@ -214,7 +214,7 @@ def saved(tmp_path):
         ("state.json", "[]", "must hold a JSON object"),
         ("state.json", "{}", "`_data_files` in .* must be a list of names"),
         ("state.json", '{"_data_files": [3]}', "must be a list of names"),
-        ("state.json", '{"_data_files": [{"filename": 3}]}', "names `3`, which is not a file in its folder"),
+        ("state.json", '{"_data_files": [{"filename": 3}]}', "names `3`, which is not a file in the same folder"),
         ("state.json", '{"_data_files": [{"filename": "../x.arrow"}]}', "names `../x.arrow`, which is not a file in"),
         ("state.json", '{"_data_files": [{"filename": "x.arrow"}]}', "x.arrow`, which .* names, is missing"),
         ("state.json", '{"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}', "cannot be opened"),

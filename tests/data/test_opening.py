@@ -60,7 +60,7 @@ def test_an_eps_file_in_a_class_folder_is_an_unreadable_row(make_classes, tmp_pa
     folder = make_classes(tmp_path / "set")
     (folder / "a" / "0.png").write_bytes(EPS)
     opened = open_source(str(folder), test_fraction=0.01)
-    with pytest.raises(InputError, match=r"row . of split `train`.*a/0\.png`: its content is not that of an image"):
+    with pytest.raises(InputError, match=r"row . of split `train`.*a/0\.png`: its content is not an image"):
         [opened.decode(split, progress=False) for split in ("train", "test")]
 
 

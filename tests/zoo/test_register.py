@@ -149,7 +149,7 @@ def test_a_name_that_cannot_be_part_of_a_file_is_refused(name):
     ("change", "message"),
     [
         ({"make": None}, "must be an `eqxcnn.types.Variant` whose `make` builds"),
-        ({"input": (8, 8)}, r"`input` \(=\(8, 8\)\) of height"),
+        ({"input": (8, 8)}, r"`input` \(=\(8, 8\)\) of three numbers"),
         ({"input": (8, 8, 0)}, "integers above 0"),
         ({"input": [8, 8, 1]}, "integers above 0"),
         ({"smallest": 9}, "at least `smallest` .=9."),

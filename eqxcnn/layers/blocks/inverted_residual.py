@@ -21,14 +21,14 @@ __all__ = ["FusedResidual", "InvertedResidual", "stage_ends"]
 class InvertedResidual(eqx.Module):
     """1x1 expansion, depthwise convolution and 1x1 projection beside a shortcut (Sandler et al. 2018, section 3.3).
 
-    The shortcut joins the narrow input and output, if the stride is 1 and their channels are equal.
+    The shortcut joins the narrow input and output, if the stride is 1 and both have the same number of channels.
 
     **Arguments:**
 
     - `in_channels`, `out_channels`: the number of channels of the input and of the output.
-    - `hidden_channels`: the number of channels between the 1x1 convolutions; `None` leaves out the first one and uses
-      `in_channels`.
-    - `kernel_size`, `stride`: of the depthwise convolution.
+    - `hidden_channels`: the number of channels between the 1x1 convolutions; `None` leaves out the first 1x1
+      convolution and uses `in_channels`.
+    - `kernel_size`, `stride`: kernel size and stride of the depthwise convolution.
     - `squeeze_excite`: the gate after the depthwise convolution (Howard et al. 2019, section 5.3), if any.
     - `drop_path_rate`: the probability that training drops the branch beside the shortcut.
     - `activation`: the activation after all convolutions but the last.
@@ -136,7 +136,7 @@ class FusedResidual(eqx.Module):
 
 
 def stage_ends(strides: Sequence[int]) -> tuple[int, ...]:
-    """Returns the indices of the layers that end a stage: those before a strided layer, and the last one.
+    """Returns the indices of the layers that end a stage: each layer before a strided layer, and the last layer.
 
     **Arguments:**
 

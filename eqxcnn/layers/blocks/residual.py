@@ -101,11 +101,11 @@ class BasicBlock(eqx.Module):
 
 
 class Bottleneck(eqx.Module):
-    """1x1, 3x3 and 1x1 convolutions beside a shortcut (He et al. 2015, figure 5, right); the 3x3 one is strided.
+    """1x1, 3x3 (strided) and 1x1 convolutions beside a shortcut (He et al. 2015, figure 5, right).
 
     **Arguments:**
 
-    - `in_channels`: the number of channels of the input; the output has `4 * width`.
+    - `in_channels`: the number of channels of the input; the output has `4 * width` channels.
     - `width`, `stride`, `drop_path_rate`, `zero_init`: as for `BasicBlock`.
     - `groups`, `base_width`: the 3x3 convolution has `groups` groups of `width * base_width / 64` channels
       (Xie et al. 2016, table 1: cardinality `C` and width `d`).

@@ -111,7 +111,8 @@ def _make_weight_gradient(kernel: Pair, stride: Pair, dilation: Pair) -> Callabl
 def _loop_over_batch(function: Callable[..., Any]) -> Callable[..., Any]:
     """Makes `vmap` run `function` on one example after the other, which keeps the data of its loop in the cache.
 
-    Without `jax.custom_batching`, which has no compatibility guarantee, `vmap` batches it as usual, which is slower.
+    `jax.custom_batching` has no compatibility guarantee. Without this module, `vmap` batches `function` as usual, which
+    is slower.
     """
     try:
         from jax.custom_batching import sequential_vmap

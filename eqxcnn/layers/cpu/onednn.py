@@ -5,7 +5,7 @@ compiler gives this work to Eigen or YNNPACK, which are slower. jaxlib still exe
 emit for oneDNN. These calls are not a public interface, so the layers use them only with the jaxlib versions that
 the tests run with, and use plain JAX otherwise.
 
-The other `onednn_*` files need private parts of JAX. Import them only where `is_available()`.
+The other `onednn_*` files need private parts of JAX. Import them only if `is_available()` returns true.
 """
 
 import json

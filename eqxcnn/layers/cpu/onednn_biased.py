@@ -1,6 +1,6 @@
 """Convolutions with a bias by oneDNN on a CPU.
 
-A separate primitive, because `stem_gradient` computes the gradients of kernel and bias together.
+Such convolutions have a separate primitive, because `stem_gradient` computes the gradients of kernel and bias together.
 """
 
 from collections.abc import Sequence

@@ -37,8 +37,8 @@ KernelLayout: TypeAlias = Literal["HWIO", "IHWO"]
 #: A kernel with at most this many values per output channel (3x3 pixels of an RGB image) has its gradient computed by
 #: `stem_gradient`.
 _MAX_STEM_FAN_IN = 27
-#: XLA computes the kernel gradient of larger kernels faster when images have at most this many channels. It is also
-#: faster at both gradients of strided convolutions, but slower at all gradients of grouped ones.
+#: XLA computes the kernel gradient of larger kernels faster when images have at most this many channels. XLA is also
+#: faster at both gradients of strided convolutions, but slower at all gradients of grouped convolutions.
 _MAX_CHANNELS_FOR_XLA = 4
 
 
@@ -75,7 +75,7 @@ def convolve_by_xla(
     groups: int,
     kernel_layout: KernelLayout = "HWIO",
 ) -> Array:
-    """Returns the same convolution computed by XLA."""
+    """Returns the result of `convolve`, computed by XLA."""
     layouts = ("NHWC", kernel_layout, "NHWC")
     return lax.conv_general_dilated(
         images, kernel, stride, edges, rhs_dilation=dilation, dimension_numbers=layouts, feature_group_count=groups

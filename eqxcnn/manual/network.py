@@ -27,7 +27,8 @@ class HandDerived(eqx.Module):
 
     @abc.abstractmethod
     def backward(self, caches: Any, dlogits: BatchLogits) -> "HandDerived":
-        """Returns the loss's gradients with respect to the parameters, as a model, given `dlogits` for the logits."""
+        """Returns the gradients with respect to the parameters, as a model; `dlogits` is the gradient for the
+        logits."""
 
 
 def value_and_grad(

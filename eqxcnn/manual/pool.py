@@ -29,7 +29,7 @@ def max_pool_forward(
 
     **Returns:** maps `[b h' w' c]` and the cache for `max_pool_backward`.
 
-    **Raises:** `InputError` if a window could lie entirely in the padding, or as for `windows`.
+    **Raises:** `InputError` if a window could lie entirely in the padding, and as `windows` does.
     """
     grid = _pool_windows(x, kernel_size, stride, padding)
     if any(max(edge) >= k for edge, k in zip(grid.edges, grid.kernel, strict=True)):

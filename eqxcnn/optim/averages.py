@@ -25,14 +25,14 @@ def copy_weights(weights: Weights) -> Weights:
 class Lookahead:
     """Lookahead (Zhang et al. 2019, arXiv:1907.08610) with the schedule of Jordan 2024, section 3.4.
 
-    Every `every` steps the slow weights move towards the current weights, and the current weights are reset to them.
-    The slow weights keep a fraction `decay**every * (step / steps)**3` of themselves: they follow freely at first and
-    slowly at the end. After the last step the current weights become the slow ones, whether or not a reset is due.
-    BatchNorm's running statistics are treated like weights; the optimizer's state is left alone.
+    Every `every` steps the slow weights move towards the current weights, and the current weights are reset to the slow
+    weights. In each move the slow weights keep a fraction `decay**every * (step / steps)**3` of their values: they
+    follow freely at first and slowly at the end. After the last step the current weights are reset, even if no reset is
+    due. BatchNorm's running statistics are treated like weights; the optimizer's state is left alone.
 
     - `every`: steps between two resets.
     - `decay`: fraction that the slow weights keep per step at the end of the run.
-    - `steps`: length of the run.
+    - `steps`: number of steps of the run.
     """
 
     every: int
@@ -62,12 +62,12 @@ class WeightAverage:
     """An average of model and state that is evaluated and saved instead of the last weights; training ignores it.
 
     - `kind`: `ema` is a moving average that keeps a fraction `decay` of itself per step, or `(1 + step) / (10 + step)`
-      while that is smaller, so that the initial weights are soon forgotten (as TensorFlow's `ExponentialMovingAverage`
-      does); BatchNorm's running statistics are averaged like weights. `swa` is the mean of the weights at the end of
-      each epoch from step `start` on (Izmailov et al. 2018, arXiv:1803.05407, algorithm 1); its running statistics are
-      recomputed at the end of the run.
+      while that is smaller, so that the initial weights are soon forgotten (as in TensorFlow's
+      `ExponentialMovingAverage`); BatchNorm's running statistics are averaged like weights. `swa` is the mean of the
+      weights at the end of each epoch from step `start` on (Izmailov et al. 2018, arXiv:1803.05407, algorithm 1); its
+      running statistics are recomputed at the end of the run.
     - `decay`: fraction of its values that the average of `ema` keeps per step.
-    - `start`: step from which on `swa` counts the ends of epochs.
+    - `start`: step from which on `swa` includes the weights at the end of each epoch.
     - `every`: steps per epoch.
     """
 

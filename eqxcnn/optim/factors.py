@@ -28,20 +28,20 @@ __all__ = [
     "zero_frozen_gradients",
 ]
 
-#: Each part ends where the next begins, so that matching takes linear time.
+#: Neighboring parts cannot match the same characters, so matching takes linear time.
 _ENTRY = re.compile(
     r"(?P<pattern>[^\s=]+)\s*=\s*(?P<value>\d+(?:\.\d*)?(?:e[+-]?\d+)?)"
     r"(?:\s+for\s+(?P<epochs>\d+(?:\.\d*)?)\s+epochs?)?"
 )
 _VALUE, _EPOCHS = Range(0, 1_000_000), Range(0, 1_000_000)
 
-#: Limits within which matching every pattern with every name takes a fraction of a second.
+#: With these limits, matching every pattern with every name takes a fraction of a second.
 _MAX_PATTERN, _MAX_STARS, _MAX_FACTORS = 200, 10, 200
 
-#: A pattern that stands for all parameters but the last layer's, which every model of the zoo calls `head`.
+#: The pattern for all parameters outside the last layer, which every model of the zoo calls `head`.
 BACKBONE = "backbone"
 
-#: The layer that a tensor belongs to: `stages.1.0` of `stages.1.0.conv1.weight`.
+#: Matches the name of a tensor's layer, such as `stages.1.0` in `stages.1.0.conv1.weight`.
 _LAYER = re.compile(r"[^.]+(?:\.\d+)*")
 
 
@@ -49,8 +49,8 @@ _LAYER = re.compile(r"[^.]+(?:\.\d+)*")
 class Factor:
     """A factor of the learning rate of some parameters.
 
-    - `pattern`: matches the names of their tensors, or of a module that holds them; `*` stands for any characters, and
-      `backbone` for all parameters but the head's.
+    - `pattern`: matches the names of the parameters, or of a module that contains them; `*` stands for any characters,
+      and `backbone` for all parameters but the head's.
     - `value`: the factor; 0 freezes the parameters.
     - `epochs`: how long the parameters are trained; afterwards they are frozen.
     - `setting`: the recipe's setting that contains the factor, for error messages.
@@ -101,13 +101,13 @@ def _parse_factor(entry: str) -> Factor:
     value, epochs = float(match["value"]), match["epochs"]
     if value not in _VALUE or (epochs is not None and float(epochs) not in _EPOCHS):
         raise InputError(
-            f"`learning_rate_factors` (={entry!r}) must have a factor {_VALUE}, and epochs {_EPOCHS} if it has any"
+            f"`learning_rate_factors` (={entry!r}) must have a factor {_VALUE} and, if any, epochs {_EPOCHS}"
         )
     return Factor(match["pattern"], value, math.inf if epochs is None else float(epochs))
 
 
 def assign_factors(factors: Sequence[Factor], params: PyTree) -> PyTree:
-    """Returns a pytree with the factor of each parameter: the last one whose pattern matches its name, else 1.
+    """Returns a pytree with the factor of each parameter: the last factor whose pattern matches its name, else 1.
 
     **Raises:** `InputError` for a pattern that matches no parameter.
     """
@@ -133,8 +133,8 @@ def layer_factors(decay: float, params: PyTree) -> PyTree:
     """Returns `decay` to the power of each parameter's distance from the last layer (Clark et al. 2020,
     arXiv:2003.10555).
 
-    The parameters of one layer share a name up to its numbers, `stages.1.0` or `stem`; layers are in the order of the
-    model's fields.
+    The parameters of one layer share the first part of their names and the numbers after it, such as `stages.1.0` or
+    `stem`; layers are in the order of the model's fields.
     """
     names = [name.split(".") for name in named_slots(params)]
     # Wrappers such as `ChannelsFirst` hold all layers, so their field's name is not part of a layer's name.
@@ -157,7 +157,7 @@ def zero_frozen_gradients(factors: Sequence[Factor]) -> optax.GradientTransforma
 
 
 def scale_by_factors(factors: Sequence[Factor], steps_per_epoch: float) -> optax.GradientTransformation:
-    """Multiplies each update by its factor, and by exactly zero once the factor's epochs are over."""
+    """Multiplies each update by its factor; sets the update to zero once the factor's epochs are over."""
 
     def init(params: PyTree) -> optax.ScaleByScheduleState:
         assign_factors(factors, params)  # raises for a pattern that matches nothing

@@ -31,7 +31,7 @@ OwnOptimizer: TypeAlias = optax.GradientTransformation | Callable[[optax.Schedul
 
 OptimizerName: TypeAlias = Literal["adam", "adamw", "lamb", "lion", "muon", "nesterov", "rmsprop", "sgd"]
 
-#: The rules that add the weight decay to the gradient, as torch's do, instead of to the update.
+#: The rules that add the weight decay to the gradient, as in torch, instead of to the update.
 _COUPLED = ("sgd", "nesterov", "adam", "rmsprop")
 
 
@@ -53,7 +53,7 @@ class Clipping:
 class Plateau:
     """Drops the learning rate when the training loss stops falling.
 
-    - `decay_rate`: factor of each drop.
+    - `decay_rate`: factor by which each drop multiplies the learning rate.
     - `patience_epochs`: epochs without a better loss before a drop.
     """
 
@@ -82,9 +82,9 @@ def make_optimizer(
     and the update is scaled by schedule and factors.
 
     A parameter's factor multiplies its whole update, and its weight decay is divided by the factor beforehand, so that
-    the decay per step is the same for all parameters: a factor makes a parameter learn faster, not shrink faster (as
-    torch's SGD does with parameter groups of learning rate `f lr` and decay `wd / f`, the form in the code of Jordan
-    2024, section 3.4). `layer_decay` multiplies both the update and the decay, as its authors' code does.
+    the decay per step is the same for all parameters: a factor makes a parameter learn faster, not shrink faster. This
+    equals torch's SGD with parameter groups of learning rate `f lr` and decay `wd / f`, as in the code of Jordan 2024,
+    section 3.4. `layer_decay` multiplies both the update and the decay, as in its authors' code.
 
     **Arguments:**
 
@@ -92,15 +92,18 @@ def make_optimizer(
       `layer_decay`, `plateau` and accumulation apply to both.
     - `schedule`: the learning rate as a function of the number of updates.
     - `steps_per_epoch`: updates per epoch.
-    - `momentum`, `nesterov`: of `sgd`, `nesterov` and `rmsprop`.
-    - `weight_decay`: per step, times the learning rate; kernels and matrices only, unless `decay_norms_and_biases`.
+    - `momentum`, `nesterov`: weight of past updates, and whether to use Nesterov momentum; for `sgd`, `nesterov` and
+      `rmsprop`.
+    - `weight_decay`: weight decay per step, times the learning rate; applies to kernels and matrices only, unless
+      `decay_norms_and_biases` is set.
     - `clipping`: limits on the gradients.
     - `factors`: learning-rate factors of single parameters.
     - `layer_decay`: learning rate of each layer as a factor of the next layer's.
-    - `plateau`: lowers the learning rate when the loss stops falling; the update then takes the loss as `value`.
+    - `plateau`: lowers the learning rate when the loss stops falling; `update` then needs the loss as its argument
+      `value`.
     - `accumulate_steps`: number of batches whose mean gradient makes one update.
 
-    **Raises:** `InputError` from `init` for a factor whose pattern matches no parameter.
+    **Raises:** `InputError` when the optimizer's `init` is called, if a factor's pattern matches no parameter.
     """
     stages = [zero_frozen_gradients(factors)] if factors else []
     stages += _make_clipping(clipping or Clipping())
@@ -179,7 +182,7 @@ def _make_clipping(clipping: Clipping) -> list[optax.GradientTransformation]:
 
 
 def _transpose_matrices(clip: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Runs a clipping that expects dense matrices as `[in out]` on ours, which are `[out in]`."""
+    """Adapts a clipping that expects dense matrices `[in out]` to this library's matrices `[out in]`."""
 
     def transpose(tree: PyTree) -> PyTree:
         return jax.tree.map(lambda leaf: leaf.T if leaf.ndim == 2 else leaf, tree)

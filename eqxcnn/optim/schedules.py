@@ -67,7 +67,7 @@ def make_schedule(
     - `steps`, `steps_per_epoch`: length of the run and of an epoch.
     - `shape`: the result of `schedule_shape`.
     - `power`: exponent of `polynomial`.
-    - `decay_rate`: factor of each drop of `step` and `multistep`.
+    - `decay_rate`: factor by which each drop of `step` and `multistep` multiplies the learning rate.
     - `decay_epochs`: epochs between two drops of `step`.
     - `decay_milestones`: the epochs at which `multistep` drops.
     """
@@ -97,12 +97,12 @@ def _drop(
     peak: float, decay_rate: float, rise: int, count_drops: Callable[..., int], steps_per_epoch: float
 ) -> optax.Schedule:
     """Multiplies the peak by `decay_rate` per drop; epochs count from the start of the run, warm-up included."""
-    # Half a step is added because quotients such as 3 / 0.1 fall just short of whole numbers.
+    # Half a step is added because rounding could delay a drop by a step: `3 // 0.1` is 29.
     return lambda count: peak * decay_rate ** count_drops((count + rise + 0.5) / steps_per_epoch)
 
 
 def _interpolate(start: float, end: float, steps: int, use_cosine: bool) -> optax.Schedule:
-    """Goes from one learning rate to another along a straight line or half a cosine."""
+    """Builds a schedule from one learning rate to another, along a straight line or half a cosine."""
     if not use_cosine:
         return optax.linear_schedule(start, end, steps)
     remaining = optax.cosine_decay_schedule(1.0, steps)

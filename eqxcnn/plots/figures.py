@@ -29,11 +29,11 @@ _MISTAKES_PER_ROW = 4
 
 @context(STYLE)
 def confusion_matrix(confusion: Int[np.ndarray, "k k"], class_names: Sequence[str]) -> Figure:
-    """Draws true class by predicted class, each row in percent of the true class's images.
+    """Draws true class (rows) by predicted class (columns), in percent of the true class's images.
 
-    With at most 20 classes, cells contain percentages, and an empty cell means no image; with at most three, also
-    counts. With more than 40 classes, classes are numbered from 0 instead of named. The color scale magnifies small
-    fractions, since the mistakes are of interest.
+    With at most 20 classes, cells contain percentages, and an empty cell means no image; with at most three classes,
+    cells also contain counts. With more than 40 classes, classes are numbered from 0 instead of named. The color scale
+    magnifies small fractions, since the mistakes are of interest.
     """
     count = len(class_names)
     width = COLUMN if count <= 3 else 5.0 if count <= 10 else PAGE
@@ -76,8 +76,8 @@ def kernels(weights: Float[np.ndarray, "kh kw i o"]) -> Figure:
     """Draws a layer's first kernels as small images, all on one scale that is symmetric about zero.
 
     Kernels with three channels are shown in color: zero is mid-gray, positive weights brighten their channel, and
-    negative weights darken it. Kernels with one channel are blue where negative and red where positive; with any other
-    number of channels, the mean over the channels is shown in this way.
+    negative weights darken it. Kernels with one channel are blue where negative and red where positive; for any other
+    number of channels, the mean over the channels is drawn in these colors.
     """
     panels = np.moveaxis(weights, -1, 0)[:MAX_KERNELS]
     is_color = panels.shape[-1] == 3
@@ -108,7 +108,7 @@ def augmentation(originals: Num[np.ndarray, "n h w c"], augmented: Num[np.ndarra
     rows, draws, height, width, _ = augmented.shape
     side = COLUMN / (draws + 1.2)
     figure = Figure(figsize=(COLUMN, rows * side * height / width + 0.25), layout="compressed")
-    # An empty column separates the originals.
+    # An empty column separates the originals from the augmented images.
     grid = figure.subplots(rows, draws + 2, squeeze=False, width_ratios=[1, 0.05, *[1] * draws])
     for axes in grid[:, 1]:
         axes.remove()
@@ -143,7 +143,7 @@ def mistakes(
 
 
 def _fill(grid: np.ndarray, panels: Num[np.ndarray, "n ..."]) -> list[tuple[Axes, np.ndarray]]:
-    """Returns pairs of axes, in row order, and panels; clears the remaining axes."""
+    """Returns pairs `(axes, panel)`, with the axes in row order; hides the remaining axes."""
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(True)

@@ -26,7 +26,8 @@ def curves(
     label: str,
     maximum: float = float("inf"),
 ) -> Figure:
-    """Draws a quantity from 0 to `maximum` per epoch, on the training images and, if given, on the held-out images."""
+    """Draws a quantity per epoch, on a y axis within [0, `maximum`], of the training and, if given, the held-out
+    images."""
     figure = _make_column()
     _draw_curves(figure.subplots(), epochs, train, validation, label, maximum)
     return figure
@@ -34,7 +35,7 @@ def curves(
 
 @context(STYLE)
 def epoch_times(epochs: Sequence[int], seconds: Sequence[float]) -> Figure:
-    """Draws the time of each epoch as bars, in seconds, or in minutes if one took more than ten minutes."""
+    """Draws the time of each epoch as bars, in seconds, or in minutes if an epoch took more than ten minutes."""
     figure = _make_column()
     _draw_times(figure.subplots(), epochs, seconds)
     return figure
@@ -97,7 +98,7 @@ def _draw_curves(
     interval = ceil(len(epochs) / _MAX_MARKERS)
     axes.plot(epochs, train, color=BLUE, marker="o", markevery=interval, clip_on=False, label="training")
     if validation is not None:
-        # Markers half-way between the others keep coinciding lines distinguishable.
+        # Markers halfway between the markers of the training line keep coinciding lines distinguishable.
         marks = {"marker": "s", "markevery": (interval // 2, interval)}
         axes.plot(epochs, validation, color=VERMILLION, linestyle="--", clip_on=False, label="validation", **marks)
     low, high = axes.get_ylim()

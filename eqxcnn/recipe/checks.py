@@ -82,7 +82,7 @@ def check_together(recipe: Any) -> None:
         _check_by_hand(recipe)
     if recipe.keep == "best" and recipe.average == "swa":
         raise InputError(
-            "`keep` (='best') and `average` (='swa') do not go together: the mean exists only at the end of the run"
+            "`keep` (='best') and `average` (='swa') do not go together: the average exists only at the end of the run"
         )
     if recipe.pretrained + (recipe.init_from is not None) + (recipe.init_images > 0) > 1:
         raise InputError("`pretrained`, `init_from` and `init_images` each set the initial weights: give one of them")
@@ -96,7 +96,7 @@ def _check_image_size(recipe: Any) -> None:
     try:
         registry.resolve_image_size(recipe.model, recipe.image_size)
     except InputError as error:
-        # The user may not have chosen the model at all, but mean to pass a network to `fit`.
+        # The user may have kept the default model, and intend to pass a network to `fit`.
         is_default = recipe.model == type(recipe)().model
         hint = "; for a network that you pass from Python, set `model` to own" if is_default else ""
         raise InputError(f"{error}{hint}") from error

@@ -25,7 +25,7 @@ class RunOptions:
     recipe: str | None = None
     """A YAML file, or the name of a shipped recipe; other flags override its settings."""
     resume: Path | None = None
-    """Resume this stopped run, or this folder of seeds, with its own recipe; no other flag may be given."""
+    """Folder of a stopped run or seed sweep, to resume with its own recipe; no other flag may be given."""
     runs: Path = Path("runs")
     """Folder in which the run's folder is made."""
     seeds: Annotated[int, Range(1, 1000)] = 1
@@ -62,7 +62,8 @@ class Flags(RunOptions):
 def parse_flags(arguments: Sequence[str]) -> Flags:
     """Parses a command line; settings without a flag keep the values of the recipe that `--recipe` names.
 
-    The modules that `--import` names are imported first, because recipe and flags may use names that they register.
+    The modules that `--import` names are imported first, because the recipe and the flags may use names that these
+    modules register.
 
     **Raises:** `InputError` for flags that do not go together, `SystemExit` for a flag that cannot be parsed.
     """

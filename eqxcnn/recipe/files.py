@@ -1,4 +1,4 @@
-"""Recipes as YAML: reads files and the recipes shipped with the package, and writes them."""
+"""Recipes as YAML: reads recipe files and the recipes shipped with the package, and writes recipes."""
 
 import dataclasses
 import os
@@ -29,12 +29,12 @@ RENAMED = {
 
 
 def load_recipe(source: str | Path) -> Recipe:
-    """Reads a recipe from a YAML file, or a shipped one by its name.
+    """Reads a recipe from a YAML file, or a shipped recipe by its name.
 
     **Raises:** `InputError` for a missing file, an unknown setting, or an invalid value.
     """
     path = Path(source)
-    # `os.path.exists` returns `False` where `Path.exists` raises: for a name that is too long, or a locked folder.
+    # For a name that is too long or a locked folder, `os.path.exists` returns `False`, but `Path.exists` raises.
     if not path.suffix and not os.path.exists(path):
         if str(source) not in list_recipes():
             raise InputError(f"there is no recipe named `{source}`; {nearest(str(source), list_recipes())}")
@@ -91,7 +91,7 @@ def recipe_from(values: dict[str, Any], origin: str) -> Recipe:
 
 
 def to_yaml(recipe: Recipe) -> str:
-    """Returns the recipe as YAML that `load_recipe` reads back to an equal one."""
+    """Returns the recipe as YAML, from which `load_recipe` makes an equal recipe."""
     values = dataclasses.asdict(recipe)
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
     return yaml.safe_dump(plain, sort_keys=False)

@@ -1,4 +1,4 @@
-"""A recipe: everything that decides a training run, in one flat frozen dataclass."""
+"""A recipe: all settings that determine a training run, in one flat frozen dataclass."""
 
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -42,8 +42,8 @@ class Recipe(
 ):
     """All settings of a training run.
 
-    The base classes define the settings and their defaults, in groups. `None` means a default that depends on the data,
-    and that `eqxcnn.training.prepare` fills in.
+    The base classes define the settings and their defaults, in groups. `None` stands for a default that depends on the
+    data; `eqxcnn.training.prepare` fills it in.
 
     **Raises:** `InputError` for a value of the wrong type, a value out of range, and settings that do not go together.
     """
@@ -55,7 +55,7 @@ class Recipe(
     def replace(self, **settings: Any) -> "Recipe":
         """Returns a recipe with other values for some settings.
 
-        **Raises:** `InputError` for an unknown setting, and wherever the constructor raises one.
+        **Raises:** `InputError` for an unknown setting, and in all cases in which the constructor raises it.
         """
         known = [field.name for field in fields(self)]
         for name in settings:

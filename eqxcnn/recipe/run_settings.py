@@ -15,8 +15,8 @@ class EvaluationSettings:
     """Validation, test, and which weights are kept."""
 
     test_views: Views = "one"
-    """Views of each test image whose logits are averaged: the image alone, also its mirror image, or also shifts by one
-    pixel."""
+    """Views of each test image whose logits are averaged: the image alone, the image and its mirror image, or these and
+    crops shifted by one pixel."""
     eval_batch_size: Annotated[int, COUNT] = 500
     """Images per batch in validation and test; each view counts as an image."""
     metrics: Annotated[tuple[str, ...], Items(20)] = ()
@@ -32,7 +32,8 @@ class EvaluationSettings:
     keep: Literal["last", "best"] = "last"
     """Weights to test and save: the last ones, or those of the epoch with the best `monitor`."""
     best_checkpoints: Annotated[int, COUNT_OR_NONE] = 0
-    """Number of epochs with the best `monitor` whose checkpoints stay in `best/`; at least one with `keep: best`."""
+    """Number of checkpoints to keep in `best/`, of the epochs with the best `monitor`; at least one with `keep:
+    best`."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class CheckpointSettings:
     checkpoint_seconds: Annotated[float, Range(0, 1_000_000_000)] = 30.0
     """Seconds of training between two checkpoints; 0 saves after every call."""
     keep_checkpoints: Annotated[int, COUNT] = 2
-    """Number of newest checkpoints that stay."""
+    """Number of newest checkpoints to keep."""
     on_nan: Literal["stop", "skip"] = "stop"
     """Stop at a loss that is not finite, or skip the steps whose loss or gradients are not finite."""
 

@@ -22,7 +22,7 @@ class ModelSettings:
     """Which network, and which weights it starts from."""
 
     model: str = "lenet"
-    """Name of the model, one of `eqxcnn.zoo.list_models()`; `own` for one that is passed from Python."""
+    """Name of the model, one of `eqxcnn.zoo.list_models()`; `own` for a network passed from Python."""
     architecture: Annotated[tuple[str, ...], Items(100)] = ()
     """Further arguments of the model's constructor, as in Python: `drop_path_rate=0.1`, `widths=(32, 64, 64)`."""
     pretrained: bool = False
@@ -56,7 +56,7 @@ class DataSettings:
     vary in size."""
     validation: Annotated[float, BELOW_ONE] | Literal["test"] = 0.1
     """Fraction of the training images held out to measure progress, stratified by class; 0 for none. `test` holds out
-    nothing and measures progress on the test split, as many write-ups do; then base no choice on its scores."""
+    nothing and measures progress on the test split, as many write-ups do; do not base choices on the scores then."""
     train_images: Annotated[int, Range(1, 2**31 - 1)] | None = None
     """Number of training images to use, the first ones of the split; by default all."""
     seed: Annotated[int, Range(0, 2**32 - 1)] = 0
@@ -68,10 +68,10 @@ class DataSettings:
     classes equally often."""
     mean: Annotated[tuple[Annotated[float, Range(-1000, 1000)], ...], Items(10)] | None = None
     """Mean per channel that is subtracted from pixels in [0, 1]; by default the mean that the initial weights were
-    trained with, if known, else that of the training images."""
+    trained with, if known, else the mean of the training images."""
     std: Annotated[tuple[Annotated[float, Range(0.0001, 1000)], ...], Items(10)] | None = None
-    """Standard deviation per channel that pixels are divided by; its default comes from the same source as that of
-    `mean`."""
+    """Standard deviation per channel that pixels are divided by; its default comes from the same source as the default
+    of `mean`."""
     on_bad_image: Literal["stop", "skip"] = "stop"
     """Stop at an image that cannot be decoded or has no label, or skip it."""
     device_budget: Annotated[float, AT_LEAST_ZERO] = 2.0
@@ -106,7 +106,7 @@ class ScheduleSettings:
     power: Annotated[float, Range(0, 100, excludes_low=True)] = 2.0
     """Exponent of the `polynomial` schedule."""
     decay_rate: Annotated[float, UP_TO_ONE] = 0.1
-    """Factor of each drop in `step`, `multistep` and `plateau`."""
+    """Factor by which each drop in `step`, `multistep` and `plateau` multiplies the learning rate."""
     decay_epochs: Annotated[float, Range(0.001, 1_000_000)] = 30.0
     """Epochs between two drops of `step`."""
     decay_milestones: Annotated[tuple[Annotated[float, ABOVE_ZERO], ...], Items(1000)] = ()
@@ -120,7 +120,7 @@ class OptimizerSettings:
     """The update rule, and which parameters it applies to."""
 
     optimizer: OptimizerName | Literal["own"] = "adam"
-    """Update rule; `sgd`, `nesterov` and `rmsprop` use `momentum`. `own` for one that is passed from Python."""
+    """Update rule; `sgd`, `nesterov` and `rmsprop` use `momentum`. `own` for an update rule passed from Python."""
     momentum: Annotated[float, BELOW_ONE] = 0.9
     """Weight of past updates in `sgd`, `nesterov` and `rmsprop`."""
     nesterov: bool = False
@@ -131,13 +131,14 @@ class OptimizerSettings:
     decay_norms_and_biases: bool = False
     """Decay norms and biases too."""
     clip_norm: Annotated[float, AT_LEAST_ZERO] = 0.0
-    """Largest norm of all gradients together; larger ones are scaled down. 0 for no limit."""
+    """Largest norm of all gradients together; gradients with a larger norm are scaled down. 0 for no limit."""
     clip_value: Annotated[float, AT_LEAST_ZERO] = 0.0
     """Largest absolute value of each element of the gradients; 0 for no limit."""
     clip_agc: Annotated[float, AT_LEAST_ZERO] = 0.0
     """Largest norm of each filter's gradient, as a fraction of its weights' norm (AGC); 0 for no limit."""
     accumulate_steps: Annotated[int, COUNT] = 1
-    """Batches whose mean gradient makes one update, as one large batch would; BatchNorm still sees single batches."""
+    """Number of batches whose mean gradient makes one update, like one large batch; BatchNorm still sees single
+    batches."""
     learning_rate_factors: Annotated[tuple[str, ...], Items(100)] = ()
     """Learning-rate factors of single parameters, by tensor name: `*norm*.bias=64`, `conv1.weight=0` to freeze it, or
     `conv1.bias=1 for 3 epochs`. The last matching pattern counts. The factors do not change the weight decay."""
@@ -145,16 +146,18 @@ class OptimizerSettings:
     """Parts of the model that are not trained, by tensor name up to any dot: `stem`, `blocks.0`, or `backbone` for all
     but the head. Their norms and dropout are in eval mode."""
     layer_decay: Annotated[float, UP_TO_ONE] = 1.0
-    """Learning rate of each layer as a factor of the next layer's, for fine-tuning; 1 for one rate in all layers."""
+    """Learning rate of each layer as a factor of the next layer's rate, for fine-tuning; 1 for one rate in all
+    layers."""
     lookahead_every: Annotated[int, COUNT_OR_NONE] = 0
     """Steps between two resets of the weights to Lookahead's slow weights; 0 for no Lookahead."""
     lookahead_decay: Annotated[float, BELOW_ONE] = 0.95
-    """Fraction of their values that Lookahead's slow weights keep per step at the end of the run; smaller before."""
+    """Fraction of their values that Lookahead's slow weights keep per step at the end of the run; the fraction is
+    smaller before."""
     average: Literal["none", "ema", "swa"] = "none"
     """Average of the weights to test and save: a moving average (`ema`), or the mean of the weights at the end of each
     of the last epochs, with recomputed running statistics (`swa`)."""
     average_decay: Annotated[float, BELOW_ONE] = 0.999
-    """Fraction of its values that the moving average keeps per step; smaller in the first steps."""
+    """Fraction of its values that the moving average keeps per step; the fraction is smaller in the first steps."""
     average_start: Annotated[float, BELOW_ONE] = 0.75
     """Fraction of the run after which `swa` starts to average."""
     gradients: Literal["autodiff", "by_hand"] = "autodiff"
@@ -166,15 +169,15 @@ class LossSettings:
     """The loss, and how it is regularized."""
 
     loss: Literal["cross_entropy", "bce", "focal", "own"] = "cross_entropy"
-    """Softmax cross-entropy, binary cross-entropy of each class, or the focal loss. `own` for one that is passed from
+    """Softmax cross-entropy, binary cross-entropy of each class, or the focal loss. `own` for a loss passed from
     Python."""
     label_smoothing: Annotated[float, BELOW_ONE] = 0.1
     """Fraction of each label that is spread evenly over all classes."""
     focal_gamma: Annotated[float, Range(0, 100)] = 2.0
     """Focusing parameter gamma of the focal loss; 0 gives cross-entropy."""
     class_weights: Annotated[tuple[Annotated[float, ABOVE_ZERO], ...], Items(100_000)] | Literal["balanced"] = ()
-    """Weight of each class in the loss, in the order of the data's classes; `balanced` weighs by the inverse number of
-    images, with a mean of 1 over the images."""
+    """Weight of each class in the loss, in the order of the data's classes; `balanced` weights each class by the
+    inverse of its number of images, with a mean of 1 over the images."""
 
 
 @dataclass(frozen=True)

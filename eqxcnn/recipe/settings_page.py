@@ -15,8 +15,8 @@ _OPENING = """# Settings
 
 <!-- Made by `python -m eqxcnn.recipe.settings_page > docs/settings.md`: edit the files in `eqxcnn/recipe`. -->
 
-Every setting of a recipe. A setting is `learning_rate` in YAML and in Python, and `--learning-rate` on the command line
-of `python -m eqxcnn.train`. A setting that is on or off is turned off by the prefix `no`: `--no-shuffle`. The values of
+Every setting of a recipe. The setting `learning_rate` in YAML and in Python is `--learning-rate` on the command line
+of `python -m eqxcnn.train`. The prefix `no` turns off a setting that is on or off: `--no-shuffle`. The values of
 a list follow their flag, separated by spaces; in YAML they are a list.
 """
 
@@ -50,7 +50,7 @@ def format_row(group: type, field: dataclasses.Field[Any], is_flag: bool = False
 
 
 def docstrings(group: type) -> dict[str, str]:
-    """Returns the string below each field of a dataclass, which Python itself does not keep."""
+    """Returns the string below each field of a dataclass; Python itself does not keep these strings."""
     (found,) = ast.parse(inspect.getsource(group)).body
     assert isinstance(found, ast.ClassDef)
     texts = {}

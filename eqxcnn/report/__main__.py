@@ -22,13 +22,13 @@ class Options:
     run: Annotated[Path | None, tyro.conf.Positional] = None
     """A run's folder; omit it with --show-augment."""
     data: str | None = None
-    """A data set's name, a Hub id or a local folder; by default that of the run or recipe."""
+    """A data set's name, a Hub id or a local folder; by default the data of the run or recipe."""
     show_augment: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Without a run: draw nine augmented training images beside their originals."""
     recipe: str | None = None
     """With --show-augment: a YAML file, or the name of a shipped recipe."""
     augment: Annotated[tuple[str, ...], Items(100)] | None = None
-    """With --show-augment: transforms instead of the recipe's."""
+    """With --show-augment: transforms to use instead of the recipe's transforms."""
     out: Path | None = None
     """With --show-augment: path of the picture, by default augment.png; its extension sets the format."""
 
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _load_recipe(options: Options) -> Recipe:
-    """Returns the recipe, with the settings that are given as flags."""
+    """Returns the recipe; flags override its settings."""
     flags = {"data": options.data, "augment": options.augment}
     recipe = Recipe() if options.recipe is None else load_recipe(options.recipe)
     return replace(recipe, **{name: value for name, value in flags.items() if value is not None})

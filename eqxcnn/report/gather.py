@@ -33,11 +33,11 @@ _TESTED = {"test_loss", "test_accuracy", "test_count"}
 class RunRecord:
     """A run's folder, without its data.
 
-    - `folder`: its path.
+    - `folder`: the path of the run's folder.
     - `recipe`, `recipe_text`: the recipe, and the text of its file.
     - `epochs`: the logged rows of its epochs.
     - `test`: the logged row of its test; `None` if the run is not finished.
-    - `environment`: `environment.json`; empty if the folder has none.
+    - `environment`: the contents of `environment.json`; empty if the folder has no such file.
     - `classifier`: the trained classifier; `None` if the run is not finished, or its network is not from the zoo.
     """
 
@@ -61,9 +61,9 @@ def read_run(folder: Path) -> RunRecord:
     **Raises:** `InputError` if `folder` is not a run's folder, or a file in it cannot be read.
     """
     path = folder / "recipe.yaml"
-    # `os.path` returns `False` for a name that is too long, where `Path.is_file` raises.
+    # For a name that is too long, `os.path.isfile` returns `False`, but `Path.is_file` raises an error.
     if not os.path.isfile(path):
-        raise InputError(f"`{folder}` is not a run folder: it has no recipe.yaml; give one that training has made")
+        raise InputError(f"`{folder}` is not a run folder: it has no recipe.yaml; give a folder made by training")
     recipe = load_recipe(path)
     # A network that is not from the zoo cannot be rebuilt here; its run gets learning curves only.
     is_loadable = (folder / "model" / "config.json").exists() and recipe.model != OWN
@@ -159,7 +159,7 @@ def predict_test_split(classifier: ImageClassifier, recipe: Recipe) -> TestPredi
     if opened.info.class_names != classifier.class_names:
         raise InputError(
             f"`data` (={recipe.data!r}) has the classes {', '.join(opened.info.class_names[:5])} ..., but the run "
-            f"learned {', '.join(classifier.class_names[:5])} ...: give the data it was trained on with --data"
+            f"learned {', '.join(classifier.class_names[:5])} ...: use --data to name the data that it was trained on"
         )
     test = opened.decode(
         "test",
@@ -177,7 +177,8 @@ def predict_test_split(classifier: ImageClassifier, recipe: Recipe) -> TestPredi
 def first_weights(classifier: ImageClassifier) -> Float[np.ndarray, "kh kw i o"] | None:
     """Returns the kernels of the first convolution, or `None` if no layer takes the image.
 
-    Without convolutions, they are the weights of a dense layer that takes all pixels, each row in the image's shape.
+    For a model without convolutions, returns the weights of a dense layer that takes all pixels, with each row in the
+    image's shape.
     """
     convolutions, dense = (_layers(classifier.model, kind) for kind in (Conv, eqx.nn.Linear))
     if convolutions:
@@ -200,12 +201,12 @@ def _layers(model: Network, kind: type) -> list[Any]:
 def augmented_examples(
     recipe: Recipe, rows: int = 3, draws: int = 3
 ) -> tuple[UInt8[np.ndarray, "rows h w c"], Float[np.ndarray, "rows draws h w c"]] | None:
-    """Draws augmented training images.
+    """Chooses training images at random and augments them.
 
     **Arguments:**
 
     - `rows`: number of images; the recipe's seed chooses them.
-    - `draws`: number of augmented copies of each.
+    - `draws`: number of augmented copies of each image.
 
     **Returns:** the images, and the copies in [0, 1]; `None` if the recipe does not augment.
     """

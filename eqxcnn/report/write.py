@@ -71,7 +71,7 @@ def show_augment(recipe: Recipe, path: Path | str) -> Path:
         raise InputError(f"`out` (={str(path)!r}) must have one of the suffixes .{', .'.join(_FORMATS)}")
     examples = augmented_examples(recipe)
     if examples is None:
-        raise InputError("there is no augmentation to show: name transforms with --augment, or a recipe that has some")
+        raise InputError("there is no augmentation to show: name transforms with --augment, or give another recipe")
     _write(path, _render(figures.augmentation(*examples), kind))
     return path
 

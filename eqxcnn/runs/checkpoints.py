@@ -33,7 +33,7 @@ class Checkpoints:
     **Arguments:**
 
     - `folder`: created by the first save.
-    - `keep`: number of newest checkpoints that stay.
+    - `keep`: number of newest checkpoints to keep.
     """
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
@@ -57,7 +57,7 @@ class Checkpoints:
 
         **Arguments:**
 
-        - `others`: the earlier steps whose checkpoints stay; by default those of the newest `keep` checkpoints.
+        - `others`: the earlier steps whose checkpoints are kept; by default the steps of the newest `keep` checkpoints.
 
         **Raises:** `InputError` if the checkpoint cannot be written; the earlier ones are then left as they were.
         """
@@ -85,13 +85,13 @@ class Checkpoints:
 
         **Arguments:**
 
-        - `like`: a pytree of the saved structure, whose arrays (or `jax.ShapeDtypeStruct`) are replaced.
+        - `like`: a pytree with the saved structure; the saved arrays replace its arrays (or `jax.ShapeDtypeStruct`).
         - `notify`: called with one line for each damaged checkpoint that is skipped.
         - `steps`: the steps to try, the last one in the list first; by default all steps, the newest first.
 
         **Returns:** the step and the pytree; `None` if there is no checkpoint.
 
-        **Raises:** `InputError` if all are damaged, or if the arrays do not match those of `like`.
+        **Raises:** `InputError` if all checkpoints are damaged, or if their arrays do not match the arrays of `like`.
         """
         steps = self.steps() if steps is None else [step for step in steps if step in self.steps()]
         for step in reversed(steps):
@@ -116,7 +116,7 @@ class Checkpoints:
         self._damaged.discard(step)
 
     def _prune(self, newest: int, others: Collection[int] | None) -> None:
-        """Removes damaged and old checkpoints, but not those of steps after `newest`, which belong to another run."""
+        """Removes damaged and old checkpoints; keeps those of steps after `newest`, which belong to another run."""
         intact = [step for step in self.steps() if step <= newest and step not in self._damaged]
         kept = {newest, *others} if others is not None else set(intact[-self._keep :])
         scratch = self._folder / _SCRATCH
@@ -147,7 +147,7 @@ def _write(folder: Path, tensors: dict[str, np.ndarray]) -> None:
 
 
 def _read_intact(folder: Path, slots: Mapping[str, Any]) -> dict[str, np.ndarray] | str:
-    """Returns a checkpoint's arrays, including those without elements, or a description of the damage to its files."""
+    """Returns a checkpoint's arrays, including arrays without elements, or a description of the damage to its files."""
     if damage := _find_damage(folder):
         return damage
     try:

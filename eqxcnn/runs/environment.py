@@ -30,7 +30,8 @@ def environment() -> dict[str, Any]:
 
 
 def _version(package: str) -> str | None:
-    """Returns an installed package's version; `None` without its metadata, as in a copied or bundled installation."""
+    """Returns an installed package's version; `None` if its metadata are missing, as in a copied or bundled
+    installation."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -38,7 +39,7 @@ def _version(package: str) -> str | None:
 
 
 def _processor() -> str:
-    """Returns the CPU's name, or its architecture where the system does not tell the name."""
+    """Returns the CPU's name, or its architecture if the system does not report the name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -52,7 +53,7 @@ def _cores() -> int | None:
 
 
 def _commit() -> str | None:
-    """Returns the commit of a checkout, with `-dirty` appended if files differ from it; `None` outside one."""
+    """Returns the checkout's commit, with `-dirty` appended if files differ from it; `None` outside a checkout."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None

@@ -24,16 +24,16 @@ _DATA_FILE = "data.json"
 _PARTS_FILE = "parts.json"
 #: Steps are counted in 32 bits.
 MAX_STEPS = 2**31 - 1
-#: The most bytes of the data's name in a run's name.
+#: Maximum number of bytes of the data's name in a run's name.
 _MAX_NAME = 100
-#: The most bytes of `metrics.jsonl`: a million epochs.
+#: Maximum size of `metrics.jsonl` in bytes, enough for a million epochs.
 _MAX_METRICS = 1 << 30
 
 
 class Run:
-    """The folder `runs/<model>-<data>-<timestamp>/`, locked for other processes until the `with` block ends.
+    """The folder `runs/<model>-<data>-<timestamp>/`, locked against other processes until the `with` block ends.
 
-    - `folder`: its path.
+    - `folder`: the path of the run's folder.
     - `recipe`: the run's recipe, with all defaults filled in.
     - `checkpoints`: checkpoints to resume from.
     - `best`: checkpoints of the best epochs, if the recipe keeps them.
@@ -69,7 +69,7 @@ class Run:
         - `name`: the folder's name; by default `<model>-<data>-<timestamp>`.
         - `fingerprint`: a digest of the data's content; see `check_data`.
         - `parts`: the identity of each part that was not built from the recipe; see `read_parts`.
-        - `model_name`: the model's name for the folder; by default the recipe's.
+        - `model_name`: the model's name in the folder's name; by default the recipe's `model`.
 
         **Raises:** `InputError` if the folder cannot be made.
         """
@@ -88,9 +88,9 @@ class Run:
 
         **Raises:** `InputError` if `folder` is not a run's folder, or the run is finished.
         """
-        # `os.path` returns `False` for a name that is too long, where `Path.is_file` raises.
+        # For a name that is too long, `os.path.isfile` returns `False`, but `Path.is_file` raises an error.
         if not os.path.isfile(folder / "recipe.yaml"):
-            raise InputError(f"`{folder}` is not a run folder: it has no recipe.yaml; give one that training has made")
+            raise InputError(f"`{folder}` is not a run folder: it has no recipe.yaml; give a folder made by training")
         if (folder / "model" / "config.json").exists():
             raise InputError(f"the run `{folder}` is finished; use its model/, or start a new run with more epochs")
         return cls(folder, load_recipe(folder / "recipe.yaml"))
@@ -98,7 +98,7 @@ class Run:
     def read_parts(self) -> dict[str, dict[str, str]]:
         """Returns the identity of each part that was passed from Python when the run was started.
 
-        **Raises:** `InputError` if the file that holds them is damaged.
+        **Raises:** `InputError` if `parts.json` is damaged.
         """
         path = self.folder / _PARTS_FILE
         if not path.exists():
@@ -113,7 +113,7 @@ class Run:
 
         **Arguments:**
 
-        - `fingerprint`: the data's current fingerprint; `None` if they have none.
+        - `fingerprint`: the data's current fingerprint; `None` if the data have no fingerprint.
 
         **Raises:** `InputError` if the run recorded another fingerprint.
         """
@@ -150,7 +150,7 @@ class Run:
             ) from error
 
     def rewind(self, epochs: int) -> None:
-        """Removes the rows after the first `epochs` epochs, which training is about to log again."""
+        """Keeps only the rows of the first `epochs` epochs, since training is about to log the later epochs again."""
         kept = [row for row in self.metrics if row.get("epoch", epochs + 1) <= epochs]
         text = "".join(json.dumps(row) + "\n" for row in kept)
         write_text_atomically(self.folder / "metrics.jsonl", text)
@@ -163,7 +163,7 @@ class Run:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Returns the rows of a run's `metrics.jsonl`, without a last line that a crash cut short.
+    """Returns the rows of a run's `metrics.jsonl`, except for a last line that a crash cut short.
 
     **Raises:** `InputError` naming a line that does not have the format in which training writes rows.
     """
@@ -187,7 +187,8 @@ def _read_row(line: str, what: str) -> dict[str, Any]:
 
 
 def _is_metric(name: str, value: Any) -> bool:
-    """Returns whether a value is a number; for a further metric also a list of numbers, or `None` for missing ones."""
+    """Returns whether a value is a number; a further metric may also be a list of numbers, with `None` for missing
+    ones."""
     part, _, metric = name.partition("_")
     if isinstance(value, list) and part in ("validation", "test") and metric not in ("loss", "accuracy", "count"):
         return all(item is None or _is_number(item) for item in value)

@@ -12,7 +12,7 @@ from ..errors import printable
 
 __all__ = ["TrainingProgress", "log_line"]
 
-#: Seconds between two updates of the live line: each one waits for the steps in flight.
+#: Seconds between two updates of the live line, since each update waits for the steps in flight.
 _REFRESH = 0.5
 
 
@@ -21,9 +21,9 @@ class TrainingProgress:
 
     **Arguments:**
 
-    - `steps`, `steps_per_epoch`, `batch_size`: size of the run.
+    - `steps`, `steps_per_epoch`, `batch_size`: number of steps of the run and of an epoch, and of images per step.
     - `first_step`: step at which training starts, above 0 for a resumed run.
-    - `console`: standard error by default, so that results can be piped.
+    - `console`: the console to print on; by default standard error, so that results can be piped.
     """
 
     def __init__(

@@ -55,12 +55,12 @@ def check_finite(
     **Arguments:**
 
     - `failed`: number of steps of this epoch whose loss (or gradient) was not finite.
-    - `first_failed`: the first of them, counted from 1 over the run.
-    - `counted`: number of images of the other steps.
-    - `checkpoints`, `steps_per_epoch`: those of the run, for the message.
+    - `first_failed`: the first of these steps, counted from 1 over the run.
+    - `counted`: number of images in the other steps of this epoch.
+    - `checkpoints`, `steps_per_epoch`: the run's checkpoints and number of steps per epoch, for the error message.
 
     **Raises:** `InputError` naming the step, the newest checkpoint before it, and what may help, unless the recipe
-    skips such steps and the epoch has others.
+    skips such steps and the epoch has other steps.
     """
     if not failed or (recipe.on_nan == "skip" and counted):
         return

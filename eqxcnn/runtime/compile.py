@@ -63,7 +63,7 @@ def jit_once(function: Callable[..., Any]) -> Callable[..., Any]:
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class _Static:
-    """The structure of a pytree and its leaves that are not arrays; a new value compiles a new program."""
+    """The structure of a pytree and its leaves that are not arrays; a call with a new value compiles a new program."""
 
     structure: Any
     leaves: tuple[Any, ...]
@@ -82,10 +82,10 @@ class AsyncJit:
 
     `eqx.filter_jit` waits for its result, so the device idles while Python prepares the next call. Here each call waits
     for the previous one instead: the device computes one call while Python prepares the next. Two calls in flight need
-    the memory of both, so long calls are waited for at once; next to their time, that of Python does not matter.
+    the memory of both, so long calls are waited for at once; compared with their time, Python's time does not matter.
 
     The first argument and the previous result are not flattened again when they are passed in unchanged, since pytrees
-    are immutable. Threads may call one `AsyncJit` at the same time; each has its own previous call.
+    are immutable. Threads may call one `AsyncJit` at the same time; each thread has its own previous call.
     """
 
     def __init__(self, function: Callable[..., Any], *, donate: bool, compiler_options: dict[str, Any]) -> None:

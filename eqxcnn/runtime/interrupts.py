@@ -22,14 +22,14 @@ class Interrupted(Exception):
 
 
 class Interrupts:
-    """A context manager that stores the first SIGINT or SIGTERM in `received`; a second signal acts as usual."""
+    """A context manager that stores the first SIGINT or SIGTERM in `received`; a second signal has its usual effect."""
 
     def __init__(self) -> None:
         self.received: int | None = None
         self._old_handlers: dict[int, Any] = {}
 
     def __enter__(self) -> "Interrupts":
-        # Only the main thread may set signal handlers; other threads (a notebook's worker, a test) change nothing.
+        # Only the main thread may set signal handlers; in other threads (a notebook's worker, a test) nothing changes.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._old_handlers[number] = signal.signal(number, self._receive)

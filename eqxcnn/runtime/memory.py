@@ -10,7 +10,8 @@ __all__ = ["keep_freed_memory"]
 #: Parameters of glibc's `mallopt` (malloc.h) and their values: all threads share one heap; no allocation is mapped
 #: separately; the heap is never trimmed; it grows by 256 MiB at a time.
 _ARENA_MAX, _MMAP_MAX, _TRIM_THRESHOLD, _TOP_PAD = (-8, 1), (-4, 0), (-1, -1), (-2, 2**28)
-#: States which processes get pages of 2 MiB: `[always]` all, `[madvise]` those that request them, `[never]` none.
+#: The file that states which processes get pages of 2 MiB: `[always]` all, `[madvise]` those that request them,
+#: `[never]` none.
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _HUGE_PAGE, _MADV_HUGEPAGE = 2**21, 14
 
@@ -18,8 +19,9 @@ _HUGE_PAGE, _MADV_HUGEPAGE = 2**21, 14
 def keep_freed_memory() -> bool:
     """Makes the process keep the memory that a training step frees for the next step, in huge pages on Linux.
 
-    XLA's CPU client allocates new arrays in every step. By default glibc returns such large blocks to the system,
-    which fills hundreds of megabytes with zeros for each step. Pages of 2 MiB instead of 4 KiB save address lookups.
+    XLA's CPU client allocates new arrays in every step. By default glibc returns such large blocks to the system, and
+    the system fills hundreds of megabytes with zeros for each step. Pages of 2 MiB instead of 4 KiB save address
+    lookups.
 
     Call this function before JAX computes anything, since threads that exist already have their own heaps. The change
     lasts until the process ends: memory that was used once is not returned to the system. Set the environment variable

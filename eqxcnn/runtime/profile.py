@@ -9,13 +9,13 @@ __all__ = ["Profiler"]
 
 
 class Profiler:
-    """Traces some steps from the second call on, since the first one includes compilation.
+    """Traces some steps from the second call on, since the first call includes compilation.
 
     `folder` then holds a trace for Perfetto (`perfetto_trace.json.gz`, at ui.perfetto.dev) and TensorBoard's profiler.
 
     **Arguments:**
 
-    - `folder`: created with the trace.
+    - `folder`: folder of the trace; created when the trace starts.
     - `steps`: minimum number of steps to trace, since calls are traced as a whole; 0 for no trace.
     """
 
@@ -40,7 +40,7 @@ class Profiler:
 
         **Arguments:**
 
-        - `result`: an array that the call computes, to wait for.
+        - `result`: an array that the call computes; the trace ends once it is computed.
         - `steps`: number of steps in the call.
         """
         self._calls += 1

@@ -1,4 +1,4 @@
-"""Recomputes BatchNorm's running statistics for averaged weights, which no training batch has passed through."""
+"""Recomputes BatchNorm's running statistics for averaged weights, since no training step ran with these weights."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,9 +24,9 @@ __all__ = ["recompute_batch_stats"]
 def recompute_batch_stats(job: Job, train: TrainState) -> TrainState:
     """Replaces the weights by their average, with running statistics from one more pass over the training images.
 
-    Each statistic becomes the mean of its values on all batches, with images augmented as in training, as torch's
-    `update_bn` does with `momentum=None` (Izmailov et al. 2018, section 3.2). A model without BatchNorm layers, ours
-    or Equinox's, needs no such pass.
+    Each statistic becomes the mean of its values on all batches, as in torch's `update_bn`, which sets `momentum=None`
+    (Izmailov et al. 2018, section 3.2). The images are augmented as in training. A model without BatchNorm layers (this
+    library's or Equinox's) needs no such pass.
     """
     model, state = train.averaged
     averaged = replace(train, model=model, state=state, average=None)
@@ -54,11 +54,12 @@ def _run_batch(setup: Setup, model: PyTree, state: ModelState, batch: Batch, ste
 
 
 def _keep_last_batch(node: PyTree) -> PyTree:
-    """Replaces a BatchNorm layer by one whose running statistics are those of the last batch."""
+    """Returns a BatchNorm layer with the last batch's statistics as its running statistics; other nodes are
+    unchanged."""
     if not _is_training_norm(node):
         return node
-    # Our BatchNorm multiplies the new statistics by `momentum`, Equinox's the old ones. The field is static, so
-    # `eqx.tree_at` cannot replace it.
+    # Our BatchNorm multiplies the new statistics by `momentum`; Equinox's multiplies the old statistics by it. The
+    # field is static, so `eqx.tree_at` cannot replace it.
     momentum = 1.0 if isinstance(node, BatchNorm) else 0.0
     copy = object.__new__(type(node))
     for name in node.__dataclass_fields__:

@@ -72,7 +72,7 @@ def build_optimizer(
     - `own`: an optax transformation to use as the update rule, or a function that takes the schedule and returns one.
     - `schedule`: a schedule to use instead of the recipe's.
 
-    **Raises:** `InputError`, from `init`, for a factor's pattern that matches no parameter.
+    **Raises:** `InputError` when the optimizer's `init` is called, if a factor's pattern matches no parameter.
     """
     if recipe.gradients == "by_hand":
         return manual.sgd(recipe.learning_rate)
@@ -121,8 +121,8 @@ def build_average(recipe: Recipe, steps: int, steps_per_epoch: int) -> WeightAve
     start = math.ceil(round(recipe.average_start * steps, 6))
     if recipe.average == "swa" and steps // steps_per_epoch * steps_per_epoch < max(start, 1):
         raise InputError(
-            f"`average_start` (={recipe.average_start}) leaves nothing to average, since no epoch ends after it in "
-            f"{steps:,} steps: give a smaller value, or more `epochs`"
+            f"`average_start` (={recipe.average_start}) leaves nothing to average, since a run of {steps:,} steps "
+            "completes no epoch after this fraction: give a smaller value, or more `epochs`"
         )
     return WeightAverage(recipe.average, recipe.average_decay, start, steps_per_epoch)
 

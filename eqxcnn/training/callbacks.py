@@ -21,7 +21,7 @@ __all__ = ["Callback", "EpochFunction", "RunView", "as_callbacks", "wants_steps"
 class RunView:
     """A run as a callback sees it.
 
-    - `recipe`: with all defaults filled in.
+    - `recipe`: the recipe, with all defaults filled in.
     - `folder`: the run's folder.
     - `epoch`: number of finished epochs.
     - `step`: number of finished steps.
@@ -45,7 +45,7 @@ class RunView:
 
     @property
     def model(self) -> Network:
-        """A copy of the network with its current weights, or their average if the recipe averages them."""
+        """A copy of the network with its current weights, or with averaged weights if the recipe keeps an average."""
         return self._copy()[0]
 
     @property
@@ -59,7 +59,7 @@ class RunView:
         return self._train.sums.means()[0]
 
     def request_stop(self, reason: str) -> None:
-        """Asks the run to end after this epoch, as early stopping does: the weights are tested and saved.
+        """Asks the run to stop after this epoch, like early stopping; the weights are then tested and saved.
 
         **Arguments:**
 
@@ -69,7 +69,7 @@ class RunView:
 
     @property
     def stop_reason(self) -> str | None:
-        """The reason of the first callback that asked to stop; `None` if none did."""
+        """The reason given by the first callback that asked the run to stop; `None` if no callback did."""
         return self._requests[0] if self._requests else None
 
     def _copy(self) -> tuple[Network, ModelState]:
@@ -120,7 +120,7 @@ class EpochFunction(Callback):
 
 
 def as_callbacks(callbacks: Sequence[Callback | Callable[[RunView], object]]) -> list[Callback]:
-    """Returns the callbacks; a plain function becomes one that is called after each epoch."""
+    """Returns the callbacks, with each plain function wrapped in a callback that calls it after each epoch."""
     return [each if isinstance(each, Callback) else EpochFunction(each) for each in callbacks]
 
 

@@ -1,4 +1,4 @@
-"""A dry run: the time and memory of a recipe's steps, from two calls; nothing is written."""
+"""A dry run: measures the time and memory of a recipe's steps in two calls, and writes nothing."""
 
 import warnings
 from dataclasses import dataclass
@@ -29,11 +29,11 @@ class DryRun:
 
     - `parameters`: number of the model's parameters.
     - `steps`, `steps_per_call`: number of steps of the whole run, and of one call.
-    - `compile_seconds`: time to compile the steps, without the evaluation, which a run compiles too.
+    - `compile_seconds`: time to compile the steps; a run also compiles the evaluation, which is not included.
     - `step_seconds`: time per step, in the second call.
-    - `memory`: bytes on the device during a call of training, from the compiler: training images, weights, optimizer
-      state and activations.
-    - `eval_memory`: the same during a call of evaluation.
+    - `memory`: bytes on the device during a training call, as the compiler reports them: training images, weights,
+      optimizer state and activations.
+    - `eval_memory`: bytes on the device during an evaluation call, as the compiler reports them.
     - `device`: kind of the device.
     """
 
@@ -50,7 +50,7 @@ class DryRun:
         whole = timedelta(seconds=round(self.steps * self.step_seconds))
         return (
             f"{self.parameters:,} parameters; compiled in {self.compile_seconds:.1f} s; a step takes "
-            f"{1000 * self.step_seconds:,.2f} ms on {self.device}, all {self.steps:,} of them {whole}; "
+            f"{1000 * self.step_seconds:,.2f} ms on {self.device}, and all {self.steps:,} steps take {whole}; "
             f"{self.memory / 2**20:,.0f} MiB of memory in training, {self.eval_memory / 2**20:,.0f} MiB in evaluation"
         )
 

@@ -26,7 +26,7 @@ __all__ = ["EpochLoop", "Program", "SingleRun", "compile_steps"]
 class Program(Protocol):
     """The steps of one run, or of several runs whose train states are stacked.
 
-    - `job`: the job, or the first of several that differ in their seed only.
+    - `job`: the job; for several runs, the first of their jobs, which differ only in their seeds.
     """
 
     job: Job
@@ -81,15 +81,15 @@ class SingleRun:
 
 
 class EpochLoop:
-    """Runs epoch after epoch, with checkpoints when they are due and after a signal.
+    """Runs the epochs one after another, and saves checkpoints when they are due and after a signal.
 
     **Arguments:**
 
-    - `program`: the steps.
-    - `runners`: one per run of the program.
+    - `program`: the steps to run.
+    - `runners`: one `EpochRunner` per run of the program.
     - `interrupts`: signals received so far.
     - `progress`, `profiler`: show the progress, and trace some steps.
-    - `folder`: the folder to resume, for the message after a signal.
+    - `folder`: the folder that the message after a signal tells the user to resume.
     """
 
     def __init__(

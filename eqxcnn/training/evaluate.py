@@ -1,4 +1,4 @@
-"""Evaluation of a classifier on labeled images: each image counts once, in batches of one shape."""
+"""Evaluation of a classifier on labeled images, in batches of one shape; each image counts once."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ class Scores:
 
     - `loss`: mean cross-entropy, in nats.
     - `confusion`: counts `[classes classes]`, true class by predicted class.
-    - `metrics`: further metrics by name: a number, or a list of numbers such as one per class.
+    - `metrics`: further metrics by name; each is a number or a list of numbers, such as one per class.
     """
 
     loss: float
@@ -84,7 +84,7 @@ class Evaluator:
         labels: Int[np.ndarray, " n"],
         rows: Int[np.ndarray, " m"] | None = None,
     ) -> Scores:
-        """Returns the scores on images `[n h w c]`, `uint8` or in [0, 1], or on `rows` of them.
+        """Returns the scores on images `[n h w c]`, which are `uint8` or in [0, 1]; `rows` selects some of the images.
 
         `images` may be a memory map.
         """

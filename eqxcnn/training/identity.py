@@ -23,14 +23,14 @@ __all__ = ["digest_settings", "digest_structure", "digest_values", "qualified_na
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 #: Types whose `repr` determines the value.
 _BY_REPR = (range, bytearray, np.dtype, PurePath)
-#: Objects that differ between processes, of which only the name or class counts.
+#: Types of objects that differ between processes; only the name or class of such an object counts.
 _OF_PROCESS = (type, types.ModuleType, logging.Logger, io.IOBase)
-#: Attributes of a callable that hold the object of a method, or the function inside a decorator.
+#: Attributes of a callable: a method's object, a method's function, and the function that a decorator wraps.
 _INNER = ("__self__", "__func__", "__wrapped__")
 
 
 def qualified_name(part: Any) -> str:
-    """Returns the name of a function, or of an object's class: `my_package.losses.focal`."""
+    """Returns the qualified name of a function or of an object's class, such as `my_package.losses.focal`."""
     owner = part
     while isinstance(owner, functools.partial):
         owner = owner.func

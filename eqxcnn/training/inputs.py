@@ -14,7 +14,7 @@ from .setup import Setup
 
 __all__ = ["Batch", "StepKeys", "make_input", "step_keys"]
 
-#: Row numbers of images that are on the device; or images, labels and row numbers of a batch that is streamed to it.
+#: The row numbers of images on the device; or the images, labels and row numbers of a streamed batch.
 Batch: TypeAlias = Int[Array, "*k b"] | tuple[Num[Array, "*k b h w c"], Int[Array, "*k b"], Int[Array, "*k b"]]
 
 #: Never a step number, so the keys of rows cannot collide with the keys of steps.
@@ -40,7 +40,7 @@ def step_keys(key: Key, step: Int[Array, ""]) -> StepKeys:
 
 
 def make_input(setup: Setup, batch: Batch, step: Int[Array, ""], keys: StepKeys) -> tuple[Images, Targets]:
-    """Returns a batch as the model sees it, `[b h w c]`, augmented, mixed and normalized; and its labels."""
+    """Returns the images `[b h w c]` of a batch, augmented, mixed and normalized, and the labels of the batch."""
     pixels, labels, rows = batch if isinstance(batch, tuple) else _gather(setup.data, batch)
     images = _augment(setup, pixels, rows, step, keys.augment)
     if setup.mix is None:
@@ -52,7 +52,7 @@ def make_input(setup: Setup, batch: Batch, step: Int[Array, ""], keys: StepKeys)
 def _gather(
     data: tuple[Num[Array, "n h w c"], Int[Array, " n"]] | None, rows: Int[Array, " b"]
 ) -> tuple[Pixels | Images, Labels, Int[Array, " b"]]:
-    """Returns the images and labels at `rows`, which must exist, and `rows`."""
+    """Returns the images and labels at `rows`, and `rows` itself; every row must exist."""
     assert data is not None, "a batch of rows needs a setup that holds the data"
     images, labels = data
     return images.at[rows].get(mode="promise_in_bounds"), labels.at[rows].get(mode="promise_in_bounds"), rows

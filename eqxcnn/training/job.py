@@ -18,7 +18,7 @@ from .state import TrainState
 
 __all__ = ["HostBatch", "Job", "count_steps"]
 
-#: Rows, or images, labels and rows, of the `k` steps of a call, in the host's memory.
+#: The `k` batches of a call, in host memory: row numbers, or images, labels and row numbers of streamed batches.
 HostBatch: TypeAlias = Int[np.ndarray, "k b"] | StreamedBatch
 
 
@@ -26,13 +26,13 @@ HostBatch: TypeAlias = Int[np.ndarray, "k b"] | StreamedBatch
 class Job:
     """A run that is ready to start.
 
-    - `recipe`: with all defaults filled in, so that it repeats the run.
+    - `recipe`: the recipe with all defaults filled in, so that training it again repeats the run.
     - `steps`: number of steps; the last epoch may have fewer than the others.
-    - `steps_per_call`, `image_size`: from the resolved recipe.
+    - `steps_per_call`, `image_size`: number of steps per compiled call, and height and width of the images.
     - `info`: the data's name, classes, channels and other properties.
     - `train`, `test`: the two splits.
     - `train_rows`: the rows of `train` to train on.
-    - `validation`, `validation_rows`: the split to measure progress on, and the rows of it that are used.
+    - `validation`, `validation_rows`: the split to measure progress on, and its rows that are used.
     - `setup`: the arguments of a step that stay fixed over the run.
     - `template`: the train state's structure, with a `jax.ShapeDtypeStruct` for each array.
     - `parts`: the parts of the run that are not built from the recipe.
@@ -91,12 +91,12 @@ class Job:
         return self.epochs if step >= self.steps else step // self.steps_per_epoch
 
     def batches(self, epoch: int, first: int) -> Iterator[HostBatch]:
-        """Yields the batches of an epoch of the run from the epoch's step `first` on, stacked for each call."""
+        """Yields the batches of an epoch from its step `first` on, up to the run's last step, stacked for each call."""
         last = self.steps - epoch * self.steps_per_epoch
         return self.all_batches(epoch, slice(first, last))
 
     def all_batches(self, epoch: int, steps: slice = slice(None)) -> Iterator[HostBatch]:
-        """Yields the batches of some steps of an epoch, which may lie beyond the end of the run."""
+        """Yields the batches of these steps of an epoch, stacked for each call; they may lie beyond the run's end."""
         recipe, count = self.recipe, len(self.train_rows)
         if recipe.sampling == "balanced":
             order = balanced_order(self.train.labels[self.train_rows], recipe.seed, epoch)

@@ -169,7 +169,7 @@ def _check_optimizer(what: str, train: TrainState, optimizer: Optimizer) -> None
 
 
 def _trace(what: str, where: str, hint: Callable[[Exception], str], function: Callable[..., Any], *inputs: Any) -> Any:
-    """Returns the structure of the result of a user's function; an error in it becomes an `InputError`."""
+    """Traces a user's function and returns the structure of its result; turns its errors into `InputError`."""
     try:
         return eqx.filter_eval_shape(function, *inputs)
     except InputError:

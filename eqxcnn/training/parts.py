@@ -1,4 +1,4 @@
-"""Parts of a run that are passed as Python objects instead of named in the recipe."""
+"""Parts of a run that are passed as Python objects instead of being named in the recipe."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -49,7 +49,7 @@ def make_parts(
 class Parts:
     """The parts of a run that the user passes; each replaces one that the recipe would have built.
 
-    - `model`: a network, or a network and its state. It is copied, so it stays usable.
+    - `model`: a network, or a network and its state. The network is copied, so yours stays usable.
     - `data`: images and labels; see `eqxcnn.data.from_arrays`.
     - `optimizer`: an optax transformation, which includes its learning rate; or a function that takes the recipe's
       schedule and returns one. The recipe's clipping, accumulation, frozen parts and learning-rate factors apply too.
@@ -80,7 +80,7 @@ class Parts:
             raise InputError(f"`metrics` of type {type(self.metrics).__name__} must map names to metrics")
         for name, metric in self.metrics.items():
             if not isinstance(name, str) or not isinstance(metric, Metric) or not name.isidentifier():
-                raise InputError(f"`metrics` must map names such as `top5` to metrics; `{name}` does not")
+                raise InputError(f"`metrics` must map names such as `top5` to metrics; `{name}` is not such an entry")
         if self.model is not None:
             network = self.network
             signature_of(type(network[0]))
@@ -100,8 +100,8 @@ class Parts:
     def apply_to(self, recipe: Recipe) -> Recipe:
         """Returns the recipe with `own` for each setting that a part replaces.
 
-        **Raises:** `InputError` for a recipe that says `own` for a part that is not given, or whose other settings
-            conflict with a part.
+        **Raises:** `InputError` if the recipe says `own` for a part that is not given, or if its other settings
+        conflict with a part.
         """
         own = {name: (OWN,) if name == "augment" else OWN for name in _REPLACED if getattr(self, name) is not None}
         missing = [name for name in _REPLACED if getattr(recipe, name) in (OWN, (OWN,)) and name not in own]
@@ -122,7 +122,7 @@ class Parts:
     def record(self) -> dict[str, dict[str, str]]:
         """Returns the identity of each part except the callbacks, for the run's folder.
 
-        The data's fingerprint is recorded elsewhere, as for every run.
+        The data's fingerprint is not included, because every run records it in `data.json`.
         """
         found: dict[str, dict[str, str]] = {}
         for name in _REPLACED:
@@ -138,7 +138,7 @@ class Parts:
         return found
 
     def check_same(self, recorded: Mapping[str, Mapping[str, str]], starts_anew: bool) -> None:
-        """Refuses parts that differ from those that the run was started with.
+        """Checks that these parts are the same as the parts that the run was started with.
 
         **Arguments:**
 

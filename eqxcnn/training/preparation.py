@@ -38,7 +38,7 @@ from .state import TrainState
 
 __all__ = ["open_data", "prepare", "resolve_image_size"]
 
-#: The most bytes of images that one call streams to the device; a few calls are in flight at a time.
+#: Maximum number of bytes of images that one call streams to the device; a few calls are in flight at a time.
 _STREAMED_BYTES = 64 << 20
 
 
@@ -135,8 +135,8 @@ def open_data(recipe: Recipe, own: DataSet | None = None) -> DataSet:
 
 
 def resolve_image_size(recipe: Recipe, info: DataInfo) -> tuple[int, int]:
-    """Returns the recipe's image size if it is set, else the data's; or the model's if the data's sizes vary or are
-    too small for the model."""
+    """Returns the recipe's image size if it is set, else the size of the data's images; if these vary in size or are
+    too small for the model, the model's size."""
     if recipe.image_size is not None:
         return recipe.image_size
     if recipe.model == OWN:
@@ -157,7 +157,7 @@ def _decode(source: DataSet, split: str, recipe: Recipe, image_size: tuple[int, 
 
 
 def _split_rows(labels: Int[np.ndarray, " n"], recipe: Recipe) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " v"]]:
-    """Returns the rows to train on, at least one batch of them, and the rows held out."""
+    """Returns the rows to train on (at least one batch), and the held-out rows."""
     count = recipe.train_images or len(labels)
     if count > len(labels):
         raise InputError(f"`train_images` (={count}) is more than the {len(labels):,} training images: give fewer")

@@ -47,7 +47,7 @@ class LearningRateCurve:
     suggestion: float
 
     def plot(self) -> Figure:
-        """Returns loss by learning rate as a Matplotlib figure, with the suggestion marked."""
+        """Returns a Matplotlib figure of the loss by learning rate, with the suggestion marked."""
         from ..plots.learning_curves import loss_by_rate
 
         return loss_by_rate(self.rates, self.losses, self.suggestion)
@@ -131,7 +131,7 @@ def _steepest(rates: Sequence[float], losses: Sequence[float]) -> float:
     """
     if len(losses) < 3:
         raise InputError("the loss is not finite at the lowest learning rate: give a smaller `low`")
-    # Only up to the minimum: later the loss may rise and fall again.
+    # Only the losses up to the minimum count, since the loss may rise and fall again later.
     end = max(int(np.argmin(losses)) + 1, 2)
     slopes = np.gradient(np.asarray(losses[:end]), np.log(rates[:end]))
     if slopes.min() >= 0:

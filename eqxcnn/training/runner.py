@@ -65,7 +65,7 @@ class EpochRunner:
     **Arguments:**
 
     - `job`, `run`: the job, and the folder of its run.
-    - `logs`: logs besides the run's own file.
+    - `logs`: the run's logs besides `metrics.jsonl`.
     - `progress`: shows each epoch's metrics.
     - `label`: printed before each epoch's metrics, if several runs share the console.
     """
@@ -106,7 +106,7 @@ class EpochRunner:
         **Arguments:**
 
         - `epoch`: counted from 0.
-        - `images`, `seconds`: number of images that were trained on, and how long that took.
+        - `images`, `seconds`: number of images trained on, and the time for training on them.
 
         **Returns:** the state for the next epoch.
         """
@@ -135,7 +135,7 @@ class EpochRunner:
         **Arguments:**
 
         - `started`: time at which `fit` or `resume` was called.
-        - `first_step`: number of steps that were already finished then; above 0 for a resumed run.
+        - `first_step`: number of steps finished before this call of `fit` or `resume`; above 0 for a resumed run.
         """
         job, recipe = self._job, self._job.recipe
         if recipe.keep == "best":
@@ -146,8 +146,8 @@ class EpochRunner:
         test = tester(*train.averaged, job.test.images, job.test.labels)
         row: dict[str, Any] = {"test_loss": test.loss, "test_accuracy": test.accuracy, "test_count": test.count}
         row |= {f"test_{name}": value for name, value in test.metrics.items()}
-        # The wall time is from the call to the end of the test, with decoding and compilation; `resume` does not add
-        # the time before the interruption.
+        # The wall time runs from the call of `fit` or `resume` to the end of the test, including decoding and
+        # compilation. It excludes the time before an interruption.
         row |= {"from_step": first_step, "wall_seconds": round(monotonic() - started, 3)}
         self._run.log(row)
         self._call(self._callbacks, "on_test", train, test)

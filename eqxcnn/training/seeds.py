@@ -39,7 +39,7 @@ _Seeds: TypeAlias = Annotated[tuple[Annotated[int, Range(0, 2**32 - 1)], ...], I
 class SeedSweepResult:
     """The result of `fit_seeds`.
 
-    - `folder`: holds one run folder per seed, `seed-0` and so on, and `seeds.json` with these numbers.
+    - `folder`: contains one run folder per seed (`seed-0` and so on), and `seeds.json` with the results.
     - `accuracies`: test accuracy of each seed.
     """
 
@@ -59,7 +59,7 @@ class SeedSweepResult:
 
 @standard_promotion()
 def fit_seeds(recipe: Recipe, count: int, *, runs: Path | str = "runs", **parts: Any) -> SeedSweepResult:
-    """Trains a recipe with `count` seeds, from the recipe's `seed` on, into one new folder under `runs`.
+    """Trains a recipe with `count` seeds, the first of which is the recipe's `seed`, into one new folder under `runs`.
 
     All seeds train in one program where that is faster: on accelerators, and for models without convolutions. Otherwise
     they train one after another.
@@ -69,7 +69,7 @@ def fit_seeds(recipe: Recipe, count: int, *, runs: Path | str = "runs", **parts:
     - `runs`: folder in which the sweep's folder is made.
     - `parts`: your own parts of the runs, as for `fit`; your `model` starts with the same weights for every seed.
 
-    **Raises:** as `fit` does; `Interrupted` names the folder that `resume_seeds` continues.
+    **Raises:** `InputError` as `fit` does; `Interrupted`, which holds the folder to pass to `resume_seeds`.
     """
     if count not in Range(2, _MAX_SEEDS) or recipe.seed + count > 2**32:
         raise InputError(
@@ -115,7 +115,7 @@ def resume_seeds(folder: Path | str, **parts: Any) -> SeedSweepResult:
 
 def is_seed_sweep(folder: Path) -> bool:
     """Returns whether the folder was made by `fit_seeds`."""
-    # `os.path.isfile` returns `False` for a name that is too long, where `Path.is_file` raises.
+    # For a name that is too long, `os.path.isfile` returns `False`, but `Path.is_file` raises an error.
     return os.path.isfile(folder / _FILE)
 
 

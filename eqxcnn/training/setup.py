@@ -26,14 +26,14 @@ class Setup(eqx.Module):
 
     - `value_and_grad`: computes loss and gradients of a batch.
     - `optimizer`: the update rule.
-    - `augment`: augments one image, or `None`.
-    - `lookahead`: Lookahead, or `None`.
+    - `augment`: a function that augments one image; `None` for no augmentation.
+    - `lookahead`: Lookahead's rule; `None` if the recipe does not use it.
     - `steps_per_epoch`: full batches per epoch.
     - `key`: the key from which the keys of all steps are derived; see `step_keys`.
     - `mean`, `std`: normalization per channel, on the scale [0, 1].
     - `data`: images and labels on the device, or `None` if batches are streamed.
-    - `mix`: mixup or CutMix, or `None`.
-    - `average`: the average of the weights, or `None`.
+    - `mix`: mixup and CutMix; `None` if the recipe uses neither.
+    - `average`: the rule that averages the weights; `None` if the recipe keeps no average.
     - `skip_nan`: whether to skip steps whose loss or gradient is not finite.
     """
 

@@ -41,7 +41,7 @@ __all__ = [
 class WarmStart:
     """Weights that a run starts from instead of random ones.
 
-    - `tensors`: weights by name, without those of the head if its number of classes differs.
+    - `tensors`: weights by name; the head's weights are left out if the number of classes differs.
     - `moments`: mean and standard deviation per channel of the images that these weights were trained on, if known.
     """
 
@@ -50,9 +50,9 @@ class WarmStart:
 
 
 def load_warm_start(recipe: Recipe, info: DataInfo, image_size: tuple[int, int]) -> WarmStart | None:
-    """Loads the weights that the recipe starts from; `None` if it starts from random ones.
+    """Loads the weights that the recipe starts from; returns `None` for a recipe that starts from random weights.
 
-    **Raises:** `InputError` if they cannot be read, belong to another model, or do not fit.
+    **Raises:** `InputError` if the weights cannot be read, belong to another model, or do not fit.
     """
     if not recipe.pretrained and recipe.init_from is None:
         return None
@@ -70,9 +70,9 @@ def load_warm_start(recipe: Recipe, info: DataInfo, image_size: tuple[int, int])
 
 
 def _load_from_path(recipe: Recipe, path: Path, places: dict[str, tuple[int, ...]]) -> WarmStart:
-    """Loads the weights of a run, of a model folder or of a file."""
+    """Loads weights from a run's folder, a model folder or a file."""
     origin = f"`init_from` (={str(path)!r})"
-    # `os.path.exists` returns `False` where `Path.exists` raises: for a name that is too long, or a locked folder.
+    # For a name that is too long or a locked folder, `os.path.exists` returns `False`, but `Path.exists` raises.
     if not os.path.exists(path):
         raise InputError(f"{origin} does not exist: give a finished run, its model folder, or a file with weights")
     if path.is_dir():
@@ -91,7 +91,7 @@ def _load_from_path(recipe: Recipe, path: Path, places: dict[str, tuple[int, ...
 
 
 def check_normalization(recipe: Recipe, info: DataInfo) -> None:
-    """Refuses a mean or standard deviation whose number of channels differs from that of the images.
+    """Checks that the recipe's mean and standard deviation have one number per channel of the images.
 
     **Raises:** `InputError` naming the setting.
     """
@@ -119,7 +119,7 @@ def resolve_normalization(
 def pixel_statistics(
     images: Num[np.ndarray, "n h w c"], rows: Int[np.ndarray, " k"], chunk_size: int = 1000
 ) -> tuple[Float[np.ndarray, " c"], Float[np.ndarray, " c"]]:
-    """Returns mean and standard deviation per channel of these rows, on the scale [0, 1].
+    """Returns mean and standard deviation per channel of the images at `rows`, on the scale [0, 1].
 
     The sums are exact for `uint8` pixels, and in float64 for floating-point images.
     """
@@ -166,7 +166,7 @@ def init_train_state(
     else:
         model, state = own
     if tensors:
-        # `tensors` lacks at most the head, if its number of classes differs; the head then stays random.
+        # Only the head can be missing, if the number of classes differs; the head then keeps its random weights.
         merged: dict[str, Any] = {**tensor_slots(model, state), **tensors}
         model, state = from_tensors(model, state, merged)
     model = freeze_modes(model, parse_factors(recipe.learning_rate_factors, recipe.freeze))
@@ -177,7 +177,7 @@ def init_train_state(
 
 
 def freeze_modes(model: Network, factors: Sequence[Factor]) -> Network:
-    """Puts norms and dropout of frozen parts into eval mode: training mode would still change their outputs."""
+    """Puts norms and dropout of frozen parts into eval mode, since their outputs would still vary in training mode."""
     frozen = [factor for factor in factors if factor.setting == "freeze"]
 
     def has_mode(node: Any) -> bool:

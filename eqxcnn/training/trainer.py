@@ -85,7 +85,7 @@ def resume(
     metrics: Mapping[str, Metric] | None = None,
     callbacks: Sequence[Callback | Callable[[RunView], object]] = (),
 ) -> Result:
-    """Continues a stopped run from its newest intact checkpoint; the result is that of an uninterrupted run.
+    """Continues a stopped run from its newest intact checkpoint; the result equals the result of an uninterrupted run.
 
     Pass the same parts of your own that the run was started with; callbacks may differ.
 

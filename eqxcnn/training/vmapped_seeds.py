@@ -1,4 +1,4 @@
-"""Trains runs that differ in their seed only, in one program: the training step under one more `vmap`."""
+"""Trains runs that differ only in their seeds, in one program: a `vmap` of the training step over the seeds."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -37,12 +37,12 @@ __all__ = [
 
 
 def can_vmap_seeds(job: Job) -> bool:
-    """Returns whether one program for all seeds computes the same as one run after another, and faster.
+    """Returns whether one program for all seeds gives the same results as separate runs, and in less time.
 
     On a CPU a convolution with one kernel per seed becomes a grouped convolution, which XLA computes slowly there.
     """
     recipe = job.recipe
-    # Early stopping, callbacks, streaming and tracing need a program of their own for each run.
+    # Early stopping, callbacks, streaming and tracing need a separate program for each run.
     is_alike = job.setup.data is not None and recipe.jit and not recipe.early_stop_epochs and not recipe.profile
     is_alike = is_alike and not job.parts.callbacks
     return is_alike and (jax.default_backend() != "cpu" or not has_convolutions(job))
@@ -56,7 +56,7 @@ def has_convolutions(job: Job) -> bool:
 
 
 class VmappedSeeds:
-    """The program of several jobs of one recipe, which differ in their seed only."""
+    """One program for several jobs of the same recipe, which differ only in their seeds."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self.job, self._jobs = jobs[0], jobs
@@ -86,7 +86,7 @@ class VmappedSeeds:
 
 
 def train_vmapped(jobs: Sequence[Job], runs: Sequence[Run], started: float) -> list[Result]:
-    """Trains jobs of one recipe with different seeds from their start, each into its own run.
+    """Trains jobs of the same recipe with different seeds, each from its start and into its own run.
 
     **Raises:** `InputError` as `fit` does; `Interrupted` once each run has a checkpoint.
     """
@@ -108,9 +108,9 @@ def train_vmapped(jobs: Sequence[Job], runs: Sequence[Run], started: float) -> l
 
 
 def stack_trains(trains: Sequence[TrainState]) -> TrainState:
-    """Stacks the arrays of train states of one structure along a new first axis."""
+    """Stacks the arrays of train states with the same structure along a new first axis."""
     arrays, rest = eqx.partition(trains[0], eqx.is_array)
-    # Stacked leaf by leaf, since each model's `eqx.nn.State` has its own markers, so JAX sees different structures.
+    # Stacked leaf by leaf: each model's `eqx.nn.State` has its own markers, so the structures differ for JAX.
     leaves = [jax.tree.leaves(eqx.filter(train, eqx.is_array)) for train in trains]
     stacked = [jnp.stack(same) for same in zip(*leaves, strict=True)]
     return eqx.combine(jax.tree.unflatten(jax.tree.structure(arrays), stacked), rest)

@@ -61,7 +61,7 @@ def load_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def check_regular(path: Path) -> None:
-    """Refuses a path that would block or never end, such as a pipe or a device, and a file that would fill the memory.
+    """Refuses a path that cannot be read to an end, such as a pipe or a device, and a file that would fill the memory.
 
     **Raises:** `InputError` unless the path is a regular file of a size that weights can have.
     """
@@ -106,7 +106,7 @@ def check_zip(path: Path) -> None:
 def digest_file(path: Path) -> str:
     """Returns the SHA-256 digest of a file.
 
-    **Raises:** `InputError` if there is no regular file.
+    **Raises:** `InputError` if the path is not a regular file.
     """
     check_regular(path)
     with path.open("rb") as file:
@@ -135,7 +135,7 @@ def _with_metadata(file: bytes, metadata: dict[str, str]) -> bytes:
 
 def _replace(path: Path, data: bytes) -> None:
     """Replaces the file at `path` atomically, so that a reader never sees a partial file."""
-    # A rename is atomic only within one file system; the process id separates concurrent writers.
+    # A rename is atomic only within one file system; the process id keeps the files of concurrent writers apart.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         try:

@@ -16,8 +16,8 @@ def fit_tensors(
 ) -> dict[str, np.ndarray]:
     """Returns the tensors in the shapes of a model, without the head if the number of classes differs.
 
-    For a different number of image channels, the stem's kernels are summed over the channels (one channel) or repeated
-    and scaled (several), which keeps their response to a gray image.
+    If the number of image channels differs, the stem's kernels are summed over the channels (for one channel), or
+    repeated and scaled (for several). Both keep their response to a gray image.
 
     **Arguments:**
 
@@ -25,7 +25,7 @@ def fit_tensors(
     - `shapes`: the shapes of the model's tensors, by the same names.
     - `origin`: the subject of error messages, such as a file name.
 
-    **Raises:** `InputError` that names a tensor which is missing, unexpected, not floating point, or has a shape that
+    **Raises:** `InputError` that names a tensor that is missing, unexpected or not floating point, or whose shape
     cannot be adapted.
     """
     given_head = {name: tensor.shape for name, tensor in tensors.items() if name.startswith("head.")}

@@ -115,7 +115,7 @@ PUBLISHED: Mapping[str, Published] = {
 def build_published(
     name: str, *, num_classes: int | None = None, in_channels: int | None = None, key: Key, **arguments: Any
 ) -> tuple[Classifier, eqx.nn.State]:
-    """Builds a model with published weights; arguments and errors are those of `zoo.create_model(pretrained=True)`.
+    """Builds a model with published weights; arguments and errors as for `zoo.create_model(pretrained=True)`.
 
     If `num_classes` differs from the published number, the head keeps its random weights. If `in_channels` differs,
     `fit_tensors` adapts the stem.
@@ -151,9 +151,9 @@ def _find_published(name: str) -> Published:
 
 
 def _fetch(name: str, published: Published) -> Path:
-    """Returns the path of the file, from the local cache of the Hub or downloaded from the Hub.
+    """Returns the path of the file in the Hub's local cache; downloads the file if it is not there.
 
-    **Raises:** `InputError` if the file is in neither.
+    **Raises:** `InputError` if the file is not in the cache and cannot be downloaded.
     """
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled

@@ -63,7 +63,7 @@ def from_tensors(
 def from_tensors(
     model: PyTree, state: ModelState, tensors: Mapping[str, np.ndarray | Array]
 ) -> tuple[PyTree, ModelState]:
-    """Returns a model and its state with the arrays of `to_tensors`.
+    """Returns a model and its state, filled with named arrays; the inverse of `to_tensors`.
 
     **Arguments:**
 
@@ -71,7 +71,7 @@ def from_tensors(
       values.
     - `tensors`: one array per name, with exactly the expected shape and dtype.
 
-    **Raises:** `InputError` that names the tensors which are missing, unexpected, or have another shape or dtype.
+    **Raises:** `InputError` that names the tensors that are missing or unexpected, or have another shape or dtype.
     """
     merged = fill(_merge(model, state), tensors, _MISMATCH)
     leaves, structure = jax.tree.flatten(model, is_leaf=_is_index)
@@ -126,7 +126,7 @@ def check_finite(tensors: Mapping[str, np.ndarray], origin: str, advice: str = "
 
     **Arguments:**
 
-    - `origin`, `advice`: the subject of the error message, and what to do.
+    - `origin`, `advice`: the subject of the error message, and the advice at its end.
 
     **Raises:** `InputError` that names the first such tensors.
     """

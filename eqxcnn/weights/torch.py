@@ -32,7 +32,7 @@ __all__ = [
 #: The keys under which training scripts save the weights, and the prefixes that wrappers add to each name.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")
-#: Attributes and methods that are true for a torch tensor without a dense array of real numbers, and a word for each.
+#: Attributes and methods that are true for a torch tensor that is no dense array of real numbers, and a word for each.
 _UNUSUAL = {"is_quantized": "quantized", "is_meta": "meta", "is_nested": "nested", "is_complex": "complex"}
 
 
@@ -48,7 +48,7 @@ def from_torch(name: str, source: Mapping[str, Any] | str | Path, **arguments: A
 
     **Returns:** the model and its state, as `zoo.create_model` does.
 
-    **Raises:** `InputError` that names the tensors which are missing, unexpected, or have another shape.
+    **Raises:** `InputError` that names the tensors that are missing or unexpected, or have another shape.
     """
     model, state = cast(
         tuple[Classifier, eqx.nn.State], eqx.filter_eval_shape(build, name, **arguments, key=jax.random.key(0))

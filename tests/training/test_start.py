@@ -160,5 +160,5 @@ def test_balanced_class_weights_are_inverse_to_the_image_counts():
 
 
 def test_average_over_no_epochs_is_refused():
-    with pytest.raises(InputError, match=r"`average_start` \(=0.9\) leaves nothing to average, .* in 120 steps"):
+    with pytest.raises(InputError, match=r"`average_start` \(=0.9\) leaves nothing to average, .* 120 steps"):
         prepare(replace(NARROW, average="swa", average_start=0.9, epochs=1.5))

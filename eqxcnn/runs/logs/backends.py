@@ -21,7 +21,7 @@ __all__ = ["Log", "Logs", "check_logs", "open_logs"]
 class Log(Protocol):
     """One log, closed at the end of its `with` block.
 
-    - `shows_images`: whether it keeps images.
+    - `shows_images`: whether the log stores images.
     """
 
     shows_images: bool
@@ -33,7 +33,8 @@ class Log(Protocol):
         """Logs an image."""
 
 
-#: The logs by their names in a recipe's `log`. Each opens the log of a run, and continues it if the run is resumed.
+#: The classes of the logs by their names in a recipe's `log`. Each class opens a run's log, or continues the log of a
+#: resumed run.
 _LOGS: dict[str, Callable[[Run], AbstractContextManager[Log]]] = {
     "csv": CsvLog,
     "tensorboard": TensorBoardLog,
@@ -44,7 +45,7 @@ _PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb"}
 
 
 class Logs:
-    """All logs of a run. The attribute `is_new` says whether the run has logged nothing yet.
+    """All logs of a run. The attribute `is_new` is true if the run has logged nothing yet.
 
     **Arguments:**
 
@@ -78,7 +79,7 @@ def open_logs(names: Sequence[str], run: Run) -> Iterator[Logs]:
     **Arguments:**
 
     - `names`: the recipe's `log`.
-    - `run`: the run; if it is resumed, its rows have been rewound.
+    - `run`: the run; `Run.rewind` must have been called on a resumed run.
 
     **Raises:** `InputError` if a package is missing, or a log cannot be opened.
     """

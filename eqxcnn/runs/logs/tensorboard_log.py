@@ -15,9 +15,9 @@ __all__ = ["TensorBoardLog"]
 
 
 class TensorBoardLog:
-    """Writes event files into the run's `tensorboard/`, a new one each time the run starts or is resumed.
+    """Writes event files into the run's `tensorboard/`: a new file each time the run starts or is resumed.
 
-    Uses tensorboardX's `EventsWriter` directly, since the thread of its `SummaryWriter` blocks training forever if it
+    Uses tensorboardX's `EventsWriter` directly, since the thread of a `SummaryWriter` blocks training forever if it
     cannot write.
 
     **Raises:** `InputError` if the files cannot be written.

@@ -22,7 +22,7 @@ class WandbLog:
     """A Weights & Biases run with the name of the run's folder and the recipe as its configuration.
 
     A resumed run continues the same Weights & Biases run. The local files are in the run's `wandb/`.
-    `WANDB_MODE=offline` keeps all of it local.
+    `WANDB_MODE=offline` keeps the whole log local.
 
     **Raises:** `InputError` if nobody is logged in, or wandb cannot start.
     """
@@ -58,7 +58,7 @@ class WandbLog:
             ) from error
 
     def row(self, row: Mapping[str, Any], step: int) -> None:
-        """Logs the row; wandb ignores, with a warning, a step that it has seen before."""
+        """Logs the row; if wandb has seen the step before, it prints a warning and ignores the row."""
         self._run.log(dict(row), step=step)
 
     def image(self, name: str, pixels: UInt8[np.ndarray, "h w 3"], step: int) -> None:

@@ -1,4 +1,4 @@
-"""Torchvision's names for AlexNet: each is an index into all layers, ReLU, pooling and dropout included."""
+"""Torchvision's names for AlexNet: indices into sequences of layers that include ReLU, pooling and dropout."""
 
 __all__ = ["FLATTENED", "RULES"]
 

@@ -12,7 +12,7 @@ RULES = (
     (r"^head\.", "classifier.1."),
 )
 
-#: Timm's names for the parts of a block with an expansion, and for those of the first stage's blocks, which have no
+#: Timm's names for the parts of a block with an expansion, and for the parts of the first stage's blocks, which have no
 #: expansion.
 _EXPANDED = {
     "0.conv": "conv_pw",

@@ -17,7 +17,7 @@ _KINDS = {"5b": _A, "5c": _A, "5d": _A, "6a": _B, "6b": _C, "6c": _C, "6d": _C, 
 
 def _convolution(match: re.Match[str]) -> str:
     branch, suffixes = _KINDS[match[1]][int(match[2])]
-    # Parallel convolutions come last in a branch, so their index is the sum of the two.
+    # Parallel convolutions come last in a branch, so a convolution's index is the sum of the two numbers.
     return f"Mixed_{match[1]}.{branch}{suffixes[int(match[3]) + int(match[4])]}."
 
 

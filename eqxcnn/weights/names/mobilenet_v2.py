@@ -1,4 +1,4 @@
-"""Torchvision's and timm's names for MobileNetV2 (the variant for small images has no twin)."""
+"""Torchvision's and timm's names for MobileNetV2 (neither has the variant for small images)."""
 
 import re
 from bisect import bisect_right
@@ -9,7 +9,8 @@ RULES = (
     # The stem and the last convolution; the later rules would match their `conv` too.
     (r"^trunk\.(\d+)\.conv\.weight$", r"features.\1.0.weight"),
     (r"^trunk\.(\d+)\.norm\.", r"features.\1.1."),
-    # The projection and its norm are separate entries: the second layer of the first block, the third of the others.
+    # Torchvision has separate entries for the projection (the second layer of the first block, the third of the other
+    # blocks) and for its norm.
     (r"^trunk\.1\.layers\.1\.conv\.", "features.1.conv.1."),
     (r"^trunk\.1\.layers\.1\.norm\.", "features.1.conv.2."),
     (r"\.layers\.2\.conv\.", ".conv.2."),
@@ -20,7 +21,8 @@ RULES = (
     (r"^head\.", "classifier.1."),
 )
 
-#: Timm's names for the parts of a block with an expansion, and of the first block, which has none.
+#: Timm's names for the parts of a block with an expansion, and for the parts of the first block, which has no
+#: expansion.
 _EXPANDED = {
     "0.conv": "conv_pw",
     "0.norm": "bn1",

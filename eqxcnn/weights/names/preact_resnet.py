@@ -1,4 +1,4 @@
-"""The names for pre-activation ResNets in github.com/kuangliu/pytorch-cifar, which has no final `bn`."""
+"""The names for pre-activation ResNets in github.com/kuangliu/pytorch-cifar, whose models have no final `bn`."""
 
 __all__ = ["RULES"]
 

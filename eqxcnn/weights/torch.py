@@ -32,7 +32,7 @@ __all__ = [
 #: The keys under which training scripts save the weights, and the prefixes that wrappers add to each name.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")
-#: Attributes and methods that are true for a torch tensor that is no dense array of real numbers, and a word for each.
+#: Attributes and methods that are true for a torch tensor that is not a dense array of real numbers, with their names.
 _UNUSUAL = {"is_quantized": "quantized", "is_meta": "meta", "is_nested": "nested", "is_complex": "complex"}
 
 

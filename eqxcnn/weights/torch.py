@@ -32,7 +32,8 @@ __all__ = [
 #: The keys under which training scripts save the weights, and the prefixes that wrappers add to each name.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")
-#: Attributes and methods that are true for a torch tensor that is not a dense array of real numbers, with their names.
+#: Attributes and methods that are true for a torch tensor that is not a dense array of real numbers, each with a word
+#: for such a tensor.
 _UNUSUAL = {"is_quantized": "quantized", "is_meta": "meta", "is_nested": "nested", "is_complex": "complex"}
 
 

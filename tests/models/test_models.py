@@ -217,8 +217,8 @@ def test_images_that_are_not_whole_patches_are_refused(name, patch):
 FAST = {"lenet", "mlp", "resnet_cifar", "simple_cnn", "vit"}
 #: Slow to compile, or large. `test_torch.py` has logits and gradients of all of them.
 EXHAUSTIVE = {
-    "alexnet", "convnext", "googlenet", "inception_v3", "mnasnet", "mobilenet_v2", "mobilenet_v3", "regnet", "resnet",
-    "shufflenet_v2", "squeezenet", "swin", "vgg",
+    "alexnet", "convmixer", "convnext", "efficientnet", "googlenet", "inception_v3", "mnasnet", "mobilenet_v2",
+    "mobilenet_v3", "regnet", "resnet", "se_resnet", "shufflenet_v2", "squeezenet", "swin", "vgg",
 }  # fmt: skip
 
 

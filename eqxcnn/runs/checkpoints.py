@@ -116,7 +116,7 @@ class Checkpoints:
         self._damaged.discard(step)
 
     def _prune(self, newest: int, others: Collection[int] | None) -> None:
-        """Removes damaged and old checkpoints; keeps those of steps after `newest`, which belong to another run."""
+        """Removes damaged and old checkpoints; keeps intact ones of later steps, which belong to another run."""
         intact = [step for step in self.steps() if step <= newest and step not in self._damaged]
         kept = {newest, *others} if others is not None else set(intact[-self._keep :])
         scratch = self._folder / _SCRATCH

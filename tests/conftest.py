@@ -38,12 +38,13 @@ def mnist():
     return str(Path(root) / "mnist")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def fast_compilation():
-    """Skips XLA's optimizations, for tests that spend most of their time in compilation."""
+    """Skips XLA's optimizations in the rest of a file, for tests that spend most of their time in compilation."""
+    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -12,19 +12,13 @@ from eqxcnn import manual
 from eqxcnn.errors import InputError
 from eqxcnn.layers import AvgPool, MaxPool
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
 
 
 def draw(seed, *shape):
     return np.asarray(np.random.default_rng(seed).normal(size=shape))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def fast_compilation():
-    """Skips XLA's optimizations: these programs run once, so nearly all of the time is compilation."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def assert_close(got, wanted, dtype):

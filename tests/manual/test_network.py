@@ -18,6 +18,8 @@ from eqxcnn.training.setup import Setup
 from eqxcnn.training.state import TrainState
 from eqxcnn.training.step import autodiff, train_steps
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
 SOURCES = {path.name: path.read_text(encoding="utf-8") for path in Path(manual.__file__).parent.glob("*.py")}
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
 IMAGES = np.random.default_rng(0).normal(size=(6, 9, 8, 2))
@@ -58,14 +60,6 @@ MAKERS = {
     "scratch": partial(manual.Scratch, num_classes=4, in_channels=2, image_size=(9, 8)),
     "averaged": Averaged,
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def fast_compilation():
-    """Skips XLA's optimizations: nearly all of the time is compilation."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @cache

@@ -231,11 +231,12 @@ def mark_by_cost(name):
 @contextlib.contextmanager
 def less_compilation():
     """Skips XLA's optimizations: most of the time is compilation of programs that run once or twice."""
+    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     try:
         yield
     finally:
-        jax.config.update("jax_disable_most_optimizations", False)
+        jax.config.update("jax_disable_most_optimizations", before)
 
 
 # One function per name, so that it is compiled once for all seeds.

@@ -130,8 +130,8 @@ def test_the_first_frame_of_an_animation_is_decoded():
 @pytest.mark.parametrize(
     ("file", "reason"),
     [
-        (b"", "not that of an image"),
-        (b"hello, I am a text", "not that of an image"),
+        (b"", "not an image in a known format"),
+        (b"hello, I am a text", "not an image in a known format"),
         (encoded(Image.effect_noise((64, 64), 50))[:900], "truncated"),
         (encoded(Image.effect_noise((64, 64), 50), "JPEG")[:900], "truncated"),
         (encoded(one_pixel("I", 70000), "TIFF"), "not within 0 to 65535"),

@@ -50,7 +50,7 @@ def special_files(tmp_path):
 def test_a_file_that_is_no_photograph_is_refused_by_its_content(tmp_path, monkeypatch, content):
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", None)  # Calling it would raise another error.
     (tmp_path / "x.png").write_bytes(content)
-    with pytest.raises(InputError, match=r"x\.png.*not that of an image file \(PNG, JPEG,"):
+    with pytest.raises(InputError, match=r"x\.png.*not an image in a known format \(PNG, JPEG,"):
         decode_image(tmp_path / "x.png", (8, 8), 3)
     assert read_header(content) is None
 

@@ -274,7 +274,7 @@ def test_own_loss_of_each_image_is_mixed_and_averaged():
         ({"loss": 3}, "`loss` of type int must be a function"),
         ({"optimizer": lambda schedule: schedule}, "`optimizer` returned a function: return an optax transformation"),
         ({"metrics": {"top 5": metrics.top_k(5)}}, "`metrics` must map names such as `top5` to metrics; `top 5`"),
-        ({"metrics": {"top5": 5}}, "`top5` does not"),
+        ({"metrics": {"top5": 5}}, "`top5` is not such an entry"),
     ],
 )
 def test_unusable_parts_are_refused_in_one_sentence(parts, message):

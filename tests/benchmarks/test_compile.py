@@ -38,7 +38,7 @@ def test_every_call_traces_and_compiles_the_step(monkeypatch):
     assert len(traced) == 2
 
 
-@pytest.mark.exhaustive
+@pytest.mark.slow
 def test_each_network_is_compared_with_flax(tmp_path, monkeypatch):
     benchmarks = []
     monkeypatch.setattr(compile, "run_benchmark", lambda benchmark, *_: benchmarks.append(benchmark))

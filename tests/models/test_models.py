@@ -215,10 +215,11 @@ def test_images_that_are_not_whole_patches_are_refused(name, patch):
 
 #: The families whose numbers the fast part of the suite tests: BatchNorm, dropout, drop path and attention among them.
 FAST = {"lenet", "mlp", "resnet_cifar", "simple_cnn", "vit"}
-#: Slow to compile, or large. `test_torch.py` has logits and gradients of all of them.
+#: Slow to compile, or large. `test_torch.py` compares their logits with torch's, and their gradients, some of them
+#: with `-m exhaustive`.
 EXHAUSTIVE = {
-    "alexnet", "convmixer", "convnext", "efficientnet", "googlenet", "inception_v3", "mnasnet", "mobilenet_v2",
-    "mobilenet_v3", "regnet", "resnet", "se_resnet", "shufflenet_v2", "squeezenet", "swin", "vgg",
+    "alexnet", "convnext", "googlenet", "inception_v3", "mnasnet", "mobilenet_v2", "mobilenet_v3", "regnet", "resnet",
+    "se_resnet", "shufflenet_v2", "squeezenet", "swin", "vgg",
 }  # fmt: skip
 
 

@@ -28,7 +28,7 @@ _INTRODUCTION = """\
 # Recipes
 
 The package contains {count} recipes, the files in `eqxcnn/recipes/`. Each trains with one command, and flags override
-single settings:
+individual settings:
 
 ```bash
 python -m eqxcnn.train --recipe resnet20 --epochs 10

@@ -13,7 +13,7 @@ from .errors import InputError, printable
 
 __all__ = ["run_command"]
 
-#: File-system errors that come from the path, its permissions or its file system, and not from a bug.
+#: Errors caused by a path, its permissions or its file system, and not by a bug.
 _USER_ERRORS = (
     errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EROFS, errno.EFBIG
 )  # fmt: skip

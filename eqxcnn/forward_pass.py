@@ -40,7 +40,7 @@ def forward(
 
     **Returns:** scores `[b classes]`, before softmax, and the new state.
 
-    **Raises:** `InputError` for images of another shape or dtype, or for a network whose state is missing.
+    **Raises:** `InputError` for images of a wrong shape or dtype, or for a network whose state is missing.
     """
     _check_inputs(model, state, images)
     return _forward(model, state, _to_jax(images), key)
@@ -154,7 +154,7 @@ def normalize(
     - `images`: `[b h w c]`, `uint8` or floating point in [0, 1]; a NumPy or JAX array.
     - `mean`, `std`: mean and standard deviation of the training images per channel, on the scale [0, 1].
 
-    **Raises:** `InputError` for images of another shape or dtype.
+    **Raises:** `InputError` for images of a wrong shape or dtype.
     """
     _check_batch(images)
     _check_dtype(images, "`images`")

@@ -160,8 +160,8 @@ def declared_bounds(hint: Any) -> Iterator[Range | Items]:
 def _convert(value: Any, hint: Any) -> Any:
     """Converts `value` to the type `hint`.
 
-    **Raises:** `TypeError` for a value of another type; `ValueError`, whose message is the expected value, for a value
-        out of bounds.
+    **Raises:** `TypeError` for a value of a different type; `ValueError`, whose message states the allowed values, for
+        a value out of bounds.
     """
     if hint is Any:
         return value

@@ -137,9 +137,9 @@ def resolve_image_size(name: str, image_size: int | tuple[int, int] | None) -> t
 def check_keywords(name: str, given: Mapping[str, Any], *, also_known: Sequence[str] = ()) -> None:
     """Checks the names, types and values of keyword arguments for a model's constructor.
 
-    The general rules: numbers are finite and positive, or 0 if a variant of the family has that default; a
-    `..._rate` lies in [0, 1); tuples that are equally long by default are equally long; and nothing exceeds this
-    module's limits. Each constructor checks any further rules of its own.
+    Numbers must be finite and positive, or 0 if 0 is a default in some variant of the family. A `..._rate` must lie in
+    [0, 1). Tuples whose defaults have the same length must have the same length. Nothing may exceed this module's
+    limits. Each constructor checks any further rules of its own.
 
     **Arguments:**
 

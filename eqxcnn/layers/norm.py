@@ -19,7 +19,7 @@ class BatchNorm(eqx.Module):
     """Normalizes each channel over batch and positions (Ioffe and Szegedy 2015), as `torch.nn.BatchNorm2d` does.
 
     Training mode normalizes by the mean and biased variance of the batch, and moves the running mean and variance
-    towards the batch's mean and unbiased variance. Eval mode (`eqx.nn.inference_mode`) normalizes by the running
+    toward the batch's mean and unbiased variance. Eval mode (`eqx.nn.inference_mode`) normalizes by the running
     statistics. Statistics are computed and kept in float32; the output has the dtype of the input.
 
     **Arguments:**

@@ -57,7 +57,7 @@ def parse_padding(padding: Padding) -> ParsedPadding:
 def resolve_padding(padding: ParsedPadding, size: Sequence[int], window: Sequence[int], stride: Sequence[int]) -> Edges:
     """Returns the pixels that `padding` adds around an image.
 
-    `"SAME"` gives `ceil(size / stride)` windows per axis; of an odd number of pixels, the extra pixel is at the end.
+    `"SAME"` gives `ceil(size / stride)` windows per axis; an odd number of pixels has its extra pixel at the end.
 
     **Arguments:**
 

@@ -27,8 +27,8 @@ class HandDerived(eqx.Module):
 
     @abc.abstractmethod
     def backward(self, caches: Any, dlogits: BatchLogits) -> "HandDerived":
-        """Returns the gradients with respect to the parameters, as a model; `dlogits` is the gradient for the
-        logits."""
+        """Returns the gradients with respect to the parameters, as a model; `dlogits` is the gradient with respect to
+        the logits."""
 
 
 def value_and_grad(

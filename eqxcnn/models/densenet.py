@@ -57,8 +57,8 @@ class DenseNet(eqx.Module):
     - `stem_channels`: channels of the first convolution.
     - `bottleneck`: output channels of each layer's 1x1 convolution, as a multiple of `growth_rate`; 0 for none.
     - `compression`: fraction of the maps that the 1x1 convolution between blocks keeps (theta).
-    - `small_images`: the CIFAR form, with a 3x3 convolution and no pooling before the first block. The ImageNet form
-      has a 7x7 convolution with stride 2, BatchNorm, ReLU and 3x3 max pooling.
+    - `small_images`: the CIFAR variant, with a 3x3 convolution and no pooling before the first block. The ImageNet
+      variant has a 7x7 convolution with stride 2, BatchNorm, ReLU and 3x3 max pooling.
 
     **Raises:** `InputError` if a block has no layer, or `compression` is not in (0, 1].
     """

@@ -26,7 +26,7 @@ __all__ = ["EfficientNet", "Stage", "variants"]
 
 
 class Stage(NamedTuple):
-    """One row of the papers' tables; only the first block of a stage has its stride and changes the channels."""
+    """One row of the papers' tables; only the first block of a stage has the stride and changes the channels."""
 
     expansion: int
     kernel_size: int

@@ -1,4 +1,4 @@
-"""MobileNetV2 (Sandler et al. 2018), at several widths for ImageNet, and in a form for CIFAR-10's small images."""
+"""MobileNetV2 (Sandler et al. 2018), at several widths for ImageNet, and a variant for the small images of CIFAR-10."""
 
 from collections.abc import Callable
 from functools import partial
@@ -40,9 +40,9 @@ class MobileNetV2(eqx.Module):
     **Arguments:**
 
     - `width`: factor on all channel counts, which are rounded to multiples of eight; the last count is at least 1280.
-    - `small_images`: whether to use the form of github.com/kuangliu/pytorch-cifar: the stem and the stage with
-      24 channels have stride 1; ReLU replaces ReLU6; the first block also expands; a block with stride 1 that changes
-      the number of channels has a 1x1 convolution as its shortcut.
+    - `small_images`: whether to use the variant of github.com/kuangliu/pytorch-cifar: the stem and the stage
+      with 24 channels have stride 1; ReLU replaces ReLU6; the first block also expands; a block with stride 1 that
+      changes the number of channels has a 1x1 convolution as its shortcut.
     """
 
     #: Stem, blocks and the last 1x1 convolution.

@@ -1,4 +1,4 @@
-"""ResNets with squeeze-and-excitation (Hu et al. 2018): timm's `legacy_seresnet` for ImageNet, and forms for CIFAR."""
+"""ResNets with squeeze-and-excitation (Hu et al. 2018): timm's `legacy_seresnet` for ImageNet, and CIFAR variants."""
 
 from collections.abc import Callable
 from functools import partial

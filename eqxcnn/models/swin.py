@@ -121,7 +121,7 @@ class Block(eqx.Module):
 
 
 class Merge(eqx.Module):
-    """Concatenates the channels of each 2x2 pixels, normalizes, and projects to `2 * dim` channels (section 3.1)."""
+    """Concatenates the channels of each 2x2 block, normalizes, and projects to `2 * dim` channels (section 3.1)."""
 
     norm: LayerNorm
     reduction: eqx.nn.Linear

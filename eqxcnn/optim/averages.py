@@ -25,7 +25,7 @@ def copy_weights(weights: Weights) -> Weights:
 class Lookahead:
     """Lookahead (Zhang et al. 2019, arXiv:1907.08610) with the schedule of Jordan 2024, section 3.4.
 
-    Every `every` steps the slow weights move towards the current weights, and the current weights are reset to the slow
+    Every `every` steps the slow weights move toward the current weights, and the current weights are reset to the slow
     weights. In each move the slow weights keep a fraction `decay**every * (step / steps)**3` of their values: they
     follow freely at first and slowly at the end. After the last step the current weights are reset, even if no reset is
     due. BatchNorm's running statistics are treated like weights; the optimizer's state is left alone.

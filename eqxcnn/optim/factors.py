@@ -1,4 +1,4 @@
-"""Learning-rate factors of single parameters, chosen by the names of their tensors."""
+"""Learning-rate factors of individual parameters, chosen by the names of their tensors."""
 
 import math
 import re

@@ -97,7 +97,7 @@ def make_optimizer(
     - `weight_decay`: weight decay per step, times the learning rate; applies to kernels and matrices only, unless
       `decay_norms_and_biases` is set.
     - `clipping`: limits on the gradients.
-    - `factors`: learning-rate factors of single parameters.
+    - `factors`: learning-rate factors of individual parameters.
     - `layer_decay`: learning rate of each layer as a factor of the next layer's.
     - `plateau`: lowers the learning rate when the loss stops falling; `update` then needs the loss as its argument
       `value`.

@@ -26,8 +26,10 @@ def curves(
     label: str,
     maximum: float = float("inf"),
 ) -> Figure:
-    """Draws a quantity per epoch, on a y axis within [0, `maximum`], of the training and, if given, the held-out
-    images."""
+    """Draws a quantity per epoch, for the training images and, if given, for the held-out images.
+
+    The y axis stays within [0, `maximum`].
+    """
     figure = _make_column()
     _draw_curves(figure.subplots(), epochs, train, validation, label, maximum)
     return figure
@@ -58,7 +60,7 @@ def curves_of_rows(rows: Sequence[Mapping[str, Any]]) -> Figure:
 def training(epochs: Sequence[int], curves: Sequence[tuple[Any, ...]], seconds: Sequence[float]) -> Figure:
     """Draws several quantities and the epoch times side by side, as wide as a page.
 
-    `curves` holds, for each quantity, the arguments of the function `curves` that follow `epochs`.
+    Each entry of `curves` holds the arguments for one quantity: `(train, validation, label, maximum)`.
     """
     figure = Figure(figsize=(PAGE, 2.1), layout="constrained")
     *curve_axes, time_axes = figure.subplots(1, len(curves) + 1)
@@ -114,7 +116,7 @@ def _draw_times(axes: Axes, epochs: Sequence[int], seconds: Sequence[float]) -> 
 
 def _set_up_axes(axes: Axes, epochs: Sequence[int], label: str) -> None:
     """Labels the axes, with whole epochs on the x axis."""
-    # Space for a bar at either end, but not for an epoch 0.
+    # Wide enough for the first and last bars, but not so wide that the axis shows a tick for epoch 0.
     axes.set(xlabel="Epoch", ylabel=label, xlim=(min(epochs) - 0.6, max(epochs) + 0.6))
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     axes.grid(axis="y")

@@ -208,7 +208,7 @@ def _require_space(folder: Path, size: int) -> None:
 
 
 def _system_reason(error: OSError | ValueError) -> str | None:
-    """Returns the operating system's reason for a failed write; `None` for another kind of error."""
+    """Returns the operating system's reason for a failed write; `None` for any other kind of error."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
     # Orbax's storage library raises a ValueError for every failure, with the error number in its text.

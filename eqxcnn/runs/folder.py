@@ -115,7 +115,7 @@ class Run:
 
         - `fingerprint`: the data's current fingerprint; `None` if the data have no fingerprint.
 
-        **Raises:** `InputError` if the run recorded another fingerprint.
+        **Raises:** `InputError` if the run recorded a different fingerprint.
         """
         path = self.folder / _DATA_FILE
         if not path.exists():

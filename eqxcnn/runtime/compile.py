@@ -32,7 +32,7 @@ DETERMINISTIC: Option = ("xla_gpu_deterministic_ops", True)
 #: Optimization level 0 of 3 and the older code generator for loops, which compile faster on a CPU.
 _COMPILE_FAST: tuple[Option, ...] = (("xla_backend_optimization_level", 0), ("xla_cpu_use_fusion_emitters", False))
 
-#: A call that takes longer than this is waited for at once.
+#: After a call that takes longer than this, the next call waits for its own result.
 _LONG_CALL_SECONDS = 0.1
 
 
@@ -82,7 +82,7 @@ class AsyncJit:
 
     `eqx.filter_jit` waits for its result, so the device idles while Python prepares the next call. Here each call waits
     for the previous one instead: the device computes one call while Python prepares the next. Two calls in flight need
-    the memory of both, so long calls are waited for at once; compared with their time, Python's time does not matter.
+    the memory of both, so after a long call the next one waits for its own result: Python's time is then negligible.
 
     The first argument and the previous result are not flattened again when they are passed in unchanged, since pytrees
     are immutable. Threads may call one `AsyncJit` at the same time; each thread has its own previous call.

@@ -162,13 +162,13 @@ class Parts:
                 )
             if was.get("settings") != now.get("settings"):
                 raise InputError(
-                    f"`{name}` (`{now['name']}`) has other settings than when the run was started: pass the same "
-                    "settings, or start a new run"
+                    f"`{name}` (`{now['name']}`) has different settings than when the run was started: pass the "
+                    "same settings, or start a new run"
                 )
             if starts_anew and was.get("weights") != now.get("weights"):
                 raise InputError(
-                    f"`{name}` (`{now['name']}`) has other weights than the run was started with, and the run has no "
-                    "checkpoint yet: pass the same weights, or start a new run"
+                    f"`{name}` (`{now['name']}`) has different weights than when the run was started, and the run "
+                    "has no checkpoint yet: pass the same weights, or start a new run"
                 )
 
 

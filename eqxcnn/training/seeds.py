@@ -95,7 +95,7 @@ def resume_seeds(folder: Path | str, **parts: Any) -> SeedSweepResult:
 
     **Arguments:**
 
-    - `parts`: the same parts of your own that the sweep was started with.
+    - `parts`: the same parts as when the sweep was started.
 
     **Raises:** as `resume` does.
     """

@@ -52,7 +52,7 @@ class WarmStart:
 def load_warm_start(recipe: Recipe, info: DataInfo, image_size: tuple[int, int]) -> WarmStart | None:
     """Loads the weights that the recipe starts from; returns `None` for a recipe that starts from random weights.
 
-    **Raises:** `InputError` if the weights cannot be read, belong to another model, or do not fit.
+    **Raises:** `InputError` if the weights cannot be read, belong to a different model, or do not fit.
     """
     if not recipe.pretrained and recipe.init_from is None:
         return None
@@ -196,7 +196,7 @@ def _init_from_images(recipe: Recipe, model: Network, images: Images) -> Network
     """Initializes the data-dependent weights (such as airbench94's whitening layer) from a few training images."""
     if not isinstance(model, DataInitialized):
         raise InputError(
-            f"`init_images` (={recipe.init_images}) sets weights from images, and `{recipe.model}` has no such "
+            f"`init_images` (={recipe.init_images}) sets weights from images, but `{recipe.model}` has no such "
             "weights: give 0, or train `airbench94`"
         )
     return model.initialized_from(images)

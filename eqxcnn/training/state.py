@@ -42,7 +42,7 @@ class Sums(eqx.Module):
         - `correct`: number of correct predictions in the batch.
         - `count`: number of images in the batch.
         - `step`: the step's number, counted from 1.
-        - `is_finite`: whether the loss (and the gradients, if they are checked) are finite.
+        - `is_finite`: whether the loss is finite, and the gradients too if they are checked.
         """
         is_first = ~is_finite & (self.failed == 0)
         return Sums(

@@ -87,7 +87,7 @@ def resume(
 ) -> Result:
     """Continues a stopped run from its newest intact checkpoint; the result equals the result of an uninterrupted run.
 
-    Pass the same parts of your own that the run was started with; callbacks may differ.
+    Pass the same parts as when the run was started; callbacks may differ.
 
     **Arguments:** see `fit`.
 

@@ -110,7 +110,7 @@ def train_vmapped(jobs: Sequence[Job], runs: Sequence[Run], started: float) -> l
 def stack_trains(trains: Sequence[TrainState]) -> TrainState:
     """Stacks the arrays of train states with the same structure along a new first axis."""
     arrays, rest = eqx.partition(trains[0], eqx.is_array)
-    # Stacked leaf by leaf: each model's `eqx.nn.State` has its own markers, so the structures differ for JAX.
+    # Stacked leaf by leaf: each model's `eqx.nn.State` has its own markers, so JAX sees different structures.
     leaves = [jax.tree.leaves(eqx.filter(train, eqx.is_array)) for train in trains]
     stacked = [jnp.stack(same) for same in zip(*leaves, strict=True)]
     return eqx.combine(jax.tree.unflatten(jax.tree.structure(arrays), stacked), rest)

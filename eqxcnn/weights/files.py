@@ -39,7 +39,7 @@ def save_safetensors(path: Path, tensors: dict[str, np.ndarray], metadata: dict[
 def load_safetensors(path: Path) -> dict[str, np.ndarray]:
     """Reads the arrays of a safetensors file.
 
-    **Raises:** `InputError` if the file does not exist, is truncated or has another format.
+    **Raises:** `InputError` if the file does not exist, is truncated or has a different format.
     """
     check_regular(path)
     try:
@@ -61,7 +61,7 @@ def load_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def check_regular(path: Path) -> None:
-    """Refuses a path that cannot be read to an end, such as a pipe or a device, and a file that would fill the memory.
+    """Refuses a path that cannot be read to the end, such as a pipe or a device, and a file that would fill the memory.
 
     **Raises:** `InputError` unless the path is a regular file of a size that weights can have.
     """
@@ -81,7 +81,7 @@ def check_zip(path: Path) -> None:
     """Verifies the checksums in a zip file, such as a file from `torch.save`, because torch itself ignores them.
 
     **Raises:** `InputError` if the file is damaged or compressed: torch never compresses, and a small compressed file
-    can expand to any size. Files of another format are accepted.
+    can expand to any size. Files that are not zip files are accepted.
     """
     try:
         if not zipfile.is_zipfile(path):

@@ -71,7 +71,7 @@ def from_tensors(
       values.
     - `tensors`: one array per name, with exactly the expected shape and dtype.
 
-    **Raises:** `InputError` that names the tensors that are missing or unexpected, or have another shape or dtype.
+    **Raises:** `InputError` that names the tensors that are missing or unexpected, or have a wrong shape or dtype.
     """
     merged = fill(_merge(model, state), tensors, _MISMATCH)
     leaves, structure = jax.tree.flatten(model, is_leaf=_is_index)
@@ -185,7 +185,7 @@ def _put(tensor: np.ndarray | Array, slot: Slot) -> Slot:
     if isinstance(slot, np.ndarray | np.generic):
         return np.array(tensor)
     array = jnp.array(tensor)
-    # A weakly typed array must stay weakly typed, or later arithmetic could give another dtype.
+    # A weakly typed array must stay weakly typed, or later arithmetic could give a different dtype.
     if getattr(slot, "weak_type", False) and tensor.ndim == 0 and jnp.result_type(tensor.item()) == tensor.dtype:
         array = jnp.asarray(tensor.item())
     return jax.device_put(array, slot.sharding) if _is_committed(slot) else array

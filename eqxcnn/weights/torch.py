@@ -32,8 +32,8 @@ __all__ = [
 #: The keys under which training scripts save the weights, and the prefixes that wrappers add to each name.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")
-#: Attributes and methods that are true for a torch tensor that is not a dense array of real numbers, each with a word
-#: for such a tensor.
+#: Attributes and methods that are true for a torch tensor of an unsupported kind, and the name of the kind. Supported
+#: tensors are dense arrays of real numbers.
 _UNUSUAL = {"is_quantized": "quantized", "is_meta": "meta", "is_nested": "nested", "is_complex": "complex"}
 
 
@@ -49,7 +49,7 @@ def from_torch(name: str, source: Mapping[str, Any] | str | Path, **arguments: A
 
     **Returns:** the model and its state, as `zoo.create_model` does.
 
-    **Raises:** `InputError` that names the tensors that are missing or unexpected, or have another shape.
+    **Raises:** `InputError` that names the tensors that are missing or unexpected, or have a wrong shape.
     """
     model, state = cast(
         tuple[Classifier, eqx.nn.State], eqx.filter_eval_shape(build, name, **arguments, key=jax.random.key(0))
@@ -131,7 +131,7 @@ def convert_from_torch(
     - `shapes`: the shapes of our tensors by our names.
     - `tensors`: torch's tensors by torch's names.
 
-    **Raises:** `InputError` that names, as torch does, the tensors that are missing, unexpected or of another shape.
+    **Raises:** `InputError` that names, as torch does, the tensors that are missing, unexpected or of a wrong shape.
     """
     tensors = {
         names.update_legacy_name(theirs): tensor for theirs, tensor in tensors.items() if not names.is_ignored(theirs)
@@ -232,7 +232,7 @@ def _to_numpy(name: str, tensor: Any) -> np.ndarray:
 
 
 def _unusual_form(tensor: Any) -> str | None:
-    """Returns a word for a torch tensor that is not a dense array of real numbers, or `None` for one that is."""
+    """Returns the kind of an unsupported torch tensor, such as "sparse coo"; `None` for a supported tensor."""
     for attribute, form in _UNUSUAL.items():
         value = getattr(tensor, attribute, False)
         if value() if callable(value) else value:

@@ -164,7 +164,7 @@ def test_initial_weights_matter_only_without_a_checkpoint():
     recorded = Parts(model=own_parts.make_model()).record()
     other = Parts(model=own_parts.make_model(seed=1))
     other.check_same(recorded, starts_anew=False)
-    with pytest.raises(InputError, match="has other weights than the run was started with"):
+    with pytest.raises(InputError, match="has different weights than when the run was started"):
         other.check_same(recorded, starts_anew=True)
     Parts(model=own_parts.make_model()).check_same(recorded, starts_anew=True)
 

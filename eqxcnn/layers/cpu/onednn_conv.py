@@ -126,7 +126,7 @@ def _batch(operands: Sequence[Array], axes: Sequence[int | None], **window: Any)
 
 
 def _images_gradient(out: Array, images: Any, kernel: Array, *, kernel_layout: KernelLayout, **window: Any) -> Array:
-    """Returns the gradient of the images: `out`, the outputs' gradient, convolved with the flipped kernel."""
+    """Returns the gradient of the images: the gradient `out` of the outputs, convolved with the flipped kernel."""
     if kernel_layout == "IHWO":
         kernel = jnp.moveaxis(kernel, 0, 2)
     stride, edges, dilation, groups = (window[name] for name in ("stride", "edges", "dilation", "groups"))

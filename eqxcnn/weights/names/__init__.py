@@ -9,7 +9,7 @@ Each file defines some of these tables; a family with the same names as torchvis
   ours.
 - `IGNORED`: patterns of torch's names that have no counterpart here, such as auxiliary heads.
 - `LEGACY`: `(pattern, replacement)` pairs that turn the names in older files into the current ones.
-- `TIMM`: replaces `RULES` for timm's files on the Hub, if timm uses other names.
+- `TIMM`: replaces `RULES` for timm's files on the Hub, if timm's names differ.
 
 The patterns of `AXES` and `IGNORED` match anywhere in the name.
 """
@@ -36,7 +36,7 @@ class Names:
     IGNORED: tuple[str, ...] = ()
     LEGACY: tuple[Rule, ...] = ()
     TIMM: tuple[Rule, ...] = ()
-    #: Whether a file's tensor may have another shape with the same number of elements in the same order.
+    #: Whether a file's tensor may have a different shape, with the same number of elements in the same order.
     allow_reshape: bool = False
 
     def for_timm(self) -> "Names":

@@ -1,4 +1,4 @@
-"""The model families in `eqxcnn/models`, in other packages, and registered at run time."""
+"""The model families: those in `eqxcnn/models`, those of other packages, and those registered at run time."""
 
 import importlib
 import pkgutil

@@ -153,7 +153,7 @@ class TestPredictions:
 def predict_test_split(classifier: ImageClassifier, recipe: Recipe) -> TestPredictions:
     """Predicts the classes of a recipe's test split.
 
-    **Raises:** `InputError` if the data cannot be read, or its classes differ from the classifier's.
+    **Raises:** `InputError` if the data cannot be read, or their classes differ from the classifier's.
     """
     opened = open_data(recipe)
     if opened.info.class_names != classifier.class_names:

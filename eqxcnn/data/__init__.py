@@ -1,8 +1,8 @@
 """Data sets as arrays: the sources of rows, decoding and its cache, and the order of batches."""
 
+from ..images import Preprocess, decode_image
 from .arrays import from_arrays
 from .batches import Prefetch, balanced_order, epoch_order, eval_batches, hold_out, train_batches
-from .decode import decode_image
 from .files import find_images
 from .named import load, open_source
 from .own import as_data_set, from_dataset
@@ -14,6 +14,7 @@ __all__ = [
     "DataInfo",
     "DataSet",
     "Prefetch",
+    "Preprocess",
     "Source",
     "Split",
     "as_data_set",

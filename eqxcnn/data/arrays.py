@@ -12,13 +12,14 @@ import numpy as np
 from jaxtyping import Int32
 
 from ..errors import InputError
+from ..images.decode import DECODER_VERSION
+from ..images.preprocess import Preprocess
 from .array_checks import check_images, check_same_kind, name_classes, number_labels
 from .batches import hold_out
 from .cache import Chunk, cache_root, open_or_build
-from .decode import DECODER_VERSION, decode_image
 from .fingerprint import digest_values, fingerprint_rows
 from .parts import progress_bar
-from .records import DataInfo, DataSet, ImageArray, Split, check_decode_arguments
+from .records import DataInfo, DataSet, ImageArray, Split, check_decode_arguments, choose_preprocess
 from .sources import check_name
 
 __all__ = ["ArrayDataSet", "ArrayPart", "from_arrays"]
@@ -52,6 +53,7 @@ class ArrayDataSet(DataSet):
         *,
         image_size: tuple[int, int] | None = None,
         channels: int | None = None,
+        preprocess: Preprocess | None = None,
         on_bad_image: Literal["stop", "skip"] = "stop",
         cache_dir: str | Path | None = None,
         progress: bool = True,
@@ -64,11 +66,10 @@ class ArrayDataSet(DataSet):
         **Raises:** `InputError` if arrays in floating point would have to be resized or converted.
         """
         _, *own = self._parts["train"].images.shape
-        height, width = image_size or own[:2]
-        shape = (height, width, own[2] if channels is None else channels)
-        check_decode_arguments(split, shape, on_bad_image)
-        part = self._parts[split]
-        if list(shape) == own:
+        check_decode_arguments(split, on_bad_image)
+        preprocess = choose_preprocess(self.info.image_size, self.info, preprocess, image_size, channels)
+        shape, part = (*preprocess.size, preprocess.channels), self._parts[split]
+        if list(shape) == own and preprocess.crop_fraction == 1:
             return Split(part.read(), part.labels, self.info.class_names, 0)
         if part.images.dtype != np.uint8:
             ours, wanted = ("x".join(map(str, each)) for each in (own, shape))
@@ -78,9 +79,9 @@ class ArrayDataSet(DataSet):
             )
 
         def chunks() -> Generator[Chunk, None, None]:
-            return _convert(part, shape, f"{self.info.name}/{split}" if progress else None)
+            return _convert(part, preprocess, f"{self.info.name}/{split}" if progress else None)
 
-        digest = digest_values("array", DECODER_VERSION, part.fingerprint, shape)
+        digest = digest_values("array", DECODER_VERSION, part.fingerprint, shape, *preprocess.cache_key)
         key = f"{self.info.name}-{split}-{'x'.join(map(str, shape))}-{digest[:16]}"
         entry = open_or_build(cache_root(cache_dir), key, len(part.labels), shape, chunks)
         return Split(entry.images, entry.labels, self.info.class_names, 0)
@@ -169,14 +170,17 @@ def _fingerprint(pixels: ImageArray) -> str:
     return digest_values("array", str(pixels.dtype), pixels.shape, content.hexdigest())
 
 
-def _convert(part: ArrayPart, shape: tuple[int, int, int], title: str | None) -> Generator[Chunk, None, None]:
+def _convert(part: ArrayPart, preprocess: Preprocess, title: str | None) -> Generator[Chunk, None, None]:
     from PIL import Image
 
     def convert(row: int) -> np.ndarray:
         pixels = part.images[row]
-        return decode_image(Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels), shape[:2], shape[2])
+        return preprocess(Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
 
-    rows = np.arange(len(part.labels)) if part.rows is None else part.rows
+    rows, shape = (
+        np.arange(len(part.labels)) if part.rows is None else part.rows,
+        (*preprocess.size, preprocess.channels),
+    )
     size = _rows_per_chunk(int(np.prod(shape)))
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool, progress_bar(title, len(rows), shape) as advance:
         for start in range(0, len(rows), size):

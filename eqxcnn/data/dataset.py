@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ..errors import InputError
+from ..images.decode import DECODER_VERSION
+from ..images.opening import MAX_PIXELS, max_pixels
+from ..images.preprocess import Preprocess
 from .batches import hold_out
 from .cache import Chunk, cache_root, open_or_build
 from .columns import find_image_column, find_label_column, read_labels
-from .decode import DECODER_VERSION
 from .fingerprint import digest_values, fingerprint_images, fingerprint_rows
 from .headers import find_size_and_channels
-from .opening import MAX_PIXELS, max_pixels
 from .parts import Part, decode_part
 from .pixels import count_dims, find_scale
-from .records import DataInfo, DataSet, Split, check_decode_arguments
+from .records import DataInfo, DataSet, Split, check_decode_arguments, choose_preprocess
 from .sources import Source
 from .splits import choose_test, choose_train
 
@@ -46,6 +47,7 @@ class TableDataSet(DataSet):
         *,
         image_size: tuple[int, int] | None = None,
         channels: int | None = None,
+        preprocess: Preprocess | None = None,
         on_bad_image: Literal["stop", "skip"] = "stop",
         cache_dir: str | Path | None = None,
         progress: bool = True,
@@ -54,29 +56,27 @@ class TableDataSet(DataSet):
 
         The images are decoded once; later calls memory-map the cache's file. See `load` for the arguments.
         """
-        size = image_size or self._own_size
-        if size is None:
-            raise InputError(f"the images of `{self.info.name}` differ in size: give an `image_size`.")
-        shape = (*size, self.info.channels if channels is None else channels)
-        check_decode_arguments(split, shape, on_bad_image)
+        check_decode_arguments(split, on_bad_image)
+        preprocess = choose_preprocess(self._own_size, self.info, preprocess, image_size, channels)
         part = self._parts[split]
 
         def chunks() -> Generator[Chunk, None, None]:
             title = f"{self.info.name}/{split}" if progress else None
-            return decode_part(part, self._image_column, shape, on_bad_image, title, self._scale)
+            return decode_part(part, self._image_column, preprocess, on_bad_image, title, self._scale)
 
         if not self._use_cache:
             images, labels, skipped = zip(*chunks(), strict=True)
             return Split(np.concatenate(images), np.concatenate(labels), self.info.class_names, sum(map(len, skipped)))
-        key = self._cache_key(split, shape, on_bad_image)
+        key, shape = self._cache_key(split, preprocess, on_bad_image), (*preprocess.size, preprocess.channels)
         entry = open_or_build(cache_root(cache_dir), key, len(part.numbers), shape, chunks)
         return Split(entry.images, entry.labels, self.info.class_names, len(entry.skipped))
 
-    def _cache_key(self, split: str, shape: tuple[int, int, int], on_bad_image: str) -> str:
-        limit = max_pixels()
+    def _cache_key(self, split: str, preprocess: Preprocess, on_bad_image: str) -> str:
+        limit, shape = max_pixels(), (*preprocess.size, preprocess.channels)
         # A different limit on pixels skips different rows.
         more = () if limit == MAX_PIXELS or on_bad_image == "stop" else (limit,)
         more += () if self._scale == 1 else ("scale", self._scale)
+        more += preprocess.cache_key
         digest = digest_values(DECODER_VERSION, self._parts[split].fingerprint, shape, on_bad_image, *more)
         name = re.sub(r"[^\w.-]", "_", self.info.name)[:40]
         return f"{name}-{split}-{'x'.join(map(str, shape))}-{digest[:16]}"

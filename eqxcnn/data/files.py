@@ -1,7 +1,6 @@
-"""Files of a data set: the bytes of one file, and the files in a folder, with limits on both."""
+"""The files in the folder of a data set, with a limit on their number."""
 
 import os
-import stat
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -18,14 +17,11 @@ __all__ = [
     "is_file",
     "is_skipped",
     "is_skipped_folder",
-    "read_file",
     "scan",
     "suffix",
     "walk",
 ]
 
-#: More than the size of an uncompressed image with the largest allowed number of pixels.
-_MAX_BYTES = 512 << 20
 #: A folder with more entries that are not data is taken for a mistake, such as a whole disk or a home folder.
 _MAX_OTHER_ENTRIES = 100_000
 
@@ -37,21 +33,6 @@ LAYOUTS = (
     "put images into one folder per class (`FOLDER/cat/1.jpg`, or `FOLDER/train/cat/1.jpg` and "
     "`FOLDER/test/cat/2.jpg`), or give parquet files or a `save_to_disk` folder."
 )
-
-
-def read_file(path: str | Path) -> bytes:
-    """Returns the content of a regular file of at most 512 MiB.
-
-    **Raises:** `ValueError` for a pipe, a device, a folder, a larger file, or a NUL in the path; `OSError` if the file
-    cannot be read.
-    """
-    # Reading a pipe would block, and a device may never end.
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
-        raise ValueError("it is not a regular file")
-    if status.st_size > _MAX_BYTES:
-        raise ValueError(f"it has {status.st_size:,} bytes, but the limit is {_MAX_BYTES:,}")
-    return Path(path).read_bytes()
 
 
 @cache

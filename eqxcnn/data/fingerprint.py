@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..images.reading import read_file
 from .cache import read_note, write_note
-from .files import read_file
 from .pixels import is_list, storage_of
 
 if TYPE_CHECKING:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..images.decode import DECODER_VERSION, ORIENTATION
+from ..images.opening import open_image, unreadable_errors
+from ..images.reading import read_file
 from .cache import read_note, write_note
-from .decode import DECODER_VERSION, ORIENTATION, encoded_file, fetch
-from .files import read_file
-from .opening import open_image, unreadable_errors
+from .decode import encoded_file, fetch
 from .pixels import are_pixels, image_shape
 
 if TYPE_CHECKING:

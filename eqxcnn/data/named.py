@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from ..images.preprocess import Preprocess
 from .dataset import from_tables
 from .reading import read_rows, say_when_slow
 from .records import DataSet, Split
@@ -56,6 +57,7 @@ def load(
     *,
     image_size: tuple[int, int] | None = None,
     channels: int | None = None,
+    preprocess: Preprocess | None = None,
     on_bad_image: Literal["stop", "skip"] = "stop",
     cache_dir: str | Path | None = None,
     image_column: str | None = None,
@@ -73,6 +75,7 @@ def load(
     - `split`: `train` or `test`.
     - `image_size`: the `(height, width)` to resize every image to; by default the images' own, if they share one size.
     - `channels`: 1 or 3; by default the images' own.
+    - `preprocess`: size, channels and the way of resizing, instead of `image_size` and `channels`.
     - `on_bad_image`: `stop` raises an error at the first image that is unreadable or unlabeled; `skip` leaves it out.
     - `cache_dir`: the folder for decoded images; by default `$EQXCNN_CACHE`, else `eqxcnn` in the user's cache folder.
     - `progress`: whether to show a progress bar, or a line where there is no terminal, on standard error.
@@ -89,6 +92,7 @@ def load(
         split,
         image_size=image_size,
         channels=channels,
+        preprocess=preprocess,
         on_bad_image=on_bad_image,
         cache_dir=cache_dir,
         progress=progress,

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from ..errors import InputError
+from ..images.preprocess import Preprocess
 from .cache import Chunk
 from .columns import MISSING
 from .decode import BadRow, decode_rows
@@ -43,7 +44,7 @@ class Part:
 
 
 def decode_part(
-    part: Part, column: str, image_shape: tuple[int, int, int], on_bad_image: str, title: str | None, scale: int = 1
+    part: Part, column: str, preprocess: Preprocess, on_bad_image: str, title: str | None, scale: int = 1
 ) -> Generator[Chunk, None, None]:
     """Yields images, labels and skipped rows, a chunk at a time, and shows a progress bar with this title.
 
@@ -59,8 +60,8 @@ def decode_part(
     first_bad: BadRow | None = None
     done = kept = 0
     with (
-        closing(decode_rows(part.rows, column, numbers, image_shape[:2], image_shape[2], scale)) as decoded,
-        progress_bar(title, len(numbers), image_shape) as advance,
+        closing(decode_rows(part.rows, column, numbers, preprocess, scale)) as decoded,
+        progress_bar(title, len(numbers), (*preprocess.size, preprocess.channels)) as advance,
     ):
         _check_bad_rows(skipped, part, on_bad_image)
         for images, bad in decoded:

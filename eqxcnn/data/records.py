@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Float32, Int32, UInt8
 
 from ..errors import InputError
+from ..images.preprocess import Preprocess
 
-__all__ = ["DataInfo", "DataSet", "ImageArray", "Split", "check_decode_arguments"]
+__all__ = ["DataInfo", "DataSet", "ImageArray", "Split", "check_decode_arguments", "choose_preprocess"]
 
 #: Images of a split: `uint8` from 0 to 255; arrays passed from Python may be floating point from 0 to 1.
 ImageArray: TypeAlias = UInt8[np.ndarray, "n h w c"] | Float32[np.ndarray, "n h w c"]
@@ -68,6 +69,7 @@ class DataSet(abc.ABC):
         *,
         image_size: tuple[int, int] | None = None,
         channels: int | None = None,
+        preprocess: Preprocess | None = None,
         on_bad_image: Literal["stop", "skip"] = "stop",
         cache_dir: str | Path | None = None,
         progress: bool = True,
@@ -78,8 +80,35 @@ class DataSet(abc.ABC):
         """
 
 
-def check_decode_arguments(split: str, shape: tuple[int, ...], on_bad_image: str) -> None:
-    """Checks the arguments of `DataSet.decode`, with `shape` as height, width and channels of the images.
+def choose_preprocess(
+    own: tuple[int, int] | None,
+    info: DataInfo,
+    preprocess: Preprocess | None,
+    image_size: tuple[int, int] | None,
+    channels: int | None,
+) -> Preprocess:
+    """Returns the preprocessing that the arguments of `DataSet.decode` ask for.
+
+    **Arguments:**
+
+    - `own`: the size of the data set's images, if they share one.
+
+    **Raises:** `InputError` for an invalid or missing size, and for arguments that contradict each other.
+    """
+    if preprocess is not None:
+        if image_size is not None or channels is not None:
+            raise InputError("`preprocess` sets size and channels: leave out `image_size` and `channels`.")
+        return preprocess
+    size = image_size or own
+    if size is None:
+        raise InputError(f"the images of `{info.name}` differ in size: give an `image_size`.")
+    if min(size) < 1:
+        raise InputError(f"`image_size` (={size}) must be a height and a width of at least 1 pixel.")
+    return Preprocess(size, info.channels if channels is None else channels)
+
+
+def check_decode_arguments(split: str, on_bad_image: str) -> None:
+    """Checks the arguments of `DataSet.decode`.
 
     **Raises:** `InputError`.
     """
@@ -87,7 +116,3 @@ def check_decode_arguments(split: str, shape: tuple[int, ...], on_bad_image: str
         raise InputError(f"`split` (=`{split}`) must be `train` or `test`.")
     if on_bad_image not in ("stop", "skip"):
         raise InputError(f"`on_bad_image` (=`{on_bad_image}`) must be `stop` or `skip`.")
-    if min(shape[:2]) < 1:
-        raise InputError(f"`image_size` (={shape[:2]}) must be a height and a width of at least 1 pixel.")
-    if shape[2] not in (1, 3):
-        raise InputError(f"`channels` (={shape[2]}) must be 1 (gray) or 3 (RGB).")

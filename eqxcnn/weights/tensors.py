@@ -169,10 +169,10 @@ def _describe_mismatches(slots: dict[str, Slot], tensors: Mapping[str, np.ndarra
         {
             "missing": [f"`{name}`" for name in slots if name not in tensors],
             "unexpected": [f"`{name}`" for name in tensors if name not in slots],
-            "with another shape": [
+            "with a wrong shape": [
                 f"`{n}` is {list(t.shape)}, expected {list(s.shape)}" for n, s, t in both if s.shape != t.shape
             ],
-            "with another dtype": [f"`{n}` is {t.dtype}, expected {s.dtype}" for n, s, t in both if s.dtype != t.dtype],
+            "with a wrong dtype": [f"`{n}` is {t.dtype}, expected {s.dtype}" for n, s, t in both if s.dtype != t.dtype],
         }
     )
 

@@ -153,8 +153,8 @@ def convert_from_torch(
         {
             "missing": [f"`{theirs}`" for theirs in expected if theirs not in tensors],
             "unexpected": [f"`{theirs}`" for theirs in tensors if theirs not in expected],
-            "with another shape": misshapen,
-            "with another dtype": mistyped,
+            "with a wrong shape": misshapen,
+            "with a wrong dtype": mistyped,
         }
     )
     if problems:

@@ -238,7 +238,7 @@ def test_a_damaged_entry_is_reported_and_built_again(folder, tmp_path, capsys, d
 
 def test_the_remains_of_a_killed_process_are_removed(folder, tmp_path):
     opened = open_source(str(folder))
-    key = opened._cache_key("train", (4, 6, 1), "stop")
+    key = opened._cache_key("train", Preprocess((4, 6), 1), "stop")
     partial = tmp_path / "cache" / f"{key}.partial"
     partial.mkdir(parents=True)
     (partial / "images.npy").write_bytes(b"half")
@@ -277,7 +277,7 @@ print(hashlib.sha256(split.images.tobytes() + split.labels.tobytes()).hexdigest(
 @pytest.mark.slow
 def test_two_processes_build_one_entry(folder, tmp_path):
     opened = open_source(str(folder))
-    key = opened._cache_key("train", (4, 6, 1), "stop")
+    key = opened._cache_key("train", Preprocess((4, 6), 1), "stop")
     (tmp_path / "cache").mkdir()
     environment = os.environ | {"HF_HOME": str(tmp_path / "hf")}
     # The lock is held until both processes wait for it, so that they do start together.

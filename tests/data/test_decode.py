@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eqxcnn.data import decode, decode_image
+from eqxcnn.data import Preprocess, decode, decode_image
 from eqxcnn.errors import InputError
 
 
@@ -168,6 +168,6 @@ def test_chunks_are_bounded_in_bytes_and_rows(monkeypatch, chunk_bytes, chunk_ro
     monkeypatch.setattr(decode, "_CHUNK_ROWS", chunk_rows)
     files = [{"bytes": encoded(Image.new("L", (6, 4), value)), "path": None} for value in range(7)]
     rows = datasets.Dataset.from_dict({"image": files}, features=datasets.Features(image=datasets.Image()))
-    chunks = [images for images, _ in decode.decode_rows(rows, "image", np.arange(7), (4, 6), 1)]
+    chunks = [images for images, _ in decode.decode_rows(rows, "image", np.arange(7), Preprocess((4, 6), 1))]
     assert [len(images) for images in chunks] == expected
     assert np.concatenate(chunks)[:, 0, 0, 0].tolist() == list(range(7))

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from PIL import BmpImagePlugin, EpsImagePlugin, Image
 
-from eqxcnn.data import decode, decode_image, files, open_source, opening
+from eqxcnn.data import Preprocess, decode, decode_image, files, open_source
 from eqxcnn.data.fingerprint import fingerprint_images
 from eqxcnn.data.headers import read_header
 from eqxcnn.errors import InputError
+from eqxcnn.images import decode as decoding
+from eqxcnn.images import opening
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n"
 PSD = b"8BPS\0\1" + bytes(6) + b"\0\3\0\0\0\4\0\0\0\4\0\x08\0\3" + bytes(64)
@@ -112,7 +114,7 @@ def test_16_bit_images_are_converted_in_strips(monkeypatch):
     values = np.arange(0, 65536, 13, dtype=np.uint16)[:5000].reshape(50, 100)
     file = encoded(Image.fromarray(values))
     whole = decode_image(file, None, 1)
-    monkeypatch.setattr(decode, "_STRIP_PIXELS", 300)
+    monkeypatch.setattr(decoding, "_STRIP_PIXELS", 300)
     np.testing.assert_array_equal(decode_image(file, None, 1), whole)
     np.testing.assert_array_equal(whole[..., 0], np.rint(values / 257))
 
@@ -130,10 +132,10 @@ def test_large_images_are_decoded_one_at_a_time(monkeypatch):
     monkeypatch.setattr(BmpImagePlugin.BmpImageFile, "load", load)
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     monkeypatch.setattr(decode, "_CHUNK_ROWS", 1)
-    monkeypatch.setattr(decode, "_LARGE_PIXELS", 3)
+    monkeypatch.setattr(decoding, "_LARGE_PIXELS", 3)
     images = [{"bytes": encoded(Image.new("L", (2, 2)), "BMP"), "path": None}] * 8
     rows = datasets.Dataset.from_dict({"image": images}, features=datasets.Features(image=datasets.Image()))
-    list(decode.decode_rows(rows, "image", np.arange(8), (2, 2), 1))
+    list(decode.decode_rows(rows, "image", np.arange(8), Preprocess((2, 2), 1)))
     assert max(most) == 1
 
 

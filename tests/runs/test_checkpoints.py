@@ -136,7 +136,7 @@ def test_saving_a_step_again_replaces_it(folder):
 
 def test_mismatched_trees_are_refused_with_the_tensor_names(folder):
     with pytest.raises(
-        InputError, match=r"/10` does not fit .* with another shape .*`model.weight` is \[5, 3\], expected \[5, 4\]"
+        InputError, match=r"/10` does not fit .* with a wrong shape .*`model.weight` is \[5, 3\], expected \[5, 4\]"
     ):
         Checkpoints(folder).restore_latest(make_state(4))
     with pytest.raises(InputError, match=r"missing \(`extra`\).* unexpected .*`model.weight`"):

@@ -168,15 +168,15 @@ def test_model_without_arrays():
         (lambda t: t.update(extra=np.zeros(1)), r"1 unexpected \(`extra`\)$"),
         (
             lambda t: t.update({"weight": np.zeros((2, 1), np.float32)}),
-            r"1 with another shape \(`weight` is \[2, 1\], expected \[2, 3\]\)$",
+            r"1 with a wrong shape \(`weight` is \[2, 1\], expected \[2, 3\]\)$",
         ),
         (
             lambda t: t.update({"blocks.0.scale": np.zeros(3, np.float32)}),
-            r"1 with another dtype \(`blocks.0.scale` is float32, expected bfloat16\)$",
+            r"1 with a wrong dtype \(`blocks.0.scale` is float32, expected bfloat16\)$",
         ),
         (
             lambda t: t.update({"weight": np.zeros((2, 3), np.float16)}),
-            r"1 with another dtype \(`weight` is float16, expected float32\)$",
+            r"1 with a wrong dtype \(`weight` is float16, expected float32\)$",
         ),
         (lambda t: [t.pop(name) for name in NAMES[:5]], r"5 missing \((`[\w.]+`, ){4}`[\w.]+`\)$"),
         (lambda t: t.clear(), r"11 missing \((`[\w.]+`, ){5}\.\.\.\)$"),

@@ -201,14 +201,14 @@ def test_axes_of_length_one_are_removed():
     tensors = {"token": np.ones((1, 1, 3)), "a.scale": np.ones((4, 1, 1))}
     ours = convert_from_torch("net", names, {"token": (3,), "a.scale": (4,)}, tensors)
     assert {name: array.shape for name, array in ours.items()} == {"token": (3,), "a.scale": (4,)}
-    with pytest.raises(InputError, match=r"1 with another shape \(`token` is \[3\], expected \[1, 1, 3\]\)$"):
+    with pytest.raises(InputError, match=r"1 with a wrong shape \(`token` is \[3\], expected \[1, 1, 3\]\)$"):
         convert_from_torch("net", names, {"token": (3,), "a.scale": (4,)}, tensors | {"token": np.ones(3)})
 
 
 def test_the_number_of_classes_must_be_the_files():
     model, _ = from_torch("lenet", seeded.weights(torch_shapes("lenet", num_classes=3)), num_classes=3)
     assert model.head.weight.shape == (3, 84)
-    message = r"2 with another shape \(`head.weight` is \[10, 84\], expected \[3, 84\], `head.bias` is \[10\]"
+    message = r"2 with a wrong shape \(`head.weight` is \[10, 84\], expected \[3, 84\], `head.bias` is \[10\]"
     with pytest.raises(InputError, match=message):
         from_torch("lenet", LENET, num_classes=3)
 
@@ -236,7 +236,7 @@ def test_tensors_that_do_not_fit_are_named():
         from_torch("lenet", tensors)
     assert str(caught.value) == (
         "the tensors do not fit `lenet` with these settings: 1 missing (`fc1.bias`); 1 unexpected (`extra`); "
-        "1 with another shape (`conv1.weight` is [6, 1, 5, 4], expected [6, 1, 5, 5])"
+        "1 with a wrong shape (`conv1.weight` is [6, 1, 5, 4], expected [6, 1, 5, 5])"
     )
     with pytest.raises(InputError, match=r"10 missing \((`[\w.]+`, ){5}\.\.\.\)$"):
         from_torch("lenet", {})
@@ -436,7 +436,7 @@ def test_a_state_dict_of_anything_but_dense_tensors_is_refused(source, message):
 @pytest.mark.parametrize("dtype", [np.uint32, np.int64, bool, object, "datetime64[s]", np.complex64])
 def test_weights_that_are_not_floats_are_refused(dtype):
     weights = LENET | {"fc2.bias": np.ones(84, np.int64).astype(dtype)}
-    with pytest.raises(InputError, match=r"1 with another dtype \(`fc2.bias` is .*, expected float32\)$"):
+    with pytest.raises(InputError, match=r"1 with a wrong dtype \(`fc2.bias` is .*, expected float32\)$"):
         from_torch("lenet", weights)
 
 

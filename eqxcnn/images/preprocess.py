@@ -1,0 +1,138 @@
+"""`Preprocess`: the pixels that a model expects, as one value, and the function that makes them from an image."""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+from jaxtyping import UInt8
+
+from ..errors import InputError
+from .decode import Box, Interpolation, Source, check_source, explain, open_upright, resize_box, to_array
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+else:
+    Image = Any
+
+__all__ = ["MAX_SIDE", "Preprocess", "Resize"]
+
+Resize: TypeAlias = Literal["stretch", "crop", "pad"]
+
+#: The largest height and width in pixels.
+MAX_SIDE = 4096
+#: The smallest `crop_fraction`.
+_MIN_FRACTION = 0.1
+#: Gray level of the borders that `pad` adds.
+_PAD_GRAY = 128
+#: `size / crop_fraction` may fall short of a whole number by a rounding error, such as 224 / (224 / 236).
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How an image becomes the input of a model.
+
+    The image is decoded as by `decode_image`, resized, and cropped or padded to `size`; the model then normalizes the
+    pixels. `preprocess(image)` does all but the normalization, and returns `uint8[h w c]`.
+
+    **Arguments:**
+
+    - `size`: `(height, width)` in pixels.
+    - `channels`: 1 (gray) or 3 (RGB).
+    - `resize`: `stretch` changes the aspect ratio; `crop` scales the image until it covers `size / crop_fraction`
+        and keeps the center, as torchvision's `Resize` and `CenterCrop` do; `pad` scales it until it fits into `size`
+        and adds gray borders.
+    - `crop_fraction`: the side of the kept center as a fraction of the resized image's shorter side (timm's
+        `crop_pct`), from 0.1 to 1; with `stretch`, the fraction of both sides.
+    - `interpolation`: `bilinear` and `bicubic` are antialiased, as in Pillow; `nearest` is not.
+    - `mean`, `std`: the normalization per channel, on the scale [0, 1]; both `None` if the training images decide.
+
+    **Raises:** `InputError` that names an invalid argument.
+    """
+
+    size: tuple[int, int]
+    channels: int = 3
+    resize: Resize = "stretch"
+    crop_fraction: float = 1.0
+    interpolation: Interpolation = "bilinear"
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.size) != 2 or not 1 <= min(self.size) <= max(self.size) <= MAX_SIDE:
+            raise InputError(f"`size` (={self.size}) must be height and width in pixels, each from 1 to {MAX_SIDE}")
+        if self.channels not in (1, 3):
+            raise InputError(f"`channels` (={self.channels}) must be 1 (gray) or 3 (RGB)")
+        if self.resize not in ("stretch", "crop", "pad"):
+            raise InputError(f"`resize` (={self.resize!r}) must be stretch, crop or pad")
+        if self.interpolation not in ("bilinear", "bicubic", "nearest"):
+            raise InputError(f"`interpolation` (={self.interpolation!r}) must be bilinear, bicubic or nearest")
+        if not _MIN_FRACTION <= self.crop_fraction <= 1:
+            raise InputError(f"`crop_fraction` (={self.crop_fraction}) must be from {_MIN_FRACTION} to 1")
+        if self.resize == "pad" and self.crop_fraction != 1:
+            raise InputError(
+                f"`crop_fraction` (={self.crop_fraction}) must be 1 with `resize` (='pad'), which crops nothing"
+            )
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            if (value is None) != (self.mean is None) or (value is not None and len(value) != self.channels):
+                raise InputError(f"`{name}` (={value}) must have one number for each of the {self.channels} channels")
+
+    def __call__(self, image: Source) -> UInt8[np.ndarray, "h w c"]:
+        """Decodes and resizes one image.
+
+        **Arguments:**
+
+        - `image`: a path, the bytes of an image file, or a Pillow image.
+
+        **Raises:** `InputError` if the image cannot be read; see `decode_image`.
+        """
+        check_source(image)
+        with explain(image):
+            return self.decode(image)
+
+    def decode(self, image: Source) -> UInt8[np.ndarray, "h w c"]:
+        """Does the same as a call, but raises the decoder's own exceptions, one of `unreadable_errors`."""
+        with open_upright(image, self.channels) as upright:
+            if self.resize == "pad":
+                return _pad(upright, self.size, self.interpolation)
+            box = self._find_box(upright.height, upright.width)
+            return to_array(resize_box(upright, box, self.size, self.interpolation))
+
+    @property
+    def cache_key(self) -> tuple[str | float, ...]:
+        """What decides the pixels besides size and channels; empty for the defaults."""
+        chosen = self.resize, self.crop_fraction, self.interpolation
+        return () if chosen == ("stretch", 1.0, "bilinear") else chosen
+
+    def _find_box(self, height: int, width: int) -> Box:
+        """Returns the part of an image of this size that becomes the result.
+
+        The edges are those of torchvision's center crop of the resized image, in the pixels of the original. So only
+        the crop is computed, and a strip of 1 x 10,000 pixels is never enlarged as a whole.
+        """
+        sides = [math.floor(side / self.crop_fraction + _ROUNDING) for side in self.size]
+        if self.resize == "crop":
+            by_height = sides[0] * width >= sides[1] * height
+            # The side that decides is exact, and torchvision rounds the other one down.
+            if by_height:
+                sides[1] = max(int(sides[0] * width / height), self.size[1])
+            else:
+                sides[0] = max(int(sides[1] * height / width), self.size[0])
+        top, left = (round((side - kept) / 2) for side, kept in zip(sides, self.size, strict=True))
+        y, x = height / sides[0], width / sides[1]
+        return left * x, top * y, (left + self.size[1]) * x, (top + self.size[0]) * y
+
+
+def _pad(image: Image, size: tuple[int, int], interpolation: Interpolation) -> UInt8[np.ndarray, "h w c"]:
+    """Resizes the whole image to fit into `size`, and centers it on gray."""
+    scale = min(size[0] / image.height, size[1] / image.width)
+    height, width = (
+        min(max(round(side * scale), 1), most) for side, most in zip((image.height, image.width), size, strict=True)
+    )
+    pixels = to_array(resize_box(image, None, (height, width), interpolation))
+    padded = np.full((*size, pixels.shape[2]), _PAD_GRAY, np.uint8)
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    padded[top : top + height, left : left + width] = pixels
+    return padded

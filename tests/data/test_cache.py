@@ -13,7 +13,7 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from eqxcnn.data import load, open_source, parts
+from eqxcnn.data import Preprocess, load, open_source, parts
 from eqxcnn.data.cache import cache_root
 from eqxcnn.errors import InputError
 

@@ -33,12 +33,21 @@ __all__ = ["TableDataSet", "from_tables"]
 
 @dataclass(frozen=True)
 class TableDataSet(DataSet):
-    """A data set whose images are a column of tables; see `from_tables`."""
+    """A data set whose images are a column of tables; see `from_tables`.
 
-    _parts: Mapping[str, Part]
-    _image_column: str
-    _scale: int
-    _own_size: tuple[int, int] | None
+    **Arguments:**
+
+    - `parts`: the rows of `train` and `test`.
+    - `image_column`, `label_column`: the names of the columns.
+    - `scale`: the factor for a column of pixels; see `decode_rows`.
+    - `own_size`: the `(height, width)` that all training images share, or `None`.
+    """
+
+    parts: Mapping[str, Part]
+    image_column: str
+    label_column: str
+    scale: int
+    own_size: tuple[int, int] | None
     _use_cache: bool
 
     def decode(
@@ -57,12 +66,12 @@ class TableDataSet(DataSet):
         The images are decoded once; later calls memory-map the cache's file. See `load` for the arguments.
         """
         check_decode_arguments(split, on_bad_image)
-        preprocess = choose_preprocess(self._own_size, self.info, preprocess, image_size, channels)
-        part = self._parts[split]
+        preprocess = choose_preprocess(self.own_size, self.info, preprocess, image_size, channels)
+        part = self.parts[split]
 
         def chunks() -> Generator[Chunk, None, None]:
             title = f"{self.info.name}/{split}" if progress else None
-            return decode_part(part, self._image_column, preprocess, on_bad_image, title, self._scale)
+            return decode_part(part, self.image_column, preprocess, on_bad_image, title, self.scale)
 
         if not self._use_cache:
             images, labels, skipped = zip(*chunks(), strict=True)
@@ -75,9 +84,9 @@ class TableDataSet(DataSet):
         limit, shape = max_pixels(), (*preprocess.size, preprocess.channels)
         # A different limit on pixels skips different rows.
         more = () if limit == MAX_PIXELS or on_bad_image == "stop" else (limit,)
-        more += () if self._scale == 1 else ("scale", self._scale)
+        more += () if self.scale == 1 else ("scale", self.scale)
         more += preprocess.cache_key
-        digest = digest_values(DECODER_VERSION, self._parts[split].fingerprint, shape, on_bad_image, *more)
+        digest = digest_values(DECODER_VERSION, self.parts[split].fingerprint, shape, on_bad_image, *more)
         name = re.sub(r"[^\w.-]", "_", self.info.name)[:40]
         return f"{name}-{split}-{'x'.join(map(str, shape))}-{digest[:16]}"
 
@@ -124,7 +133,7 @@ def from_tables(
         fingerprint=digest_values(class_names, *(part.fingerprint for part in parts.values())),
     )
     # The digits are in memory, and decoding them is faster than opening a cache.
-    return TableDataSet(info, parts, images, scale, size, _use_cache=not place.is_digits)
+    return TableDataSet(info, parts, images, target, scale, size, _use_cache=not place.is_digits)
 
 
 def _choose(

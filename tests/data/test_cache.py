@@ -81,7 +81,7 @@ def test_bad_rows_of_a_held_out_part_are_numbered_as_in_the_split(tmp_path):
         (tmp_path / "set" / name).mkdir(parents=True)
         for index in range(10):
             Image.new("L", (6, 4), index).save(tmp_path / "set" / name / f"{index}.png")
-    held = open_source(str(tmp_path / "set"))._parts["test"].numbers
+    held = open_source(str(tmp_path / "set")).parts["test"].numbers
     assert len(held) == 4
     row = int(held[-1])
     assert row >= 10

@@ -23,7 +23,7 @@ def all_images(opened):
     """The images of both parts, in the order of the rows."""
     images = np.zeros((8, 5, 5, opened.info.channels), np.uint8)
     for split in ("train", "test"):
-        images[opened._parts[split].numbers] = opened.decode(split, progress=False).images
+        images[opened.parts[split].numbers] = opened.decode(split, progress=False).images
     return images
 
 
@@ -98,7 +98,7 @@ def test_the_cache_keeps_equal_values_of_another_range_apart():
 
 def test_selected_rows_of_a_table():
     opened = from_dataset(make(GRAY, LAYOUTS["array2d"][1]).select([7, 0, 5, 2]))
-    kept = [[7, 0, 5, 2][number] for number in opened._parts["train"].numbers]
+    kept = [[7, 0, 5, 2][number] for number in opened.parts["train"].numbers]
     np.testing.assert_array_equal(opened.decode("train", progress=False).images[..., 0], GRAY[kept])
 
 

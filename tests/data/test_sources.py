@@ -267,7 +267,7 @@ def test_labels_of_every_type(tmp_path, labels, names, numbers):
     datasets.DatasetDict(train=rows(labels), test=rows(labels[:1])).save_to_disk(tmp_path / "set")
     opened = open_source(str(tmp_path / "set"))
     assert opened.info.class_names == names
-    assert opened._parts["train"].labels.tolist() == numbers
+    assert opened.parts["train"].labels.tolist() == numbers
 
 
 def test_plain_numbers_are_numbered_across_splits(tmp_path):

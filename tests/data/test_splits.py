@@ -36,7 +36,7 @@ def test_a_test_split_without_labels_is_passed_over(missing, named, capsys):
     del splits["val"]
     opened = from_dataset(splits)
     assert capsys.readouterr().err == "`test` of own has no labels: a part of `train` is held out for testing\n"
-    assert (opened.info.test_split, len(opened._parts["test"].labels)) == (None, 2)
+    assert (opened.info.test_split, len(opened.parts["test"].labels)) == (None, 2)
 
 
 def test_several_splits_without_labels_are_passed_over(capsys):

@@ -100,7 +100,7 @@ def test_streams_keep_images_encoded_and_equal_the_tables(capsys):
     streams = datasets.IterableDatasetDict({name: split.to_iterable_dataset() for name, split in BOTH.items()})
     assert from_dataset(streams).info.fingerprint == from_dataset(BOTH).info.fingerprint
     opened = from_dataset(streams)
-    assert opened._parts["train"].rows.with_format("arrow")[0]["image"][0]["bytes"].as_py()[:4] == b"\x89PNG"
+    assert opened.parts["train"].rows.with_format("arrow")[0]["image"][0]["bytes"].as_py()[:4] == b"\x89PNG"
 
 
 def test_only_the_splits_that_are_used_are_read(capsys):

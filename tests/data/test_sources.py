@@ -317,8 +317,8 @@ def test_the_choice_of_columns(tmp_path):
     masks = masks.rename_column("image", "picture1").add_column("mask", masks["fine"])
     masks = datasets.concatenate_datasets([masks, rows([0] * 4).select_columns("image")], axis=1)
     masks.save_to_disk(tmp_path / "masks")
-    assert open_source(str(tmp_path / "masks"))._image_column == "image"
-    assert open_source(str(tmp_path / "masks"), image_column="picture1")._image_column == "picture1"
+    assert open_source(str(tmp_path / "masks")).image_column == "image"
+    assert open_source(str(tmp_path / "masks"), image_column="picture1").image_column == "picture1"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -17,8 +17,9 @@ from .data import DataSet, Split, eval_batches
 from .data import load as load_data
 from .errors import InputError
 from .forward_pass import check_pixels
+from .images import Preprocess
 from .inference import ImageClassifier, load
-from .registry import families, variant
+from .registry import families
 from .types import Images, ModelState, Network, Pixels
 from .views import eval_logits
 from .weights.published import PUBLISHED
@@ -69,7 +70,8 @@ def extract(
     - `head`: the name of the field that holds the model's last layer; `net.head` names a field of an inner module. Pass
       `None` for a network that already returns features.
     - `image_size`: `(height, width)` to which the images of a data set are resized; by default the classifier's image
-      size, or for `(model, state)` the size of the images.
+      size, or for `(model, state)` the size of the images. For published weights, the images are resized and cropped as
+      by `eqxcnn.zoo.card(name).preprocess`.
     - `mean`, `std`: the normalization per channel, on the scale [0, 1]. Needed for `(model, state)`; a classifier has
       its own.
 
@@ -78,10 +80,13 @@ def extract(
     """
     if batch_size < 1:
         raise InputError(f"`batch_size` (={batch_size}) must be at least 1")
-    model, state, moments, own_size = _open_backbone(backbone, mean, std)
+    model, state, moments, own = _open_backbone(backbone, mean, std)
     model = model if head is None else _without(model, head)
-    size, channels = image_size or own_size, len(moments[0])
-    images, labels, class_names = _open_data(data, split, size, channels)
+    size, channels = image_size or (own.size if isinstance(own, Preprocess) else own), len(moments[0])
+    pixels: dict[str, Any] = {"image_size": size, "channels": channels}
+    if isinstance(own, Preprocess):
+        pixels = {"preprocess": replace(own, size=size)}
+    images, labels, class_names = _open_data(data, split, pixels)
     sides = ("height", "width") if size is None else size
     if images.ndim != 4 or images.shape[-1] != channels or (size is not None and images.shape[1:3] != size):
         raise InputError(
@@ -106,8 +111,11 @@ def _compute_features(
 
 def _open_backbone(
     backbone: Any, mean: Any, std: Any
-) -> tuple[Network, ModelState, tuple[Float[Array, " c"], Float[Array, " c"]], tuple[int, int] | None]:
-    """Returns model, state, mean and standard deviation, and the image size, or `None` if it depends on the data."""
+) -> tuple[Network, ModelState, tuple[Float[Array, " c"], Float[Array, " c"]], Preprocess | tuple[int, int] | None]:
+    """Returns model, state, mean and standard deviation, and the images that it takes.
+
+    These are a preprocessing, an image size, or `None` if their size depends on the data.
+    """
     if isinstance(backbone, tuple):
         if mean is None or std is None:
             raise InputError(
@@ -121,7 +129,7 @@ def _open_backbone(
     if isinstance(backbone, str) and backbone in families() and not Path(backbone).exists():
         model, state = zoo.create_model(backbone, pretrained=True, num_classes=0, key=jax.random.key(0))
         row = PUBLISHED[backbone]
-        return model, state, (jnp.asarray(row.mean), jnp.asarray(row.std)), variant(backbone).input[:2]
+        return model, state, (jnp.asarray(row.mean), jnp.asarray(row.std)), row.preprocess
     if not isinstance(backbone, str | Path | ImageClassifier):
         raise InputError(
             f"`backbone` of type {type(backbone).__qualname__} must be a run's folder, a classifier, a model's name or "
@@ -146,9 +154,9 @@ def _without(model: Network, head: str) -> Network:
 
 
 def _open_data(
-    data: Data, split: Literal["train", "test"], image_size: tuple[int, int] | None, channels: int
+    data: Data, split: Literal["train", "test"], pixels: dict[str, Any]
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Returns images, labels and class names."""
+    """Returns images, labels and class names; `pixels` are the arguments of `DataSet.decode` for size and channels."""
     if isinstance(data, tuple):
         images, labels = map(np.asarray, data)
         if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
@@ -157,9 +165,9 @@ def _open_data(
             )
         return images, labels, ()
     if isinstance(data, str | Path):
-        found = load_data(str(data), split, image_size=image_size, channels=channels)
+        found = load_data(str(data), split, **pixels)
     elif isinstance(data, Split):
         found = data
     else:
-        found = data.decode(split, image_size=image_size, channels=channels)
+        found = data.decode(split, **pixels)
     return found.images, found.labels, found.class_names

@@ -1,15 +1,19 @@
 """Features of whole data sets, from runs, classifiers and own networks."""
 
+from dataclasses import replace
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from eqxcnn import ChannelsFirst, ImageClassifier, data, extract, features, forward, inference, normalize, zoo
 from eqxcnn.errors import InputError
 from eqxcnn.views import eval_logits
 from eqxcnn.weights import from_tensors, to_tensors
+from eqxcnn.weights.presets import IMAGENET
 from eqxcnn.weights.published import PUBLISHED, Published
 
 MEAN, STD = (0.25,), (0.5,)
@@ -142,12 +146,19 @@ def test_the_name_of_a_model_loads_published_weights(monkeypatch):
     with pytest.raises(InputError, match="no published weights for `lenet`"):
         extract("lenet", "digits")
     built = zoo.create_model("cifar_cnn", key=jax.random.key(3))
-    monkeypatch.setitem(PUBLISHED, "cifar_cnn", Published("timm/x", "0", "0", mean=(0.1, 0.2, 0.3)))
+    preset = replace(IMAGENET, size=(32, 32), mean=(0.1, 0.2, 0.3))
+    monkeypatch.setitem(PUBLISHED, "cifar_cnn", Published("timm/x", "0", "0", preset))
     monkeypatch.setattr("eqxcnn.weights.published.load_published_tensors", lambda *_, **__: to_tensors(*built))
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
     found = extract("cifar_cnn", (images, LABELS[:2]))
     moments = {"mean": (0.1, 0.2, 0.3), "std": (0.229, 0.224, 0.225)}
     np.testing.assert_array_equal(found.features, extract(built, (images, LABELS[:2]), **moments).features)
+    # The images of a data set are cropped as the preset says.
+    wide = np.random.default_rng(0).integers(0, 256, (4, 40, 64, 3), np.uint8)
+    rows = data.from_arrays(wide, LABELS[:4], test=(wide, LABELS[:4]))
+    cropped = np.stack([preset(Image.fromarray(image)) for image in wide])
+    found = extract("cifar_cnn", rows).features
+    np.testing.assert_array_equal(found, extract(built, (cropped, LABELS[:4]), **moments).features)
 
 
 @pytest.mark.parametrize(

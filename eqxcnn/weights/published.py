@@ -1,7 +1,7 @@
 """Published weights on the Hugging Face Hub, and how they are adapted to another head or stem."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,13 @@ import numpy as np
 
 from .. import hub
 from ..errors import InputError
+from ..images import Preprocess
 from ..registry import build, family, variant
 from ..types import Classifier, Key
 from .files import digest_file, load_safetensors
 from .fit import fit_tensors
 from .names import names_of
+from .presets import HALF, IMAGENET
 from .tensors import from_tensors, tensor_shapes, to_tensors
 from .torch import convert_from_torch
 
@@ -30,22 +32,36 @@ class Published:
 
     - `repository`, `revision`: the repository on the Hub, and its commit.
     - `sha256`: the hash of the file.
-    - `mean`, `std`: the normalization that the weights expect per channel, on the scale [0, 1].
+    - `preprocess`: size, resizing and normalization of the images that the weights expect.
     """
 
     repository: str
     revision: str
     sha256: str
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    preprocess: Preprocess = IMAGENET
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """The mean per channel, on the scale [0, 1]."""
+        return self.preprocess.mean or ()
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """The standard deviation per channel, on the scale [0, 1]."""
+        return self.preprocess.std or ()
 
 
-#: Weights by model name. `tv_in1k` marks torchvision's `IMAGENET1K_V1` weights, copied by timm.
+_BICUBIC = replace(IMAGENET, interpolation="bicubic")
+_BICUBIC_90 = replace(_BICUBIC, crop_fraction=0.9)
+
+#: Weights by model name, with the preprocessing that timm publishes. `tv_in1k` marks torchvision's `IMAGENET1K_V1`
+#: weights, copied by timm; these have torchvision's preprocessing.
 PUBLISHED: Mapping[str, Published] = {
     "convnext_tiny": Published(
         "timm/convnext_tiny.fb_in1k",
         "b43a6303c9fcf176d2d707478a128c2c91e93528",
         "08b9dc9c3a3a29421de7996761e176501896d1ae7fc3085cf56a643772329276",
+        _BICUBIC,
     ),
     "densenet121": Published(
         "timm/densenet121.tv_in1k",
@@ -56,11 +72,13 @@ PUBLISHED: Mapping[str, Published] = {
         "timm/efficientnet_b0.ra_in1k",
         "1b5383e5f79cc0f7fc067e372f8f26a5fa73f26a",
         "d569899762ea9b1384ee07f4af64805cf8caa1c55f9253ebb1080dc40e87a2cd",
+        _BICUBIC,
     ),
     "mobilenet_v2": Published(
         "timm/mobilenetv2_100.ra_in1k",
         "5afa12513b048c79b9147a5d210e9bdc50035481",
         "55ea4fb3a96010b933710ebf44fc965b070d5cd054d3f35e44f2d1320b4a714e",
+        _BICUBIC,
     ),
     "resnet18": Published(
         "timm/resnet18.tv_in1k",
@@ -81,16 +99,19 @@ PUBLISHED: Mapping[str, Published] = {
         "timm/swin_tiny_patch4_window7_224.ms_in1k",
         "4cc3a7275b50b53a7bec45f32c236ebe64227cff",
         "fb01861f793143135fa0d6cd97b1631e4b33eaa3ee162bbea9e62de1c76ebac1",
+        _BICUBIC_90,
     ),
     "swin_s": Published(
         "timm/swin_small_patch4_window7_224.ms_in1k",
         "b59828b00f6fac85d99c8eac48094b605b6e7ec3",
         "8fa31b116680e02e4ad6ad06eb29a1b9ca56bd93a2e88510a0bc7e82e0e2024f",
+        _BICUBIC_90,
     ),
     "swin_b": Published(
         "timm/swin_base_patch4_window7_224.ms_in1k",
         "160443c7878650977f11a3a89d4ed685b001a304",
         "6544e46498082f24e90b3e5269d909dad03aa016db8711777313c162e136420c",
+        _BICUBIC_90,
     ),
     "vgg16": Published(
         "timm/vgg16.tv_in1k",
@@ -101,8 +122,7 @@ PUBLISHED: Mapping[str, Published] = {
         "timm/vit_base_patch16_224.augreg2_in21k_ft_in1k",
         "063c6c38a5d8510b2e57df480445e94b231dad2c",
         "32aa17d6e17b43500f531d5f6dc9bc93e56ed8841b8a75682e1bb295d722405b",
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
+        replace(_BICUBIC_90, mean=HALF, std=HALF),
     ),
     "wide_resnet50_2": Published(
         "timm/wide_resnet50_2.tv_in1k",

@@ -16,9 +16,11 @@ from ..catalog import plugin_problems, register
 from ..cost import count_multiply_adds, count_parameters
 from ..errors import InputError, nearest
 from ..forward_pass import forward
+from ..images import Preprocess
 from ..registry import build, families, family, variant
 from ..types import Classifier, Key, Variant
-from ..weights.published import build_published
+from ..weights.presets import PRESETS
+from ..weights.published import PUBLISHED, build_published
 from .by_layer import LayerRow, summary
 
 __all__ = ["Card", "LayerRow", "card", "count_parameters", "create_model", "list_models", "register", "summary"]
@@ -36,6 +38,9 @@ class Card:
     - `params`: the parameter count at that input and number of classes.
     - `multiply_adds`: multiply-adds of the convolutions and matrix products in a forward pass of one image.
     - `source`, `task`, `recipe`, `torch_twin`, `smallest`, `strides`: see `eqxcnn.types.Variant`.
+    - `preprocess`: the `eqxcnn.images.Preprocess` that the weights of `create_model(pretrained=True)` expect; without
+      published weights, the one that torchvision or timm publishes for the torch twin, and `None` without a twin.
+      `card(name).preprocess(image)` returns the pixels `uint8[h w c]` of a path, encoded bytes or a Pillow image.
     """
 
     name: str
@@ -50,6 +55,7 @@ class Card:
     strides: tuple[int, ...]
     recipe: str | None
     torch_twin: str | None
+    preprocess: Preprocess | None
 
 
 @jaxtyped(typechecker=beartype)
@@ -107,13 +113,19 @@ def create_model(
 
 @cache
 def card(name: str) -> Card:
-    """Returns the facts about a model: its published input, parameters, cost, paper, recipe and torch twin.
+    """Returns the facts about a model: its published input, parameters, cost, paper, recipe, twin and preprocessing.
 
     **Raises:** `InputError` with the nearest names if there is no such model.
     """
     row = variant(name)
     facts = {field: getattr(row, field) for field in Card.__dataclass_fields__ if hasattr(row, field)}
-    return Card(name=name, family=family(name), multiply_adds=_count_multiply_adds(name, row), **facts)
+    return Card(
+        name=name,
+        family=family(name),
+        multiply_adds=_count_multiply_adds(name, row),
+        preprocess=PUBLISHED[name].preprocess if name in PUBLISHED else PRESETS.get(row.torch_twin or ""),
+        **facts,
+    )
 
 
 def _count_multiply_adds(name: str, row: Variant) -> int:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from ..cli import run_command
 from ..errors import InputError
+from ..images import Preprocess
 from ..plugins import IMPORT_HELP, take_imports
 from ..registry import families, variant
 from . import card, list_models, summary
@@ -104,6 +105,7 @@ def _print_card(name: str) -> None:
         "source": model_card.source or "none",
         "recipe": model_card.recipe or "none",
         "torch twin": model_card.torch_twin or "none",
+        "preprocessing": format_preprocess(model_card.preprocess),
     }
     width = max(map(len, facts))
     print("\n".join(f"{fact:<{width}}  {value}" for fact, value in facts.items()))
@@ -148,6 +150,20 @@ def parse_image_size(text: str) -> int | tuple[int, int]:
 def format_shape(shape: Iterable[int]) -> str:
     """Formats a shape as in `28x28x6`."""
     return "x".join(map(str, shape))
+
+
+def format_preprocess(preprocess: Preprocess | None) -> str:
+    """Formats a preprocessing on one line, as in `224x224x3, crop of 0.875, bilinear, mean 0.5 0.5 0.5, std 1 1 1`."""
+    if preprocess is None:
+        return "none"
+    words = [
+        format_shape((*preprocess.size, preprocess.channels)),
+        f"{preprocess.resize} of {preprocess.crop_fraction:.3g}",
+        preprocess.interpolation,
+    ]
+    for name, values in (("mean", preprocess.mean), ("std", preprocess.std)):
+        words += [f"{name} {' '.join(f'{value:g}' for value in values)}"] if values else []
+    return ", ".join(words)
 
 
 def _print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], total: Sequence[str] | None = None) -> None:

@@ -45,7 +45,15 @@ def test_card_shows_all_facts(capsys):
         "source": "http://yann.lecun.com/exdb/publis/pdf/lecun-98.pdf",
         "recipe": "lenet",
         "torch twin": "none",
+        "preprocessing": "none",
     }
+
+
+def test_card_shows_the_preprocessing_on_one_line(capsys):
+    main(["card", "vit_b_16"])
+    assert capsys.readouterr().out.splitlines()[-1].split("  ")[-1].strip() == (
+        "224x224x3, crop of 0.9, bicubic, mean 0.5 0.5 0.5, std 0.5 0.5 0.5"
+    )
 
 
 def test_summary_has_one_line_per_layer_and_the_totals(capsys):

@@ -88,14 +88,16 @@ def _check_bad_rows(bad: list[BadRow], part: Part, on_bad_image: str) -> None:
 
 
 @contextmanager
-def progress_bar(title: str | None, rows: int, image_shape: tuple[int, int, int]) -> Iterator[Callable[[int], None]]:
+def progress_bar(
+    title: str | None, rows: int, image_shape: tuple[int, int, int] | None = None
+) -> Iterator[Callable[[int], None]]:
     """Shows a progress bar, or one line without a terminal, on standard error; yields a function that advances it."""
     if title is None:
         yield lambda _: None
         return
     if not sys.stderr.isatty():
-        size = "x".join(map(str, image_shape))
-        print(f"decoding {rows:,} images of {title} to {size} ...", file=sys.stderr, flush=True)
+        size = "" if image_shape is None else f" to {'x'.join(map(str, image_shape))}"
+        print(f"decoding {rows:,} images of {title}{size} ...", file=sys.stderr, flush=True)
         yield lambda _: None
         return
     from rich.console import Console

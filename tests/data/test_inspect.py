@@ -38,7 +38,7 @@ def folder(tmp_path, draw):
     (root / "train/b/2.png").write_bytes((root / "train/a/0.png").read_bytes()[:-24])
     Image.new("RGB", (6, 4), BLUE).save(root / "train/b/3.bmp")
     draw(root / "test/a/0.png", BLUE)
-    draw(root / "test/b/0.png", (1, 2, 3))
+    draw(root / "test/b/0.png", (1, 2, 3), size=(8, 5))
     draw(root / "test/b/1.png", DARK)
     return root
 
@@ -64,7 +64,7 @@ def test_images_of_every_kind_are_counted(report, folder):
     # The strip has fewer pixels than the other seven.
     assert train.sizes == Sizes(2, (9, 1), (4, 6), (4, 6), (((4, 6), 7), ((9, 1), 1)))
     assert [tuple(bad) for bad in train.unreadable] == [(7, str(folder / "train/b/2.png"), "the file is truncated")]
-    assert report.parts["test"].sizes == Sizes(1, (4, 6), (4, 6), (4, 6), (((4, 6), 3),))
+    assert report.parts["test"].sizes == Sizes(2, (4, 6), (4, 6), (5, 8), (((4, 6), 2), ((5, 8), 1)))
 
 
 def test_repeats_are_counted_by_file_and_by_pixels(report):
@@ -137,17 +137,36 @@ def encode(color, size=(6, 4)):
     return {"bytes": file.getvalue(), "path": None}
 
 
-def test_rows_without_a_label_are_counted_but_not_measured():
+def make_table(images, labels):
     features = datasets.Features(image=datasets.Image(), label=datasets.Value("int64"))
-    rows = {"image": [encode(DARK), encode(DARK), encode(BLUE), None], "label": [3, 7, None, 3]}
-    table = datasets.Dataset.from_dict(rows, features=features)
+    return datasets.Dataset.from_dict({"image": images, "label": labels}, features=features)
+
+
+def test_rows_without_a_label_are_counted_but_not_measured():
+    table = make_table([encode(DARK), encode(DARK), encode(BLUE), None, encode(BLUE)], [3, 7, None, 3, 3])
     report = inspect_data(from_dataset(datasets.DatasetDict(train=table, test=table)), progress=False)
     train = report.parts["train"]
-    assert (train.class_counts, train.unlabeled, train.color) == ((2, 1), 1, 3)
+    assert (train.class_counts, train.unlabeled, train.color) == ((3, 1), 1, 4)
     assert [tuple(bad) for bad in train.unreadable] == [(3, None, "it holds no image")]
-    np.testing.assert_allclose(report.pixels.mean, np.array(DARK) / 255, rtol=1e-12)
-    # The unlabeled image is in both parts, but conflicts with nothing.
-    assert (report.repeats["leaked"].same_file, report.repeats["conflicting"].same_file) == (3, 4)
+    np.testing.assert_allclose(report.pixels.mean, np.mean([DARK, DARK, BLUE], axis=0) / 255, rtol=1e-12)
+    # A row without a label conflicts with no other.
+    assert (report.repeats["leaked"].same_file, report.repeats["conflicting"].same_file) == (4, 4)
+
+
+def test_equal_pixels_in_another_shape_are_no_repeat():
+    table = make_table([encode(DARK, (6, 4)), encode(DARK, (4, 6)), encode(DARK, (12, 2))], [0, 1, 1])
+    report = inspect_data(from_dataset(datasets.DatasetDict(train=table, test=table)), progress=False)
+    counts = {kind: each.same_pixels for kind, each in report.repeats.items()}
+    assert counts == {"train": 0, "test": 0, "leaked": 3, "conflicting": 0}
+
+
+def test_an_example_shows_each_label_of_its_image():
+    table = make_table([encode(DARK)] * 9, [0] * 8 + [1])
+    report = inspect_data(from_dataset(datasets.DatasetDict(train=table, test=table)), progress=False)
+    (example,) = report.repeats["conflicting"].examples
+    assert [(row.split, row.row, row.class_name) for row in example] == [
+        ("train", 0, "0"), ("train", 8, "1"), ("test", 0, "0"), ("test", 8, "1"),
+    ]  # fmt: skip
 
 
 def test_rows_to_decode_are_spread_over_the_part(make_classes, tmp_path):
@@ -160,8 +179,7 @@ def test_rows_to_decode_are_spread_over_the_part(make_classes, tmp_path):
 
 def test_no_more_than_a_few_images_are_in_memory():
     images = [encode((number, 0, 0), size=(300, 300)) for number in range(40)]
-    features = datasets.Features(image=datasets.Image(), label=datasets.Value("int64"))
-    table = datasets.Dataset.from_dict({"image": images, "label": [0, 1] * 20}, features=features)
+    table = make_table(images, [0, 1] * 20)
     opened = from_dataset(datasets.DatasetDict(train=table, test=table.select([0, 1])))
     tracemalloc.start()
     try:
@@ -203,8 +221,9 @@ def test_the_text_has_the_same_numbers(monkeypatch, capsys, folder):
         "unreadable 1 0",
         "gray 2 0",
         "smallest size 9x1 4x6",
-        "most frequent sizes 4x6 (7) 4x6 (3)",
-        "9x1 (1)",
+        "largest size 4x6 5x8",
+        "most frequent sizes 4x6 (7) 4x6 (2)",
+        "9x1 (1) 5x8 (1)",
         "repeated in training 1 3",
         "with different labels 3 8",
         f"row 7 {folder}/train/b/2.png: the file is truncated",
@@ -248,6 +267,31 @@ def test_the_sheet_shows_images_of_each_class(monkeypatch, capsys, folder, tmp_p
 
 def test_a_sheet_has_at_most_so_many_images_per_class(folder):
     assert draw_contact_sheet(open_source(str(folder)), per_class=2).size == (NAME_WIDTH + 2 * CELL, 2 * CELL)
+
+
+def test_tiny_images_are_enlarged_without_blur():
+    colors = np.random.default_rng(0).integers(0, 255, (4, 3, 5, 3), np.uint8)  # 255 is the paper's white.
+    features = datasets.Features(image=datasets.Array3D((3, 5, 3), "uint8"), label=datasets.Value("int64"))
+    table = datasets.Dataset.from_dict({"image": list(colors), "label": [0, 1, 0, 1]}, features=features)
+    sheet = np.asarray(draw_contact_sheet(from_dataset(datasets.DatasetDict(train=table, test=table)), per_class=2))
+    shown = {tuple(pixel) for pixel in sheet[:, NAME_WIDTH:].reshape(-1, 3).tolist()}
+    assert shown == {*map(tuple, colors.reshape(-1, 3).tolist()), (128, 128, 128), (255, 255, 255)}
+
+
+def test_the_flags_choose_columns_and_the_test_split(monkeypatch, capsys, tmp_path):
+    table = make_table([encode(DARK), encode(BLUE)], [0, 1]).add_column("kind", ["x", "y"])
+    table = table.add_column("scan", [encode(DARK), encode(BLUE)], feature=datasets.Image())
+    datasets.DatasetDict(train=table, test=table, mine=table).save_to_disk(tmp_path / "set")
+    capsys.readouterr()
+    flags = ("--image-column", "scan", "--label-column", "kind", "--test-split", "mine", "--image-size", 2, 3)
+    assert run(monkeypatch, tmp_path / "set", "--json", *flags) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert {split["name"]: split["use"] for split in printed["splits"]} == {
+        "train": "train", "test": "none", "mine": "test",
+    }  # fmt: skip
+    roles = {column["name"]: column["role"] for column in printed["columns"]}
+    assert roles == {"image": None, "label": None, "kind": "label", "scan": "image"}
+    assert (printed["class_names"], printed["pixels"]["size"]) == (["x", "y"], [2, 3])
 
 
 @pytest.mark.parametrize(

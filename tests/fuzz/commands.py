@@ -11,6 +11,7 @@ from typing import Any
 
 from eqxcnn import evaluate, predict, train
 from eqxcnn.cli import run_command
+from eqxcnn.data import __main__ as data
 from eqxcnn.errors import InputError
 from eqxcnn.recipe import Recipe
 from eqxcnn.report import __main__ as report
@@ -30,13 +31,18 @@ _FLAGS = {
         "--import",
     ],
     "predict": ["--top", "--format", "--batch-size", "--import"],
+    "data": [
+        "--image-column", "--label-column", "--test-split", "--image-size", "--max-rows", "--sheet", "--per-class",
+        "--json", "--import",
+    ],
     "report": ["--data", "--recipe", "--augment", "--out", "--show-augment", "--import"],
     "zoo": [
         "list", "card", "summary", "--task", "--image-size", "--num-classes", "--in-channels", "--import", "lenet",
     ],
 }  # fmt: skip
 _MAIN: dict[str, Callable[..., None]] = {
-    "train": train.main, "evaluate": evaluate.main, "predict": predict.main, "report": report.main, "zoo": zoo.main,
+    "train": train.main, "evaluate": evaluate.main, "predict": predict.main, "data": data.main, "report": report.main,
+    "zoo": zoo.main,
 }  # fmt: skip
 _VALUES = (
     "1", "0", "-1", "2", "1000000", "999999", "1e-3", "nan", "digits", "best", "csv", "json", "test", "mlp", "lenet",
@@ -85,6 +91,8 @@ def _write_line(rng: random.Random, name: str, folder: Path, base: dict[str, Any
         image = folder / rng.choice(("a.png", "\x1b[31m.png", "b\n.jpg", "\u202e.png", "=1+1.png"))
         image.write_bytes(mutate_bytes(rng, rng.choice(base["images"])[1]))
         words = [str(run), str(image)]
+    elif name == "data":
+        words = [str(_write_classes(rng, folder / "classes", base)), "--sheet", str(folder / "sheet.png")]
     elif name == "evaluate" or (name == "report" and rng.random() < 0.3):
         words = [str(run)]
     for _ in range(rng.choice((0, 1, 1, 2, 3))):
@@ -96,6 +104,16 @@ def _write_line(rng: random.Random, name: str, folder: Path, base: dict[str, Any
         .decode("utf-8", "surrogateescape")
         for word in words
     ]
+
+
+def _write_classes(rng: random.Random, folder: Path, base: dict[str, Any]) -> Path:
+    """Writes class folders with odd names, in which some images are intact and others are mutated."""
+    for name in rng.sample(("a", "\x1b[31m", "b\n", "\u202e", "x" * 200), 2):
+        (folder / name).mkdir(parents=True)
+        for number in range(3):
+            image = rng.choice(base["images"])[1]
+            (folder / name / f"{number}\x1b.png").write_bytes(image if number else mutate_bytes(rng, image))
+    return folder
 
 
 def _fits(word: str) -> bool:

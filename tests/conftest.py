@@ -29,13 +29,23 @@ def environment(tmp_path_factory):
         yield
 
 
+def find_test_data(name, title):
+    root = os.environ.get("EQXCNN_TEST_DATA")
+    if not root or not (Path(root) / name).is_dir():
+        pytest.skip(f"needs EQXCNN_TEST_DATA, a folder with the {title} parquet files in `{name}`")
+    return str(Path(root) / name)
+
+
 @pytest.fixture(scope="session")
 def mnist():
     """The folder of the real MNIST."""
-    root = os.environ.get("EQXCNN_TEST_DATA")
-    if not root or not (Path(root) / "mnist").is_dir():
-        pytest.skip("needs EQXCNN_TEST_DATA, a folder with the MNIST parquet files in `mnist`")
-    return str(Path(root) / "mnist")
+    return find_test_data("mnist", "MNIST")
+
+
+@pytest.fixture(scope="session")
+def cats_vs_dogs():
+    """The folder of the photographs of cats and dogs."""
+    return find_test_data("cats_vs_dogs", "cats and dogs")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ..errors import InputError
-from .decode import Box, Interpolation, Source, check_source, explain, open_upright, resize_box, to_array
+from .decode import Interpolation, Source, check_source, explain, open_upright, resize_box, to_array
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,6 +27,9 @@ _MIN_FRACTION = 0.1
 _PAD_GRAY = 128
 #: `size / crop_fraction` may fall short of a whole number by a rounding error, such as 224 / (224 / 236).
 _ROUNDING = 1e-6
+#: Only the kept part is resized if the whole would have more than this many times its pixels: a strip of 1 x 10,000
+#: pixels must not be enlarged as a whole.
+_MAX_RATIO = 16
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,8 @@ class Preprocess:
     resize: Resize = "stretch"
     crop_fraction: float = 1.0
     interpolation: Interpolation = "bilinear"
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    mean: tuple[float | int, ...] | None = None
+    std: tuple[float | int, ...] | None = None
 
     def __post_init__(self) -> None:
         if len(self.size) != 2 or not 1 <= min(self.size) <= max(self.size) <= MAX_SIDE:
@@ -97,7 +100,15 @@ class Preprocess:
         with open_upright(image, self.channels) as upright:
             if self.resize == "pad":
                 return _pad(upright, self.size, self.interpolation)
-            box = self._find_box(upright.height, upright.width)
+            sides, top, left = self._find_crop(upright.height, upright.width)
+            height, width = self.size
+            if math.prod(sides) <= _MAX_RATIO * height * width:
+                # Resizing only the kept part would be faster, but Pillow rounds its edges to float32, and chooses the
+                # order of its two passes by the part's shape: some pixels would differ by up to 7 gray levels.
+                resized = resize_box(upright, None, sides, self.interpolation)
+                return to_array(resized.crop((left, top, left + width, top + height)))
+            y, x = upright.height / sides[0], upright.width / sides[1]
+            box = (left * x, top * y, (left + width) * x, (top + height) * y)
             return to_array(resize_box(upright, box, self.size, self.interpolation))
 
     @property
@@ -106,23 +117,19 @@ class Preprocess:
         chosen = self.resize, self.crop_fraction, self.interpolation
         return () if chosen == ("stretch", 1.0, "bilinear") else chosen
 
-    def _find_box(self, height: int, width: int) -> Box:
-        """Returns the part of an image of this size that becomes the result.
+    def _find_crop(self, height: int, width: int) -> tuple[tuple[int, int], int, int]:
+        """Returns the height and width to which an image is resized, and the top and left of the kept part of these.
 
-        The edges are those of torchvision's center crop of the resized image, in the pixels of the original. So only
-        the crop is computed, and a strip of 1 x 10,000 pixels is never enlarged as a whole.
+        These are the sizes and edges of torchvision's `Resize` and `CenterCrop`.
         """
-        sides = [math.floor(side / self.crop_fraction + _ROUNDING) for side in self.size]
+        tall, wide = (math.floor(side / self.crop_fraction + _ROUNDING) for side in self.size)
         if self.resize == "crop":
-            by_height = sides[0] * width >= sides[1] * height
             # The side that decides is exact, and torchvision rounds the other one down.
-            if by_height:
-                sides[1] = max(int(sides[0] * width / height), self.size[1])
+            if tall * width >= wide * height:
+                wide = max(int(tall * width / height), self.size[1])
             else:
-                sides[0] = max(int(sides[1] * height / width), self.size[0])
-        top, left = (round((side - kept) / 2) for side, kept in zip(sides, self.size, strict=True))
-        y, x = height / sides[0], width / sides[1]
-        return left * x, top * y, (left + self.size[1]) * x, (top + self.size[0]) * y
+                tall = max(int(wide * height / width), self.size[0])
+        return (tall, wide), round((tall - self.size[0]) / 2), round((wide - self.size[1]) / 2)
 
 
 def _pad(image: Image, size: tuple[int, int], interpolation: Interpolation) -> UInt8[np.ndarray, "h w c"]:

@@ -1,7 +1,11 @@
 """The PyTorch side of the benchmarks; PyTorch comes with the extra `bench`."""
 
 import json
-from math import prod
+import math
+import runpy
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,8 +13,13 @@ import pytest
 from benchmarks import layer_cases, layers, throughput
 from benchmarks.layer_cases import LAYERS, our_case
 from benchmarks.torch_layers import torch_case
-from benchmarks.torch_loader import ImageDataset, make_loader
+from benchmarks.torch_loader import ImageDataset, import_torch_module, make_loader
 from eqxcnn import zoo
+from eqxcnn.images import Preprocess
+from eqxcnn.weights.imagenet import class_names
+from eqxcnn.weights.presets import PRESETS
+
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 torch = pytest.importorskip("torch", reason="compares with PyTorch: `pip install -e '.[bench]'`")
 
@@ -19,7 +28,7 @@ def test_torch_networks_have_the_same_parameter_counts():
     from benchmarks.peers.pytorch import NETS
 
     for name, make in NETS.items():
-        assert sum(prod(tensor.shape) for tensor in make().parameters()) == zoo.card(name).params, name
+        assert sum(math.prod(tensor.shape) for tensor in make().parameters()) == zoo.card(name).params, name
 
 
 def test_throughput_is_compared_with_the_fastest_torch_variant(tmp_path):
@@ -63,3 +72,39 @@ def test_the_torch_loader_yields_normalized_batches():
     # 51 / 255 = 0.2, whatever the crop.
     np.testing.assert_allclose(images.numpy()[:, :, 0, 0], [[1, 0, -1]] * 4, atol=1e-4)
     assert len(set(labels.tolist())) == 4
+
+
+def test_presets_are_those_that_torchvision_publishes():
+    models = import_torch_module("torchvision").models
+    twins = {twin: preset for twin, preset in PRESETS.items() if not twin.startswith("timm/")}
+    assert len(twins) > 70
+    for twin, preset in twins.items():
+        names = models.get_model_weights(twin).__members__
+        transforms = names.get("IMAGENET1K_V1", names.get("IMAGENET1K_SWAG_LINEAR_V1")).transforms()
+        (resized,), (side,) = transforms.resize_size, transforms.crop_size
+        assert preset.size == (side, side), twin
+        # The length that `Preprocess` computes, which allows for the rounding error of 224 / 236, for example.
+        assert math.floor(side / preset.crop_fraction + 1e-6) == resized, twin
+        assert preset.crop_fraction == side / resized, twin
+        assert preset.interpolation == transforms.interpolation.value, twin
+        assert (preset.mean, preset.std) == (tuple(transforms.mean), tuple(transforms.std)), twin
+
+
+@pytest.mark.parametrize(("resized", "interpolation"), [(256, "bilinear"), (236, "bilinear"), (248, "bicubic")])
+def test_every_pixel_is_torchvisions(resized, interpolation, cats_vs_dogs):
+    import_torch_module("torchvision")
+    transforms = import_module("torchvision.transforms")
+    mode = transforms.InterpolationMode(interpolation)
+    reference = transforms.Compose([transforms.Resize(resized, mode), transforms.CenterCrop(224)])
+    preprocess = Preprocess((224, 224), resize="crop", crop_fraction=224 / resized, interpolation=interpolation)
+    photographs = SimpleNamespace(**runpy.run_path(str(GOLDEN / "photographs.py")))
+    files = photographs.cats_and_dogs(cats_vs_dogs)
+    images = [photographs.decode(files[row]) for row in (95, 150, 241, 549, *range(16))]
+    for image in [*photographs.parts(), *images]:
+        theirs = np.asarray(reference(image.convert("RGB")))
+        np.testing.assert_array_equal(preprocess(image), theirs)
+
+
+def test_class_names_are_torchvisions():
+    weights = import_torch_module("torchvision").models.get_model_weights("resnet18")
+    assert list(class_names()) == weights.IMAGENET1K_V1.meta["categories"]

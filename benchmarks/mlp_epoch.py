@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> None:
     batches, few = options.batches, min(NUM_UNCOMPILED_STEPS, options.batches)
     recipe = load_recipe("mlp")
     job = prepare_job(replace(recipe, steps_per_call=batches), batches, options.data)
-    short_job = replace(job, steps_per_call=1, train_rows=job.train_rows[: few * recipe.batch_size])
+    short_job = replace(job, steps_per_call=1, order=replace(job.order, rows=job.order.rows[: few * recipe.batch_size]))
     loop, epoch, step = "write-up, jit", "ours, one call per epoch", "ours, one call per step"
     slow_loop, slow_step = (f"{library}, no jit ({few} steps, scaled)" for library in ("write-up", "ours"))
     cases = {
@@ -86,8 +86,8 @@ def prepare_job(recipe: Recipe, batches: int, data: str | None = None, parts: Pa
     labels = rng.integers(0, 10, count, np.int32)
     return replace(
         job,
-        train=replace(job.train, images=images, labels=labels),
-        train_rows=np.arange(count, dtype=np.int32),
+        splits=replace(job.splits, train=replace(job.splits.train, images=images, labels=labels)),
+        order=replace(job.order, rows=np.arange(count, dtype=np.int32)),
         setup=eqx.tree_at(lambda setup: setup.data, job.setup, (jnp.asarray(images), jnp.asarray(labels))),
     )
 
@@ -126,8 +126,9 @@ class WriteUpLoop:
         assert isinstance(model, MLP)
         assert isinstance(model.head, eqx.nn.Linear)
         # The write-up keeps 64-bit NumPy arrays, which each call converts to 32 bits.
-        pixels = job.train.images[job.train_rows].reshape(len(job.train_rows), -1) / 255.0
-        labels = job.train.labels[job.train_rows].astype(np.int64)
+        train, rows = job.splits.train, job.order.rows
+        pixels = train.images[rows].reshape(len(rows), -1) / 255.0
+        labels = train.labels[rows].astype(np.int64)
         starts = range(0, len(labels) - size + 1, size)
         self._batches = [(pixels[start : start + size], labels[start : start + size]) for start in starts]
         self._params = [(layer.weight.T, layer.bias) for layer in (*model.hidden, model.head)]

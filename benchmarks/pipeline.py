@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> None:
         raise InputError(f"`images` (={options.images}) must be at least one batch of 128")
     job = prepare_job(options)
     plain, streamed = (replace(job, setup=replace(job.setup, **{part: None})) for part in ("augment", "data"))
-    num_images, num_used = len(job.train.labels), job.steps_per_epoch * job.recipe.batch_size
+    num_images, num_used = len(job.splits.train.labels), job.steps_per_epoch * job.recipe.batch_size
     scale = num_images / num_used
     augmented, unaugmented, from_host = (
         f"training step, {kind}" for kind in ("augmented", "not augmented", "augmented, streamed")
@@ -88,9 +88,9 @@ def prepare_job(options: Options) -> Job:
     # The recipe's own mean and deviation are CIFAR-10's, so measure those of the data.
     recipe = replace(load_recipe("cifar_cnn"), data=options.data, mean=None, std=None, validation=0.0)
     job = prepare(recipe)
-    if options.images > len(job.train_rows):
-        raise InputError(f"`images` (={options.images}) must be at most {len(job.train_rows):,}, the training images")
-    return replace(job, train_rows=job.train_rows[: options.images])
+    if options.images > len(job.order.rows):
+        raise InputError(f"`images` (={options.images}) must be at most {len(job.order.rows):,}, the training images")
+    return replace(job, order=replace(job.order, rows=job.order.rows[: options.images]))
 
 
 class InputEpoch:
@@ -112,14 +112,14 @@ def _make_input(setup: Setup, step: Int[Array, ""], batches: Batch) -> tuple[Ima
 
 def _make_torch_epoch(options: Options, job: Job, from_folder: bool) -> Callable[[], int]:
     """Returns a function that loads an epoch with PyTorch's loader, from the image files or from decoded pixels."""
-    count = len(job.train_rows)
+    count = len(job.order.rows)
     if from_folder:
         rows = _open_rows(options.data).select(range(count))
         column = find_image_column(rows.features)
     else:
-        rows, column = np.array(job.train.images[:count]), None
+        rows, column = np.array(job.splits.train.images[:count]), None
     mean, std = (np.asarray(moment).tolist() for moment in (job.setup.mean, job.setup.std))
-    dataset = ImageDataset(rows, column, job.train.labels[:count], job.image_size, mean, std)
+    dataset = ImageDataset(rows, column, job.splits.train.labels[:count], job.image_size, mean, std)
     batches = make_loader(dataset, job.recipe.batch_size, _WORKERS)
     return lambda: _count_batches(batches)
 

@@ -8,9 +8,10 @@ if TYPE_CHECKING:
     from .errors import InputError
     from .features import Features, extract
     from .forward_pass import forward, forward_features, normalize
-    from .inference import ImageClassifier, load, save
+    from .inference import ImageClassifier
     from .networks import ChannelsFirst
     from .recipe import Recipe, load_recipe
+    from .saved_classifier import load, save
     from .training import Callback, fit, fit_seeds, resume
 
 __version__ = "0.1.0"
@@ -51,11 +52,11 @@ _HOMES = {
     "fit_seeds": "training",
     "forward": "forward_pass",
     "forward_features": "forward_pass",
-    "load": "inference",
+    "load": "saved_classifier",
     "load_recipe": "recipe",
     "normalize": "forward_pass",
     "resume": "training",
-    "save": "inference",
+    "save": "saved_classifier",
 }
 
 

@@ -13,11 +13,11 @@ from jaxtyping import Int
 from .cli import run_command
 from .data import load as load_data
 from .errors import InputError, printable
-from .inference import load
 from .metrics import build as build_metrics
 from .plugins import IMPORT_HELP, take_imports
 from .ranges import Items, Range, check_settings
 from .recipe import OWN, Recipe, load_recipe
+from .saved_classifier import load
 from .training import Evaluator, Scores
 
 __all__ = ["Options", "format_report", "main", "match_classes"]
@@ -66,8 +66,7 @@ def main(arguments: Sequence[str]) -> None:
     labeled = load_data(
         options.data or recipe.data,
         options.split,
-        image_size=classifier.image_size,
-        channels=classifier.in_channels,
+        preprocess=classifier.preprocess,
         on_bad_image=options.on_bad_image,
         image_column=options.image_column or known.image_column,
         label_column=options.label_column or known.label_column,
@@ -87,7 +86,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def match_classes(names: Sequence[str], known: Sequence[str]) -> Int[np.ndarray, " k"]:
-    """Returns, for each class of the data, the number of the classifier's class with the same name.
+    """Returns, for each class of the data, the index of the classifier's class with the same name.
 
     **Arguments:**
 

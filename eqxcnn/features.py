@@ -18,8 +18,9 @@ from .data import load as load_data
 from .errors import InputError
 from .forward_pass import check_pixels
 from .images import Preprocess
-from .inference import ImageClassifier, load
+from .inference import ImageClassifier
 from .registry import families
+from .saved_classifier import load
 from .types import Images, ModelState, Network, Pixels
 from .views import eval_logits
 from .weights.published import PUBLISHED
@@ -136,7 +137,7 @@ def _open_backbone(
             "`(model, state)`, with `None` for a model without state"
         )
     trained = backbone if isinstance(backbone, ImageClassifier) else load(backbone)
-    return trained.model, trained.state, (trained.mean, trained.std), trained.image_size
+    return trained.model, trained.state, (trained.mean, trained.std), trained.preprocess
 
 
 def _without(model: Network, head: str) -> Network:
@@ -170,4 +171,4 @@ def _open_data(
         found = data
     else:
         found = data.decode(split, **pixels)
-    return found.images, found.labels, found.class_names
+    return found.array, found.labels, found.class_names

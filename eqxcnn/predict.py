@@ -15,8 +15,9 @@ import tyro
 from .cli import run_command
 from .data import find_images
 from .errors import InputError, printable
-from .inference import ImageClassifier, load
+from .inference import ImageClassifier
 from .plugins import IMPORT_HELP, take_imports
+from .saved_classifier import load
 
 __all__ = ["Classes", "Options", "main"]
 

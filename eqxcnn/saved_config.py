@@ -8,10 +8,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .errors import InputError, nearest
+from .images import Preprocess
 from .parsing import parse_json, read_text
 from .registry import MAX_CLASSES, has_type
 
-__all__ = ["FORMAT", "check_normalization", "read_config", "shortest"]
+__all__ = ["FORMAT", "check_normalization", "preprocess_of", "read_config", "shortest"]
 
 FORMAT = 1
 #: The required entries of `config.json` and their types. No value is imported or evaluated.
@@ -24,8 +25,15 @@ _CONFIG = {
     "mean": list[float],
     "std": list[float],
 }
-#: The optional entries of `config.json`; `sha256` is the digest of `model.safetensors`.
-_OPTIONAL = {"architecture": dict[str, Any], "sha256": str}
+#: The optional entries of `config.json`; `sha256` is the digest of `model.safetensors`. The last three are fields of
+#: `Preprocess`.
+_OPTIONAL = {
+    "architecture": dict[str, Any],
+    "sha256": str,
+    "resize": str,
+    "crop_fraction": float,
+    "interpolation": str,
+}
 _FLOAT32 = np.finfo(np.float32)
 
 
@@ -56,9 +64,21 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         check_normalization(np.array(config["mean"], np.float64), np.array(config["std"], np.float64))
         _check_class_names(config["class_names"])
+        preprocess_of(config)
     except InputError as error:
         raise InputError(f"`{path}` has an invalid value: {error}") from error
     return config
+
+
+def preprocess_of(config: dict[str, Any]) -> Preprocess:
+    """Returns the preprocessing in a `config.json`; without an entry, as in older files, images are stretched.
+
+    **Raises:** `InputError` that names the invalid entry.
+    """
+    names = ("resize", "crop_fraction", "interpolation")
+    chosen: dict[str, Any] = {name: config[name] for name in names if name in config}
+    mean, std = tuple(config["mean"]), tuple(config["std"])
+    return Preprocess(tuple(config["image_size"]), config["in_channels"], **chosen, mean=mean, std=std)
 
 
 def check_normalization(mean: Float[np.ndarray, " c"], std: Float[np.ndarray, " c"]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eqxcnn import ChannelsFirst, ImageClassifier, data, extract, features, forward, inference, normalize, zoo
+from eqxcnn import ChannelsFirst, ImageClassifier, data, extract, features, forward, normalize, saved_classifier, zoo
 from eqxcnn.errors import InputError
 from eqxcnn.views import eval_logits
 from eqxcnn.weights import from_tensors, to_tensors
@@ -80,7 +80,7 @@ def test_batches_are_padded_under_one_program(lenet, monkeypatch):
 
 
 def test_a_run_and_a_named_data_set(lenet, tmp_path):
-    inference.save(tmp_path / "model", lenet)
+    saved_classifier.save(tmp_path / "model", lenet)
     (tmp_path / "recipe.yaml").touch()
     split = data.load("digits", "test", image_size=(12, 12), channels=1)
     found = extract(tmp_path, "digits")

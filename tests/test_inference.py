@@ -13,7 +13,8 @@ from PIL import Image
 import eqxcnn
 from eqxcnn import registry, zoo
 from eqxcnn.errors import InputError
-from eqxcnn.inference import ImageClassifier, save
+from eqxcnn.inference import ImageClassifier
+from eqxcnn.saved_classifier import save
 from eqxcnn.types import Variant
 from eqxcnn.weights.tensors import from_tensors, tensor_shapes
 
@@ -78,6 +79,9 @@ def test_config_file_in_full(tmp_path, classifier):
         "class_names": ["ant", "bee", "cat"],
         "mean": [0.25],
         "std": [0.5],
+        "resize": "stretch",
+        "crop_fraction": 1.0,
+        "interpolation": "bilinear",
         "architecture": {"widths": [8]},
         "sha256": hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest(),
     }
@@ -221,8 +225,8 @@ def test_no_file_is_a_pickle_and_the_model_is_looked_up_by_name(tmp_path, classi
         ({"std": [float("nan")]}, "the number nan is not finite"),
         ({"mean": [float("inf")]}, "the number inf is not finite"),
         ({"mean": [1e300]}, "`mean` .* must be finite"),
-        ({"image_size": [10**6, 10**6]}, "does not describe a model: `image_size` .* is too large"),
-        ({"image_size": [-1, 28]}, "does not describe a model: `image_size` .* is too small"),
+        ({"image_size": [10**6, 10**6]}, "invalid value: `size` .* must be height and width"),
+        ({"image_size": [-1, 28]}, "invalid value: `size` .* must be height and width"),
         ({"format": True}, "must contain `format` of type int"),
         ({"sha256": 7}, "`sha256` in .* must be of type"),
         ({"sha25": "0" * 64}, "unknown entry `sha25`; did you mean `sha256`"),

@@ -14,7 +14,8 @@ from PIL import Image
 
 from eqxcnn import predict, zoo
 from eqxcnn.errors import InputError
-from eqxcnn.inference import ImageClassifier, save
+from eqxcnn.inference import ImageClassifier
+from eqxcnn.saved_classifier import save
 from eqxcnn.weights.tensors import from_tensors, tensor_shapes
 
 NAMES = ("ant", "b,e\x1be", "cat")

@@ -5,6 +5,7 @@ from .color import brightness, color_jitter, random_brightness, random_contrast,
 from .context import ContextAugment
 from .erase import cutout, random_erasing
 from .geometry import (
+    RandomResizedCrop,
     alternating_flip,
     random_crop,
     random_flip_horizontal,
@@ -13,17 +14,20 @@ from .geometry import (
     random_rot90,
 )
 from .mix import Mix, partners
-from .policy import AUGMENTS, build, compose, register
+from .policy import AUGMENTS, Stage, build, build_stages, compose, register
 from .rotation import random_rotation
 
 __all__ = [
     "AUGMENTS",
     "ContextAugment",
     "Mix",
+    "RandomResizedCrop",
+    "Stage",
     "alternating_flip",
     "auto_augment",
     "brightness",
     "build",
+    "build_stages",
     "color_jitter",
     "compose",
     "cutout",

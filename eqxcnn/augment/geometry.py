@@ -1,6 +1,7 @@
 """Random flips, rotations by 90 degrees and crops: factories of functions of one image `[h w c]` and a key."""
 
 import math
+from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ..errors import InputError
+from ..images.crops import TRIES, largest_box
 from ..ranges import Range, check_arguments
 from ..types import Augment, AugmentContext, Image, Key
 from .context import ContextAugment
@@ -16,7 +18,9 @@ from .erase import Area, AspectRatio, check_order
 __all__ = [
     "Box",
     "Probability",
+    "RandomResizedCrop",
     "alternating_flip",
+    "antialiased_crop",
     "linear_taps",
     "random_box",
     "random_crop",
@@ -31,9 +35,6 @@ __all__ = [
 Box: TypeAlias = Float[Array, "4"] | Int[Array, "4"]
 
 Probability: TypeAlias = Annotated[float, Range(0, 1)]
-
-#: Number of boxes that torchvision draws before it takes the center of the image.
-_TRIES = 10
 
 
 @check_arguments
@@ -141,12 +142,26 @@ def random_resized_crop(
     - `ratio`: the smallest and largest width of the box divided by its height.
     """
     check_order(scale=scale, ratio=ratio)
+    return RandomResizedCrop(scale, ratio)
 
-    def crop(image: Image, key: Key) -> Image:
+
+@dataclass(frozen=True)
+class RandomResizedCrop:
+    """The transform that `random_resized_crop` returns; see there.
+
+    - `scale`, `ratio`: the limits of the box.
+    - `size`: height and width of the result; by default the image's. A smaller result is antialiased.
+    """
+
+    scale: tuple[float | int, float | int]
+    ratio: tuple[float | int, float | int]
+    size: tuple[int, int] | None = None
+
+    def __call__(self, image: Image, key: Key) -> Image:
+        """Crops a random box of an image `[h w c]` and resizes it."""
         height, width, _ = image.shape
-        return resized_crop(image, random_box(key, height, width, scale, ratio))
-
-    return crop
+        box = random_box(key, height, width, self.scale, self.ratio)
+        return resized_crop(image, box) if self.size is None else antialiased_crop(image, box, self.size)
 
 
 def random_box(
@@ -166,7 +181,7 @@ def random_box(
     """
     size_key, place_key = jax.random.split(key)
     # All ten draws at once: under `vmap`, a loop would run all of them for every image anyway.
-    shares = jax.random.uniform(size_key, (_TRIES, 2))
+    shares = jax.random.uniform(size_key, (TRIES, 2))
     area = height * width * (scale[0] + (scale[1] - scale[0]) * shares[:, 0])
     low, high = math.log(ratio[0]), math.log(ratio[1])
     root = jnp.exp((low + (high - low) * shares[:, 1]) / 2)
@@ -174,18 +189,10 @@ def random_box(
 
     whole = jnp.array([height, width])
     fits = ((sizes > 0) & (sizes <= whole)).all(1)
-    size = jnp.where(fits.any(), sizes[jnp.argmax(fits)], jnp.array(_largest_box(height, width, ratio)))
+    size = jnp.where(fits.any(), sizes[jnp.argmax(fits)], jnp.array(largest_box(height, width, ratio)))
     room = whole - size
     place = jnp.where(fits.any(), jax.random.randint(place_key, (2,), 0, room + 1), room // 2)
     return jnp.concatenate([place, size])
-
-
-def _largest_box(height: int, width: int, ratio: tuple[float | int, float | int]) -> tuple[int, int]:
-    if width / height < ratio[0]:
-        return max(1, round(width / ratio[0])), width
-    if width / height > ratio[1]:
-        return height, max(1, round(height * ratio[1]))
-    return height, width
 
 
 def resized_crop(image: Image, box: Box) -> Image:
@@ -206,6 +213,19 @@ def resized_crop(image: Image, box: Box) -> Image:
     pixels = pixels[:, before] + (pixels[:, after] - pixels[:, before]) * weight[:, None]
     before, after, weight = _crop_taps(top, height, image.shape[0])
     pixels = pixels[before] + (pixels[after] - pixels[before]) * weight[:, None, None]
+    return pixels.astype(image.dtype)
+
+
+def antialiased_crop(image: Image, box: Box, size: tuple[int, int]) -> Image:
+    """Resizes the part of an image `[h w c]` inside `box` to `size`, with an antialiased bilinear filter.
+
+    Equals Pillow's `Image.resize(size, BILINEAR, box=...)`, for a box of any size.
+    """
+    top, left, height, width = box.astype(jnp.float32)
+    scale = jnp.stack([size[0] / height, size[1] / width])
+    offset = -jnp.stack([top, left]) * scale
+    shape = (*size, image.shape[2])
+    pixels = jax.image.scale_and_translate(image.astype(jnp.float32), shape, (0, 1), scale, offset, "linear")
     return pixels.astype(image.dtype)
 
 

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 import jax
 from beartype import beartype
@@ -14,13 +15,16 @@ from ..types import Augment, AugmentContext, Image, Key
 from . import auto, color, erase, geometry, rotation
 from .context import ContextAugment
 
-__all__ = ["AUGMENTS", "GROUP", "build", "compose", "register"]
+__all__ = ["AUGMENTS", "GROUP", "Stage", "build", "build_stages", "compose", "register"]
+
+#: One augmentation of a recipe.
+Stage: TypeAlias = Augment | ContextAugment
 
 #: Entry points of this group add augmentations: each maps a name to a function like those in `AUGMENTS`.
 GROUP = "eqxcnn.augments"
 #: The names that a recipe can use, besides those of entry points. `flip_horizontal` and `flip_vertical` are short for
 #: `random_flip_horizontal` and `random_flip_vertical`.
-AUGMENTS: dict[str, Callable[..., Augment | ContextAugment]] = {
+AUGMENTS: dict[str, Callable[..., Stage]] = {
     "flip_horizontal": geometry.random_flip_horizontal,
     "flip_vertical": geometry.random_flip_vertical,
     "random_flip_horizontal": geometry.random_flip_horizontal,
@@ -44,13 +48,13 @@ AUGMENTS: dict[str, Callable[..., Augment | ContextAugment]] = {
 }
 
 
-class _Factories(Mapping[str, Callable[..., Augment | ContextAugment]]):
+class _Factories(Mapping[str, Callable[..., Stage]]):
     """`AUGMENTS`, and the entry points of other packages, each imported when its name is used."""
 
-    def __getitem__(self, name: str) -> Callable[..., Augment | ContextAugment]:
+    def __getitem__(self, name: str) -> Callable[..., Stage]:
         if name in AUGMENTS:
             return AUGMENTS[name]
-        function: Callable[..., Augment | ContextAugment] = load(entry_points(GROUP)[name])
+        function: Callable[..., Stage] = load(entry_points(GROUP)[name])
         if not callable(function):
             raise InputError(f"`{name}` in `{GROUP}` must name a function that returns an augmentation")
         return function
@@ -62,7 +66,7 @@ class _Factories(Mapping[str, Callable[..., Augment | ContextAugment]]):
         return len({**AUGMENTS, **entry_points(GROUP)})
 
 
-def register(name: str, function: Callable[..., Augment | ContextAugment]) -> None:
+def register(name: str, function: Callable[..., Stage]) -> None:
     """Adds an augmentation, whose name then works in recipes, commands and `build`.
 
     A program must register the augmentation before it builds a recipe with this name; on the command line, `--import`
@@ -100,19 +104,25 @@ def build(names: Sequence[str]) -> ContextAugment | None:
 
     **Raises:** `InputError` for an unknown name or unsuitable arguments, or for a package that cannot be imported.
     """
+    stages = build_stages(names)
+    return compose(stages) if stages else None
+
+
+def build_stages(names: Sequence[str]) -> list[Stage]:
+    """Builds the augmentations of a recipe's `augment` setting, one by one; see `build`."""
     if isinstance(names, str):
         raise InputError(f"`augment` (={names!r}) must be a list of strings: write [{names!r}].")
     if not names:
-        return None
+        return []
     for name in AUGMENTS.keys() & entry_points(GROUP).keys():
         where = package(entry_points(GROUP)[name])
         warnings.warn(f"`{name}` of the package `{where}` is ignored: the name exists already", stacklevel=2)
-    return compose([_build_one(entry) for entry in names])
+    return [_build_one(entry) for entry in names]
 
 
-def _build_one(entry: str) -> Augment | ContextAugment:
+def _build_one(entry: str) -> Stage:
     hint = "If another package defines it, install or `--import` that package."
-    augment: Augment | ContextAugment = call_by_name(entry, _Factories(), "augmentation", hint=hint)
+    augment: Stage = call_by_name(entry, _Factories(), "augmentation", hint=hint)
     if not callable(augment):
         raise InputError(
             f"augmentation `{entry}` is a `{type(augment).__name__}`, but must be a function of an image and a key: "
@@ -121,7 +131,7 @@ def _build_one(entry: str) -> Augment | ContextAugment:
     return augment
 
 
-def compose(augments: Sequence[Augment | ContextAugment]) -> ContextAugment:
+def compose(augments: Sequence[Stage]) -> ContextAugment:
     """Composes augmentations into one, which applies them in order, each with a different key.
 
     The image's key is folded with each augmentation's position, so appending an augmentation does not change the draws

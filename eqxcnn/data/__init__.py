@@ -1,8 +1,10 @@
 """Data sets as arrays: the sources of rows, decoding and its cache, and the order of batches."""
 
 from ..images import Preprocess, decode_image
+from .ahead import DecodeAhead
 from .arrays import from_arrays
-from .batches import Prefetch, balanced_order, epoch_order, eval_batches, hold_out, train_batches
+from .batches import Prefetch, TrainOrder, balanced_order, epoch_order, eval_batches, hold_out, train_batches
+from .encoded import EncodedImages
 from .files import find_images
 from .named import load, open_source
 from .own import as_data_set, from_dataset
@@ -13,10 +15,13 @@ __all__ = [
     "SOURCES",
     "DataInfo",
     "DataSet",
+    "DecodeAhead",
+    "EncodedImages",
     "Prefetch",
     "Preprocess",
     "Source",
     "Split",
+    "TrainOrder",
     "as_data_set",
     "balanced_order",
     "decode_image",

@@ -58,7 +58,7 @@ def check_same_kind(train: np.ndarray, test: np.ndarray) -> None:
 def name_classes(labels: Any, class_names: Sequence[str] | None) -> tuple[str, ...]:
     """Returns the class names: `class_names` if given, else the distinct labels in sorted order.
 
-    **Raises:** `InputError` for labels of another type, for integers with gaps, or for fewer than two classes.
+    **Raises:** `InputError` for labels of a wrong type, for integers with gaps, or for fewer than two classes.
     """
     if class_names is not None:
         names = tuple(class_names)

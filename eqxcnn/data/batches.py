@@ -12,7 +12,16 @@ from jaxtyping import Bool, Float32, Int32, Integer, UInt8
 from ..errors import InputError
 from .records import ImageArray
 
-__all__ = ["Prefetch", "StreamedBatch", "balanced_order", "epoch_order", "eval_batches", "hold_out", "train_batches"]
+__all__ = [
+    "Prefetch",
+    "StreamedBatch",
+    "TrainOrder",
+    "balanced_order",
+    "epoch_order",
+    "eval_batches",
+    "hold_out",
+    "train_batches",
+]
 
 #: Spawn keys that separate the random streams of one seed, by purpose; the report's example images use key 3. The
 #: order of an epoch comes from `default_rng([seed, epoch])`, without a spawn key, so it differs from all these streams.
@@ -86,6 +95,34 @@ def train_batches(order: Int32[np.ndarray, " n"], batch_size: int) -> Int32[np.n
             f"`batch_size` (={batch_size}) is more than the {len(order)} images to train on: choose a smaller one."
         )
     return order[: batches * batch_size].reshape(batches, batch_size)
+
+
+@dataclass(frozen=True)
+class TrainOrder:
+    """The batches of every epoch, as rows of a split.
+
+    - `rows`: the rows to train on.
+    - `labels`: the class of each of these rows, to draw each class equally often; `None` for each row once per epoch.
+    - `batch_size`, `seed`, `shuffle`: see `train_batches` and `epoch_order`.
+    """
+
+    rows: Int32[np.ndarray, " n"]
+    labels: Int32[np.ndarray, " n"] | None
+    batch_size: int
+    seed: int
+    shuffle: bool
+
+    def batches(self, epoch: int) -> Int32[np.ndarray, "k b"]:
+        """Returns the rows of each full batch of an epoch, in order."""
+        if self.labels is None:
+            order = epoch_order(len(self.rows), self.seed, epoch, shuffle=self.shuffle)
+        else:
+            order = balanced_order(self.labels, self.seed, epoch)
+        return self.rows[train_batches(order, self.batch_size)]
+
+    def flat(self, epoch: int) -> Int32[np.ndarray, " n"]:
+        """Returns the rows of all full batches of an epoch, in order."""
+        return self.batches(epoch).reshape(-1)
 
 
 def eval_batches(

@@ -193,7 +193,7 @@ def _number_plain_labels(values: Mapping[str, list[Any]], column: str) -> tuple[
     texts = {value for value in distinct if isinstance(value, str)}
     if texts not in (set(), distinct) or any(value % 1 for value in distinct - texts):
         raise InputError(f"the values of `{column}` must be whole numbers or names, the same kind in all splits.")
-    # -1 means "no label", except that -1 and 1 alone are an old notation for two classes.
+    # -1 usually marks a missing label; if -1 and 1 are the only labels, both are classes.
     ordered = sorted(distinct if distinct == {-1, 1} else distinct - {-1})
     if 2 < len(ordered) == sum(map(len, values.values())):
         raise InputError(

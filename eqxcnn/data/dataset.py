@@ -15,9 +15,10 @@ from ..images.preprocess import Preprocess
 from .batches import hold_out
 from .cache import Chunk, cache_root, open_or_build
 from .columns import find_image_column, find_label_column, read_labels
-from .fingerprint import digest_values, fingerprint_images, fingerprint_rows
+from .encoded import EncodedImages
+from .fingerprint import digest_values, fingerprint_images, fingerprint_rows, is_large
 from .headers import find_size_and_channels
-from .parts import Part, decode_part
+from .parts import Part, check_bad_rows, decode_part, labeled_rows
 from .pixels import count_dims, find_scale
 from .records import DataInfo, DataSet, Split, check_decode_arguments, choose_preprocess
 from .sources import Source
@@ -29,6 +30,9 @@ else:
     from typing import Any as Dataset
 
 __all__ = ["TableDataSet", "from_tables"]
+
+#: Number of images whose content is part of the fingerprint of a set that is opened quickly.
+_SAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,21 @@ class TableDataSet(DataSet):
         entry = open_or_build(cache_root(cache_dir), key, len(part.numbers), shape, chunks)
         return Split(entry.images, entry.labels, self.info.class_names, len(entry.skipped))
 
+    def stream(
+        self,
+        split: Literal["train", "test"],
+        *,
+        preprocess: Preprocess,
+        on_bad_image: Literal["stop", "skip"] = "stop",
+    ) -> Split:
+        """Returns the images of a split, decoded each time they are read; see `DataSet.stream`."""
+        check_decode_arguments(split, on_bad_image)
+        part = self.parts[split]
+        numbers, labels, unlabeled = labeled_rows(part)
+        check_bad_rows(unlabeled, part, on_bad_image)
+        images = EncodedImages(part.rows, part.split, self.image_column, numbers, preprocess, self.scale, on_bad_image)
+        return Split(images, labels, self.info.class_names, len(unlabeled))
+
     def _cache_key(self, split: str, preprocess: Preprocess, on_bad_image: str) -> str:
         limit, shape = max_pixels(), (*preprocess.size, preprocess.channels)
         # A different limit on pixels skips different rows.
@@ -99,6 +118,7 @@ def from_tables(
     source: str,
     test_fraction: float,
     seed: int,
+    quick: bool | None = False,
 ) -> DataSet:
     """Makes a data set of tables: finds splits, columns, classes, image size and channels, and the fingerprint.
 
@@ -107,7 +127,7 @@ def from_tables(
     - `splits`: the tables by split, undecoded.
     - `place`: the source of the tables, with its known properties and the caller's choices.
     - `name`, `source`: the data set's short name, and the text that names the data set in messages and opens it again.
-    - `test_fraction`, `seed`: see `open_source`.
+    - `test_fraction`, `seed`, `quick`: see `open_source`.
 
     **Raises:** `InputError`, in one sentence, if the tables cannot be used.
     """
@@ -116,8 +136,10 @@ def from_tables(
     used = {split: splits[split] for split in (train, test) if split is not None}
     class_names, labels = read_labels(used, target)
     scale = find_scale(splits[train], images) if count_dims(splits[train].features[images]) else 1
-    fingerprints = {split: _fingerprint(place, rows, images) for split, rows in used.items()}
-    found = find_size_and_channels(splits[train], images, fingerprints[train], place.image_size, place.channels)
+    quick = any(is_large(rows, images) for rows in used.values()) if quick is None else quick
+    fingerprints = {split: _fingerprint(place, rows, images, quick) for split, rows in used.items()}
+    size = place.image_size
+    found = find_size_and_channels(splits[train], images, fingerprints[train], size, place.channels, quick=quick)
     if found is None:
         raise InputError(f"none of the {counts[train]} images of split `{train}` of `{source}` can be read.")
     size, channels = found
@@ -131,6 +153,7 @@ def from_tables(
         splits=counts,
         test_split=test,
         fingerprint=digest_values(class_names, *(part.fingerprint for part in parts.values())),
+        is_sampled=quick,
     )
     # The digits are in memory, and decoding them is faster than opening a cache.
     return TableDataSet(info, parts, images, target, scale, size, _use_cache=not place.is_digits)
@@ -150,9 +173,11 @@ def _choose(
     return train, test, images, target
 
 
-def _fingerprint(place: Source, rows: Dataset, column: str) -> str:
+def _fingerprint(place: Source, rows: Dataset, column: str, quick: bool) -> str:
     # The digits' encoded bytes depend on the installed version of Pillow, but their pixels never change.
-    return "digits" if place.is_digits else fingerprint_images(rows, column, use_notes=place.rows is None)
+    if place.is_digits:
+        return "digits"
+    return fingerprint_images(rows, column, use_notes=place.rows is None, samples=_SAMPLES if quick else None)
 
 
 def _make_parts(

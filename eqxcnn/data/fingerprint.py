@@ -12,7 +12,7 @@ import numpy as np
 
 from ..images.reading import read_file
 from .cache import read_note, write_note
-from .pixels import is_list, storage_of
+from .pixels import is_list, storage_of, stored_values
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 else:
     Dataset = Array = Any
 
-__all__ = ["digest_values", "fingerprint_files", "fingerprint_images", "fingerprint_rows"]
+__all__ = ["digest_values", "fingerprint_files", "fingerprint_images", "fingerprint_rows", "is_large"]
 
 #: From this many bytes on, the fingerprint of unchanged files is read from the cache instead of computed again.
 _NOTE_BYTES = 256 << 20
@@ -28,20 +28,26 @@ _NOTE_BYTES = 256 << 20
 _CLOCK_TICK_SECONDS = 2.0
 #: Placeholders for the length of an image stored outside the table, and for the length of a missing image.
 _OUTSIDE, _MISSING = -2, -1
+#: From this many bytes of encoded images on, `open_source` may read a sample only.
+_LARGE_BYTES = 1 << 30
+#: Number of files whose mean size tells the size of all.
+_FILES_FOR_MEAN = 1000
 #: Number of files read at once: a few photographs per thread, to bound the memory.
 _FILES_AT_ONCE = 64
 
 
-def fingerprint_images(rows: Dataset, column: str, use_notes: bool = True) -> str:
+def fingerprint_images(rows: Dataset, column: str, use_notes: bool = True, samples: int | None = None) -> str:
     """Returns a digest of a split's images: their encoded bytes or stored pixels, in the order of the rows.
 
     The digest does not depend on names or locations: the same image files give the same digest in class folders, in
-    parquet, and on any machine. Encoding the same pixels again gives another digest. The digest of a data set
+    parquet, and on any machine. Re-encoding the same pixels changes the digest. The digest of a data set
     larger than 256 MiB is kept in the cache, keyed by the paths, sizes and times of its files.
 
     **Arguments:**
 
     - `use_notes`: whether the cache may be used; false for tables that may contain only some rows of their files.
+    - `samples`: the number of images, spread over the rows, whose content is part of the digest, besides the lengths of
+        all; by default the content of all images.
     """
     began = time.time()
     chunks = [storage_of(chunk) for chunk in rows.select_columns(column).with_format("arrow")[:][column].chunks]
@@ -49,6 +55,8 @@ def fingerprint_images(rows: Dataset, column: str, use_notes: bool = True) -> st
         return _fingerprint_pixels(chunks)
     encoded, references = zip(*map(_bytes_and_paths, chunks), strict=True)
     paths = [path for chunk_paths in references for path in chunk_paths]
+    if samples is not None:
+        return _fingerprint_sample(rows, column, encoded, paths, samples)
     facts = [_file_facts(path) for path in [*(entry["filename"] for entry in rows.cache_files), *paths]]
     note = f"images-{digest_values(column, len(rows), facts)}"
     is_on_disk = bool(rows.cache_files) or len(paths) == len(rows)
@@ -62,6 +70,19 @@ def fingerprint_images(rows: Dataset, column: str, use_notes: bool = True) -> st
     if is_large and max(max(times) for *_, times in facts) < (began - _CLOCK_TICK_SECONDS) * 1e9:
         write_note(note, {"fingerprint": fingerprint})
     return fingerprint
+
+
+def is_large(rows: Dataset, column: str) -> bool:
+    """Returns whether the encoded images of a column take 1 GiB or more."""
+    chunks = [storage_of(chunk) for chunk in rows.select_columns(column).with_format("arrow")[:][column].chunks]
+    if is_list(chunks[0].type):
+        return False
+    if sum(chunk.nbytes for chunk in chunks) >= _LARGE_BYTES:
+        return True
+    paths = [path for chunk in chunks for path in _bytes_and_paths(chunk)[1]]
+    # The mean of some files tells enough; a million calls of `stat` take seconds.
+    some = paths[:: max(len(paths) // _FILES_FOR_MEAN, 1)]
+    return bool(some) and float(np.mean([_file_facts(path)[1] for path in some])) * len(paths) >= _LARGE_BYTES
 
 
 def fingerprint_files(paths: Iterable[str | Path]) -> str:
@@ -110,16 +131,27 @@ def _bytes_and_paths(chunk: Array) -> tuple[Array, list[str | None]]:
 
 def _add_bytes(content: Any, encoded: Array) -> np.ndarray:
     """Adds binary values to a hash without copying them; returns their lengths, `_OUTSIDE` for null."""
+    ends, data = _value_ends(encoded), encoded.buffers()[2]
+    if len(ends) and data is not None:
+        content.update(memoryview(data)[ends[0] : ends[-1]])
+    return _value_lengths(encoded)
+
+
+def _value_lengths(encoded: Array) -> np.ndarray:
+    """Returns the lengths of binary values, `_OUTSIDE` for null."""
+    ends = _value_ends(encoded)
+    return np.where(np.asarray(encoded.is_null()), _OUTSIDE, np.diff(ends)) if len(ends) else np.zeros(0, np.int64)
+
+
+def _value_ends(encoded: Array) -> np.ndarray:
+    """Returns where binary values end in their buffer, with the first value's start in front; empty for no values."""
     import pyarrow as pa
 
     dtype = np.int64 if pa.types.is_large_binary(encoded.type) else np.int32
-    _, offsets, data = encoded.buffers()
+    offsets = encoded.buffers()[1]
     if len(encoded) == 0 or offsets is None:
         return np.zeros(0, np.int64)
-    ends = np.frombuffer(offsets, dtype)[encoded.offset : encoded.offset + len(encoded) + 1].astype(np.int64)
-    if data is not None:
-        content.update(memoryview(data)[ends[0] : ends[-1]])
-    return np.where(np.asarray(encoded.is_null()), _OUTSIDE, np.diff(ends))
+    return np.frombuffer(offsets, dtype)[encoded.offset : encoded.offset + len(encoded) + 1].astype(np.int64)
 
 
 def _fingerprint_pixels(chunks: list[Array]) -> str:
@@ -139,6 +171,21 @@ def _fingerprint_pixels(chunks: list[Array]) -> str:
         content.update(np.ascontiguousarray(values.fill_null(0).to_numpy(zero_copy_only=False)).data)
         seen, kind = seen + len(values), str(values.type)
     return digest_values(kind, *(digest.hexdigest() for digest in (*depths, missing, content)))
+
+
+def _fingerprint_sample(
+    rows: Dataset, column: str, encoded: tuple[Array, ...], paths: list[str | None], samples: int
+) -> str:
+    """Returns a digest of the lengths of all images, and of the content of some."""
+    lengths = np.concatenate([_value_lengths(chunk) for chunk in encoded])
+    lengths[lengths == _OUTSIDE] = [_file_facts(path)[1] for path in paths]
+    raw, content = rows.select_columns(column).with_format("arrow"), hashlib.sha256()
+    for number in np.unique(np.linspace(0, len(rows) - 1, samples).astype(np.int64)).tolist():
+        (value,) = stored_values(raw[number : number + 1][column])
+        if isinstance(value, dict):
+            value = _read_file(value.get("path")) if value.get("bytes") is None else value["bytes"]
+        content.update(value or b"")
+    return digest_values("sample", hashlib.sha256(lengths.astype("<i8").tobytes()).hexdigest(), content.hexdigest())
 
 
 def _add_files(content: Any, paths: list[str | None]) -> list[int]:

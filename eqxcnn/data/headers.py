@@ -23,6 +23,7 @@ __all__ = ["find_size_and_channels", "read_header"]
 
 #: Number of rows, spread over the split, that are read first; they usually suffice to find different sizes and color.
 _FIRST_ROWS = 64
+_QUICK_ROWS = 1000
 _CHUNK_ROWS = 1024
 #: From this many rows on, the result is kept in the cache.
 _NOTE_ROWS = 4096
@@ -36,6 +37,7 @@ def find_size_and_channels(
     fingerprint: str,
     image_size: tuple[int, int] | None = None,
     channels: int | None = None,
+    quick: bool = False,
 ) -> tuple[tuple[int, int] | None, int] | None:
     """Returns the size that all images share, or `None`, and the channels: 1 if all are gray, else 3.
 
@@ -46,17 +48,19 @@ def find_size_and_channels(
 
     - `fingerprint`: the fingerprint of the images, under which the cache keeps the result for a large split.
     - `image_size`, `channels`: values that are already known, which are returned unchanged.
+    - `quick`: whether to read the headers of a thousand images only, spread over the split.
 
     **Returns:** `None` if no image has a readable header.
     """
     if image_size is not None and channels is not None:
         return image_size, channels
     note = f"headers-{DECODER_VERSION}-{fingerprint}"
-    if len(rows) >= _NOTE_ROWS and (noted := _read_noted(note)) is not None:
+    use_notes = len(rows) >= _NOTE_ROWS and not quick
+    if use_notes and (noted := _read_noted(note)) is not None:
         return image_size or noted[0], channels or noted[1]
     sizes: set[tuple[int, int]] = set()
     has_color = False
-    for size, is_gray in _read_headers(rows, column):
+    for size, is_gray in _read_headers(rows, column, quick):
         sizes.add(size)
         has_color |= not is_gray
         if (len(sizes) > 1 or image_size is not None) and (has_color or channels is not None):
@@ -64,7 +68,7 @@ def find_size_and_channels(
     if not sizes:
         return None
     found_size, found_channels = sizes.pop() if len(sizes) == 1 else None, 3 if has_color else 1
-    if len(rows) >= _NOTE_ROWS and image_size is None and channels is None:
+    if use_notes and image_size is None and channels is None:
         write_note(note, {"image_size": found_size, "channels": found_channels})
     return image_size or found_size, channels or found_channels
 
@@ -78,10 +82,11 @@ def _read_noted(name: str) -> tuple[tuple[int, int] | None, int] | None:
     return None
 
 
-def _read_headers(rows: Dataset, column: str) -> Iterator[tuple[tuple[int, int], bool]]:
+def _read_headers(rows: Dataset, column: str, quick: bool) -> Iterator[tuple[tuple[int, int], bool]]:
     raw = rows.select_columns(column).with_format("arrow")
-    spread = np.unique(np.linspace(0, len(rows) - 1, _FIRST_ROWS).astype(np.int32))
-    every = (np.arange(start, min(start + _CHUNK_ROWS, len(rows))) for start in range(0, len(rows), _CHUNK_ROWS))
+    spread = np.unique(np.linspace(0, len(rows) - 1, _QUICK_ROWS if quick else _FIRST_ROWS).astype(np.int32))
+    starts = () if quick else range(0, len(rows), _CHUNK_ROWS)
+    every = (np.arange(start, min(start + _CHUNK_ROWS, len(rows))) for start in starts)
     for numbers in (spread, *every):
         for value in fetch(raw, column, numbers):
             header = read_header(value)

@@ -21,6 +21,7 @@ def open_source(
     test_split: str | None = None,
     test_fraction: float = 0.2,
     seed: int = 0,
+    quick: bool | None = False,
 ) -> DataSet:
     """Opens a data set: finds its splits, columns, classes, image size and channels, and computes its fingerprint.
 
@@ -37,6 +38,8 @@ def open_source(
     - `test_split`: the split to test on, or the folder that holds its class folders; by default as above.
     - `test_fraction`, `seed`: the fraction of the training split to hold out if there is no test split, and the seed of
         that choice. The training seed has no effect on it, so runs with several seeds are tested on the same images.
+    - `quick`: whether to read only a sample of the images instead of all; see `DataInfo.is_sampled`. `None` does so
+        from 1 GiB of encoded images on.
 
     **Raises:** `InputError`, in one sentence, if the source cannot be used.
     """
@@ -48,7 +51,9 @@ def open_source(
         test_split=test_split or place.test_split,
     )
     with say_when_slow(source):
-        return from_tables(read_rows(place), place, name=name, source=source, test_fraction=test_fraction, seed=seed)
+        return from_tables(
+            read_rows(place), place, name=name, source=source, test_fraction=test_fraction, seed=seed, quick=quick
+        )
 
 
 def load(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 else:
     Dataset = Any
 
-__all__ = ["Part", "decode_part", "progress_bar"]
+__all__ = ["Part", "check_bad_rows", "decode_part", "labeled_rows", "progress_bar"]
 
 
 @dataclass(frozen=True)
@@ -54,18 +54,16 @@ def decode_part(
 
     **Raises:** `InputError` at the first bad row unless `on_bad_image` is `"skip"`, or at the end if every row is bad.
     """
-    has_label = part.labels != MISSING
-    numbers, labels = part.numbers[has_label], part.labels[has_label]
-    skipped = [BadRow(int(number), "it has no label") for number in part.numbers[~has_label]]
+    numbers, labels, skipped = labeled_rows(part)
     first_bad: BadRow | None = None
     done = kept = 0
     with (
         closing(decode_rows(part.rows, column, numbers, preprocess, scale)) as decoded,
         progress_bar(title, len(numbers), (*preprocess.size, preprocess.channels)) as advance,
     ):
-        _check_bad_rows(skipped, part, on_bad_image)
+        check_bad_rows(skipped, part, on_bad_image)
         for images, bad in decoded:
-            _check_bad_rows(bad, part, on_bad_image)
+            check_bad_rows(bad, part, on_bad_image)
             is_good = ~np.isin(numbers[done : done + len(images)], [row for row, _ in bad])
             yield images[is_good], labels[done : done + len(images)][is_good], [*skipped, *bad]
             first_bad = first_bad or next(iter([*skipped, *bad]), None)
@@ -79,7 +77,18 @@ def decode_part(
         )
 
 
-def _check_bad_rows(bad: list[BadRow], part: Part, on_bad_image: str) -> None:
+def labeled_rows(part: Part) -> tuple[Int32[np.ndarray, " k"], Int32[np.ndarray, " k"], list[BadRow]]:
+    """Returns the numbers and the labels of the rows with a label, and the rows without one."""
+    has_label = part.labels != MISSING
+    unlabeled = [BadRow(int(number), "it has no label") for number in part.numbers[~has_label]]
+    return part.numbers[has_label], part.labels[has_label], unlabeled
+
+
+def check_bad_rows(bad: list[BadRow], part: Part, on_bad_image: str) -> None:
+    """Refuses bad rows unless they are to be skipped.
+
+    **Raises:** `InputError` naming the first row.
+    """
     if bad and on_bad_image == "stop":
         raise InputError(
             f"row {bad[0].row} of split `{part.split}` cannot be used: {bad[0].reason} (repair it, or skip bad rows "

@@ -11,6 +11,7 @@ from jaxtyping import Float32, Int32, UInt8
 
 from ..errors import InputError
 from ..images.preprocess import Preprocess
+from .encoded import EncodedImages
 
 __all__ = ["DataInfo", "DataSet", "ImageArray", "Split", "check_decode_arguments", "choose_preprocess"]
 
@@ -34,6 +35,8 @@ class DataInfo:
     - `test_split`: the name of the test split; `None` if a part of the training split is held out for testing.
     - `fingerprint`: a digest of the encoded images, labels and class names of both splits. The same files in the same
         order have the same fingerprint on every machine and in every layout; a changed image, label or name changes it.
+    - `is_sampled`: whether the fingerprint contains only the sizes of all images and the content of a thousand, and
+        `channels` and `image_size` are those of a sample, because reading every image would take long.
     """
 
     name: str
@@ -44,16 +47,25 @@ class DataInfo:
     splits: Mapping[str, int]
     test_split: str | None
     fingerprint: str
+    is_sampled: bool = False
 
 
 @dataclass(frozen=True)
 class Split:
-    """The decoded images and labels of a split; `skipped` is the number of bad rows that were left out."""
+    """The images and labels of a split; `skipped` is the number of bad rows that were left out.
 
-    images: ImageArray
+    The images are an array, or decoded each time they are read if `DataSet.stream` made the split.
+    """
+
+    images: ImageArray | EncodedImages
     labels: Int32[np.ndarray, " n"]
     class_names: tuple[str, ...]
     skipped: int
+
+    @property
+    def array(self) -> ImageArray:
+        """All images as one array, decoded now if they are not yet."""
+        return self.images[:] if isinstance(self.images, EncodedImages) else self.images
 
 
 @dataclass(frozen=True)
@@ -77,6 +89,22 @@ class DataSet(abc.ABC):
         """Returns the images of a split, with their labels.
 
         The images are decoded or resized once; later calls memory-map the cache's file. See `load` for the arguments.
+        """
+
+    @abc.abstractmethod
+    def stream(
+        self,
+        split: Literal["train", "test"],
+        *,
+        preprocess: Preprocess,
+        on_bad_image: Literal["stop", "skip"] = "stop",
+    ) -> Split:
+        """Returns the images of a split, decoded each time they are read, for a set that is too large to decode once.
+
+        Rows without a label are left out if `on_bad_image` is `skip`; unreadable images are found while reading. Arrays
+        from Python are decoded already, so they are returned as by `decode`.
+
+        **Raises:** `InputError` for a row without a label, unless `on_bad_image` is `skip`.
         """
 
 

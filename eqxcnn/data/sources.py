@@ -114,7 +114,7 @@ def register(name: str, source: Source | Callable[[], Any]) -> None:
     - `source`: a `Source` with `hub`, `folder` or `rows`; or a function that returns a `datasets.DatasetDict`, which is
         called when the data set is opened.
 
-    **Raises:** `InputError` for a name that exists or is invalid, or for another kind of source.
+    **Raises:** `InputError` for a name that exists or is invalid, or for any other kind of source.
     """
     check_name(name)
     added = _to_source(source, f"`{name}`")

@@ -29,7 +29,8 @@ def choose_train(source: str, rows: Mapping[str, int], test_split: str | None = 
     - `rows`: the number of rows of each split.
     - `test_split`: the test split that the caller chose.
 
-    **Raises:** `InputError` if there is no training split, or if `test_split` is not another split that has rows.
+    **Raises:** `InputError` if there is no training split, or if `test_split` is unknown, has no rows, or is the only
+    split that has rows.
     """
     filled = [split for split, count in rows.items() if count > 0]
     names = ", ".join(f"`{split}`" for split in filled)

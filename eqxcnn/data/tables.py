@@ -39,7 +39,7 @@ def to_tables(value: Any, choices: Source, name: str) -> Mapping[str, Dataset]:
       their other columns.
     - `name`: the data set's name, for messages.
 
-    **Raises:** `InputError` for a value of another type, or for a table with a transform.
+    **Raises:** `InputError` for a value of a wrong type, or for a table with a transform.
     """
     import datasets
 

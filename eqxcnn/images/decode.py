@@ -1,4 +1,4 @@
-"""Decodes one encoded image: turns it upright, converts its color, and resizes the part of it that is wanted."""
+"""Decodes one encoded image: turns it upright, converts its color, and resizes the requested part."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ __all__ = [
     "to_array",
 ]
 
-#: Part of every cache key: raise it when the same file decodes to other pixels than before.
+#: Part of every cache key: raise it when the same file decodes to different pixels than before.
 DECODER_VERSION = 1
 
 #: The EXIF tag of the orientation; 1 is upright, 5 to 8 swap height and width.

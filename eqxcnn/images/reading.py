@@ -6,7 +6,7 @@ from pathlib import Path
 
 __all__ = ["read_file"]
 
-#: More than the size of an uncompressed image with the largest allowed number of pixels.
+#: Limit on the size of a file. It exceeds the size of an uncompressed image with the largest allowed number of pixels.
 _MAX_BYTES = 512 << 20
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from operator import lt
 from typing import Any
 
 from .. import augment, metrics, registry
@@ -88,8 +89,25 @@ def check_together(recipe: Any) -> None:
         raise InputError("`pretrained`, `init_from` and `init_images` each set the initial weights: give one of them")
     if (recipe.mean is None) != (recipe.std is None):
         raise InputError("`mean` and `std` go together: give both, or neither to have them measured")
+    if recipe.resize == "pad" and recipe.crop_fraction not in (None, 1):
+        raise InputError(
+            f"`crop_fraction` (={recipe.crop_fraction}) must be 1 with `resize` (='pad'), which crops nothing"
+        )
+    if recipe.cache_size is not None:
+        _check_cache_size(recipe)
     if recipe.image_size is not None and recipe.model != OWN:
         _check_image_size(recipe)
+
+
+def _check_cache_size(recipe: Any) -> None:
+    name = f"`cache_size` (={list(recipe.cache_size)})"
+    if recipe.decode == "stream":
+        raise InputError(f"{name} needs images that are decoded once: set `decode` to once, or leave it out")
+    stages = [] if recipe.augment == (OWN,) else augment.build_stages(recipe.augment)
+    if not any(isinstance(stage, augment.RandomResizedCrop) for stage in stages):
+        raise InputError(f"{name} needs `random_resized_crop` in `augment`, which makes images of `image_size` from it")
+    if recipe.image_size is not None and any(map(lt, recipe.cache_size, recipe.image_size)):
+        raise InputError(f"{name} must be at least `image_size` (={list(recipe.image_size)}) in height and width")
 
 
 def _check_image_size(recipe: Any) -> None:

@@ -26,7 +26,7 @@ GROUPS: dict[str, type] = {
 }
 
 
-# A dataclass takes the fields of its last base first.
+# The bases are in reverse order, because the fields of the last base class come first in a dataclass.
 @dataclass(frozen=True)
 class Recipe(
     run_settings.CompilationSettings,
@@ -53,7 +53,7 @@ class Recipe(
         check_together(self)
 
     def replace(self, **settings: Any) -> "Recipe":
-        """Returns a recipe with other values for some settings.
+        """Returns a copy of the recipe with new values for some settings.
 
         **Raises:** `InputError` for an unknown setting, and in all cases in which the constructor raises it.
         """

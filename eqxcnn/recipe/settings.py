@@ -54,6 +54,15 @@ class DataSettings:
     image_size: tuple[Annotated[int, Range(1, 4096)], Annotated[int, Range(1, 4096)]] | None = None
     """Height and width in pixels that images are resized to; by default the data's size, or the model's if the images
     vary in size."""
+    resize: Literal["stretch", "crop", "pad"] | None = None
+    """How an image of another shape becomes `image_size`: `stretch` changes the aspect ratio, `crop` keeps the center,
+    `pad` adds gray borders. By default `stretch` if all images share one size; else as the initial weights expect, or
+    `crop`."""
+    crop_fraction: Annotated[float, Range(0.1, 1)] | None = None
+    """Side of the kept center as a fraction of the resized image's shorter side; below 1, the border is cut off. By
+    default as the initial weights expect, else 1."""
+    interpolation: Literal["bilinear", "bicubic", "nearest"] | None = None
+    """Filter for resizing; by default as the initial weights expect, else `bilinear`."""
     validation: Annotated[float, BELOW_ONE] | Literal["test"] = 0.1
     """Fraction of the training images held out to measure progress, stratified by class; 0 for none. `test` holds out
     nothing and measures progress on the test split, as many write-ups do; do not base choices on the scores then."""
@@ -74,6 +83,16 @@ class DataSettings:
     of `mean`."""
     on_bad_image: Literal["stop", "skip"] = "stop"
     """Stop at an image that cannot be decoded or has no label, or skip it."""
+    decode: Literal["once", "stream", "auto"] = "auto"
+    """`once` decodes all images at the start and keeps them in the cache; `stream` decodes them again whenever they are
+    read, and makes a `random_resized_crop` from the original pixels; `auto` streams what exceeds `disk_budget`."""
+    disk_budget: Annotated[float, AT_LEAST_ZERO] = 50.0
+    """Decoded images of up to this many GiB are kept in the cache, if the disk has room for them."""
+    decode_processes: Annotated[int, Range(0, 1024)] = 0
+    """Number of processes that decode streamed images; 0 decodes in threads, one per core."""
+    cache_size: tuple[Annotated[int, Range(1, 4096)], Annotated[int, Range(1, 4096)]] | None = None
+    """Height and width at which training images are kept in the cache, larger than `image_size`, so that
+    `random_resized_crop` keeps their detail; by default `image_size`."""
     device_budget: Annotated[float, AT_LEAST_ZERO] = 2.0
     """Training images of up to this many GiB are kept on the device; larger sets are streamed to it."""
 
@@ -92,7 +111,7 @@ class ScheduleSettings:
     schedule: Literal["one_cycle", "cosine", "linear", "polynomial", "step", "multistep", "plateau", "constant"] = (
         "one_cycle"
     )
-    """Course of the learning rate: `one_cycle` rises and falls along cosines; `cosine`, `linear` and `polynomial` fall;
+    """Learning-rate schedule: `one_cycle` rises and falls along cosines; `cosine`, `linear` and `polynomial` fall;
     `step` and `multistep` drop by `decay_rate` every `decay_epochs` or at `decay_milestones`; `plateau` drops when the
     training loss stops falling."""
     warmup_fraction: Annotated[float, BELOW_ONE] | None = None
@@ -129,7 +148,7 @@ class OptimizerSettings:
     """Weight decay per step, times the learning rate; norms and biases are not decayed. `adam` and `rmsprop` add it to
     the gradient (L2 regularization) before they scale it; `adamw` decays the weights themselves."""
     decay_norms_and_biases: bool = False
-    """Decay norms and biases too."""
+    """Apply weight decay to norms and biases too."""
     clip_norm: Annotated[float, AT_LEAST_ZERO] = 0.0
     """Largest norm of all gradients together; gradients with a larger norm are scaled down. 0 for no limit."""
     clip_value: Annotated[float, AT_LEAST_ZERO] = 0.0
@@ -137,11 +156,11 @@ class OptimizerSettings:
     clip_agc: Annotated[float, AT_LEAST_ZERO] = 0.0
     """Largest norm of each filter's gradient, as a fraction of its weights' norm (AGC); 0 for no limit."""
     accumulate_steps: Annotated[int, COUNT] = 1
-    """Number of batches whose mean gradient makes one update, like one large batch; BatchNorm still sees single
-    batches."""
+    """Number of batches whose mean gradient makes one update, like one large batch; BatchNorm still sees each batch
+    separately."""
     learning_rate_factors: Annotated[tuple[str, ...], Items(100)] = ()
-    """Learning-rate factors of single parameters, by tensor name: `*norm*.bias=64`, `conv1.weight=0` to freeze it, or
-    `conv1.bias=1 for 3 epochs`. The last matching pattern counts. The factors do not change the weight decay."""
+    """Learning-rate factors of individual parameters, by tensor name: `*norm*.bias=64`, `conv1.weight=0` to freeze it,
+    or `conv1.bias=1 for 3 epochs`. The last matching pattern counts. The factors do not change the weight decay."""
     freeze: Annotated[tuple[str, ...], Items(100)] = ()
     """Parts of the model that are not trained, by tensor name up to any dot: `stem`, `blocks.0`, or `backbone` for all
     but the head. Their norms and dropout are in eval mode."""

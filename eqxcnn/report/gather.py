@@ -9,17 +9,20 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Num, UInt8
 
 from .. import augment
+from ..data import EncodedImages
 from ..errors import InputError
-from ..inference import ImageClassifier, load
+from ..inference import ImageClassifier
 from ..layers import Conv
 from ..parsing import parse_json, read_text
 from ..recipe import OWN, Recipe, load_recipe
 from ..runs.folder import read_metrics
+from ..saved_classifier import load
 from ..training import Evaluator
-from ..training.preparation import open_data, resolve_image_size
+from ..training.preprocessing import resolve_geometry
+from ..training.reading import choose_decoding, open_data, read_split
 from ..types import Network
 
 __all__ = ["RunRecord", "TestPredictions", "augmented_examples", "first_weights", "predict_test_split", "read_run"]
@@ -105,7 +108,7 @@ class TestPredictions:
     # Keeps pytest from collecting the class as a test.
     __test__ = False
 
-    images: UInt8[np.ndarray, "n h w c"]
+    images: Num[np.ndarray, "n h w c"] | EncodedImages
     labels: Int[np.ndarray, " n"]
     log_probabilities: Float[np.ndarray, "n k"]
 
@@ -161,12 +164,8 @@ def predict_test_split(classifier: ImageClassifier, recipe: Recipe) -> TestPredi
             f"`data` (={recipe.data!r}) has the classes {', '.join(opened.info.class_names[:5])} ..., but the run "
             f"learned {', '.join(classifier.class_names[:5])} ...: use --data to name the data that it was trained on"
         )
-    test = opened.decode(
-        "test",
-        image_size=classifier.image_size,
-        channels=classifier.in_channels,
-        on_bad_image=recipe.on_bad_image,
-    )
+    opened, decode = choose_decoding(recipe, opened, classifier.preprocess)
+    test = read_split(recipe, opened, "test", classifier.preprocess, decode)
     evaluator = Evaluator(
         classifier.mean, classifier.std, len(classifier.class_names), recipe.eval_batch_size, recipe.test_views
     )
@@ -222,8 +221,9 @@ def augmented_examples(
     return originals, np.asarray(many(jnp.asarray(originals, jnp.float32) / 255, keys))
 
 
-def _training_images(recipe: Recipe) -> UInt8[np.ndarray, "n h w c"]:
-    """Decodes the training split at the size that training uses."""
+def _training_images(recipe: Recipe) -> Num[np.ndarray, "n h w c"] | EncodedImages:
+    """Reads the training split as training does."""
     opened = open_data(recipe)
-    size = resolve_image_size(recipe, opened.info)
-    return opened.decode("train", image_size=size, on_bad_image=recipe.on_bad_image).images
+    preprocess = resolve_geometry(recipe, opened.info, None)
+    opened, decode = choose_decoding(recipe, opened, preprocess)
+    return read_split(recipe, opened, "train", preprocess, decode).images

@@ -101,7 +101,8 @@ def _eval_memory(job: Job, train: TrainState) -> int:
     recipe, setup = job.recipe, job.setup
     evaluator = Evaluator(setup.mean, setup.std, len(job.info.class_names), recipe.eval_batch_size, recipe.test_views)
     shape = (*job.image_size, job.info.channels)
-    stats = evaluator.memory(*train.averaged, shape, max(len(job.test.labels), len(job.validation_rows)))
+    count = max(len(job.splits.test.labels), len(job.splits.validation_rows))
+    stats = evaluator.memory(*train.averaged, shape, count)
     return _total_memory(stats)
 
 

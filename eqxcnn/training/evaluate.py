@@ -1,6 +1,7 @@
 """Evaluation of a classifier on labeled images, in batches of one shape; each image counts once."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
@@ -11,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num, PyTree
 
-from ..data import eval_batches
+from ..data import DecodeAhead, EncodedImages, eval_batches
+from ..data.columns import MISSING
 from ..errors import InputError
 from ..metrics import Metric
 from ..optim.losses import cross_entropy
@@ -80,33 +82,37 @@ class Evaluator:
         self,
         model: Network,
         state: ModelState,
-        images: Num[np.ndarray, "n h w c"],
+        images: Num[np.ndarray, "n h w c"] | EncodedImages,
         labels: Int[np.ndarray, " n"],
         rows: Int[np.ndarray, " m"] | None = None,
     ) -> Scores:
         """Returns the scores on images `[n h w c]`, which are `uint8` or in [0, 1]; `rows` selects some of the images.
 
-        `images` may be a memory map.
+        `images` may be a memory map, or decoded while they are read; bad rows that are skipped do not count.
+
+        **Raises:** `InputError` for an image that cannot be decoded, or if that holds for all images.
         """
         rows = np.arange(len(labels)) if rows is None else rows
         total: Any = jnp.zeros(()), jnp.zeros((self._num_classes, self._num_classes), jnp.int32), None
         sum_batch = self._compile_sums()
-        for batch, mask in zip(*eval_batches(len(rows), min(self._batch_size, len(rows))), strict=True):
-            pixels, classes = images[rows[batch]], labels[rows[batch]]
+        for pixels, classes, mask in _read_batches(images, labels, rows, min(self._batch_size, len(rows))):
             loss, confusion, further = sum_batch(self._mean, self._std, model, state, pixels, classes, mask)
             further = further if total[2] is None else jax.tree.map(jnp.add, total[2], further)
             total = total[0] + loss, total[1] + confusion, further
         loss, confusion, further = jax.device_get(total)
+        count = int(confusion.sum())
+        if count == 0:
+            raise InputError(f"none of the {len(rows):,} images to evaluate on can be decoded: repair them")
         pairs = zip(self._metrics.items(), further, strict=True)
         found = {name: _as_number(name, metric.result(sums)) for (name, metric), sums in pairs}
-        return Scores(float(loss) / len(rows), np.asarray(confusion), found)
+        return Scores(float(loss) / count, np.asarray(confusion), found)
 
     def _compile_sums(self) -> Callable[..., tuple[Array, Array, tuple[PyTree, ...]]]:
         return _compile_sums(self._views, tuple(metric.sums for metric in self._metrics.values()))
 
     @standard_promotion()
     def log_probabilities(
-        self, model: Network, state: ModelState, images: Num[np.ndarray, "n h w c"]
+        self, model: Network, state: ModelState, images: Num[np.ndarray, "n h w c"] | EncodedImages
     ) -> Float[np.ndarray, "n k"]:
         """Returns the log-softmax `[n classes]` of each image's scores."""
         predict = _compile_log_probabilities(self._views)
@@ -123,6 +129,26 @@ class Evaluator:
         lower: Any = self._compile_sums()
         compiled = lower.lower(self._mean, self._std, model, state, pixels, labels, mask).compile()
         return compiled.compiled.memory_analysis()
+
+
+def _read_batches(
+    images: Num[np.ndarray, "n h w c"] | EncodedImages,
+    labels: Int[np.ndarray, " n"],
+    rows: Int[np.ndarray, " m"],
+    size: int,
+) -> Iterator[tuple[Num[np.ndarray, "b h w c"], Int[np.ndarray, " b"], Bool[np.ndarray, " b"]]]:
+    """Yields images, labels and a mask of batches of one size; the mask is false for padding and skipped rows."""
+    if not isinstance(images, EncodedImages):
+        for batch, mask in zip(*eval_batches(len(rows), size), strict=True):
+            yield images[rows[batch]], labels[rows[batch]], mask
+        return
+    counts = [min(size, len(rows) - start) for start in range(0, len(rows), size)]
+    with closing(DecodeAhead(images, labels, lambda _: rows, len(rows), replaces=False)) as reader:
+        for pixels, classes, _ in reader.batches(0, 0, [(count,) for count in counts]):
+            missing = size - len(classes)
+            pixels = np.pad(pixels, ((0, missing), (0, 0), (0, 0), (0, 0)))
+            classes = np.pad(classes, (0, missing), constant_values=MISSING)
+            yield pixels, np.maximum(classes, 0), classes != MISSING
 
 
 def _as_number(name: str, result: Any) -> float | int | list[float | None]:

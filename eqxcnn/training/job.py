@@ -8,11 +8,13 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from ..data import DataInfo, Prefetch, Split, balanced_order, epoch_order, train_batches
+from ..data import DataInfo, DecodeAhead, Prefetch, TrainOrder
 from ..data.batches import StreamedBatch
+from ..images import Preprocess
 from ..metrics import Metric
 from ..recipe import Recipe
 from .parts import Parts
+from .reading import Splits
 from .setup import Setup
 from .state import TrainState
 
@@ -28,11 +30,12 @@ class Job:
 
     - `recipe`: the recipe with all defaults filled in, so that training it again repeats the run.
     - `steps`: number of steps; the last epoch may have fewer than the others.
-    - `steps_per_call`, `image_size`: number of steps per compiled call, and height and width of the images.
+    - `steps_per_call`: number of steps per compiled call.
+    - `preprocess`: how images become the model's input.
     - `info`: the data's name, classes, channels and other properties.
-    - `train`, `test`: the two splits.
-    - `train_rows`: the rows of `train` to train on.
-    - `validation`, `validation_rows`: the split to measure progress on, and its rows that are used.
+    - `splits`: the images, and the rows of them that are used.
+    - `order`: the order of the training rows in every epoch.
+    - `reader`: decodes the images of the coming steps; `None` for images that are decoded already.
     - `setup`: the arguments of a step that stay fixed over the run.
     - `template`: the train state's structure, with a `jax.ShapeDtypeStruct` for each array.
     - `parts`: the parts of the run that are not built from the recipe.
@@ -44,13 +47,11 @@ class Job:
     recipe: Recipe
     steps: int
     steps_per_call: int
-    image_size: tuple[int, int]
+    preprocess: Preprocess
     info: DataInfo
-    train: Split
-    test: Split
-    train_rows: Int[np.ndarray, " n"]
-    validation: Split
-    validation_rows: Int[np.ndarray, " v"]
+    splits: Splits
+    order: TrainOrder
+    reader: DecodeAhead | None
     setup: Setup
     template: TrainState
     make_start: Callable[[], TrainState]
@@ -73,9 +74,14 @@ class Job:
         return frozenset(f"validation_{name}" for name, metric in self.metrics.items() if not metric.is_higher_better)
 
     @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the model's input."""
+        return self.preprocess.size
+
+    @property
     def steps_per_epoch(self) -> int:
         """Full batches in one pass over the training rows."""
-        return len(self.train_rows) // self.recipe.batch_size
+        return len(self.order.rows) // self.recipe.batch_size
 
     @property
     def epochs(self) -> int:
@@ -97,14 +103,19 @@ class Job:
 
     def all_batches(self, epoch: int, steps: slice = slice(None)) -> Iterator[HostBatch]:
         """Yields the batches of these steps of an epoch, stacked for each call; they may lie beyond the run's end."""
-        recipe, count = self.recipe, len(self.train_rows)
-        if recipe.sampling == "balanced":
-            order = balanced_order(self.train.labels[self.train_rows], recipe.seed, epoch)
-        else:
-            order = epoch_order(count, recipe.seed, epoch, shuffle=recipe.shuffle)
-        rows = self.train_rows[train_batches(order, recipe.batch_size)].astype(np.int32)[steps]
-        calls = np.split(rows, range(self.steps_per_call, len(rows), self.steps_per_call))
-        return iter(calls if self.setup.data is not None else Prefetch(self.train.images, self.train.labels, calls))
+        rows = self.order.batches(epoch)
+        first, last, _ = steps.indices(len(rows))
+        calls = np.split(rows[first:last], range(self.steps_per_call, last - first, self.steps_per_call))
+        if self.setup.data is not None:
+            return iter(calls)
+        if self.reader is not None:
+            return self.reader.batches(epoch, first * rows.shape[1], [call.shape for call in calls])
+        return iter(Prefetch(self.splits.train.array, self.splits.train.labels, calls))
+
+    def close(self) -> None:
+        """Ends the threads or processes that decode images."""
+        if self.reader is not None:
+            self.reader.close()
 
 
 def count_steps(batches: HostBatch) -> int:

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, Num
 
-from .. import augment, registry
-from ..data import DataInfo, DataSet, Split, hold_out, open_source
+from .. import augment
+from ..data import EncodedImages, Split
 from ..errors import InputError, nearest
 from ..metrics import Metric
 from ..metrics import build as build_metrics
@@ -32,11 +32,13 @@ from .builders import (
 from .job import Job
 from .part_checks import check_augment, check_parts
 from .parts import Parts
+from .preprocessing import check_normalization, resolve_geometry, resolve_image_size, resolve_normalization
+from .reading import build_augment, choose_decoding, make_order, make_reader, open_data, read_splits
 from .setup import Setup
-from .start import check_normalization, init_train_state, load_warm_start, resolve_normalization
+from .start import init_train_state, load_warm_start
 from .state import TrainState
 
-__all__ = ["open_data", "prepare", "resolve_image_size"]
+__all__ = ["prepare"]
 
 #: Maximum number of bytes of images that one call streams to the device; a few calls are in flight at a time.
 _STREAMED_BYTES = 64 << 20
@@ -55,25 +57,22 @@ def prepare(recipe: Recipe, parts: Parts | None = None, *, is_resumed: bool = Fa
     parts = parts or Parts()
     recipe = parts.apply_to(recipe)
     metrics = _collect_metrics(recipe, parts)
-    transform = augment.build(recipe.augment) if parts.augment is None else augment.compose([parts.augment])
+    stages = augment.build_stages(recipe.augment) if parts.augment is None else [parts.augment]
     source = open_data(recipe, parts.data)
     image_size = resolve_image_size(recipe, source.info)
-    if transform is not None:
-        if parts.augment is not None:
-            check_augment(parts.augment, (*image_size, source.info.channels))
-        # Refuses transforms that need another image shape, before images are decoded.
-        image = jax.ShapeDtypeStruct((*image_size, source.info.channels), jnp.float32)
-        jax.eval_shape(transform, image, jax.random.key(0))
+    shape = (*image_size, source.info.channels)
+    if parts.augment is not None:
+        check_augment(parts.augment, shape)
     check_normalization(recipe, source.info)
     warm = None if is_resumed else load_warm_start(recipe, source.info, image_size)
-    train, test = (_decode(source, split, recipe, image_size) for split in ("train", "test"))
-    train_rows, validation_rows = _split_rows(train.labels, recipe)
-    validation = train
-    if recipe.validation == "test":
-        validation, validation_rows = test, np.arange(len(test.labels), dtype=np.int32)
+    preprocess = resolve_geometry(recipe, source.info, warm and warm.preprocess, is_resumed)
+    source, decode = choose_decoding(recipe, source, preprocess, parts.data is None)
+    crop, transform = build_augment(recipe, stages, shape, decode)
+    splits = read_splits(recipe, source, preprocess, decode)
+    train, train_rows = splits.train, splits.train_rows
     epochs, steps_per_epoch, steps = _count_steps(recipe, len(train_rows))
-    mean, std = resolve_normalization(recipe, warm, train.images, train_rows)
-    moments = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
+    preprocess = resolve_normalization(recipe, preprocess, warm and warm.preprocess, train.images, train_rows)
+    moments = jnp.asarray(preprocess.mean, jnp.float32), jnp.asarray(preprocess.std, jnp.float32)
     optimizer = build_optimizer(recipe, steps, steps_per_epoch, parts.optimizer)
     class_weights = resolve_class_weights(recipe, train.labels[train_rows], source.info)
     init_key, step_key = jax.random.split(jax.random.key(recipe.seed))
@@ -81,7 +80,7 @@ def prepare(recipe: Recipe, parts: Parts | None = None, *, is_resumed: bool = Fa
     own = None if parts.model is None else parts.network
     start = own, train.images[_init_rows(recipe, train_rows)], {} if warm is None else warm.tensors, init_key
     template = eqx.filter_eval_shape(init, *start)
-    check_parts(recipe, parts, template, optimizer, (*image_size, source.info.channels), len(source.info.class_names))
+    check_parts(recipe, parts, template, optimizer, shape, len(source.info.class_names))
     setup = Setup(
         value_and_grad=build_value_and_grad(recipe, template.model, class_weights, parts.loss),
         optimizer=optimizer,
@@ -99,12 +98,16 @@ def prepare(recipe: Recipe, parts: Parts | None = None, *, is_resumed: bool = Fa
     steps_per_call = _resolve_steps_per_call(recipe, train, is_streamed=setup.data is None)
     resolved = replace(
         recipe, data=source.info.source if parts.data is None else OWN, epochs=epochs, steps_per_call=steps_per_call,
-        image_size=image_size, mean=mean, std=std, class_weights=class_weights,
-        train_images=recipe.train_images or len(train.labels), **asdict(resolve_schedule_shape(recipe)),
+        image_size=image_size, resize=preprocess.resize, crop_fraction=preprocess.crop_fraction,
+        interpolation=preprocess.interpolation, decode=decode, mean=preprocess.mean, std=preprocess.std,
+        class_weights=class_weights, train_images=recipe.train_images or len(train.labels),
+        **asdict(resolve_schedule_shape(recipe)),
     )  # fmt: skip
+    order = make_order(recipe, splits)
     return Job(
-        resolved, steps, steps_per_call, image_size, source.info, train, test, train_rows,
-        validation, validation_rows, setup, template, partial(_make_start, jit_once(init), *start), parts, metrics,
+        resolved, steps, steps_per_call, preprocess, source.info, splits, order,
+        make_reader(recipe, train, order, crop), setup, template, partial(_make_start, jit_once(init), *start), parts,
+        metrics,
     )  # fmt: skip
 
 
@@ -116,59 +119,6 @@ def _collect_metrics(recipe: Recipe, parts: Parts) -> dict[str, Metric]:
         guess = nearest(recipe.monitor, known)
         raise InputError(f"`monitor` (={recipe.monitor!r}) is not a metric of this run; {guess}")
     return metrics
-
-
-def open_data(recipe: Recipe, own: DataSet | None = None) -> DataSet:
-    """Opens the data that a recipe names; returns `own` if it is given.
-
-    **Raises:** `InputError` for data that cannot be read, or for `own` with a recipe that chooses columns or splits.
-    """
-    choices = {name: getattr(recipe, name) for name in ("image_column", "label_column", "test_split")}
-    if own is None:
-        return open_source(recipe.data, **choices)
-    if given := [f"`{name}`" for name, choice in choices.items() if choice is not None]:
-        raise InputError(
-            f"the recipe's {' and '.join(given)} cannot be applied to `data` that you pass: use the arguments of "
-            "`eqxcnn.data.from_dataset` instead"
-        )
-    return own
-
-
-def resolve_image_size(recipe: Recipe, info: DataInfo) -> tuple[int, int]:
-    """Returns the recipe's image size if it is set, else the size of the data's images; if these vary in size or are
-    too small for the model, the model's size."""
-    if recipe.image_size is not None:
-        return recipe.image_size
-    if recipe.model == OWN:
-        if info.image_size is None:
-            raise InputError(
-                "`image_size` is needed, because neither the data nor your `model` determines it: give height and width"
-            )
-        return info.image_size
-    model = registry.variant(recipe.model)
-    fits = info.image_size is not None and min(info.image_size) >= model.smallest
-    return info.image_size if fits and info.image_size else model.input[:2]
-
-
-def _decode(source: DataSet, split: str, recipe: Recipe, image_size: tuple[int, int]) -> Split:
-    return source.decode(
-        "train" if split == "train" else "test", image_size=image_size, on_bad_image=recipe.on_bad_image
-    )
-
-
-def _split_rows(labels: Int[np.ndarray, " n"], recipe: Recipe) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " v"]]:
-    """Returns the rows to train on (at least one batch), and the held-out rows."""
-    count = recipe.train_images or len(labels)
-    if count > len(labels):
-        raise InputError(f"`train_images` (={count}) is more than the {len(labels):,} training images: give fewer")
-    kept, held = np.arange(count, dtype=np.int32), np.zeros(0, np.int32)
-    if isinstance(recipe.validation, float) and recipe.validation:
-        kept, held = hold_out(labels[:count], recipe.validation, recipe.seed)
-    if len(kept) < recipe.batch_size:
-        raise InputError(
-            f"`batch_size` (={recipe.batch_size}) is more than the {len(kept):,} training images: give a smaller one"
-        )
-    return kept, held
 
 
 def _count_steps(recipe: Recipe, images: int) -> tuple[int | float, int, int]:
@@ -190,7 +140,7 @@ def _resolve_steps_per_call(recipe: Recipe, train: Split, is_streamed: bool) -> 
         return 1
     default = 1 if jax.default_backend() == "cpu" else 100
     if is_streamed:
-        bytes_per_step = recipe.batch_size * train.images[0].nbytes
+        bytes_per_step = recipe.batch_size * (train.images.nbytes // len(train.labels))
         default = max(min(default, _STREAMED_BYTES // bytes_per_step), 1)
     return recipe.steps_per_call or default
 
@@ -219,6 +169,6 @@ def _init_rows(recipe: Recipe, rows: Int[np.ndarray, " k"]) -> Int[np.ndarray, "
 
 def _put_on_device(recipe: Recipe, train: Split) -> tuple[jax.Array, jax.Array] | None:
     """Returns the training images and labels as device arrays, or `None` if they exceed `device_budget`."""
-    if train.images.nbytes > recipe.device_budget * 2**30:
+    if isinstance(train.images, EncodedImages) or train.images.nbytes > recipe.device_budget * 2**30:
         return None
     return jnp.asarray(train.images), jnp.asarray(train.labels)

@@ -7,11 +7,12 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from ..inference import ImageClassifier, save
+from ..inference import ImageClassifier
 from ..runs.folder import Run
 from ..runs.logs import Logs
 from ..runs.progress import TrainingProgress, log_line
 from ..runs.stopping import best_epochs, check_finite
+from ..saved_classifier import save
 from .batch_stats import recompute_batch_stats
 from .callbacks import Callback, RunView, as_callbacks, wants_steps
 from .evaluate import Evaluator, Scores
@@ -143,7 +144,7 @@ class EpochRunner:
         if recipe.average == "swa":
             train = recompute_batch_stats(job, train)
         tester = self._make_evaluator(views=recipe.test_views)
-        test = tester(*train.averaged, job.test.images, job.test.labels)
+        test = tester(*train.averaged, job.splits.test.images, job.splits.test.labels)
         row: dict[str, Any] = {"test_loss": test.loss, "test_accuracy": test.accuracy, "test_count": test.count}
         row |= {f"test_{name}": value for name, value in test.metrics.items()}
         # The wall time runs from the call of `fit` or `resume` to the end of the test, including decoding and
@@ -207,10 +208,11 @@ class EpochRunner:
         }
         if failed := int(train.sums.failed):
             row["skipped_steps"] = failed
-        if len(job.validation_rows):
+        if len(rows := job.splits.validation_rows):
             # SWA weights have no BatchNorm statistics before the end of the run, so evaluate the raw weights.
             weights = (train.model, train.state) if job.recipe.average == "swa" else train.averaged
-            scores = self._evaluator(*weights, job.validation.images, job.validation.labels, job.validation_rows)
+            held_out = job.splits.validation
+            scores = self._evaluator(*weights, held_out.images, held_out.labels, rows)
             row |= {"validation_loss": scores.loss, "validation_accuracy": scores.accuracy}
             row |= {f"validation_{name}": value for name, value in scores.metrics.items()}
         return row
@@ -240,5 +242,8 @@ def _save_classifier(job: Job, run: Run, train: TrainState) -> None:
             image_size=job.image_size,
             class_names=job.info.class_names,
             architecture=tuple(job.recipe.architecture_arguments.items()),
+            resize=job.preprocess.resize,
+            crop_fraction=job.preprocess.crop_fraction,
+            interpolation=job.preprocess.interpolation,
         ),
     )

@@ -1,4 +1,4 @@
-"""Prepares the first step: normalization, weights to start from, and the initial train state."""
+"""Prepares the first step: weights to start from, and the initial train state."""
 
 import os
 from collections.abc import Sequence
@@ -9,15 +9,17 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Float
 
-from .. import inference, registry, zoo
+from .. import registry, zoo
 from ..data import DataInfo
 from ..errors import InputError
 from ..forward_pass import normalize
+from ..images import Preprocess
 from ..optim.factors import Factor, parse_factors
 from ..optim.optimizers import Optimizer
 from ..recipe import Recipe
+from ..saved_classifier import load
 from ..types import DataInitialized, Images, Key, ModelState, Network, Pixels
 from ..weights import to_tensors
 from ..weights.fit import fit_tensors
@@ -28,12 +30,9 @@ from .state import TrainState
 
 __all__ = [
     "WarmStart",
-    "check_normalization",
     "freeze_modes",
     "init_train_state",
     "load_warm_start",
-    "pixel_statistics",
-    "resolve_normalization",
 ]
 
 
@@ -42,11 +41,11 @@ class WarmStart:
     """Weights that a run starts from instead of random ones.
 
     - `tensors`: weights by name; the head's weights are left out if the number of classes differs.
-    - `moments`: mean and standard deviation per channel of the images that these weights were trained on, if known.
+    - `preprocess`: the preprocessing of the images that these weights were trained on, if known.
     """
 
     tensors: dict[str, np.ndarray]
-    moments: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    preprocess: Preprocess | None = None
 
 
 def load_warm_start(recipe: Recipe, info: DataInfo, image_size: tuple[int, int]) -> WarmStart | None:
@@ -64,8 +63,7 @@ def load_warm_start(recipe: Recipe, info: DataInfo, image_size: tuple[int, int])
             load_published_tensors(recipe.model, **arguments),
             f"the weights of `{recipe.model}`",
         )
-        row = PUBLISHED[recipe.model]
-        return WarmStart(fit_tensors(published, places, origin), (row.mean, row.std))
+        return WarmStart(fit_tensors(published, places, origin), PUBLISHED[recipe.model].preprocess)
     return _load_from_path(recipe, Path(str(recipe.init_from)), places)
 
 
@@ -76,65 +74,17 @@ def _load_from_path(recipe: Recipe, path: Path, places: dict[str, tuple[int, ...
     if not os.path.exists(path):
         raise InputError(f"{origin} does not exist: give a finished run, its model folder, or a file with weights")
     if path.is_dir():
-        trained = inference.load(path)
+        trained = load(path)
         if trained.name != recipe.model:
             raise InputError(
                 f"{origin} holds a `{trained.name}`, but the recipe trains `{recipe.model}`: set `model` to "
                 f"{trained.name}"
             )
-        mean, std = (tuple(np.asarray(each, np.float64).round(6).tolist()) for each in (trained.mean, trained.std))
-        return WarmStart(fit_tensors(to_tensors(trained.model, trained.state), places, origin), (mean, std))
+        return WarmStart(fit_tensors(to_tensors(trained.model, trained.state), places, origin), trained.preprocess)
     tensors = read_torch(path)
     if set(tensors) != set(places):
         return WarmStart(convert_from_torch_except_head(recipe.model, places, tensors))
     return WarmStart(fit_tensors(tensors, places, origin))
-
-
-def check_normalization(recipe: Recipe, info: DataInfo) -> None:
-    """Checks that the recipe's mean and standard deviation have one number per channel of the images.
-
-    **Raises:** `InputError` naming the setting.
-    """
-    for name in ("mean", "std"):
-        value = getattr(recipe, name)
-        if value is not None and len(value) != info.channels:
-            raise InputError(
-                f"`{name}` (={list(value)}) must have one number per channel, and the images have {info.channels} "
-                f"channel{'s' * (info.channels > 1)}"
-            )
-
-
-def resolve_normalization(
-    recipe: Recipe, warm: WarmStart | None, images: Num[np.ndarray, "n h w c"], rows: Int[np.ndarray, " k"]
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns mean and standard deviation per channel: the recipe's, else the warm start's, else measured on `rows`."""
-    if recipe.mean is not None and recipe.std is not None:
-        return recipe.mean, recipe.std
-    if warm is not None and warm.moments is not None and len(warm.moments[0]) == images.shape[-1]:
-        return warm.moments
-    mean, std = pixel_statistics(images, rows)
-    return tuple(mean.round(6).tolist()), tuple(std.round(6).tolist())
-
-
-def pixel_statistics(
-    images: Num[np.ndarray, "n h w c"], rows: Int[np.ndarray, " k"], chunk_size: int = 1000
-) -> tuple[Float[np.ndarray, " c"], Float[np.ndarray, " c"]]:
-    """Returns mean and standard deviation per channel of the images at `rows`, on the scale [0, 1].
-
-    The sums are exact for `uint8` pixels, and in float64 for floating-point images.
-    """
-    is_pixels = images.dtype == np.uint8
-    one, dtype = (255, np.int64) if is_pixels else (1, np.float64)
-    total, squares = (np.zeros(images.shape[-1], dtype) for _ in range(2))
-    for start in range(0, len(rows), chunk_size):
-        chunk = images[rows[start : start + chunk_size]].astype(np.uint16 if is_pixels else np.float64)
-        total += chunk.sum((0, 1, 2), dtype=dtype)
-        squares += np.square(chunk).sum((0, 1, 2), dtype=dtype)
-    count = len(rows) * images.shape[1] * images.shape[2]
-    mean = total / count
-    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
-    # A constant channel has a standard deviation of 0, which cannot be a divisor; 1 leaves the channel unscaled.
-    return mean / one, np.where(std < 1e-4 * one, one, std) / one
 
 
 def init_train_state(

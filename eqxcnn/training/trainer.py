@@ -1,6 +1,7 @@
 """Training: `fit` runs a recipe from its start, `resume` continues a stopped run."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from time import monotonic
 
@@ -116,6 +117,7 @@ def _train(job: Job, run: Run, train: TrainState, started: float) -> Result:
         Interrupts() as interrupts,
         Profiler(run.folder / "profile", recipe.profile) as profiler,
         TrainingProgress(job.steps, job.steps_per_epoch, recipe.batch_size, first_step) as progress,
+        closing(job),
     ):
         runner = EpochRunner(job, run, logs, progress)
         runner.start(train)
@@ -129,9 +131,10 @@ def run_header(job: Job, run: Run, first_step: int) -> str:
     """Returns the first line of a run: the model, the data, and the folder."""
     parameters = count_parameters(job.template.model)
     height, width = job.image_size
-    held_out = f", {len(job.validation_rows):,} held out" if job.recipe.validation not in (0, "test") else ""
+    splits = job.splits
+    held_out = f", {len(splits.validation_rows):,} held out" if job.recipe.validation not in (0, "test") else ""
     return (
-        f"{job.model_name} ({parameters:,} parameters) on {job.info.name}: {len(job.train_rows):,} training images"
-        f"{held_out}, {len(job.test.labels):,} test images, {height}x{width}x{job.info.channels}, "
+        f"{job.model_name} ({parameters:,} parameters) on {job.info.name}: {len(splits.train_rows):,} training images"
+        f"{held_out}, {len(splits.test.labels):,} test images, {height}x{width}x{job.info.channels}, "
         f"{len(job.info.class_names)} classes; {f'from step {first_step:,} of' if first_step else 'into'} {run.folder}"
     )

@@ -220,7 +220,8 @@ def test_an_epoch_of_a_named_data_set_is_scaled_up_from_a_few_uncompiled_steps(r
     _, ours, single_steps, _, uncompiled = (case.call for case in benchmark.cases.values())
     assert [case.job.steps_per_call for case in (ours, single_steps, uncompiled)] == [22, 1, 1]
     assert len(compiled) == 2
-    assert (len(ours.job.train.labels), ours.job.steps_per_epoch, uncompiled.job.steps_per_epoch) == (1438, 22, 20)
+    assert len(ours.job.splits.train.labels) == 1438
+    assert (ours.job.steps_per_epoch, uncompiled.job.steps_per_epoch) == (22, 20)
 
 
 @pytest.mark.slow

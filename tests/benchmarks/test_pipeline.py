@@ -44,7 +44,7 @@ def test_streamed_and_resident_images_give_the_same_input(monkeypatch):
     (resident, labels), (streamed, _) = inputs
     np.testing.assert_allclose(resident, streamed, rtol=1e-5, atol=1e-5)
     assert resident.shape == (128, 32, 32, 1)
-    assert labels.tolist() == job.train.labels[next(job.batches(0, 0))[0]].tolist()
+    assert labels.tolist() == job.splits.train.labels[next(job.batches(0, 0))[0]].tolist()
 
 
 def test_images_per_second_follow_from_the_median_time():

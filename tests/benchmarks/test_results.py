@@ -14,8 +14,9 @@ from benchmarks.results import main
 from benchmarks.results_page import render_page
 from eqxcnn import zoo
 from eqxcnn.errors import InputError
-from eqxcnn.inference import ImageClassifier, save
+from eqxcnn.inference import ImageClassifier
 from eqxcnn.recipe.files import recipe_from, to_yaml
+from eqxcnn.saved_classifier import save
 from eqxcnn.training import load_recipe
 
 COMMAND = "python -m eqxcnn.train --recipe mlp --data data/mnist"

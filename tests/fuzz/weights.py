@@ -14,8 +14,9 @@ import numpy as np
 
 import eqxcnn
 from eqxcnn import registry
-from eqxcnn.inference import ImageClassifier, save
+from eqxcnn.inference import ImageClassifier
 from eqxcnn.parsing import parse_json
+from eqxcnn.saved_classifier import save
 from eqxcnn.weights.files import digest_file
 from eqxcnn.weights.tensors import to_tensors
 from eqxcnn.weights.torch import from_torch, to_torch

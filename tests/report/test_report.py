@@ -19,12 +19,13 @@ from PIL import Image
 
 from eqxcnn import zoo
 from eqxcnn.errors import InputError
-from eqxcnn.inference import ImageClassifier, save
+from eqxcnn.inference import ImageClassifier
 from eqxcnn.plots import figures, learning_curves
 from eqxcnn.recipe.files import to_yaml
 from eqxcnn.report import write, write_report
 from eqxcnn.report.__main__ import main
 from eqxcnn.report.gather import TestPredictions, augmented_examples, first_weights, predict_test_split, read_run
+from eqxcnn.saved_classifier import save
 from eqxcnn.training import Evaluator, Recipe
 
 #: The training figures in the page; `training` combines them in one figure.

@@ -166,7 +166,7 @@ def test_first_images_are_the_batch_of_the_first_step(device_budget):
     for index, row in enumerate(rows):
         top, left = 30 * (index // 8) + 1, 30 * (index % 8) + 1
         tile = tiles[top : top + 28, left : left + 28]
-        np.testing.assert_array_equal(tile, np.broadcast_to(job.train.images[row], tile.shape))
+        np.testing.assert_array_equal(tile, np.broadcast_to(job.splits.train.images[row], tile.shape))
     assert (tiles[60:, 4 * 30 :] == 255).all()
 
 
@@ -179,7 +179,7 @@ def test_first_images_are_augmented_as_in_the_step():
     pixels = 255 * np.asarray(seen * job.setup.std + job.setup.mean)
     tile = first_images(job)[1, ..., 0].astype(float)
     np.testing.assert_allclose(tile, pixels[1, ..., 0], atol=0.51)
-    assert np.abs(tile - job.train.images[batches[0, 1], ..., 0]).max() > 50
+    assert np.abs(tile - job.splits.train.images[batches[0, 1], ..., 0]).max() > 50
 
 
 def test_confusion_matrix_names_up_to_40_classes_and_ignores_user_rcparams():

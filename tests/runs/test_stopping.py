@@ -96,7 +96,7 @@ def make_steps_fail(monkeypatch, *steps):
     def prepare_failing(*arguments, **options):
         job = prepare(*arguments, **options)
         batches = [rows[0] for epoch in range(job.epochs) for rows in job.batches(epoch, 0)]
-        bad = jnp.asarray([job.train.images[batches[step_number - 1]].sum() for step_number in steps], "uint32")
+        bad = jnp.asarray([job.splits.train.images[batches[step_number - 1]].sum() for step_number in steps], "uint32")
         original = job.setup.value_and_grad
 
         def value_and_grad(model, state, images, labels, key):

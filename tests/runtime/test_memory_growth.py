@@ -25,8 +25,9 @@ def test_streamed_epochs_do_not_accumulate_memory(tmp_path):
     job = prepare(replace(recipe, augment=("flip_horizontal",)))
     np.save(tmp_path / "images.npy", np.random.default_rng(0).integers(0, 256, (10_000, 28, 28, 1), np.uint8))
     images = np.asarray(np.load(tmp_path / "images.npy", mmap_mode="r"))
-    train = replace(job.train, images=images, labels=np.arange(10_000, dtype=np.int32) % 10)
-    job = replace(job, train=train, train_rows=np.arange(10_000, dtype=np.int32), steps=16 * 20)
+    train = replace(job.splits.train, images=images, labels=np.arange(10_000, dtype=np.int32) % 10)
+    order = replace(job.order, rows=np.arange(10_000, dtype=np.int32))
+    job = replace(job, splits=replace(job.splits, train=train), order=order, steps=16 * 20)
     steps, state = async_jit(train_steps, donate=True), job.make_start()
     used = []
     for epoch in range(16):

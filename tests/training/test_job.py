@@ -12,7 +12,7 @@ from eqxcnn import evaluate, zoo
 from eqxcnn.errors import InputError
 from eqxcnn.training import Recipe, fit, prepare, resume
 from eqxcnn.training.epochs import compile_steps
-from eqxcnn.training.start import pixel_statistics
+from eqxcnn.training.preprocessing import pixel_statistics
 from eqxcnn.weights import load_safetensors
 
 ONE_EPOCH = Recipe(model="mlp", epochs=1, batch_size=16)
@@ -39,9 +39,9 @@ def test_image_size_channels_and_classes_come_from_the_data(color_folder):
         assert job.info.channels == 3
         assert job.info.class_names == ("blue", "red")
         assert job.recipe.image_size == (20, 24)
-    assert prepare(Recipe(model="lenet", data=color_folder, batch_size=16, image_size=(12, 14))).train.images.shape[
-        1:3
-    ] == (
+    assert prepare(
+        Recipe(model="lenet", data=color_folder, batch_size=16, image_size=(12, 14))
+    ).splits.train.images.shape[1:3] == (
         12,
         14,
     )
@@ -66,7 +66,7 @@ def test_resolved_recipe_reproduces_the_job(color_folder):
     assert job.recipe.epochs == 20
     repeated = prepare(job.recipe)
     assert repeated.recipe == job.recipe
-    np.testing.assert_array_equal(repeated.train_rows, job.train_rows)
+    np.testing.assert_array_equal(repeated.splits.train_rows, job.splits.train_rows)
 
 
 def test_pixel_statistics_use_only_the_training_rows():
@@ -89,8 +89,8 @@ def test_epoch_visits_each_training_row_at_most_once_and_resumes_midway():
     rows = np.concatenate(list(job.batches(0, 0)))
     assert rows.shape == (job.steps_per_epoch, 16)
     assert len(np.unique(rows)) == rows.size
-    assert set(rows.ravel()) <= set(job.train_rows)
-    assert not set(job.train_rows) & set(job.validation_rows)
+    assert set(rows.ravel()) <= set(job.splits.train_rows)
+    assert not set(job.splits.train_rows) & set(job.splits.validation_rows)
     np.testing.assert_array_equal(np.concatenate(list(job.batches(0, 5))), rows[5:])
     assert not np.array_equal(np.concatenate(list(job.batches(1, 0))), rows)
 
@@ -105,23 +105,23 @@ def test_steps_per_call_does_not_change_the_batches():
 def test_all_rows_are_trained_on_without_validation(tmp_path):
     recipe = dataclasses.replace(ONE_EPOCH, validation=0.0)
     job = prepare(recipe)
-    assert len(job.train_rows) == len(job.train.labels)
+    assert len(job.splits.train_rows) == len(job.splits.train.labels)
     result = fit(recipe, runs=tmp_path)
     assert "validation_loss" not in result.metrics[0]
 
 
 def test_train_images_limits_the_images_to_the_first_ones():
     job = prepare(dataclasses.replace(ONE_EPOCH, train_images=100, validation=0.2))
-    assert sorted([*job.train_rows, *job.validation_rows]) == list(range(100))
-    assert len(job.validation_rows) == pytest.approx(20, abs=5)  # stratified by class
-    assert prepare(ONE_EPOCH).recipe.train_images == len(job.train.labels)
+    assert sorted([*job.splits.train_rows, *job.splits.validation_rows]) == list(range(100))
+    assert len(job.splits.validation_rows) == pytest.approx(20, abs=5)  # stratified by class
+    assert prepare(ONE_EPOCH).recipe.train_images == len(job.splits.train.labels)
 
 
 def test_validation_on_the_test_split_holds_out_no_images(tmp_path, capsys):
     recipe = dataclasses.replace(ONE_EPOCH, epochs=2, validation="test")
     job = prepare(recipe)
-    assert len(job.train_rows) == len(job.train.labels)
-    assert job.validation is job.test
+    assert len(job.splits.train_rows) == len(job.splits.train.labels)
+    assert job.splits.validation is job.splits.test
     result = fit(recipe, runs=tmp_path)
     first, second, test = result.metrics
     assert second["validation_accuracy"] == test["test_accuracy"] == result.test.accuracy
@@ -142,13 +142,13 @@ def test_uncompiled_steps_give_the_same_result(tmp_path, monkeypatch):
 
 def test_bad_images_are_refused_or_skipped(color_folder):
     recipe = Recipe(model="mlp", data=color_folder, batch_size=8)
-    count = len(prepare(recipe).train.labels)
+    count = len(prepare(recipe).splits.train.labels)
     next(Path(color_folder).glob("red/*.png")).write_bytes(b"no picture")
     with pytest.raises(InputError, match="cannot be used"):
         prepare(recipe)
     skipped = prepare(dataclasses.replace(recipe, on_bad_image="skip"))
-    assert len(skipped.train.labels) + len(skipped.test.labels) == 79
-    assert count - len(skipped.train.labels) in (0, 1)
+    assert len(skipped.splits.train.labels) + len(skipped.splits.test.labels) == 79
+    assert count - len(skipped.splits.train.labels) in (0, 1)
 
 
 def test_wall_time_is_logged(tmp_path):
@@ -199,7 +199,7 @@ def test_recipes_that_do_not_fit_the_data_are_refused(change, message):
 
 def test_seeds_change_weights_and_validation_rows():
     first, second = (prepare(dataclasses.replace(ONE_EPOCH, seed=seed)) for seed in (0, 1))
-    assert not np.array_equal(first.validation_rows, second.validation_rows)
+    assert not np.array_equal(first.splits.validation_rows, second.splits.validation_rows)
     leaves = [jax.tree.leaves(job.make_start().model)[0] for job in (first, second)]
     assert not np.array_equal(*leaves)
 

@@ -53,13 +53,13 @@ CHOICES = {"image_column": "back", "label_column": "grade", "test_split": "fold"
 def test_a_recipe_chooses_columns_and_test_split(tables):
     job = prepare(Recipe(model="mlp", data=tables, batch_size=8, epochs=1, **CHOICES))
     assert job.info.class_names == ("3", "4", "5")
-    assert job.train.images[:, 0, 0, 0].tolist() == list(range(100, 116))
-    assert job.test.images[:, 0, 0, 0].tolist() == list(range(140, 156))
+    assert job.splits.train.images[:, 0, 0, 0].tolist() == list(range(100, 116))
+    assert job.splits.test.images[:, 0, 0, 0].tolist() == list(range(140, 156))
     for name in ("image_column", "label_column"):
         with pytest.raises(InputError, match=f"choose one with `{name}`"):
             prepare(Recipe(model="mlp", data=tables, batch_size=8, **{**CHOICES, name: None}))
     default = prepare(Recipe(model="mlp", data=tables, batch_size=8, **{**CHOICES, "test_split": None}))
-    assert default.test.images[:, 0, 0, 0].tolist() == list(range(120, 136))
+    assert default.splits.test.images[:, 0, 0, 0].tolist() == list(range(120, 136))
 
 
 @pytest.mark.slow
@@ -111,7 +111,7 @@ def test_pixels_in_floating_point_train_as_the_same_bytes_do(digits, tmp_path):
     bytes_ = data.from_arrays(images, labels, test=(test_images, test_labels))
     floats = data.from_arrays(images / 255, labels, test=(test_images / 255, test_labels))
     first, second = (eqxcnn.fit(RECIPE, data=each, runs=tmp_path / str(at)) for at, each in enumerate((bytes_, floats)))
-    assert abs(first.test.loss - second.test.loss) < 1e-3
+    assert abs(first.splits.test.loss - second.splits.test.loss) < 1e-3
     assert bytes_.info.fingerprint != floats.info.fingerprint
 
 

@@ -45,7 +45,7 @@ def test_whitening_filters_are_scaled_patch_eigenvectors_with_both_signs():
 def test_weights_are_initialized_from_the_first_normalized_training_images():
     recipe = Recipe(model="airbench94", data="digits", batch_size=16, epochs=1, init_images=50)
     job = prepare(recipe)
-    images = job.train.images[job.train_rows[:50]]
+    images = job.splits.train.images[job.splits.train_rows[:50]]
     expected = job.make_start().model.initialized_from((images / np.float32(255) - job.setup.mean) / job.setup.std)
     weight, expected_weight = job.make_start().model.whiten.weight, expected.whiten.weight
     np.testing.assert_allclose(jnp.abs(weight[..., 0, 0]), jnp.abs(expected_weight[..., 0, 0]), rtol=1e-3)
@@ -136,7 +136,7 @@ def test_batch_statistics_of_averaged_weights_come_from_one_more_pass():
     # torch's `update_bn`: momentum 1 / n at the n-th batch, i.e. the mean over all batches.
     conv, moments = after.model.whiten, []
     for batch in job.all_batches(2):
-        images = (job.train.images[batch[0]] / np.float32(255) - job.setup.mean) / job.setup.std
+        images = (job.splits.train.images[batch[0]] / np.float32(255) - job.setup.mean) / job.setup.std
         maps = jax.nn.gelu(jax.vmap(conv)(images), approximate=False)
         block = after.model.blocks[0]
         pooled = jax.vmap(block.pool)(jax.vmap(block.conv1)(maps))
@@ -150,7 +150,7 @@ def test_batch_statistics_of_averaged_weights_come_from_one_more_pass():
 
 def test_balanced_class_weights_are_inverse_to_the_image_counts():
     job = prepare(Recipe(data="digits", class_weights="balanced"))
-    labels = job.train.labels[job.train_rows]
+    labels = job.splits.train.labels[job.splits.train_rows]
     weights = np.array(job.recipe.class_weights)
     np.testing.assert_allclose(weights, len(labels) / 10 / np.bincount(labels), rtol=1e-5)
     assert weights[labels].mean() == pytest.approx(1, abs=1e-5)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eqxcnn import ImageClassifier, catalog, inference, plugins, registry, zoo
+from eqxcnn import ImageClassifier, catalog, plugins, registry, saved_classifier, zoo
 from eqxcnn.errors import InputError
 from eqxcnn.models.lenet import LeNet
 from eqxcnn.recipe import Recipe
@@ -99,15 +99,15 @@ def test_a_registered_model_is_saved_and_loaded(tmp_path):
         model=built, state=state, mean=jnp.zeros(1), std=jnp.ones(1), name="wide", image_size=(8, 8),
         class_names=("a", "b"), architecture=(("scale", 2.0),),
     )  # fmt: skip
-    inference.save(tmp_path, classifier)
+    saved_classifier.save(tmp_path, classifier)
     images = np.arange(64, dtype=np.uint8).reshape(1, 8, 8, 1)
-    assert (inference.load(tmp_path)(images) == classifier(images)).all()
+    assert (saved_classifier.load(tmp_path)(images) == classifier(images)).all()
     catalog._added.clear()
     clear()
     with pytest.raises(
         InputError, match=r"no model named `wide`.*; if another package defines it, install or `--import`"
     ):
-        inference.load(tmp_path)
+        saved_classifier.load(tmp_path)
 
 
 def test_torch_names_and_published_weights_of_a_registered_model():

@@ -1,0 +1,180 @@
+"""`DecodeAhead`: decodes the images of coming batches while the device computes, with Grain."""
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int32, Integer
+
+from ..errors import InputError, printable
+from ..images.crops import RandomCrop
+from .batches import StreamedBatch
+from .columns import MISSING
+from .decode import BadRow
+from .encoded import EncodedImages
+
+__all__ = ["DecodeAhead"]
+
+#: Bytes of decoded images that wait to be used.
+_BUFFER_BYTES = 128 << 20
+#: Unreadable rows in succession after which training stops, even if bad rows are skipped.
+_MAX_BAD = 100
+#: Number of skipped rows that are reported, each on a line.
+_MAX_REPORTS = 10
+
+#: An image, the row it is from, and the unreadable rows that it replaces.
+_Element = tuple[np.ndarray, int, tuple[BadRow, ...]]
+
+
+class DecodeAhead:
+    """Decodes images in the order of a run, a few batches ahead.
+
+    The order, the crops and the replacements of bad rows depend on the positions in the run alone, so they are the same
+    for any number of threads and processes, and after a run is resumed.
+
+    **Arguments:**
+
+    - `images`, `labels`: the images of a part of a data set, and their classes.
+    - `rows`: returns the rows `[length]` of an epoch, in order.
+    - `length`: number of rows in each epoch.
+    - `crop`: the random crop to decode; by default the images' own preprocessing.
+    - `processes`: number of processes that decode; 0 for threads of this process, one per core.
+    - `replaces`: whether another row replaces an unreadable row; otherwise its label is `MISSING`. Images whose
+        `on_bad_image` is `stop` end the loop instead.
+    """
+
+    def __init__(
+        self,
+        images: EncodedImages,
+        labels: Int32[np.ndarray, " n"],
+        rows: Callable[[int], Integer[np.ndarray, " length"]],
+        length: int,
+        crop: RandomCrop | None = None,
+        processes: int = 0,
+        replaces: bool = True,
+    ) -> None:
+        self._images, self._labels, self._processes, self._length = images, labels, processes, length
+        self._load = _Load(images, rows, length, crop, replaces and images.on_bad_image == "skip")
+        self._elements: Any = None
+        self._next = -1
+        self._reported: set[int] = set()
+
+    def batches(self, epoch: int, first: int, shapes: Iterable[tuple[int, ...]]) -> Iterator[StreamedBatch]:
+        """Yields images, labels and rows, in arrays of these shapes, from position `first` of an epoch on.
+
+        **Raises:** `InputError` for an unreadable image, and if a decoding process dies.
+        """
+        start = epoch * self._length + first
+        for shape in shapes:
+            if self._next != start:
+                self._seek(start)
+            count = int(np.prod(shape))
+            images = np.empty((count, *self._images.shape[1:]), np.uint8)
+            rows, labels = np.empty(count, np.int32), np.empty(count, np.int32)
+            for index in range(count):
+                images[index], rows[index], bad = self._take()
+                labels[index] = self._labels[rows[index]]
+                if bad:
+                    self._report(bad)
+                    labels[index] = labels[index] if self._load.replaces else MISSING
+            start += count
+            yield images.reshape(*shape, *images.shape[1:]), labels.reshape(shape), rows.reshape(shape)
+
+    def close(self) -> None:
+        """Ends the threads or processes; a later call of `batches` starts them again."""
+        if self._elements is not None:
+            self._elements.close()
+        self._elements, self._next = None, -1
+
+    def _seek(self, start: int) -> None:
+        import grain
+
+        self.close()
+        # Each worker holds one image in work and some that are finished.
+        ahead = max(_BUFFER_BYTES // int(np.prod(self._images.shape[1:])), 1)
+        threads = 1 if self._processes else os.cpu_count() or 1
+        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(min(ahead, 256), threads))
+        elements = grain.MapDataset.source(_Positions(start)).map(self._load).to_iter_dataset(options)
+        if self._processes:
+            from absl import flags
+
+            # Grain's processes read a flag of absl, which nothing has parsed in our commands.
+            flags.FLAGS.mark_as_parsed()
+            buffers = max(min(ahead, 256) // self._processes, 1)
+            elements = elements.mp_prefetch(grain.MultiprocessingOptions(self._processes, buffers))
+        self._elements, self._next = iter(elements), start
+
+    def _take(self) -> _Element:
+        try:
+            element = next(self._elements)
+        except RuntimeError as error:
+            if not self._processes:
+                raise
+            self.close()
+            raise InputError(
+                f"a process that decodes images has died ({str(error).split('.')[0]}): resume the run, with fewer "
+                "`decode_processes` if the memory was full"
+            ) from error
+        self._next += 1
+        return element
+
+    def _report(self, bad: tuple[BadRow, ...]) -> None:
+        if self._images.on_bad_image == "stop" or len(bad) >= _MAX_BAD:
+            self.close()
+            raise self._images.refuse(bad[0])
+        for each in bad:
+            if each.row not in self._reported and len(self._reported) < _MAX_REPORTS:
+                line = f"skipping row {each.row} of split `{self._images.split}`: {each.reason}"
+                print(printable(line, limit=1000), file=sys.stderr, flush=True)
+            self._reported.add(each.row)
+
+
+@dataclass(frozen=True)
+class _Positions:
+    """The positions in a run from `start` on, as a source of Grain, which wants a length."""
+
+    start: int
+
+    def __len__(self) -> int:
+        return 2**40
+
+    def __getitem__(self, index: int) -> int:
+        return self.start + int(index)
+
+
+@dataclass(frozen=True)
+class _Load:
+    """Decodes the image at a position of a run; Grain calls it in its threads or processes."""
+
+    images: EncodedImages
+    rows: Callable[[int], Integer[np.ndarray, " length"]]
+    length: int
+    crop: RandomCrop | None
+    replaces: bool
+    _orders: dict[int, np.ndarray] = field(default_factory=dict)
+
+    def __call__(self, position: int) -> _Element:
+        epoch, place = divmod(position, self.length)
+        order, bad = self._order(epoch), []
+        for row in (int(order[(place + offset) % self.length]) for offset in range(_MAX_BAD)):
+            choose_box = None if self.crop is None else partial(self.crop.draw, epoch, row)
+            pixels = self.images.read(row, choose_box)
+            if not isinstance(pixels, BadRow):
+                return pixels, row, tuple(bad)
+            bad.append(pixels)
+            if not self.replaces:
+                break
+        return np.zeros(self.images.shape[1:], np.uint8), int(order[place]), tuple(bad)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        found = self._orders.get(epoch)
+        if found is None:
+            # Images of two successive epochs can be in work at the same time.
+            for old in [each for each in list(self._orders) if abs(each - epoch) > 1]:
+                self._orders.pop(old, None)
+            found = self._orders[epoch] = self.rows(epoch)
+        return found

@@ -1,0 +1,130 @@
+"""`EncodedImages`: images that are decoded each time they are read, for sets too large to decode once."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from jaxtyping import Int32, Integer, UInt8
+
+from ..errors import InputError
+from ..images.decode import decode_box
+from ..images.opening import unreadable_errors
+from ..images.preprocess import Preprocess
+from .decode import BadRow, describe_bad_image, image_source
+from .pixels import stored_values
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+else:
+    Dataset = Any
+
+__all__ = ["ChooseBox", "EncodedImages"]
+
+#: Called with an image's height and width; returns top, left, height and width of a box.
+ChooseBox = Callable[[int, int], tuple[int, int, int, int]]
+
+
+@dataclass(frozen=True)
+class EncodedImages:
+    """The images of a part of a data set, decoded each time they are read.
+
+    Reads like an array `uint8[n h w c]`: `images[rows]` decodes the images at these rows in threads.
+
+    **Arguments:**
+
+    - `rows`: all rows of the source's split.
+    - `split`: the split's name in the source.
+    - `column`: the image column.
+    - `numbers`: the number in `rows` of each image.
+    - `preprocess`: makes an image's pixels.
+    - `scale`: the factor for a column of pixels, from `pixels.find_scale`.
+    - `on_bad_image`: `skip` if unreadable images are left out of batches.
+    """
+
+    rows: Dataset
+    split: str
+    column: str
+    numbers: Int32[np.ndarray, " n"]
+    preprocess: Preprocess
+    scale: int
+    on_bad_image: Literal["stop", "skip"]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Number of images, height, width and channels."""
+        return (len(self.numbers), *self.preprocess.size, self.preprocess.channels)
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions, 4."""
+        return 4
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The type of the pixels, `uint8`."""
+        return np.dtype(np.uint8)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes per pixel and channel, 1."""
+        return 1
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all images, if they were decoded."""
+        return int(np.prod(self.shape))
+
+    def __getitem__(self, index: Integer[np.ndarray, " k"] | slice) -> UInt8[np.ndarray, "k h w c"]:
+        """Returns the images at these positions.
+
+        **Raises:** `InputError` naming the row of an image that cannot be decoded.
+        """
+        chosen = np.arange(len(self.numbers))[index]
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            images = list(pool.map(self._read_strictly, chosen.tolist()))
+        return np.stack(images) if images else np.zeros((0, *self.shape[1:]), np.uint8)
+
+    def read(self, position: int, choose_box: ChooseBox | None = None) -> UInt8[np.ndarray, "h w c"] | BadRow:
+        """Returns the image at a position, or the row and the reason if it cannot be decoded.
+
+        **Arguments:**
+
+        - `choose_box`: chooses the part of the image to decode; by default `preprocess` decides.
+        """
+        number, value = int(self.numbers[position]), None
+        try:
+            (value,) = stored_values(self._raw[number : number + 1][self.column])
+            source = image_source(value, self.scale)
+            if choose_box is None:
+                return self.preprocess.decode(source)
+            return decode_box(source, self.preprocess.channels, self.preprocess.size, choose_box)
+        except unreadable_errors() as error:
+            return BadRow(number, describe_bad_image(value, error))
+
+    def refuse(self, bad: BadRow) -> InputError:
+        """Returns the error for an image that cannot be decoded."""
+        return InputError(
+            f"row {bad.row} of split `{self.split}` cannot be used: {bad.reason} (repair it, or skip bad rows with "
+            "`--on-bad-image skip`)."
+        )
+
+    def with_rows(self, index: Integer[np.ndarray, " k"]) -> "EncodedImages":
+        """Returns the images at these positions, still encoded."""
+        return replace(self, numbers=self.numbers[index])
+
+    @cached_property
+    def _raw(self) -> Dataset:
+        return self.rows.select_columns(self.column).with_format("arrow")
+
+    def _read_strictly(self, position: int) -> UInt8[np.ndarray, "h w c"]:
+        image = self.read(position)
+        if isinstance(image, BadRow):
+            raise self.refuse(image)
+        return image

@@ -1,0 +1,172 @@
+"""Saves a trained classifier to a folder, and loads it from a folder or by the name of published weights."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .errors import InputError
+from .inference import ImageClassifier
+from .networks import as_pair
+from .registry import build, check_keywords
+from .saved_config import FORMAT, preprocess_of, read_config, shortest
+from .types import Classifier, ModelState, Network
+from .weights import from_tensors, imagenet, load_safetensors, save_safetensors, to_tensors, write_text_atomically
+from .weights.files import digest_file
+from .weights.published import PUBLISHED, build_published
+from .weights.tensors import check_finite
+
+__all__ = ["load", "save"]
+
+
+def save(folder: Path | str, classifier: ImageClassifier) -> None:
+    """Saves a classifier to a folder as `model.safetensors` and `config.json`.
+
+    Each file is replaced atomically, so an interrupted call leaves no partial file.
+
+    **Raises:** `InputError` if a file cannot be written.
+    """
+    folder = Path(folder)
+    config = {
+        "format": FORMAT,
+        "model": classifier.name,
+        "in_channels": classifier.in_channels,
+        "image_size": list(classifier.image_size),
+        "class_names": list(classifier.class_names),
+        "mean": shortest(classifier.mean),
+        "std": shortest(classifier.std),
+        "resize": classifier.resize,
+        "crop_fraction": float(classifier.crop_fraction),
+        "interpolation": classifier.interpolation,
+        **({"architecture": dict(classifier.architecture)} if classifier.architecture else {}),
+    }
+    try:
+        json.dumps(config, allow_nan=False)
+        folder.mkdir(parents=True, exist_ok=True)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the settings of `{classifier.name}` cannot be written as JSON: {error}") from error
+    except OSError as error:
+        raise InputError(f"the folder `{folder}` cannot be made: {error.strerror}") from error
+    config["sha256"] = save_safetensors(
+        folder / "model.safetensors", to_tensors(classifier.model, classifier.state), {"model": classifier.name}
+    )
+    # Written last, because a folder with a config.json counts as complete.
+    write_text_atomically(folder / "config.json", json.dumps(config, indent=2) + "\n")
+
+
+def load(
+    folder: Path | str,
+    *,
+    model: Network | tuple[Network, ModelState] | None = None,
+    allow_non_finite: bool = False,
+) -> ImageClassifier:
+    """Loads a trained classifier from a run folder, or from the `model/` folder inside it, or by its name in the zoo.
+
+    Loading an untrusted folder is safe: nothing in it is run, and nothing is downloaded. A name loads the published
+    weights, which are downloaded once, with ImageNet's class names and the preprocessing of the weights; a folder of
+    that name goes first.
+
+    **Arguments:**
+
+    - `folder`: a run folder, a folder that `save` has written, or the name of a model with published weights.
+    - `model`: a network, or a pair `(net, state)`, with any weights, for a folder whose network is not from the zoo;
+      its structure must match the saved network.
+    - `allow_non_finite`: whether weights may be NaN or infinite, as after training that diverged.
+
+    **Raises:** `InputError` if the folder contains no trained model, if its files are invalid or damaged, or if
+        published weights cannot be downloaded.
+    """
+    if str(folder) in PUBLISHED and model is None and not Path(folder).exists():
+        return _load_published(str(folder))
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(
+            f"there is no folder `{folder}`: give a run folder, the model folder inside it, or the name of a model "
+            "with published weights"
+        )
+    inner = folder / "model"
+    folder = inner if (inner / "config.json").exists() else folder
+    if not (folder / "config.json").exists():
+        unfinished = "its training has not finished" if (folder / "recipe.yaml").exists() else "it has no config.json"
+        raise InputError(f"`{folder}` contains no trained model: {unfinished}")
+    config = read_config(folder / "config.json")
+    preprocess = preprocess_of(config)
+    # JSON stores tuples as lists, and the constructors expect tuples.
+    architecture = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in config.get("architecture", {}).items()
+    }
+    template = _build_abstract(folder / "config.json", config, architecture) if model is None else as_pair(model)
+    tensors = _load_tensors(folder / "model.safetensors", config.get("sha256"))
+    network, state = from_tensors(*template, tensors)
+    if not allow_non_finite:
+        check_finite(tensors, f"`{folder}`", "load it with `allow_non_finite=True` only to examine it")
+    return ImageClassifier(
+        name=config["model"],
+        model=eqx.nn.inference_mode(network),
+        state=state,
+        mean=jnp.asarray(config["mean"], jnp.float32),
+        std=jnp.asarray(config["std"], jnp.float32),
+        image_size=tuple(config["image_size"]),
+        class_names=tuple(config["class_names"]),
+        architecture=tuple(architecture.items()),
+        resize=preprocess.resize,
+        crop_fraction=preprocess.crop_fraction,
+        interpolation=preprocess.interpolation,
+    )
+
+
+def _load_published(name: str) -> ImageClassifier:
+    model, state = build_published(name, key=jax.random.key(0))
+    how = PUBLISHED[name].preprocess
+    return ImageClassifier(
+        name=name,
+        model=eqx.nn.inference_mode(model),
+        state=state,
+        mean=jnp.asarray(how.mean, jnp.float32),
+        std=jnp.asarray(how.std, jnp.float32),
+        image_size=how.size,
+        class_names=imagenet.class_names(),
+        resize=how.resize,
+        crop_fraction=how.crop_fraction,
+        interpolation=how.interpolation,
+    )
+
+
+def _build_abstract(
+    path: Path, config: dict[str, Any], architecture: dict[str, Any]
+) -> tuple[Classifier, eqx.nn.State]:
+    """Builds the model of a `config.json` with shapes only, because the weights are loaded afterwards."""
+    if "." in config["model"]:
+        raise InputError(
+            f"`{path.parent}` was trained with `{config['model']}`, which is not from the zoo: pass a network of that "
+            "class, with any weights, as in `eqxcnn.load(folder, model=net)`"
+        )
+    try:
+        # Without this check, an entry such as `key` in `architecture` would set one of `build`'s own arguments.
+        check_keywords(config["model"], architecture)
+        return eqx.filter_eval_shape(
+            build,
+            config["model"],
+            num_classes=len(config["class_names"]),
+            in_channels=config["in_channels"],
+            image_size=tuple(config["image_size"]),
+            key=jax.random.key(0),
+            **architecture,
+        )
+    except InputError as error:
+        raise InputError(f"`{path}` does not describe a model: {error}") from error
+
+
+def _load_tensors(path: Path, sha256: str | None) -> dict[str, np.ndarray]:
+    """Loads the tensors of a file and checks the file's digest; folders saved by older versions have no digest."""
+    if sha256 is not None and digest_file(path) != sha256:
+        raise InputError(
+            f"`{path}` has changed since it was saved (its SHA-256 digest is not the one in config.json): restore it, "
+            "or train again"
+        )
+    return load_safetensors(path)

@@ -1,0 +1,125 @@
+"""From a recipe to the images of its run: size, way of resizing, and normalization."""
+
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float, Int, Num
+
+from .. import registry
+from ..data import DataInfo, EncodedImages
+from ..errors import InputError
+from ..images import Preprocess
+from ..recipe import OWN, Recipe
+
+__all__ = [
+    "check_normalization",
+    "pixel_statistics",
+    "resolve_geometry",
+    "resolve_image_size",
+    "resolve_normalization",
+]
+
+#: Images that the mean and the standard deviation are measured on, if images are decoded while training.
+_SAMPLE = 1000
+
+
+def resolve_image_size(recipe: Recipe, info: DataInfo) -> tuple[int, int]:
+    """Returns the recipe's image size if it is set, else the size of the data's images; if these vary in size or are
+    too small for the model, the model's size."""
+    if recipe.image_size is not None:
+        return recipe.image_size
+    if recipe.model == OWN:
+        if info.image_size is None:
+            raise InputError(
+                "`image_size` is needed, because neither the data nor your `model` determines it: give height and width"
+            )
+        return info.image_size
+    model = registry.variant(recipe.model)
+    fits = info.image_size is not None and min(info.image_size) >= model.smallest
+    return info.image_size if fits and info.image_size else model.input[:2]
+
+
+def resolve_geometry(recipe: Recipe, info: DataInfo, warm: Preprocess | None, is_resumed: bool = False) -> Preprocess:
+    """Returns the preprocessing without normalization: the recipe's settings, with their defaults filled in.
+
+    Images of one size are stretched by default, since a crop would cut off what each of them shows. Other images, such
+    as photographs, are cropped as the initial weights expect, or to the largest center.
+
+    **Arguments:**
+
+    - `warm`: the preprocessing that the initial weights were trained with, if known.
+    - `is_resumed`: whether the run exists already; without a setting, it was started by a version that stretched all
+        images.
+
+    **Raises:** `InputError` for settings that do not go together.
+    """
+    size = resolve_image_size(recipe, info)
+    is_stretched = info.image_size is not None or is_resumed
+    usual = Preprocess(size, info.channels, "stretch" if is_stretched else "crop")
+    if not is_stretched and warm is not None:
+        usual = replace(usual, resize=warm.resize, crop_fraction=warm.crop_fraction)
+    if warm is not None:
+        usual = replace(usual, interpolation=warm.interpolation)
+    if recipe.resize is not None:
+        # The fraction belongs to the way of resizing that it was chosen for.
+        usual = replace(
+            usual, resize=recipe.resize, crop_fraction=usual.crop_fraction if recipe.resize == usual.resize else 1.0
+        )
+    chosen = {name: getattr(recipe, name) for name in ("crop_fraction", "interpolation")}
+    return replace(usual, **{name: value for name, value in chosen.items() if value is not None})
+
+
+def check_normalization(recipe: Recipe, info: DataInfo) -> None:
+    """Checks that the recipe's mean and standard deviation have one number per channel of the images.
+
+    **Raises:** `InputError` naming the setting.
+    """
+    for name in ("mean", "std"):
+        value = getattr(recipe, name)
+        if value is not None and len(value) != info.channels:
+            raise InputError(
+                f"`{name}` (={list(value)}) must have one number per channel, and the images have {info.channels} "
+                f"channel{'s' * (info.channels > 1)}"
+            )
+
+
+def resolve_normalization(
+    recipe: Recipe,
+    geometry: Preprocess,
+    warm: Preprocess | None,
+    images: Num[np.ndarray, "n h w c"] | EncodedImages,
+    rows: Int[np.ndarray, " k"],
+) -> Preprocess:
+    """Returns `geometry` with mean and standard deviation: the recipe's, the warm start's, or measured on `rows`.
+
+    If images are decoded while training, a thousand of them, spread over the rows, are measured.
+    """
+    if recipe.mean is not None and recipe.std is not None:
+        return replace(geometry, mean=recipe.mean, std=recipe.std)
+    if warm is not None and warm.mean is not None and warm.std is not None and len(warm.mean) == images.shape[-1]:
+        return replace(geometry, mean=warm.mean, std=warm.std)
+    if isinstance(images, EncodedImages) and len(rows) > _SAMPLE:
+        rows = rows[np.linspace(0, len(rows) - 1, _SAMPLE).astype(np.int64)]
+    mean, std = pixel_statistics(images, rows)
+    return replace(geometry, mean=tuple(mean.round(6).tolist()), std=tuple(std.round(6).tolist()))
+
+
+def pixel_statistics(
+    images: Num[np.ndarray, "n h w c"] | EncodedImages, rows: Int[np.ndarray, " k"], chunk_size: int = 1000
+) -> tuple[Float[np.ndarray, " c"], Float[np.ndarray, " c"]]:
+    """Returns mean and standard deviation per channel of the images at `rows`, on the scale [0, 1].
+
+    The sums are exact for `uint8` pixels, and in float64 for floating-point images.
+    """
+    is_pixels = images.dtype == np.uint8
+    one, dtype = (255, np.int64) if is_pixels else (1, np.float64)
+    total, squares = (np.zeros(images.shape[-1], dtype) for _ in range(2))
+    for start in range(0, len(rows), chunk_size):
+        chunk = images[rows[start : start + chunk_size]].astype(np.uint16 if is_pixels else np.float64)
+        total += chunk.sum((0, 1, 2), dtype=dtype)
+        squares += np.square(chunk).sum((0, 1, 2), dtype=dtype)
+    count = len(rows) * images.shape[1] * images.shape[2]
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    # A constant channel has a standard deviation of 0, which cannot be a divisor; 1 leaves the channel unscaled.
+    return mean / one, np.where(std < 1e-4 * one, one, std) / one

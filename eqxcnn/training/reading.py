@@ -1,0 +1,190 @@
+"""From a recipe to the images of its run: opened, and decoded once or while training."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int
+
+from ..augment import ContextAugment, RandomResizedCrop, Stage, compose
+from ..data import DataSet, DecodeAhead, EncodedImages, Split, TrainOrder, hold_out, open_source
+from ..data.cache import cache_root
+from ..errors import InputError
+from ..images import Preprocess
+from ..images.crops import RandomCrop
+from ..recipe import Recipe
+
+__all__ = [
+    "Decoding",
+    "Splits",
+    "build_augment",
+    "choose_decoding",
+    "make_order",
+    "make_reader",
+    "open_data",
+    "read_split",
+    "read_splits",
+]
+
+Decoding: TypeAlias = Literal["once", "stream"]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The images of a run, and the rows of them that are used.
+
+    - `train`, `test`: the two splits.
+    - `train_rows`: the rows of `train` to train on.
+    - `validation`, `validation_rows`: the split to measure progress on, and its rows that are used.
+    """
+
+    train: Split
+    test: Split
+    train_rows: Int[np.ndarray, " n"]
+    validation: Split
+    validation_rows: Int[np.ndarray, " v"]
+
+
+def open_data(recipe: Recipe, own: DataSet | None = None) -> DataSet:
+    """Opens the data that a recipe names; returns `own` if it is given.
+
+    A set that will be streamed, or may be, is opened without reading all of it; see `DataInfo.is_sampled`.
+
+    **Raises:** `InputError` for data that cannot be read, or for `own` with a recipe that chooses columns or splits.
+    """
+    choices = {name: getattr(recipe, name) for name in ("image_column", "label_column", "test_split")}
+    if own is None:
+        return open_source(recipe.data, **choices, quick={"once": False, "stream": True, "auto": None}[recipe.decode])
+    if given := [f"`{name}`" for name, choice in choices.items() if choice is not None]:
+        raise InputError(
+            f"the recipe's {' and '.join(given)} cannot be applied to `data` that you pass: use the arguments of "
+            "`eqxcnn.data.from_dataset` instead"
+        )
+    return own
+
+
+def choose_decoding(
+    recipe: Recipe, source: DataSet, preprocess: Preprocess, can_reopen: bool = True
+) -> tuple[DataSet, Decoding]:
+    """Returns the data set, and whether its images are decoded once or each time they are read.
+
+    Without the recipe's choice, images are streamed if they would exceed `disk_budget` or the free space when decoded.
+
+    **Arguments:**
+
+    - `can_reopen`: whether the recipe's data can be opened again, with a fingerprint of all images, if they are decoded
+        once.
+    """
+    decode = recipe.decode
+    if decode == "auto":
+        size = sum(source.info.splits.values()) * prod(preprocess.size) * preprocess.channels
+        fits = size <= min(recipe.disk_budget * 2**30, _free_bytes(cache_root()))
+        decode = "once" if fits or recipe.cache_size is not None else "stream"
+    if decode == "once" and source.info.is_sampled and can_reopen:
+        source = open_data(recipe.replace(decode="once"))
+    return source, decode
+
+
+def read_split(
+    recipe: Recipe, source: DataSet, split: Literal["train", "test"], preprocess: Preprocess, decode: Decoding
+) -> Split:
+    """Reads the images of a split.
+
+    **Raises:** `InputError` for images that cannot be decoded.
+    """
+    if decode == "stream":
+        return source.stream(split, preprocess=preprocess, on_bad_image=recipe.on_bad_image)
+    return source.decode(split, preprocess=preprocess, on_bad_image=recipe.on_bad_image)
+
+
+def read_splits(recipe: Recipe, source: DataSet, preprocess: Preprocess, decode: Decoding) -> Splits:
+    """Reads both splits, and chooses the rows to train on and to measure progress on.
+
+    **Raises:** `InputError` for images that cannot be decoded, and for too few rows.
+    """
+
+    def read(split: Literal["train", "test"], how: Preprocess = preprocess) -> Split:
+        return read_split(recipe, source, split, how, decode)
+
+    if recipe.cache_size is None:
+        train = held = read("train")
+    else:
+        # Crops of the larger images need all of them, and progress is measured on images as the model will see them.
+        train = read("train", replace(preprocess, size=recipe.cache_size, crop_fraction=1.0))
+        held = read("train") if isinstance(recipe.validation, float) and recipe.validation else train
+    test = read("test")
+    train_rows, validation_rows = _split_rows(train.labels, recipe)
+    if recipe.validation == "test":
+        held, validation_rows = test, np.arange(len(test.labels), dtype=np.int32)
+    return Splits(train, test, train_rows, held, validation_rows)
+
+
+def _free_bytes(folder: Path) -> int:
+    existing = next((path for path in (folder, *folder.parents) if path.is_dir()), Path("/"))
+    return shutil.disk_usage(existing).free
+
+
+def _split_rows(labels: Int[np.ndarray, " n"], recipe: Recipe) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " v"]]:
+    """Returns the rows to train on (at least one batch), and the held-out rows."""
+    count = recipe.train_images or len(labels)
+    if count > len(labels):
+        raise InputError(f"`train_images` (={count}) is more than the {len(labels):,} training images: give fewer")
+    kept, held = np.arange(count, dtype=np.int32), np.zeros(0, np.int32)
+    if isinstance(recipe.validation, float) and recipe.validation:
+        kept, held = hold_out(labels[:count], recipe.validation, recipe.seed)
+    if len(kept) < recipe.batch_size:
+        raise InputError(
+            f"`batch_size` (={recipe.batch_size}) is more than the {len(kept):,} training images: give a smaller one"
+        )
+    return kept, held
+
+
+def build_augment(
+    recipe: Recipe, stages: Sequence[Stage], shape: tuple[int, int, int], decode: Decoding
+) -> tuple[RandomResizedCrop | None, ContextAugment | None]:
+    """Composes a run's augmentations.
+
+    **Arguments:**
+
+    - `stages`: the augmentations, in order.
+    - `shape`: height, width and channels of the model's input.
+
+    **Returns:** the random crop that the decoder of streamed images makes from the original pixels, if there is one;
+        and all other augmentations, which run on the device.
+
+    **Raises:** `InputError` for augmentations that need images of another shape.
+    """
+    crop = next((stage for stage in stages if isinstance(stage, RandomResizedCrop)), None)
+    height_and_width = shape[:2]
+    if crop is not None and recipe.cache_size is not None:
+        height_and_width, resized = recipe.cache_size, replace(crop, size=shape[:2])
+        stages = [resized if stage is crop else stage for stage in stages]
+    if decode == "stream":
+        stages = [stage for stage in stages if stage is not crop]
+    if not stages:
+        return (crop if decode == "stream" else None), None
+    transform = compose(stages)
+    image = jax.ShapeDtypeStruct((*height_and_width, shape[2]), jnp.float32)
+    jax.eval_shape(transform, image, jax.random.key(0))
+    return (crop if decode == "stream" else None), transform
+
+
+def make_order(recipe: Recipe, splits: Splits) -> TrainOrder:
+    """Returns the order of the training rows in every epoch."""
+    labels = splits.train.labels[splits.train_rows] if recipe.sampling == "balanced" else None
+    return TrainOrder(splits.train_rows, labels, recipe.batch_size, recipe.seed, recipe.shuffle)
+
+
+def make_reader(recipe: Recipe, train: Split, order: TrainOrder, crop: RandomResizedCrop | None) -> DecodeAhead | None:
+    """Returns what decodes the images of the coming steps, or `None` for images that are decoded already."""
+    if not isinstance(train.images, EncodedImages):
+        return None
+    draw = None if crop is None else RandomCrop(crop.scale, crop.ratio, recipe.seed)
+    length = len(order.rows) // recipe.batch_size * recipe.batch_size
+    return DecodeAhead(train.images, train.labels, order.flat, length, draw, recipe.decode_processes)

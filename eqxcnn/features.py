@@ -129,8 +129,8 @@ def _open_backbone(
         )
     if isinstance(backbone, str) and backbone in families() and not Path(backbone).exists():
         model, state = zoo.create_model(backbone, pretrained=True, num_classes=0, key=jax.random.key(0))
-        row = PUBLISHED[backbone]
-        return model, state, (jnp.asarray(row.mean), jnp.asarray(row.std)), row.preprocess
+        how = PUBLISHED[backbone].preprocess
+        return model, state, (jnp.asarray(how.mean), jnp.asarray(how.std)), how
     if not isinstance(backbone, str | Path | ImageClassifier):
         raise InputError(
             f"`backbone` of type {type(backbone).__qualname__} must be a run's folder, a classifier, a model's name or "

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from ..types import AugmentContext, Image, Key
 
@@ -19,6 +20,6 @@ class ContextAugment:
 
     change: Callable[[Image, Key, AugmentContext], Image]
 
-    def __call__(self, image: Image, key: Key, context: AugmentContext | None = None) -> Image:
+    def __call__(self, image: Image, key: Key, context: AugmentContext | None = None) -> Float[Array, "_ _ c"]:
         """Returns the augmented image; without a context, the epoch is 0 and `key` identifies the image."""
         return self.change(image, key, context or AugmentContext(key, jnp.zeros((), jnp.int32)))

@@ -157,7 +157,7 @@ class RandomResizedCrop:
     ratio: tuple[float | int, float | int]
     size: tuple[int, int] | None = None
 
-    def __call__(self, image: Image, key: Key) -> Image:
+    def __call__(self, image: Image, key: Key) -> Float[Array, "_ _ c"]:
         """Crops a random box of an image `[h w c]` and resizes it."""
         height, width, _ = image.shape
         box = random_box(key, height, width, self.scale, self.ratio)
@@ -216,7 +216,7 @@ def resized_crop(image: Image, box: Box) -> Image:
     return pixels.astype(image.dtype)
 
 
-def antialiased_crop(image: Image, box: Box, size: tuple[int, int]) -> Image:
+def antialiased_crop(image: Image, box: Box, size: tuple[int, int]) -> Float[Array, "_ _ c"]:
     """Resizes the part of an image `[h w c]` inside `box` to `size`, with an antialiased bilinear filter.
 
     Equals Pillow's `Image.resize(size, BILINEAR, box=...)`, for a box of any size.

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import jax
 from beartype import beartype
-from jaxtyping import jaxtyped
+from jaxtyping import Array, Float, jaxtyped
 
 from ..errors import InputError
 from ..named_calls import call_by_name
@@ -139,7 +139,7 @@ def compose(augments: Sequence[Stage]) -> ContextAugment:
     """
 
     @jaxtyped(typechecker=beartype)
-    def composed(image: Image, key: Key, context: AugmentContext) -> Image:
+    def composed(image: Image, key: Key, context: AugmentContext) -> Float[Array, "_ _ c"]:
         for position, augment in enumerate(augments):
             stage_key = jax.random.fold_in(key, position)
             if isinstance(augment, ContextAugment):

@@ -153,6 +153,7 @@ def from_tables(
         splits=counts,
         test_split=test,
         fingerprint=digest_values(class_names, *(part.fingerprint for part in parts.values())),
+        varies_in_size=size is None,
         is_sampled=quick,
     )
     # The digits are in memory, and decoding them is faster than opening a cache.

@@ -91,6 +91,17 @@ class EncodedImages:
             images = list(pool.map(self._read_strictly, chosen.tolist()))
         return np.stack(images) if images else np.zeros((0, *self.shape[1:]), np.uint8)
 
+    def readable(self, index: Integer[np.ndarray, " k"]) -> UInt8[np.ndarray, "r h w c"]:
+        """Returns the images at these positions, without unreadable ones if these are skipped.
+
+        **Raises:** `InputError` as indexing does, unless `on_bad_image` is `skip`.
+        """
+        if self.on_bad_image == "stop":
+            return self[index]
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            found = [image for image in pool.map(self.read, index.tolist()) if not isinstance(image, BadRow)]
+        return np.stack(found) if found else np.zeros((0, *self.shape[1:]), np.uint8)
+
     def read(self, position: int, choose_box: ChooseBox | None = None) -> UInt8[np.ndarray, "h w c"] | BadRow:
         """Returns the image at a position, or the row and the reason if it cannot be decoded.
 

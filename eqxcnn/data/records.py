@@ -35,6 +35,7 @@ class DataInfo:
     - `test_split`: the name of the test split; `None` if a part of the training split is held out for testing.
     - `fingerprint`: a digest of the encoded images, labels and class names of both splits. The same files in the same
         order have the same fingerprint on every machine and in every layout; a changed image, label or name changes it.
+    - `varies_in_size`: whether training images differ in size, as photographs do.
     - `is_sampled`: whether the fingerprint contains only the sizes of all images and the content of a thousand, and
         `channels` and `image_size` are those of a sample, because reading every image would take long.
     """
@@ -47,6 +48,7 @@ class DataInfo:
     splits: Mapping[str, int]
     test_split: str | None
     fingerprint: str
+    varies_in_size: bool = False
     is_sampled: bool = False
 
 

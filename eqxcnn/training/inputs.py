@@ -4,7 +4,7 @@ from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Num
+from jaxtyping import Array, Float, Int, Num
 
 from ..augment import partners
 from ..forward_pass import normalize
@@ -65,14 +65,15 @@ def _to_unit_range(images: Pixels | Images) -> Images:
 
 def _augment(
     setup: Setup, pixels: Pixels | Images, rows: Int[Array, " b"], step: Int[Array, ""], key: Key
-) -> Pixels | Images:
+) -> Num[Array, "b _ _ c"]:
     """Augments each image with its own PRNG key; the context's `image_key` stays the same in every epoch."""
     augment = setup.augment
     if augment is None:
         return pixels
     row_key, epoch = jax.random.fold_in(setup.key, jnp.uint32(_ROWS)), step // setup.steps_per_epoch
 
-    def augment_image(image: Image, key: Key, row: Int[Array, ""]) -> Image:
+    # A crop of cached images has another height and width than they have.
+    def augment_image(image: Image, key: Key, row: Int[Array, ""]) -> Float[Array, "_ _ c"]:
         return augment(image, key, AugmentContext(jax.random.fold_in(row_key, row), epoch))
 
     keys = jax.random.split(key, pixels.shape[0])

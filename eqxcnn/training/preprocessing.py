@@ -54,7 +54,7 @@ def resolve_geometry(recipe: Recipe, info: DataInfo, warm: Preprocess | None, is
     **Raises:** `InputError` for settings that do not go together.
     """
     size = resolve_image_size(recipe, info)
-    is_stretched = info.image_size is not None or is_resumed
+    is_stretched = is_resumed or not info.varies_in_size
     usual = Preprocess(size, info.channels, "stretch" if is_stretched else "crop")
     if not is_stretched and warm is not None:
         usual = replace(usual, resize=warm.resize, crop_fraction=warm.crop_fraction)
@@ -109,16 +109,24 @@ def pixel_statistics(
 ) -> tuple[Float[np.ndarray, " c"], Float[np.ndarray, " c"]]:
     """Returns mean and standard deviation per channel of the images at `rows`, on the scale [0, 1].
 
-    The sums are exact for `uint8` pixels, and in float64 for floating-point images.
+    The sums are exact for `uint8` pixels, and in float64 for floating-point images. Unreadable images that are skipped
+    do not count.
+
+    **Raises:** `InputError` if all of the images are unreadable.
     """
     is_pixels = images.dtype == np.uint8
     one, dtype = (255, np.int64) if is_pixels else (1, np.float64)
     total, squares = (np.zeros(images.shape[-1], dtype) for _ in range(2))
+    count = 0
     for start in range(0, len(rows), chunk_size):
-        chunk = images[rows[start : start + chunk_size]].astype(np.uint16 if is_pixels else np.float64)
+        chosen = rows[start : start + chunk_size]
+        read = images.readable(chosen) if isinstance(images, EncodedImages) else images[chosen]
+        chunk = read.astype(np.uint16 if is_pixels else np.float64)
         total += chunk.sum((0, 1, 2), dtype=dtype)
         squares += np.square(chunk).sum((0, 1, 2), dtype=dtype)
-    count = len(rows) * images.shape[1] * images.shape[2]
+        count += chunk[..., 0].size
+    if count == 0:
+        raise InputError(f"none of {len(rows):,} training images can be decoded: repair them")
     mean = total / count
     std = np.sqrt(np.maximum(squares / count - mean**2, 0))
     # A constant channel has a standard deviation of 0, which cannot be a divisor; 1 leaves the channel unscaled.

@@ -40,19 +40,10 @@ class Published:
     sha256: str
     preprocess: Preprocess = IMAGENET
 
-    @property
-    def mean(self) -> tuple[float, ...]:
-        """The mean per channel, on the scale [0, 1]."""
-        return self.preprocess.mean or ()
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """The standard deviation per channel, on the scale [0, 1]."""
-        return self.preprocess.std or ()
-
 
 _BICUBIC = replace(IMAGENET, interpolation="bicubic")
 _BICUBIC_90 = replace(_BICUBIC, crop_fraction=0.9)
+
 
 #: Weights by model name, with the preprocessing that timm publishes. `tv_in1k` marks torchvision's `IMAGENET1K_V1`
 #: weights, copied by timm; these have torchvision's preprocessing.

@@ -76,6 +76,13 @@ VALUES = {
 }
 #: Tests of the other settings: a file and the beginning of the name of a test, fixture or helper.
 OTHER_TESTS = {
+    "resize": "training/test_preprocessing.py::test_photographs_are_cropped_and_images_of_one_size_stretched",
+    "crop_fraction": "training/test_preprocessing.py::test_settings_replace_what_the_weights_expect",
+    "interpolation": "training/test_preprocessing.py::test_settings_replace_what_the_weights_expect",
+    "decode": "training/test_streaming.py::test_images_are_streamed_if_they_exceed_the_budget_or_the_disk",
+    "disk_budget": "training/test_streaming.py::test_images_are_streamed_if_they_exceed_the_budget_or_the_disk",
+    "decode_processes": "training/test_streaming.py::test_a_process_that_dies_ends_the_run_with_one_sentence",
+    "cache_size": "training/test_streaming.py::test_crops_come_from_the_larger_cached_images",
     "data": "training/test_train.py::test_evaluate_prints_the_test_accuracy_of_training",
     "image_column": "training/test_own_data.py::test_a_recipe_chooses_columns_and_test_split",
     "label_column": "training/test_own_data.py::test_a_recipe_chooses_columns_and_test_split",

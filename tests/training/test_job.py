@@ -39,12 +39,8 @@ def test_image_size_channels_and_classes_come_from_the_data(color_folder):
         assert job.info.channels == 3
         assert job.info.class_names == ("blue", "red")
         assert job.recipe.image_size == (20, 24)
-    assert prepare(
-        Recipe(model="lenet", data=color_folder, batch_size=16, image_size=(12, 14))
-    ).splits.train.images.shape[1:3] == (
-        12,
-        14,
-    )
+    job = prepare(Recipe(model="lenet", data=color_folder, batch_size=16, image_size=(12, 14)))
+    assert job.splits.train.images.shape[1:3] == (12, 14)
 
 
 def test_recipe_stores_the_absolute_path_of_a_data_folder(color_folder, monkeypatch):
@@ -62,7 +58,7 @@ def test_digits_are_resized_to_the_input_size_of_the_model():
 def test_resolved_recipe_reproduces_the_job(color_folder):
     job = prepare(Recipe(model="mlp", data=color_folder, batch_size=16))
     unset = {name for name, value in dataclasses.asdict(job.recipe).items() if value is None}
-    assert unset == {"init_from", "image_column", "label_column", "test_split"}
+    assert unset == {"init_from", "image_column", "label_column", "test_split", "cache_size"}
     assert job.recipe.epochs == 20
     repeated = prepare(job.recipe)
     assert repeated.recipe == job.recipe

@@ -21,6 +21,8 @@ __all__ = ["DecodeAhead"]
 
 #: Bytes of decoded images that wait to be used.
 _BUFFER_BYTES = 128 << 20
+#: Images in work at the same time are at most this far apart in an epoch's order.
+_SLACK = 512
 #: Unreadable rows in succession after which training stops, even if bad rows are skipped.
 _MAX_BAD = 100
 #: Number of skipped rows that are reported, each on a line.
@@ -57,6 +59,7 @@ class DecodeAhead:
         processes: int = 0,
         replaces: bool = True,
     ) -> None:
+        images = images.fresh()
         self._images, self._labels, self._processes, self._length = images, labels, processes, length
         self._load = _Load(images, rows, length, crop, replaces and images.on_bad_image == "skip")
         self._elements: Any = None
@@ -162,7 +165,8 @@ class _Load:
         order, bad = self._order(epoch), []
         for row in (int(order[(place + offset) % self.length]) for offset in range(_MAX_BAD)):
             choose_box = None if self.crop is None else partial(self.crop.draw, epoch, row)
-            pixels = self.images.read(row, choose_box)
+            # Threads may ask for images slightly out of order.
+            pixels = self.images.read(row, epoch, lambda: order[max(place - _SLACK, 0) :], choose_box)
             if not isinstance(pixels, BadRow):
                 return pixels, row, tuple(bad)
             bad.append(pixels)

@@ -21,6 +21,7 @@ from .headers import find_size_and_channels
 from .parts import Part, check_bad_rows, decode_part, labeled_rows
 from .pixels import count_dims, find_scale
 from .records import DataInfo, DataSet, Split, check_decode_arguments, choose_preprocess
+from .row_sources import TableRows
 from .sources import Source
 from .splits import choose_test, choose_train
 
@@ -96,7 +97,8 @@ class TableDataSet(DataSet):
         part = self.parts[split]
         numbers, labels, unlabeled = labeled_rows(part)
         check_bad_rows(unlabeled, part, on_bad_image)
-        images = EncodedImages(part.rows, part.split, self.image_column, numbers, preprocess, self.scale, on_bad_image)
+        rows = TableRows(part.rows, self.image_column)
+        images = EncodedImages(rows, part.split, numbers, preprocess, self.scale, on_bad_image)
         return Split(images, labels, self.info.class_names, len(unlabeled))
 
     def _cache_key(self, split: str, preprocess: Preprocess, on_bad_image: str) -> str:

@@ -4,8 +4,8 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from functools import partial
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Int32, Integer, UInt8
@@ -15,12 +15,7 @@ from ..images.decode import decode_box
 from ..images.opening import unreadable_errors
 from ..images.preprocess import Preprocess
 from .decode import BadRow, describe_bad_image, image_source
-from .pixels import stored_values
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-else:
-    Dataset = Any
+from .row_sources import RowSource
 
 __all__ = ["ChooseBox", "EncodedImages"]
 
@@ -36,18 +31,16 @@ class EncodedImages:
 
     **Arguments:**
 
-    - `rows`: all rows of the source's split.
+    - `rows`: the image column of the source's split.
     - `split`: the split's name in the source.
-    - `column`: the image column.
     - `numbers`: the number in `rows` of each image.
     - `preprocess`: makes an image's pixels.
     - `scale`: the factor for a column of pixels, from `pixels.find_scale`.
     - `on_bad_image`: `skip` if unreadable images are left out of batches.
     """
 
-    rows: Dataset
+    rows: RowSource
     split: str
-    column: str
     numbers: Int32[np.ndarray, " n"]
     preprocess: Preprocess
     scale: int
@@ -88,7 +81,7 @@ class EncodedImages:
         """
         chosen = np.arange(len(self.numbers))[index]
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            images = list(pool.map(self._read_strictly, chosen.tolist()))
+            images = list(pool.map(partial(self._read_strictly, chosen), chosen.tolist()))
         return np.stack(images) if images else np.zeros((0, *self.shape[1:]), np.uint8)
 
     def readable(self, index: Integer[np.ndarray, " k"]) -> UInt8[np.ndarray, "r h w c"]:
@@ -99,23 +92,30 @@ class EncodedImages:
         if self.on_bad_image == "stop":
             return self[index]
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            found = [image for image in pool.map(self.read, index.tolist()) if not isinstance(image, BadRow)]
+            images = pool.map(lambda position: self.read(position, -1, lambda: index), index.tolist())
+            found = [image for image in images if not isinstance(image, BadRow)]
         return np.stack(found) if found else np.zeros((0, *self.shape[1:]), np.uint8)
 
-    def read(self, position: int, choose_box: ChooseBox | None = None) -> UInt8[np.ndarray, "h w c"] | BadRow:
+    def read(
+        self, position: int, epoch: int, needed: Callable[[], np.ndarray], choose_box: ChooseBox | None = None
+    ) -> UInt8[np.ndarray, "h w c"] | BadRow:
         """Returns the image at a position, or the row and the reason if it cannot be decoded.
 
         **Arguments:**
 
+        - `epoch`: the pass over the images that this belongs to.
+        - `needed`: returns the positions that this pass may still ask for.
         - `choose_box`: chooses the part of the image to decode; by default `preprocess` decides.
         """
         number, value = int(self.numbers[position]), None
         try:
-            (value,) = stored_values(self._raw[number : number + 1][self.column])
+            value = self.rows.value(number, epoch, lambda: self.numbers[needed()])
             source = image_source(value, self.scale)
             if choose_box is None:
                 return self.preprocess.decode(source)
             return decode_box(source, self.preprocess.channels, self.preprocess.size, choose_box)
+        except InputError:
+            raise
         except unreadable_errors() as error:
             return BadRow(number, describe_bad_image(value, error))
 
@@ -130,12 +130,12 @@ class EncodedImages:
         """Returns the images at these positions, still encoded."""
         return replace(self, numbers=self.numbers[index])
 
-    @cached_property
-    def _raw(self) -> Dataset:
-        return self.rows.select_columns(self.column).with_format("arrow")
+    def fresh(self) -> "EncodedImages":
+        """Returns the same images, with a position of their own if they are read from a stream."""
+        return replace(self, rows=self.rows.fresh())
 
-    def _read_strictly(self, position: int) -> UInt8[np.ndarray, "h w c"]:
-        image = self.read(position)
+    def _read_strictly(self, needed: np.ndarray, position: int) -> UInt8[np.ndarray, "h w c"]:
+        image = self.read(position, -1, lambda: needed)
         if isinstance(image, BadRow):
             raise self.refuse(image)
         return image

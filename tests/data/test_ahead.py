@@ -162,7 +162,7 @@ def test_strips_animations_and_deep_images_are_streamed(tmp_path):
     ((images, _, _),) = reader.batches(0, 0, [(len(split.labels),)])
     reader.close()
     names = [
-        os.path.basename(split.images.rows.data["image"][int(row)].as_py()["path"]) for row in split.images.numbers
+        os.path.basename(split.images.rows.rows.data["image"][int(row)].as_py()["path"]) for row in split.images.numbers
     ]
     values = {"wide.png": 200, "tall.png": 200, "deep.png": 77, "large.png": 9, "x.gif": 50}
     for image, name in zip(images, names, strict=True):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
+from typing import NamedTuple
 
 import optax
 import tyro
@@ -30,6 +31,20 @@ MOMENTS = {
     "stepped": "the first step is done",
     "ended": "the run is finished",
 }
+QUARTILES = ("median", "lower quartile", "upper quartile")
+
+
+class Probe(NamedTuple):
+    """What a training process reports.
+
+    - `seconds`: from the start of the process to each of `MOMENTS`.
+    - `peak`: its peak resident memory in MiB.
+    - `memory`: its resident memory in MiB after each step.
+    """
+
+    seconds: dict[str, float]
+    peak: float
+    memory: dict[int, float]
 
 
 @dataclass(frozen=True)
@@ -54,37 +69,38 @@ def main(arguments: Sequence[str]) -> None:
         f"compiling a train step of `{name}`": Case(make_compile_function(name, optax.adam(1e-3), 64))
         for name in options.compile
     }
-    probes = [run_probe(options.model) for _ in range(options.rounds)]
+    probes = [run_probe("--model", options.model) for _ in range(options.rounds)]
     compile_seconds = measure(compile_cases, options.rounds, warm_up=False)
-    seconds = {f"until {phrase}": [probe[moment] for probe in probes] for moment, phrase in MOMENTS.items()}
-    memory = {"peak memory of the process": [probe["megabytes"] for probe in probes]}
-    quartiles = ("median", "lower quartile", "upper quartile")
+    seconds = {f"until {phrase}": [probe.seconds[moment] for probe in probes] for moment, phrase in MOMENTS.items()}
+    memory = {"peak memory of the process": [probe.peak for probe in probes]}
     tables = [
-        ResultTable(("seconds", *quartiles), _make_rows(seconds | compile_seconds)),
-        ResultTable(("MiB", *quartiles), _make_rows(memory)),
+        ResultTable(("seconds", *QUARTILES), format_quartiles(seconds | compile_seconds)),
+        ResultTable(("MiB", *QUARTILES), format_quartiles(memory)),
     ]
     title = f"`python -m eqxcnn.train --model {options.model}`, from the start of the process"
     write_tables("startup", title, arguments, tables, options.out)
 
 
-def run_probe(model: str) -> dict[str, float]:
-    """Trains in a new process; returns the seconds from its start to each moment, and its peak memory `megabytes`.
+def run_probe(*flags: str) -> Probe:
+    """Runs `eqxcnn.train` with these flags in a new process.
 
     **Raises:** `InputError` with the process's last line of output if it fails.
     """
     with TemporaryDirectory() as runs:
-        command = [sys.executable, "-m", "benchmarks.startup_probe", "--model", model, "--runs", runs]
+        command = [sys.executable, "-m", "benchmarks.startup_probe", *flags, "--runs", runs]
         started = monotonic()
         process = subprocess.run(command, capture_output=True, text=True, check=False)
     if process.returncode:
         last_line = (process.stderr.strip().splitlines() or ["no output"])[-1]
-        raise InputError(f"training `{model}` failed with: {last_line}")
+        raise InputError(f"training with `{' '.join(flags)}` failed with: {last_line}")
     reported = json.loads(process.stdout.splitlines()[-1])
     # The monotonic clock is shared by all processes of a machine.
-    return {name: value - (0 if name == "megabytes" else started) for name, value in reported.items()}
+    seconds = {moment: time - started for moment, time in reported["moments"].items()}
+    return Probe(seconds, reported["peak"], dict(reported["memory"]))
 
 
-def _make_rows(measured: dict[str, list[float]]) -> list[tuple[str, ...]]:
+def format_quartiles(measured: dict[str, list[float]]) -> list[tuple[str, ...]]:
+    """Returns the lines of a table: label, median, lower and upper quartile."""
     return [(label, *map(format_number, spread(values))) for label, values in measured.items()]
 
 

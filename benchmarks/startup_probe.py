@@ -1,9 +1,11 @@
-"""The process that `benchmarks.startup` starts: runs `eqxcnn.train`, and reports its moments and peak memory."""
+"""The process that `benchmarks.startup` starts: runs `eqxcnn.train`, and reports its moments and its memory."""
 
 import json
+import re
 import resource
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from time import monotonic
 
 from eqxcnn import train as command
@@ -17,8 +19,9 @@ _UNITS_PER_MIB = 2**20 if sys.platform == "darwin" else 2**10
 
 
 def main() -> None:
-    """Trains with the command line's flags, and prints each moment's monotonic time and the peak memory as JSON."""
+    """Trains with the command line's flags; prints monotonic times, and memory in MiB at each step, as JSON."""
     moments = {"imported": monotonic()}
+    memory: list[tuple[int, float]] = []
     prepare, show = loop.prepare, TrainingProgress.step
 
     def prepare_and_record(recipe: Recipe, parts: Parts | None = None, *, is_resumed: bool = False) -> Job:
@@ -30,13 +33,24 @@ def main() -> None:
         if "stepped" not in moments:
             read_metrics()  # waits until the step is computed
             moments["stepped"] = monotonic()
+        memory.append((step, read_memory()[0]))
         show(self, step, read_metrics)
 
     loop.prepare, TrainingProgress.step = prepare_and_record, step_and_record
     command.main(sys.argv[1:])
     moments["ended"] = monotonic()
-    megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _UNITS_PER_MIB
-    print(json.dumps(moments | {"megabytes": megabytes}))
+    print(json.dumps({"moments": moments, "peak": read_memory()[1], "memory": memory}))
+
+
+def read_memory() -> tuple[float, float]:
+    """Returns the resident memory of this process and its peak in MiB; where only the peak is known, twice the peak."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # `ru_maxrss` would include the memory of the parent process.
+        sizes = dict(re.findall(r"^(VmRSS|VmHWM):\s+(\d+) kB", status.read_text(encoding="utf-8"), re.MULTILINE))
+        return int(sizes["VmRSS"]) / 2**10, int(sizes["VmHWM"]) / 2**10
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _UNITS_PER_MIB
+    return peak, peak
 
 
 if __name__ == "__main__":

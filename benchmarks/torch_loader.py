@@ -1,5 +1,6 @@
 """PyTorch's `DataLoader`, whose worker processes augment each image with Pillow."""
 
+from collections.abc import Sequence
 from functools import cache, cached_property
 from importlib import import_module
 from typing import Any
@@ -20,30 +21,38 @@ class ImageDataset:
 
     **Arguments:**
 
-    - `rows`: decoded pixels, or a `datasets.Dataset`, which decodes each image on access.
-    - `column`: name of the image column of a `datasets.Dataset`; `None` for pixels.
+    - `rows`: decoded pixels, paths of image files, or a `datasets.Dataset`, which decodes each image on access.
+    - `column`: name of the image column of a `datasets.Dataset`; `None` for pixels and paths.
     - `labels`: class of each row.
     - `size`: height and width of the crops.
     - `mean`, `std`: per-channel normalization.
+    - `scale`, `ratio`: area of the crops as a fraction of the image's, and their width / height.
     """
 
     def __init__(
         self,
-        rows: UInt8[np.ndarray, "n h w c"] | Any,
+        rows: UInt8[np.ndarray, "n h w c"] | Sequence[str] | Any,
         column: str | None,
         labels: Int[np.ndarray, " n"],
         size: tuple[int, int],
         mean: list[float],
         std: list[float],
+        scale: tuple[float, float] = (0.8, 1.0),
+        ratio: tuple[float, float] = (0.9, 1.1),
     ):
         self._rows, self._column, self._labels = rows, column, labels
         self._size, self._mean, self._std = size, mean, std
+        self._scale, self._ratio = scale, ratio
 
     def __len__(self) -> int:
         return len(self._labels)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        image = Image.fromarray(self._rows[index]) if self._column is None else self._rows[index][self._column]
+        row = self._rows[index]
+        if isinstance(row, str):
+            image = Image.open(row).convert("RGB")  # as torchvision's `ImageFolder` reads it
+        else:
+            image = Image.fromarray(row) if self._column is None else row[self._column]
         return self._augment(image), int(self._labels[index])
 
     @cached_property
@@ -53,8 +62,9 @@ class ImageDataset:
         transforms = _import_transforms()
         return transforms.Compose(
             [
+                # Cropped first: torchvision's own order, and faster, since the crop is smaller than a photograph.
+                transforms.RandomResizedCrop(self._size, scale=self._scale, ratio=self._ratio),
                 transforms.RandomHorizontalFlip(),
-                transforms.RandomResizedCrop(self._size, scale=(0.8, 1.0), ratio=(0.9, 1.1)),
                 transforms.ToTensor(),
                 transforms.Normalize(self._mean, self._std),
             ]

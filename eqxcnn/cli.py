@@ -1,17 +1,17 @@
-"""Error messages and exit codes shared by all command lines."""
+"""Error messages, exit codes and progress bars shared by all command lines."""
 
 import errno
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext, redirect_stderr
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from io import TextIOBase, TextIOWrapper
 from typing import Any, TextIO, cast
 
 from .errors import InputError, printable
 
-__all__ = ["run_command"]
+__all__ = ["run_command", "show_progress"]
 
 #: Errors caused by a path, its permissions or its file system, and not by a bug.
 _USER_ERRORS = (
@@ -52,6 +52,23 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
         if sentence is None:
             raise
         _exit(f"error: {InputError(sentence)}", 1)
+
+
+@contextmanager
+def show_progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Shows a progress bar on standard error, if it is a terminal; yields a function that advances the bar."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    # Rich would otherwise write all of standard output to the bar's terminal.
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
+        task = bar.add_task(escape(title), total=total)
+        yield lambda done: bar.advance(task, done)
 
 
 class _EscapedErrors(TextIOBase):

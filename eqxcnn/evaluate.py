@@ -1,6 +1,7 @@
 """`python -m eqxcnn.evaluate`: a trained classifier's accuracy, loss and per-class table on labeled images."""
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,8 @@ import numpy as np
 import tyro
 from jaxtyping import Int
 
-from .cli import run_command
-from .data import load as load_data
+from .cli import run_command, show_progress
+from .data import open_source
 from .errors import InputError, printable
 from .metrics import build as build_metrics
 from .plugins import IMPORT_HELP, take_imports
@@ -31,7 +32,7 @@ class Options:
     """Evaluates a trained classifier on labeled images."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """A run's folder, or the model folder inside it."""
+    """A run's folder, the model folder inside it, or the name of a model with published weights."""
     data: str | None = None
     """A data set's name, a Hub id or a local folder; by default the run's data. Scores are averaged over the views of
     the run's recipe (`test_views`)."""
@@ -63,16 +64,20 @@ def main(arguments: Sequence[str]) -> None:
     metrics = build_metrics(options.metrics or recipe.metrics)
     # The column and split names in the recipe apply only to the recipe's own data.
     known = recipe if options.data is None else Recipe()
-    labeled = load_data(
-        options.data or recipe.data,
-        options.split,
-        preprocess=classifier.preprocess,
-        on_bad_image=options.on_bad_image,
+    name = options.data or recipe.data
+    source = open_source(
+        name,
         image_column=options.image_column or known.image_column,
         label_column=options.label_column or known.label_column,
         test_split=options.test_split or known.test_split,
+        quick=None,
     )
-    labels = match_classes(labeled.class_names, classifier.class_names)[labeled.labels]
+    classes = match_classes(source.info.class_names, classifier.class_names)
+    # An evaluation reads each image once, so decoding all into the cache first would only take disk space.
+    labeled = source.stream(options.split, preprocess=classifier.preprocess, on_bad_image=options.on_bad_image)
+    count = len(labeled.labels)
+    if count == 0:
+        raise InputError(f"none of the {labeled.skipped:,} images in the {options.split} split of `{name}` has a label")
     evaluator = Evaluator(
         classifier.mean,
         classifier.std,
@@ -81,7 +86,12 @@ def main(arguments: Sequence[str]) -> None:
         recipe.test_views,
         metrics,
     )
-    scores = evaluator(classifier.model, classifier.state, labeled.images, labels)
+    with show_progress(f"evaluating on {name}", count) as advance:
+        scores = evaluator(
+            classifier.model, classifier.state, labeled.images, classes[labeled.labels], advance=advance
+        )
+    if skipped := count + labeled.skipped - scores.count:
+        print(f"skipped {skipped:,} of {count + labeled.skipped:,} images", file=sys.stderr)
     print(format_report(scores, classifier.class_names))
 
 

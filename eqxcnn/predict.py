@@ -4,17 +4,22 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 import tyro
 
-from .cli import run_command
+from .cli import run_command, show_progress
 from .data import find_images
 from .errors import InputError, printable
+from .images import Preprocess
 from .inference import ImageClassifier
 from .plugins import IMPORT_HELP, take_imports
 from .saved_classifier import load
@@ -23,6 +28,8 @@ __all__ = ["Classes", "Options", "main"]
 
 #: The names and probabilities of an image's classes, most probable first.
 Classes = list[tuple[str, float]]
+#: A path, and the pixels of its image or the reason why it cannot be read.
+_Decoded = tuple[Path, np.ndarray | InputError]
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Options:
     """Predicts the classes of image files with a trained classifier."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """A run's folder, or the model folder inside it."""
+    """A run's folder, the model folder inside it, or the name of a model with published weights, such as resnet18."""
     images: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Image files (PNG, JPEG, GIF, WebP, BMP, TIFF, ...), or folders, which are searched recursively."""
     top: int = 3
@@ -38,7 +45,7 @@ class Options:
     format: Literal["text", "csv", "json"] = "text"
     """Output format: readable text, CSV with a header, or one JSON object per line."""
     batch_size: int = 32
-    """Number of images in memory at once."""
+    """Images per batch; at most two batches are in memory at once."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -56,35 +63,65 @@ def main(arguments: Sequence[str]) -> None:
     classifier = load(options.run)
     paths = [image for path in options.images for image in (find_images(path) if os.path.isdir(path) else [path])]
     write = _make_writer(options.format, min(options.top, len(classifier.class_names)))
+    size = min(options.batch_size, len(paths))
+    classify = partial(_classify, classifier, options.top, size)
     done = unreadable = 0
-    for batch, results in _predict(classifier, paths, options.top, options.batch_size):
-        for path, classes in results:
-            write(path, classes)
-        done, unreadable = done + len(batch), unreadable + len(batch) - len(results)
-        sys.stdout.flush()
-        _show_progress(done, len(paths))
+    try:
+        with (
+            closing(_decode_ahead(classifier.preprocess, paths, size)) as batches,
+            # A bar on the terminal that shows the results would break their lines.
+            nullcontext(lambda _: None) if sys.stdout.isatty() else show_progress("images", len(paths)) as advance,
+        ):
+            for count, results in map(classify, batches):
+                for path, classes in results:
+                    write(path, classes)
+                sys.stdout.flush()
+                done, unreadable = done + count, unreadable + count - len(results)
+                advance(count)
+    except KeyboardInterrupt:
+        print(f"interrupted after {done:,} of {len(paths):,} images", file=sys.stderr)
+        sys.exit(130)
     if unreadable:
         raise InputError(f"{unreadable} of {len(paths)} images could not be read")
 
 
-def _predict(
-    classifier: ImageClassifier, paths: Sequence[Path], top: int, batch_size: int
-) -> Iterator[tuple[Sequence[Path], list[tuple[Path, Classes]]]]:
-    """Yields each batch's paths, and the classes of its readable images; prints an error for each unreadable image."""
-    size = min(batch_size, len(paths))
-    for start in range(0, len(paths), size):
-        batch = paths[start : start + size]
-        readable, images = [], []
-        for path in batch:
-            try:
-                images.append(classifier.prepare(path))
-                readable.append(path)
-            except InputError as error:
-                print(f"error: {error}", file=sys.stderr, flush=True)
-        # The last batch is padded, so that all batches have one shape and the network compiles once.
-        images += [np.zeros((*classifier.image_size, classifier.in_channels), np.uint8)] * (size - len(images))
-        classes = classifier.top_k(np.stack(images), k=top) if readable else []
-        yield batch, list(zip(readable, classes, strict=False))
+def _classify(
+    classifier: ImageClassifier, top: int, size: int, batch: Sequence[_Decoded]
+) -> tuple[int, list[tuple[Path, Classes]]]:
+    """Returns a batch's number of images, and the classes of the readable ones; prints an error for each other one."""
+    readable, images = [], []
+    for path, image in batch:
+        if isinstance(image, InputError):
+            print(f"error: {image}", file=sys.stderr, flush=True)
+        else:
+            readable.append(path)
+            images.append(image)
+    # The last batch is padded, so that all batches have one shape and the network compiles once.
+    empty = np.zeros((*classifier.image_size, classifier.in_channels), np.uint8)
+    classes = classifier.top_k(np.stack(images + [empty] * (size - len(images))), k=top) if readable else []
+    return len(batch), list(zip(readable, classes, strict=False))
+
+
+def _decode_ahead(
+    prepare: Preprocess, paths: Sequence[Path], size: int
+) -> Generator[Sequence[_Decoded], None, None]:
+    """Yields batches of decoded images in order; threads decode the next batch while the network computes this one."""
+
+    def decode(path: Path) -> _Decoded:
+        try:
+            return path, prepare(path)
+        except InputError as error:
+            return path, error
+
+    pool, ahead = ThreadPoolExecutor(os.cpu_count() or 1), deque()
+    try:
+        for start in range(0, len(paths), size):
+            ahead.append([pool.submit(decode, path) for path in paths[start : start + size]])
+            if len(ahead) == 2:
+                yield [future.result() for future in ahead.popleft()]
+        yield from ([future.result() for future in batch] for batch in ahead)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _make_writer(output: str, count: int) -> Callable[[Path, Classes], object]:
@@ -106,12 +143,6 @@ def _print_json(path: Path, classes: Classes) -> None:
 def _print_text(path: Path, classes: Classes) -> None:
     names = ", ".join(f"{printable(name)} {probability:.1%}" for name, probability in classes)
     print(f"{printable(str(path), limit=4096)}: {names}")
-
-
-def _show_progress(done: int, total: int) -> None:
-    """Shows the number of finished images on a terminal, unless the results go to a terminal too."""
-    if sys.stderr.isatty() and not sys.stdout.isatty():
-        print(f"\r{done:,} of {total:,} images", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ __all__ = [
     "StreamedBatch",
     "TrainOrder",
     "balanced_order",
+    "buffered_order",
     "epoch_order",
     "eval_batches",
     "hold_out",
@@ -69,6 +70,24 @@ def epoch_order(n: int, seed: int, epoch: int, shuffle: bool = True) -> Int32[np
     return np.random.default_rng([seed, epoch]).permutation(n).astype(np.int32)
 
 
+def buffered_order(n: int, seed: int, epoch: int, size: int) -> Int32[np.ndarray, " {n}"]:
+    """Returns the order of an epoch that a buffer of `size` rows gives: each row is drawn from the rows in the buffer,
+    which the next row of the stream then refills.
+
+    So a row comes at most `size` places early, and a stream is read forward. The order depends only on the arguments.
+    """
+    draws = np.random.default_rng([seed, epoch]).random(n).tolist()
+    order, buffer = np.empty(n, np.int32), list(range(min(size, n)))
+    for place, draw in enumerate(draws):
+        chosen = int(draw * len(buffer))
+        order[place] = buffer[chosen]
+        following = place + size
+        buffer[chosen] = following if following < n else buffer[-1]
+        if following >= n:
+            buffer.pop()
+    return order
+
+
 def balanced_order(labels: Integer[np.ndarray, " n"], seed: int, epoch: int) -> Int32[np.ndarray, " n"]:
     """Draws as many rows as there are labels, with replacement and with each class equally likely.
 
@@ -104,6 +123,7 @@ class TrainOrder:
     - `rows`: the rows to train on.
     - `labels`: the class of each of these rows, to draw each class equally often; `None` for each row once per epoch.
     - `batch_size`, `seed`, `shuffle`: see `train_batches` and `epoch_order`.
+    - `buffer`: the size of the buffer that shuffles a stream, or `None` to shuffle all rows.
     """
 
     rows: Int32[np.ndarray, " n"]
@@ -111,10 +131,13 @@ class TrainOrder:
     batch_size: int
     seed: int
     shuffle: bool
+    buffer: int | None = None
 
     def batches(self, epoch: int) -> Int32[np.ndarray, "k b"]:
         """Returns the rows of each full batch of an epoch, in order."""
-        if self.labels is None:
+        if self.labels is None and self.buffer is not None and self.shuffle:
+            order = buffered_order(len(self.rows), self.seed, epoch, self.buffer)
+        elif self.labels is None:
             order = epoch_order(len(self.rows), self.seed, epoch, shuffle=self.shuffle)
         else:
             order = balanced_order(self.labels, self.seed, epoch)

@@ -2,7 +2,7 @@
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 else:
     Dataset = Any
 
-__all__ = ["find_size_and_channels", "read_header"]
+__all__ = ["find_size_and_channels", "read_header", "size_and_channels"]
 
 #: Number of rows, spread over the split, that are read first; they usually suffice to find different sizes and color.
 _FIRST_ROWS = 64
@@ -71,6 +71,15 @@ def find_size_and_channels(
     if use_notes and image_size is None and channels is None:
         write_note(note, {"image_size": found_size, "channels": found_channels})
     return image_size or found_size, channels or found_channels
+
+
+def size_and_channels(values: Iterable[Any]) -> tuple[tuple[int, int] | None, int] | None:
+    """Returns the size that stored images share, or `None`, and the channels; `None` if no header can be read."""
+    headers = [header for header in map(read_header, values) if header is not None]
+    if not headers:
+        return None
+    sizes = {size for size, _ in headers}
+    return sizes.pop() if len(sizes) == 1 else None, 1 if all(is_gray for _, is_gray in headers) else 3
 
 
 def _read_noted(name: str) -> tuple[tuple[int, int] | None, int] | None:

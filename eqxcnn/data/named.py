@@ -6,9 +6,10 @@ from typing import Literal
 
 from ..images.preprocess import Preprocess
 from .dataset import from_tables
-from .reading import read_rows, say_when_slow
+from .reading import read_rows, read_streams, say_when_slow
 from .records import DataSet, Split
 from .sources import find_source
+from .streams import from_streams
 
 __all__ = ["load", "open_source"]
 
@@ -22,6 +23,7 @@ def open_source(
     test_fraction: float = 0.2,
     seed: int = 0,
     quick: bool | None = False,
+    streaming: bool = False,
 ) -> DataSet:
     """Opens a data set: finds its splits, columns, classes, image size and channels, and computes its fingerprint.
 
@@ -40,6 +42,8 @@ def open_source(
         that choice. The training seed has no effect on it, so runs with several seeds are tested on the same images.
     - `quick`: whether to read only a sample of the images instead of all; see `DataInfo.is_sampled`. `None` does so
         from 1 GiB of encoded images on.
+    - `streaming`: whether to read a Hub data set, or shards in a folder, anew in every epoch instead of keeping a copy;
+        only its labels are read at the start, and kept.
 
     **Raises:** `InputError`, in one sentence, if the source cannot be used.
     """
@@ -50,6 +54,9 @@ def open_source(
         label_column=label_column or place.label_column,
         test_split=test_split or place.test_split,
     )
+    if streaming:
+        streams = read_streams(place)
+        return from_streams(streams, place, name=name, source=source, test_fraction=test_fraction, seed=seed)
     with say_when_slow(source):
         return from_tables(
             read_rows(place), place, name=name, source=source, test_fraction=test_fraction, seed=seed, quick=quick

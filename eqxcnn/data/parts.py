@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Int32
 
+from ..cli import show_progress
 from ..errors import InputError
 from ..images.preprocess import Preprocess
 from .cache import Chunk
@@ -109,10 +110,5 @@ def progress_bar(
         print(f"decoding {rows:,} images of {title}{size} ...", file=sys.stderr, flush=True)
         yield lambda _: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(f"decoding {title}", total=rows)
-        yield lambda rows_done: bar.advance(task, rows_done)
+    with show_progress(f"decoding {title}", rows) as advance:
+        yield advance

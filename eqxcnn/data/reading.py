@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -16,16 +16,16 @@ from ..errors import InputError, printable
 from .class_folders import read_class_folders
 from .described import check_described, check_found, check_saved
 from .files import LAYOUTS
-from .fingerprint import fingerprint_files
+from .fingerprint import digest_values, fingerprint_files
 from .sources import Source
 from .tables import to_tables
 
 if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
+    from datasets import Dataset, DatasetDict, IterableDataset
 else:
-    Dataset = DatasetDict = Any
+    Dataset = DatasetDict = IterableDataset = Any
 
-__all__ = ["load_digits", "read_rows", "say_when_slow"]
+__all__ = ["Streams", "load_digits", "read_rows", "read_streams", "say_when_slow"]
 
 _SLOW_SECONDS = 2.0
 #: Exceptions that `datasets` raises for damaged files, besides its own types.
@@ -62,6 +62,58 @@ def read_rows(source: Source) -> Mapping[str, Dataset]:
     if isinstance(rows, datasets.Dataset):
         return {"train": rows}
     return {str(name): split for name, split in rows.items()}
+
+
+class Streams(NamedTuple):
+    """The splits of a source as streams.
+
+    - `splits`: the streams by split.
+    - `read_column`: returns a stream of one column of a split; `None` if the source is not in parquet files, which
+        alone can be read by column.
+    - `identity`: a digest of the source's files: of their addresses and revisions on the Hub, or of local facts.
+    """
+
+    splits: Mapping[str, IterableDataset]
+    read_column: Callable[[str, str], IterableDataset] | None
+    identity: str
+
+
+def read_streams(source: Source) -> Streams:
+    """Opens the splits of a source as streams.
+
+    **Raises:** `InputError` for a source that cannot be streamed, and as `read_rows` does.
+    """
+    import datasets
+
+    place = source.hub or source.folder
+    if place is None:
+        raise InputError("`data_streaming` needs a data set on the Hub or a folder of parquet files or tar shards.")
+    if source.folder is not None:
+        if read_class_folders(source.folder, source.test_split) is not None:
+            raise InputError(
+                f"`{source.folder}` has class folders, which are read file by file: set `decode` to stream instead of "
+                "`data_streaming`."
+            )
+        check_described(source.folder)
+    elif (unreachable := hub.why_unreachable()) is not None:
+        reason = _first_line(getattr(unreachable, "reason", unreachable))
+        raise InputError(f"`{place}` cannot be streamed, because the Hugging Face Hub cannot be reached ({reason}).")
+
+    def load(**options: Any) -> Any:
+        with _quiet_library():
+            return datasets.load_dataset(str(place), source.config, streaming=True, **options)
+
+    try:
+        builder = datasets.load_dataset_builder(str(place), source.config)
+        splits = {str(name): split for name, split in load().items()}
+    except Exception as error:
+        raise InputError(f"`{place}` cannot be opened as a stream: {_first_line(error)}") from error
+    files = sorted({str(file) for split in (builder.config.data_files or {}).values() for file in split})
+    if source.folder is not None:
+        check_found(source.folder, files)
+    is_parquet = type(builder).__name__ == "Parquet"
+    identity = fingerprint_files(files) if source.folder is not None else digest_values(files)
+    return Streams(splits, (lambda split, column: load(columns=[column])[split]) if is_parquet else None, identity)
 
 
 def _call(function: Callable[[], Any], source: Source) -> Mapping[str, Dataset]:

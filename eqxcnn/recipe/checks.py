@@ -95,6 +95,8 @@ def check_together(recipe: Any) -> None:
         )
     if recipe.cache_size is not None:
         _check_cache_size(recipe)
+    if recipe.data_streaming:
+        _check_streaming(recipe)
     if recipe.image_size is not None and recipe.model != OWN:
         _check_image_size(recipe)
 
@@ -108,6 +110,22 @@ def _check_cache_size(recipe: Any) -> None:
         raise InputError(f"{name} needs `random_resized_crop` in `augment`, which makes images of `image_size` from it")
     if recipe.image_size is not None and any(map(lt, recipe.cache_size, recipe.image_size)):
         raise InputError(f"{name} must be at least `image_size` (={list(recipe.image_size)}) in height and width")
+
+
+def _check_streaming(recipe: Any) -> None:
+    """Refuses settings that need images in any order or more than once per epoch."""
+    for name, refused, instead in (
+        ("decode", ("once",), "stream"),
+        ("sampling", ("balanced",), "uniform"),
+        ("decode_processes", range(1, 1025), "0"),
+    ):
+        if getattr(recipe, name) in refused:
+            raise InputError(
+                f"`{name}` (={getattr(recipe, name)}) does not go with `data_streaming`, which reads forward: set "
+                f"it to {instead}"
+            )
+    if recipe.cache_size is not None:
+        raise InputError("`cache_size` does not go with `data_streaming`, which keeps no images: leave one of them out")
 
 
 def _check_image_size(recipe: Any) -> None:

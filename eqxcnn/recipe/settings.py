@@ -88,6 +88,10 @@ class DataSettings:
     read, and makes a `random_resized_crop` from the original pixels; `auto` streams what exceeds `disk_budget`."""
     disk_budget: Annotated[float, AT_LEAST_ZERO] = 50.0
     """Decoded images of up to this many GiB are kept in the cache, if the disk has room for them."""
+    data_streaming: bool = False
+    """Read a data set of the Hub, or parquet files or tar shards in a folder, anew in every epoch, without a copy."""
+    shuffle_buffer: Annotated[int, COUNT] = 1000
+    """Number of rows among which a stream is shuffled; their encoded images are kept in memory."""
     decode_processes: Annotated[int, Range(0, 1024)] = 0
     """Number of processes that decode streamed images; 0 decodes in threads, one per core."""
     cache_size: tuple[Annotated[int, Range(1, 4096)], Annotated[int, Range(1, 4096)]] | None = None

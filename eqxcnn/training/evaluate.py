@@ -85,20 +85,32 @@ class Evaluator:
         images: Num[np.ndarray, "n h w c"] | EncodedImages,
         labels: Int[np.ndarray, " n"],
         rows: Int[np.ndarray, " m"] | None = None,
+        advance: Callable[[int], object] = lambda _: None,
     ) -> Scores:
-        """Returns the scores on images `[n h w c]`, which are `uint8` or in [0, 1]; `rows` selects some of the images.
+        """Returns the scores on images `[n h w c]`, which are `uint8` or in [0, 1].
 
-        `images` may be a memory map, or decoded while they are read; bad rows that are skipped do not count.
+        At most two batches are on the device at once.
+
+        **Arguments:**
+
+        - `images`: may be a memory map, or decoded while they are read; bad rows that are skipped do not count.
+        - `rows`: selects some of the images.
+        - `advance`: called after each batch with its number of images, for a progress bar.
 
         **Raises:** `InputError` for an image that cannot be decoded, or if that holds for all images.
         """
         rows = np.arange(len(labels)) if rows is None else rows
         total: Any = jnp.zeros(()), jnp.zeros((self._num_classes, self._num_classes), jnp.int32), None
-        sum_batch = self._compile_sums()
-        for pixels, classes, mask in _read_batches(images, labels, rows, min(self._batch_size, len(rows))):
+        sum_batch, earlier = self._compile_sums(), total
+        size = max(min(self._batch_size, len(rows)), 1)
+        for number, (pixels, classes, mask) in enumerate(_read_batches(images, labels, rows, size)):
+            # Without this, images that are read faster than they are evaluated would pile up on the device.
+            jax.block_until_ready(earlier)
+            earlier = total
             loss, confusion, further = sum_batch(self._mean, self._std, model, state, pixels, classes, mask)
             further = further if total[2] is None else jax.tree.map(jnp.add, total[2], further)
             total = total[0] + loss, total[1] + confusion, further
+            advance(min(size, len(rows) - number * size))
         loss, confusion, further = jax.device_get(total)
         count = int(confusion.sum())
         if count == 0:
@@ -145,9 +157,9 @@ def _read_batches(
     counts = [min(size, len(rows) - start) for start in range(0, len(rows), size)]
     with closing(DecodeAhead(images, labels, lambda _: rows, len(rows), replaces=False)) as reader:
         for pixels, classes, _ in reader.batches(0, 0, [(count,) for count in counts]):
-            missing = size - len(classes)
-            pixels = np.pad(pixels, ((0, missing), (0, 0), (0, 0), (0, 0)))
-            classes = np.pad(classes, (0, missing), constant_values=MISSING)
+            if missing := size - len(classes):
+                pixels = np.pad(pixels, ((0, missing), (0, 0), (0, 0), (0, 0)))
+                classes = np.pad(classes, (0, missing), constant_values=MISSING)
             yield pixels, np.maximum(classes, 0), classes != MISSING
 
 

@@ -60,7 +60,8 @@ def open_data(recipe: Recipe, own: DataSet | None = None) -> DataSet:
     """
     choices = {name: getattr(recipe, name) for name in ("image_column", "label_column", "test_split")}
     if own is None:
-        return open_source(recipe.data, **choices, quick={"once": False, "stream": True, "auto": None}[recipe.decode])
+        quick = {"once": False, "stream": True, "auto": None}[recipe.decode]
+        return open_source(recipe.data, **choices, quick=quick, streaming=recipe.data_streaming)
     if given := [f"`{name}`" for name, choice in choices.items() if choice is not None]:
         raise InputError(
             f"the recipe's {' and '.join(given)} cannot be applied to `data` that you pass: use the arguments of "
@@ -81,7 +82,7 @@ def choose_decoding(
     - `can_reopen`: whether the recipe's data can be opened again, with a fingerprint of all images, if they are decoded
         once.
     """
-    decode = recipe.decode
+    decode = "stream" if recipe.data_streaming else recipe.decode
     if decode == "auto":
         size = sum(source.info.splits.values()) * prod(preprocess.size) * preprocess.channels
         fits = size <= min(recipe.disk_budget * 2**30, _free_bytes(cache_root()))
@@ -178,7 +179,8 @@ def build_augment(
 def make_order(recipe: Recipe, splits: Splits) -> TrainOrder:
     """Returns the order of the training rows in every epoch."""
     labels = splits.train.labels[splits.train_rows] if recipe.sampling == "balanced" else None
-    return TrainOrder(splits.train_rows, labels, recipe.batch_size, recipe.seed, recipe.shuffle)
+    buffer = recipe.shuffle_buffer if recipe.data_streaming else None
+    return TrainOrder(splits.train_rows, labels, recipe.batch_size, recipe.seed, recipe.shuffle, buffer)
 
 
 def make_reader(recipe: Recipe, train: Split, order: TrainOrder, crop: RandomResizedCrop | None) -> DecodeAhead | None:

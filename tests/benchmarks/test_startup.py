@@ -80,22 +80,25 @@ def test_a_failed_process_is_reported_with_its_last_line(fake_processes):
     fake_processes(fail)
     with pytest.raises(InputError, match="training `mlp` on `digits` with seed 0 failed with: error: the disk is"):
         time_to_accuracy.train("mlp", "digits", 0)
-    with pytest.raises(InputError, match="training `lenet` failed with: error: the disk is full"):
-        startup.run_probe("lenet")
+    with pytest.raises(InputError, match="training with `--model lenet` failed with: error: the disk is full"):
+        startup.run_probe("--model", "lenet")
 
 
 def test_moments_are_counted_from_the_start_of_the_process(fake_processes, monkeypatch):
-    reported = json.dumps({"imported": 101.5, "ended": 110.0, "megabytes": 640.0})
+    reported = json.dumps(
+        {"moments": {"imported": 101.5, "ended": 110.0}, "peak": 640.0, "memory": [[1, 600.0], [2, 630.0]]}
+    )
     fake_processes(lambda _: SimpleNamespace(returncode=0, stdout=f"test accuracy 97 %\n{reported}\n", stderr=""))
     monkeypatch.setattr(startup, "monotonic", lambda: 100.0)
-    assert startup.run_probe("lenet") == {"imported": 1.5, "ended": 10.0, "megabytes": 640.0}
+    probe = startup.run_probe("--model", "lenet")
+    assert probe == ({"imported": 1.5, "ended": 10.0}, 640.0, {1: 600.0, 2: 630.0})
 
 
 @pytest.mark.slow
-def test_the_probe_trains_and_reports_its_moments_in_order():
-    reported = startup.run_probe("mlp")
-    moments = [reported[name] for name in startup.MOMENTS]
+def test_the_probe_trains_and_reports_moments_in_order_and_memory():
+    probe = startup.run_probe("--model", "mlp")
+    moments = [probe.seconds[name] for name in startup.MOMENTS]
     assert moments[0] > 0
     assert moments == sorted(moments)
-    # No upper bound: on Linux the peak memory of a process includes that of its parent before `exec`.
-    assert reported["megabytes"] > 100
+    assert list(probe.memory) == list(range(1, len(probe.memory) + 1))
+    assert 100 < max(probe.memory.values()) <= probe.peak

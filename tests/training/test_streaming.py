@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 
+import datasets
 import numpy as np
 import pytest
 from PIL import Image
@@ -85,6 +86,31 @@ def test_a_killed_run_resumes_to_the_same_bytes(photographs, tmp_path, step):
     resumed = resume(tmp_path / "stopped")
     assert weights(resumed) == weights(whole)
     assert resumed.test.loss == whole.test.loss
+
+
+@pytest.mark.parametrize("step", [3, 9])
+def test_a_stream_from_shards_resumes_to_the_same_bytes(photographs, tmp_path, step):
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    rows = datasets.load_dataset("imagefolder", data_dir=photographs, split="train", cache_dir=str(tmp_path / "hub"))
+    for number in range(3):
+        rows.shuffle(0).shard(3, number).to_parquet(folder / f"train-{number:05d}-of-00003.parquet")
+    recipe = make_recipe(str(folder), data_streaming=True, shuffle_buffer=20, checkpoint_seconds=0.0)
+    whole = fit(recipe, runs=tmp_path, name="whole")
+    assert whole.test.count == 24
+    with pytest.raises(KeyboardInterrupt):
+        fit(recipe, runs=tmp_path, name="stopped", callbacks=[StopAt(step)])
+    assert weights(resume(tmp_path / "stopped")) == weights(whole)
+    other = fit(recipe.replace(shuffle_buffer=60), runs=tmp_path, name="other")
+    assert weights(other) != weights(whole)
+    for settings, message in (
+        ({"decode": "once"}, r"`decode` \(=once\) does not go with `data_streaming`"),
+        ({"sampling": "balanced"}, "`sampling` .* does not go with"),
+        ({"decode_processes": 2}, "`decode_processes` .* set it to 0"),
+        ({"decode": "auto", "cache_size": (40, 40)}, "`cache_size`"),
+    ):
+        with pytest.raises(InputError, match=message):
+            dataclasses.replace(recipe, **settings)
 
 
 @pytest.mark.slow

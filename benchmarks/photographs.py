@@ -6,41 +6,34 @@ a step that only waits, as long as decoding takes, shows how far decoding overla
 memory of the training process and the time until its first step are those of the command `python -m eqxcnn.train`.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from itertools import chain, count, islice
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter, sleep
-from typing import Any, Literal
+from tempfile import TemporaryDirectory
+from typing import Literal
 
-import jax
 import numpy as np
 import tyro
 
 from eqxcnn.cli import run_command
-from eqxcnn.data import EncodedImages
 from eqxcnn.errors import InputError
-from eqxcnn.runtime.compile import async_jit
+from eqxcnn.recipe.files import to_yaml
 from eqxcnn.runtime.memory import keep_freed_memory
-from eqxcnn.training import HostBatch, Job, Recipe, count_steps, prepare
-from eqxcnn.training.step import train_steps
+from eqxcnn.training import Recipe, prepare
 
-from .pipeline import make_step_input
+from .markdown import format_number
+from .photograph_cases import BOTH, DECODING, INPUT, RATIO, SCALE, STEP, TORCH, WAITING, make_cases
 from .startup import MOMENTS, QUARTILES, Probe, format_quartiles, run_probe
 from .synthetic_photographs import Photographs
-from .timing import RESULTS, Benchmark, Case, Ratio, ResultTable, check_options, measure, report
-from .torch_loader import ImageDataset, make_loader
+from .timing import RESULTS, Benchmark, Ratio, ResultTable, check_options, measure, report
 
-_SIZE, _SCALE, _RATIO = (224, 224), (0.08, 1.0), (3 / 4, 4 / 3)
+_SIZE = (224, 224)
 #: One test photograph for this many training photographs.
 _TEST_SHARE = 50
-_WORKERS = 2
-_EPOCHS = 3
-_DECODING, _STEP, _BOTH = "decoding", "training step, images on the device", "decoding and training step"
-_WAITING = "decoding and a step that only waits, as long as decoding takes"
-_INPUT = "decoding, flips, normalization"
-_TORCH = f"torch DataLoader, {_WORKERS} processes, Pillow, flips, normalization"
+#: The memory of the training process is read after these multiples of `images_per_epoch`.
+_EPOCHS = (1, 2, 3)
+#: The moments of a process without its end, which differs with the length of the run.
+_MOMENTS = {name: phrase for name, phrase in MOMENTS.items() if name != "ended"}
 
 
 @dataclass(frozen=True)
@@ -77,16 +70,18 @@ def main(arguments: Sequence[str]) -> None:
     classes = min(max(options.photographs // 500, 2), 100)
     made = Photographs(options.photographs, max(options.photographs // _TEST_SHARE, classes), classes, options.layout)
     made.write(options.folder)
-    recipe = make_recipe(options)
-    tables = [*_measure_process(options, recipe)]
+    probes = probe_process(options)
     keep_freed_memory()
-    seconds = measure(make_cases(prepare(recipe), options), options.rounds)
-    benchmark = Benchmark(
-        "photographs",
+    job, num_batches = prepare(make_recipe(options, options.images)), options.images // options.batch_size
+    seconds = measure(make_cases(job, num_batches, options.torch), options.rounds)
+    job.close()
+    title = (
         f"{options.photographs:,} photographs of 500x375 pixels, cropped to 224x224; `{options.model}`, batches of "
-        f"{options.batch_size}",
-        arguments, "s", {}, make_ratios(seconds), images=_count_batches(options) * options.batch_size,
-        make_tables=lambda _: tables,
+        f"{options.batch_size}"
+    )
+    benchmark = Benchmark(
+        "photographs", title, arguments, "s", {}, make_ratios(seconds),
+        images=num_batches * options.batch_size, make_tables=lambda _: make_tables(options, probes),
     )  # fmt: skip
     report(benchmark, seconds, options.out)
 
@@ -105,75 +100,48 @@ def _check_counts(options: Options) -> None:
         raise InputError("the comparison with torch reads class folders: leave `layout` out, or add `--no-torch`")
 
 
-def make_recipe(options: Options) -> Recipe:
-    """Returns the recipe of the training process, which trains on three times `images_per_epoch` images."""
-    crop = f"random_resized_crop(scale={_SCALE}, ratio={_RATIO})"
+def make_recipe(options: Options, images: int) -> Recipe:
+    """Returns the recipe of a run that trains on this number of images."""
+    crop = f"random_resized_crop(scale={SCALE}, ratio={RATIO})"
     return Recipe(
-        model=options.model, data=str(options.folder), decode="stream", image_size=_SIZE, validation=0.0,
-        batch_size=options.batch_size, epochs=_EPOCHS * options.images_per_epoch / options.photographs,
-        learning_rate=0.01, augment=("flip_horizontal", crop),
+        model=options.model, data=str(options.folder.resolve()), decode="stream", image_size=_SIZE, validation=0.0,
+        batch_size=options.batch_size, epochs=images / options.photographs, learning_rate=0.01,
+        augment=("flip_horizontal", crop),
     )  # fmt: skip
 
 
-def make_cases(job: Job, options: Options) -> dict[str, Case]:
-    """Returns the timed functions; each uses the same number of full batches."""
-    num_batches = _count_batches(options)
-    decoding = StreamedBatches(job, num_batches, lambda _: None)
-    train = TrainingStep(job)
-    make = async_jit(make_step_input)
-    cases = {
-        _DECODING: decoding.case(),
-        _STEP: Case(lambda: [train.repeat() for _ in range(num_batches)][-1], before=job.close),
-        _BOTH: StreamedBatches(job, num_batches, train).case(),
-        _WAITING: StreamedBatches(job, num_batches, lambda _: sleep(decoding.seconds / num_batches)).case(),
-        _INPUT: StreamedBatches(
-            job, num_batches, lambda batch: jax.block_until_ready(make(job.setup, np.int32(0), batch))
-        ).case(),
-    }
-    if options.torch:
-        loader = make_torch_loader(job, num_batches * options.batch_size)
-        cases[_TORCH] = Case(lambda: sum(1 for _ in loader), before=job.close)
-    return cases
+def make_ratios(seconds: Mapping[str, Sequence[float]]) -> list[Ratio]:
+    """Returns the comparisons; decoding and training together are compared with the slower of the two."""
+    slower = max((DECODING, STEP), key=lambda name: float(np.median(seconds[name])))
+    ratios = [Ratio(slower, BOTH, ">= 0.9"), Ratio(DECODING, WAITING, ">= 0.9")]
+    return [*ratios, Ratio(TORCH, INPUT, ">= 1.3")] if TORCH in seconds else ratios
 
 
-class StreamedBatches:
-    """A call decodes a number of batches and passes each to `use`; returns the last result of `use`.
-
-    `seconds` is the time of the last call.
-    """
-
-    def __init__(self, job: Job, num_batches: int, use: Callable[[HostBatch], Any]):
-        self._job, self._num_batches, self._use = job, num_batches, use
-        self._epochs, self._batches = count(), iter(())
-        self.seconds = 0.0
-
-    def case(self) -> Case:
-        """Returns the case that times a call."""
-        return Case(self, before=self.start)
-
-    def start(self) -> None:
-        """Starts at another place of the run, and uses batches until the decoder's buffer is as full as it gets."""
-        self._job.close()
-        # Another order of the images for each measurement.
-        self._batches = chain.from_iterable(map(self._job.all_batches, self._epochs))
-        for batch in islice(self._batches, 8):
-            jax.block_until_ready(self._use(batch))
-
-    def __call__(self) -> Any:
-        """Decodes and uses the batches."""
-        started, result = perf_counter(), None
-        for batch in islice(self._batches, self._num_batches):
-            result = self._use(batch)
-        jax.block_until_ready(result)
-        self.seconds = perf_counter() - started
-        return result
+def make_tables(options: Options, probes: Sequence[Probe]) -> list[ResultTable]:
+    """Returns the tables of the training process: its moments in all of its runs, and the memory of its first run."""
+    first = probes[0]
+    steps = options.images_per_epoch // options.batch_size
+    memory = {f"after {epoch * steps * options.batch_size:,} images": first.memory[epoch * steps] for epoch in _EPOCHS}
+    seconds = {f"until {phrase}": [probe.seconds[moment] for probe in probes] for moment, phrase in _MOMENTS.items()}
+    return [
+        ResultTable(("seconds from the start of the process", *QUARTILES), format_quartiles(seconds)),
+        ResultTable(
+            ("resident memory of the process", "MiB"),
+            [(when, format_number(size)) for when, size in (memory | {"peak": first.peak}).items()],
+        ),
+    ]
 
 
-class TrainingStep:
-    """Trains a step on a batch, as `fit` does, and returns the sums of the metrics; weights carry over."""
+def probe_process(options: Options) -> list[Probe]:
+    """Trains in new processes: in the first for three times `images_per_epoch` images, in the others for one step."""
+    probes = []
+    for images in (max(_EPOCHS) * options.images_per_epoch, *[options.batch_size] * (options.rounds - 1)):
+        with TemporaryDirectory() as folder:
+            recipe = Path(folder) / "recipe.yaml"
+            recipe.write_text(to_yaml(make_recipe(options, images)), encoding="utf-8")
+            probes.append(run_probe("--recipe", str(recipe)))
+    return probes
 
-    def __init__(self, job: Job):
-        self._setup, self._steps = job.setup, async_jit(train_steps, donate=True)
-        self._train = job.make_start()
-        self._batch: Any = jax.device_put(next(iter(job.all_batches(0))))
-"""XX"""
+
+if __name__ == "__main__":
+    run_command(main)

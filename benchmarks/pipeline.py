@@ -97,7 +97,7 @@ class InputEpoch:
     """A call makes the inputs of all steps of an epoch, and waits for each input as a network would."""
 
     def __init__(self, job: Job):
-        self.job, self._make = job, async_jit(_make_input)
+        self.job, self._make = job, async_jit(make_step_input)
 
     def __call__(self) -> None:
         """Makes the inputs of an epoch."""
@@ -105,7 +105,7 @@ class InputEpoch:
             jax.block_until_ready(self._make(self.job.setup, np.int32(step), batches))
 
 
-def _make_input(setup: Setup, step: Int[Array, ""], batches: Batch) -> tuple[Images, Targets]:
+def make_step_input(setup: Setup, step: Int[Array, ""], batches: Batch) -> tuple[Images, Targets]:
     """Returns the model input of a call that has one step."""
     return make_input(setup, jax.tree.map(lambda leaf: leaf[0], batches), step, step_keys(setup.key, step))
 

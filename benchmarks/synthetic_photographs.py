@@ -5,9 +5,10 @@ import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -26,7 +27,8 @@ _MARKER = ".photographs.json"
 _ROWS_PER_FILE = 1000
 
 
-class Photographs(NamedTuple):
+@dataclass(frozen=True)
+class Photographs:
     """A set of synthetic photographs; the class of a photograph cannot be seen in it.
 
     - `count`: the number of training photographs.
@@ -48,7 +50,7 @@ class Photographs(NamedTuple):
         marker = folder / _MARKER
         if marker.is_file():
             found = json.loads(marker.read_text(encoding="utf-8"))
-            if found == self._asdict() | {"complete": found.get("complete")}:
+            if found == asdict(self) | {"complete": found.get("complete")}:
                 if found["complete"]:
                     return
             else:
@@ -56,11 +58,11 @@ class Photographs(NamedTuple):
         elif folder.exists() and any(folder.iterdir()):
             raise InputError(f"`folder` (={folder}) must be new or empty, and it holds other files")
         folder.mkdir(parents=True, exist_ok=True)
-        write_text_atomically(marker, json.dumps(self._asdict() | {"complete": False}))
+        write_text_atomically(marker, json.dumps(asdict(self) | {"complete": False}))
         write = _write_class_folders if self.layout == "folders" else _write_parquet
         for split, first, count in (("train", 0, self.count), ("test", self.count, self.test_count)):
             write(folder, split, range(first, first + count), self.classes)
-        write_text_atomically(marker, json.dumps(self._asdict() | {"complete": True}))
+        write_text_atomically(marker, json.dumps(asdict(self) | {"complete": True}))
 
 
 def make_photograph(number: int) -> bytes:

@@ -1,9 +1,11 @@
 """Where encoded images come from: rows of a table, in any order, or rows of a stream, read forward."""
 
+import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -46,14 +48,25 @@ class RowSource(Protocol):
 
 @dataclass(frozen=True)
 class TableRows:
-    """The rows of a memory-mapped table."""
+    """The rows of a memory-mapped table.
+
+    - `rows`, `column`: the table and its image column.
+    - `opened`: the time at which the table was opened, in nanoseconds; files must not change afterwards.
+    """
 
     rows: Dataset
     column: str
+    opened: int = field(default_factory=time.time_ns)
 
     def value(self, number: int, epoch: int, needed: Callable[[], np.ndarray]) -> Any:
-        """Returns the value of a row; see `RowSource`."""
+        """Returns the value of a row; see `RowSource`.
+
+        **Raises:** `InputError` for an image file that has changed since the table was opened.
+        """
         (value,) = stored_values(self._raw[number : number + 1][self.column])
+        path = value.get("path") if isinstance(value, dict) and value.get("bytes") is None else None
+        if path and _changed_at(path) > self.opened:
+            raise InputError(f"`{path}` has changed since the data were opened: restore it, or start anew")
         return value
 
     def fresh(self) -> "TableRows":
@@ -136,3 +149,13 @@ class _Pass:
             raise InputError(f"{where}: it has changed, so start a new run") from None
         except Exception as error:
             raise InputError(f"{where} ({describe_error(error)}): check the connection, and resume the run") from error
+
+
+def _changed_at(path: str) -> int:
+    """Returns when a file was changed, in nanoseconds; 0 for a file that the decoder will refuse."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return 0
+    # Copying an old file over this one sets only the time of its status.
+    return max(status.st_mtime_ns, status.st_ctime_ns)

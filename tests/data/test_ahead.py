@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+import time
 
 import datasets
 import numpy as np
@@ -141,6 +142,22 @@ def test_files_that_vanish_while_they_are_read_are_named(make_classes, tmp_path)
     (folder / "a" / "1.png").unlink()
     with pytest.raises(InputError, match=r"a/1\.png`: there is no such file"):
         split.images[:]
+
+
+@pytest.mark.parametrize("keeps_times", [False, True])
+def test_a_file_that_changes_while_it_is_read_is_named(make_classes, draw, tmp_path, keeps_times):
+    folder = make_classes(tmp_path / "set")
+    split, file = open_source(str(folder)).stream("train", preprocess=Preprocess((4, 4), 1)), folder / "a" / "1.png"
+    assert len(split.array) == 8
+    before = file.stat()
+    time.sleep(0.02)
+    draw(file, 9)
+    if keeps_times:
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(InputError, match=r"a/1\.png` has changed since the data were opened"):
+        split.images[:]
+    # Opened again, it has another fingerprint and the new pixels.
+    assert 9 in open_source(str(folder)).stream("train", preprocess=Preprocess((4, 4), 1)).array
 
 
 def test_strips_animations_and_deep_images_are_streamed(tmp_path):

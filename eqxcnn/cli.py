@@ -20,6 +20,8 @@ _USER_ERRORS = (
 
 #: The longest path that Linux opens, in characters. If an argument is longer, error output is escaped and shortened.
 _MAX_LINE = 4096
+#: The longest title of a progress bar, which shares the line with the title.
+_MAX_TITLE = 40
 
 
 def run_command(main: Callable[[Sequence[str]], None]) -> None:
@@ -67,7 +69,7 @@ def show_progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     # Rich would otherwise write all of standard output to the bar's terminal.
     with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
-        task = bar.add_task(escape(title), total=total)
+        task = bar.add_task(escape(printable(title, _MAX_TITLE)), total=total)
         yield lambda done: bar.advance(task, done)
 
 

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,8 +13,9 @@ import tyro
 from jaxtyping import Int
 
 from .cli import run_command, show_progress
-from .data import open_source
+from .data import DataSet, Split, open_source
 from .errors import InputError, printable
+from .images import Preprocess
 from .metrics import build as build_metrics
 from .plugins import IMPORT_HELP, take_imports
 from .ranges import Items, Range, check_settings
@@ -23,6 +25,8 @@ from .training import Evaluator, Scores
 
 __all__ = ["Options", "format_report", "main", "match_classes"]
 
+#: Pixels of a batch whose size is not given; the maps of a ResNet-18 then take 1 GB.
+_MAX_PIXELS = 1 << 22
 #: Longer class names are shortened in the table.
 _MAX_NAME = 60
 
@@ -45,7 +49,8 @@ class Options:
     split: Literal["train", "test"] = "test"
     """The split to evaluate on."""
     batch_size: Annotated[int, Range(1, 1_000_000)] | None = None
-    """Images per batch; each view counts as an image. By default the recipe's `eval_batch_size`."""
+    """Images per batch; each view counts as an image. At most two batches are in memory at once, besides 128 MiB of
+    decoded images. By default the recipe's `eval_batch_size`, or fewer images if these are large."""
     metrics: Annotated[tuple[str, ...], Items(20)] = ()
     """Further metrics, such as `top_k(5)` or `expected_calibration_error`; by default the recipe's metrics."""
     on_bad_image: Literal["stop", "skip"] = "stop"
@@ -71,25 +76,26 @@ def main(arguments: Sequence[str]) -> None:
         label_column=options.label_column or known.label_column,
         test_split=options.test_split or known.test_split,
         quick=None,
+        streaming=known.data_streaming,
     )
     classes = match_classes(source.info.class_names, classifier.class_names)
-    # An evaluation reads each image once, so decoding all into the cache first would only take disk space.
-    labeled = source.stream(options.split, preprocess=classifier.preprocess, on_bad_image=options.on_bad_image)
+    labeled = _read(source, options, classifier.preprocess)
     count = len(labeled.labels)
     if count == 0:
-        raise InputError(f"none of the {labeled.skipped:,} images in the {options.split} split of `{name}` has a label")
+        raise InputError(
+            f"none of the {labeled.skipped:,} images in the {options.split} split of `{name}` has a label: choose "
+            "another split or label column"
+        )
     evaluator = Evaluator(
         classifier.mean,
         classifier.std,
         len(classifier.class_names),
-        options.batch_size or recipe.eval_batch_size,
+        options.batch_size or _choose_batch_size(recipe, classifier.image_size),
         recipe.test_views,
         metrics,
     )
-    with show_progress(f"evaluating on {name}", count) as advance:
-        scores = evaluator(
-            classifier.model, classifier.state, labeled.images, classes[labeled.labels], advance=advance
-        )
+    with show_progress(f"evaluating on {source.info.name}", count) as advance:
+        scores = evaluator(classifier.model, classifier.state, labeled.images, classes[labeled.labels], advance=advance)
     if skipped := count + labeled.skipped - scores.count:
         print(f"skipped {skipped:,} of {count + labeled.skipped:,} images", file=sys.stderr)
     print(format_report(scores, classifier.class_names))
@@ -144,8 +150,23 @@ def _percent(part: int, whole: int) -> str:
     return f"{100 * part / whole:.1f}" if whole else "-"
 
 
+def _read(source: DataSet, options: Options, preprocess: Preprocess) -> Split:
+    """Returns the images from the cache if they are there, and otherwise decodes them while they are evaluated.
+
+    An evaluation reads each image once, so decoding all into the cache first would only take disk space.
+    """
+    found = source.find_decoded(options.split, preprocess=preprocess, on_bad_image=options.on_bad_image)
+    return found or source.stream(options.split, preprocess=preprocess, on_bad_image=options.on_bad_image)
+
+
+def _choose_batch_size(recipe: Recipe, image_size: tuple[int, int]) -> int:
+    return min(recipe.eval_batch_size, max(_MAX_PIXELS // prod(image_size), 1))
+
+
 def _find_recipe(folder: Path) -> Recipe | None:
     """Returns the recipe in `folder` or in its parent folder, or `None` if there is none."""
+    if not os.path.isdir(folder):  # the name of published weights
+        return None
     paths = [run / "recipe.yaml" for run in (folder, folder.resolve().parent)]
     return next((load_recipe(path) for path in paths if os.path.exists(path)), None)
 

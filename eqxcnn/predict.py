@@ -102,9 +102,7 @@ def _classify(
     return len(batch), list(zip(readable, classes, strict=False))
 
 
-def _decode_ahead(
-    prepare: Preprocess, paths: Sequence[Path], size: int
-) -> Generator[Sequence[_Decoded], None, None]:
+def _decode_ahead(prepare: Preprocess, paths: Sequence[Path], size: int) -> Generator[Sequence[_Decoded], None, None]:
     """Yields batches of decoded images in order; threads decode the next batch while the network computes this one."""
 
     def decode(path: Path) -> _Decoded:

@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import os
+import re
+import threading
 
 import equinox as eqx
 import jax
@@ -14,8 +16,10 @@ from PIL import Image
 
 from eqxcnn import predict, zoo
 from eqxcnn.errors import InputError
+from eqxcnn.images import Preprocess
 from eqxcnn.inference import ImageClassifier
 from eqxcnn.saved_classifier import save
+from eqxcnn.weights.published import PUBLISHED, Published
 from eqxcnn.weights.tensors import from_tensors, tensor_shapes
 
 NAMES = ("ant", "b,e\x1be", "cat")
@@ -64,17 +68,62 @@ def test_batches_change_nothing_and_bound_the_images_at_once(run, images, capsys
     assert sizes[3:] == [1]
 
 
-def test_a_batch_is_printed_before_the_next_one_is_read(run, images, capsys, monkeypatch):
-    seen = []
-    prepare = ImageClassifier.prepare
+def test_two_batches_are_in_memory_while_the_next_one_is_decoded(run, images, monkeypatch):
+    started, in_memory, out = [], [], io.StringIO()
+    second_batch = threading.Event()
+    decode, top_k = Preprocess.__call__, ImageClassifier.top_k
 
     def watch(self, path):
-        seen.append(capsys.readouterr().out.count("\n"))
-        return prepare(self, path)
+        started.append(path)
+        in_memory.append(len(started) - out.getvalue().count("\n"))
+        if len(started) > 2:
+            second_batch.set()
+        return decode(self, path)
 
-    monkeypatch.setattr(ImageClassifier, "prepare", watch)
-    lines(capsys, run, *images, "--batch-size", 3)
-    assert seen == [0, 0, 0, 3, 0, 0, 3]
+    def wait(self, x, k):
+        assert second_batch.wait(20)  # This batch is computed only after the next one has begun.
+        return top_k(self, x, k)
+
+    monkeypatch.setattr(Preprocess, "__call__", watch)
+    monkeypatch.setattr(ImageClassifier, "top_k", wait)
+    monkeypatch.setattr("sys.stdout", out)
+    predict.main([str(run), *map(str, images), "--batch-size", "2"])
+    assert len(out.getvalue().splitlines()) == len(started) == 7
+    assert 3 <= max(in_memory) <= 4
+
+
+def test_an_interrupt_keeps_the_results_so_far(run, images, capsys, monkeypatch):
+    expected = lines(capsys, run, *images)
+    top_k, calls = ImageClassifier.top_k, []
+
+    def interrupt(self, x, k):
+        calls.append(len(x))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return top_k(self, x, k)
+
+    monkeypatch.setattr(ImageClassifier, "top_k", interrupt)
+    with pytest.raises(SystemExit) as exit_:
+        predict.main([str(run), *map(str, images), "--batch-size", "2"])
+    assert exit_.value.code == 130
+    out, err = capsys.readouterr()
+    assert out.splitlines() == expected[:4]
+    assert err == "interrupted after 4 of 7 images\n"
+
+
+def test_a_name_stands_for_published_weights(images, capsys, monkeypatch, tmp_path):
+    arguments = {"num_classes": 1000, "in_channels": 3, "image_size": (8, 8), "widths": (4,)}
+    empty = eqx.filter_eval_shape(zoo.create_model, "mlp", **arguments, key=jax.random.key(0))
+    weights = {name: np.zeros(shape, np.float32) for name, shape in tensor_shapes(*empty).items()}
+    weights["head.bias"][[281, 285]] = 10, 8
+    preprocess = Preprocess((8, 8), 3, "crop", 0.875, mean=(0.5,) * 3, std=(0.5,) * 3)
+    monkeypatch.setitem(PUBLISHED, "mlp", Published("someone/weights", "0", "0", preprocess))
+    monkeypatch.setattr("eqxcnn.saved_classifier.build_published", lambda *_, **__: from_tensors(*empty, weights))
+    monkeypatch.chdir(tmp_path)
+    (line,) = lines(capsys, "mlp", images[0], "--top", 2)
+    assert re.fullmatch(r".*a\.png: tabby [\d.]+%, Egyptian cat [\d.]+%", line), line
+    with pytest.raises(InputError, match=r"there is no folder `resnet19`: .* the name of a model with published"):
+        predict.main(["resnet19", str(images[0])])
 
 
 def test_a_folder_stands_for_its_images(run, images, capsys):
@@ -143,12 +192,18 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_progress_appears_on_a_terminal_that_shows_no_results(run, images, monkeypatch):
+def test_a_progress_bar_appears_on_a_terminal_that_shows_no_results(run, images, monkeypatch):
+    (images[0].parent / "z.png").write_text("no picture")
     out, err = io.StringIO(), Terminal()
     monkeypatch.setattr("sys.stdout", out)
     monkeypatch.setattr("sys.stderr", err)
-    predict.main([str(run), *map(str, images), "--batch-size", "3"])
-    assert err.getvalue() == "\r3 of 7 images\r6 of 7 images\r7 of 7 images\n"
+    with pytest.raises(InputError, match="1 of 8 images"):
+        predict.main([str(run), str(images[0].parent), "--batch-size", "3"])
+    assert "8/8" in err.getvalue()
+    assert "error:" in err.getvalue()
+    assert [line.split(":")[0] for line in out.getvalue().splitlines()] == list(map(str, images))
     monkeypatch.setattr("sys.stdout", Terminal())
+    err.seek(0)
+    err.truncate()
     predict.main([str(run), str(images[0])])
-    assert err.getvalue().endswith("7 of 7 images\n")
+    assert err.getvalue() == ""

@@ -86,6 +86,16 @@ class ArrayDataSet(DataSet):
         entry = open_or_build(cache_root(cache_dir), key, len(part.labels), shape, chunks)
         return Split(entry.images, entry.labels, self.info.class_names, 0)
 
+    def find_decoded(
+        self,
+        split: Literal["train", "test"],
+        *,
+        preprocess: Preprocess,
+        on_bad_image: Literal["stop", "skip"] = "stop",
+    ) -> Split | None:
+        """Returns the same as `decode`, because the images are arrays already."""
+        return self.decode(split, preprocess=preprocess, on_bad_image=on_bad_image)
+
     def stream(
         self,
         split: Literal["train", "test"],

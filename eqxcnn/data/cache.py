@@ -20,7 +20,7 @@ from jaxtyping import Int32, UInt8
 from ..errors import InputError
 from ..parsing import parse_json, read_text
 
-__all__ = ["Chunk", "Entry", "cache_root", "open_or_build", "read_note", "write_note"]
+__all__ = ["Chunk", "Entry", "cache_root", "open_entry", "open_or_build", "read_note", "write_note"]
 
 #: The images of a chunk, their labels, and the (number, reason) of each row that was skipped in the chunk.
 Chunk = tuple[np.ndarray, np.ndarray, list[tuple[int, str]]]
@@ -93,7 +93,7 @@ def open_or_build(
 
     folder = root / key
     needed_bytes = rows * int(np.prod(image_shape))
-    entry = _open(folder, image_shape)
+    entry = open_entry(folder, image_shape)
     if entry is not None:
         return entry
     lock = FileLock(str(root / f"{key}.lock"))
@@ -106,10 +106,10 @@ def open_or_build(
             lock.acquire()
     try:
         # The other process may have built the entry meanwhile.
-        entry = _open(folder, image_shape, report=True)
+        entry = open_entry(folder, image_shape, report=True)
         if entry is None:
             _build(folder, rows, image_shape, needed_bytes, chunks)
-            entry = _open(folder, image_shape, report=True)
+            entry = open_entry(folder, image_shape, report=True)
     finally:
         lock.release()
     if entry is None:
@@ -167,8 +167,8 @@ def _write_images(file: BinaryIO, images: np.ndarray) -> None:
     file.write(np.ascontiguousarray(images).data)
 
 
-def _open(folder: Path, image_shape: tuple[int, int, int], report: bool = False) -> Entry | None:
-    """Returns the entry, or `None` if it is missing or damaged; with `report`, prints how it is damaged."""
+def open_entry(folder: Path, image_shape: tuple[int, int, int], report: bool = False) -> Entry | None:
+    """Returns the entry in `folder`, or `None` if it is missing or damaged; with `report`, prints how it is damaged."""
     if not folder.is_dir():
         return None
     try:

@@ -13,7 +13,7 @@ from ..images.decode import DECODER_VERSION
 from ..images.opening import MAX_PIXELS, max_pixels
 from ..images.preprocess import Preprocess
 from .batches import hold_out
-from .cache import Chunk, cache_root, open_or_build
+from .cache import Chunk, cache_root, open_entry, open_or_build
 from .columns import find_image_column, find_label_column, read_labels
 from .encoded import EncodedImages
 from .fingerprint import digest_values, fingerprint_images, fingerprint_rows, is_large
@@ -84,6 +84,21 @@ class TableDataSet(DataSet):
         key, shape = self._cache_key(split, preprocess, on_bad_image), (*preprocess.size, preprocess.channels)
         entry = open_or_build(cache_root(cache_dir), key, len(part.numbers), shape, chunks)
         return Split(entry.images, entry.labels, self.info.class_names, len(entry.skipped))
+
+    def find_decoded(
+        self,
+        split: Literal["train", "test"],
+        *,
+        preprocess: Preprocess,
+        on_bad_image: Literal["stop", "skip"] = "stop",
+    ) -> Split | None:
+        """Returns the images of a split if they were decoded before; see `DataSet.find_decoded`."""
+        check_decode_arguments(split, on_bad_image)
+        if not self._use_cache:
+            return self.decode(split, preprocess=preprocess, on_bad_image=on_bad_image, progress=False)
+        folder = cache_root() / self._cache_key(split, preprocess, on_bad_image)
+        entry = open_entry(folder, (*preprocess.size, preprocess.channels))
+        return entry and Split(entry.images, entry.labels, self.info.class_names, len(entry.skipped))
 
     def stream(
         self,

@@ -94,6 +94,16 @@ class DataSet(abc.ABC):
         """
 
     @abc.abstractmethod
+    def find_decoded(
+        self,
+        split: Literal["train", "test"],
+        *,
+        preprocess: Preprocess,
+        on_bad_image: Literal["stop", "skip"] = "stop",
+    ) -> Split | None:
+        """Returns the same as `decode` if the images are in memory or in the default cache, and `None` otherwise."""
+
+    @abc.abstractmethod
     def stream(
         self,
         split: Literal["train", "test"],

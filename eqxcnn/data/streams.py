@@ -19,11 +19,11 @@ from .encoded import EncodedImages
 from .fingerprint import digest_values
 from .headers import size_and_channels
 from .pixels import count_dims
-from .reading import Streams
 from .records import DataInfo, DataSet, Split, check_decode_arguments
 from .row_sources import StreamRows
 from .sources import Source
 from .splits import TEST_SPLITS, choose_test, choose_train
+from .stream_reading import Streams, explain_damage
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -74,6 +74,16 @@ class StreamedDataSet(DataSet):
             "or set `decode` to stream."
         )
 
+    def find_decoded(
+        self,
+        split: Literal["train", "test"],
+        *,
+        preprocess: Preprocess,
+        on_bad_image: Literal["stop", "skip"] = "stop",
+    ) -> Split | None:
+        """Returns `None`, because a stream is never decoded once."""
+        return None
+
     def stream(
         self,
         split: Literal["train", "test"],
@@ -114,23 +124,29 @@ def from_streams(
     **Raises:** `InputError`, in one sentence, if the streams cannot be used.
     """
     splits = streams.splits
-    train = choose_train(source, dict.fromkeys(splits, 1), place.test_split)
-    # The types are known from the files, or else from the first rows.
-    features: Any = splits[train].features or splits[train]._resolve_features().features
-    images, target = find_image_column(features, place.image_column), find_label_column(features, place.label_column)
-    if count_dims(features[images]):
-        raise InputError(f"the column `{images}` of `{source}` holds pixels, and only encoded images can be streamed.")
-    tests = TEST_SPLITS if place.test_split is None else (place.test_split,)
-    labeled = {
-        split: _read_labels(streams, split, target, features[target], name)
-        for split in splits
-        if split == train or split in tests
-    }
-    test = choose_test(source, labeled, train, target, place.test_split)
-    class_names, labels = read_labels({split: labeled[split] for split in (train, test) if split}, target)
-    rows = {split: _make_rows(splits[split], images, len(labels[split]), split) for split in labels}
+    with explain_damage(f"`{source}`"):
+        train = choose_train(source, dict.fromkeys(splits, 1), place.test_split)
+        # The types are known from the files, or else from the first rows.
+        features: Any = splits[train].features or splits[train]._resolve_features().features
+        images, target = (
+            find_image_column(features, place.image_column),
+            find_label_column(features, place.label_column),
+        )
+        if count_dims(features[images]):
+            raise InputError(
+                f"the column `{images}` of `{source}` holds pixels, and only encoded images can be streamed."
+            )
+        tests = TEST_SPLITS if place.test_split is None else (place.test_split,)
+        labeled = {
+            split: _read_labels(streams, split, target, features[target], name)
+            for split in splits
+            if split == train or split in tests
+        }
+        test = choose_test(source, labeled, train, target, place.test_split)
+        class_names, labels = read_labels({split: labeled[split] for split in (train, test) if split}, target)
+        rows = {split: _make_rows(splits[split], images, len(labels[split]), split) for split in labels}
+        size, channels = _read_headers(splits[train], images, source)
     parts = _make_parts(rows, labels, train, test, test_fraction, seed)
-    size, channels = _read_headers(splits[train], images, source)
     digests = [hashlib.sha256(np.stack([part.numbers, part.labels]).tobytes()).hexdigest() for part in parts.values()]
     info = DataInfo(
         name=name,

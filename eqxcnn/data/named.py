@@ -6,9 +6,10 @@ from typing import Literal
 
 from ..images.preprocess import Preprocess
 from .dataset import from_tables
-from .reading import read_rows, read_streams, say_when_slow
+from .reading import read_rows, say_when_slow
 from .records import DataSet, Split
 from .sources import find_source
+from .stream_reading import read_streams
 from .streams import from_streams
 
 __all__ = ["load", "open_source"]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -16,20 +16,20 @@ from ..errors import InputError, printable
 from .class_folders import read_class_folders
 from .described import check_described, check_found, check_saved
 from .files import LAYOUTS
-from .fingerprint import digest_values, fingerprint_files
+from .fingerprint import fingerprint_files
 from .sources import Source
 from .tables import to_tables
 
 if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict, IterableDataset
+    from datasets import Dataset, DatasetDict
 else:
-    Dataset = DatasetDict = IterableDataset = Any
+    Dataset = DatasetDict = Any
 
-__all__ = ["Streams", "load_digits", "read_rows", "read_streams", "say_when_slow"]
+__all__ = ["DAMAGED", "first_line", "load_digits", "quiet_library", "read_rows", "say_when_slow"]
 
 _SLOW_SECONDS = 2.0
 #: Exceptions that `datasets` raises for damaged files, besides its own types.
-_DAMAGED = (OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError)
+DAMAGED = (OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError)
 
 
 def read_rows(source: Source) -> Mapping[str, Dataset]:
@@ -45,7 +45,7 @@ def read_rows(source: Source) -> Mapping[str, Dataset]:
         return _call(source.rows, source)
     what = f"`{source.folder or source.hub or 'digits'}`"
     try:
-        with _quiet_library():
+        with quiet_library():
             rows = _read(source)
     except DatasetNotFoundError as error:
         raise InputError(
@@ -56,64 +56,12 @@ def read_rows(source: Source) -> Mapping[str, Dataset]:
         raise InputError(f"{what} holds no images or tables that can be read: {LAYOUTS}") from error
     except InputError:
         raise
-    except (*_DAMAGED, DatasetsError) as error:
+    except (*DAMAGED, DatasetsError) as error:
         cause = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
-        raise InputError(f"{what} cannot be opened: {_first_line(cause)}") from error
+        raise InputError(f"{what} cannot be opened: {first_line(cause)}") from error
     if isinstance(rows, datasets.Dataset):
         return {"train": rows}
     return {str(name): split for name, split in rows.items()}
-
-
-class Streams(NamedTuple):
-    """The splits of a source as streams.
-
-    - `splits`: the streams by split.
-    - `read_column`: returns a stream of one column of a split; `None` if the source is not in parquet files, which
-        alone can be read by column.
-    - `identity`: a digest of the source's files: of their addresses and revisions on the Hub, or of local facts.
-    """
-
-    splits: Mapping[str, IterableDataset]
-    read_column: Callable[[str, str], IterableDataset] | None
-    identity: str
-
-
-def read_streams(source: Source) -> Streams:
-    """Opens the splits of a source as streams.
-
-    **Raises:** `InputError` for a source that cannot be streamed, and as `read_rows` does.
-    """
-    import datasets
-
-    place = source.hub or source.folder
-    if place is None:
-        raise InputError("`data_streaming` needs a data set on the Hub or a folder of parquet files or tar shards.")
-    if source.folder is not None:
-        if read_class_folders(source.folder, source.test_split) is not None:
-            raise InputError(
-                f"`{source.folder}` has class folders, which are read file by file: set `decode` to stream instead of "
-                "`data_streaming`."
-            )
-        check_described(source.folder)
-    elif (unreachable := hub.why_unreachable()) is not None:
-        reason = _first_line(getattr(unreachable, "reason", unreachable))
-        raise InputError(f"`{place}` cannot be streamed, because the Hugging Face Hub cannot be reached ({reason}).")
-
-    def load(**options: Any) -> Any:
-        with _quiet_library():
-            return datasets.load_dataset(str(place), source.config, streaming=True, **options)
-
-    try:
-        builder = datasets.load_dataset_builder(str(place), source.config)
-        splits = {str(name): split for name, split in load().items()}
-    except Exception as error:
-        raise InputError(f"`{place}` cannot be opened as a stream: {_first_line(error)}") from error
-    files = sorted({str(file) for split in (builder.config.data_files or {}).values() for file in split})
-    if source.folder is not None:
-        check_found(source.folder, files)
-    is_parquet = type(builder).__name__ == "Parquet"
-    identity = fingerprint_files(files) if source.folder is not None else digest_values(files)
-    return Streams(splits, (lambda split, column: load(columns=[column])[split]) if is_parquet else None, identity)
 
 
 def _call(function: Callable[[], Any], source: Source) -> Mapping[str, Dataset]:
@@ -123,7 +71,7 @@ def _call(function: Callable[[], Any], source: Source) -> Mapping[str, Dataset]:
     except InputError:
         raise
     except Exception as error:
-        cause = f"{type(error).__name__}: {_first_line(error)}"
+        cause = f"{type(error).__name__}: {first_line(error)}"
         raise InputError(f"the data set's function `{name}` failed ({cause}): correct it.") from error
     return to_tables(value, source, name)
 
@@ -205,7 +153,7 @@ def _read_hub(repository: str, config: str | None) -> DatasetDict:
     except (ConnectionError, FileNotFoundError, ValueError) as error:
         if unreachable is None:
             raise
-        reason = _first_line(getattr(unreachable, "reason", unreachable))
+        reason = first_line(getattr(unreachable, "reason", unreachable))
         raise InputError(
             f"the Hugging Face Hub cannot be reached ({reason}) and this machine has no copy of `{repository}`: give a "
             "local folder with `--data FOLDER`, use `--data digits`, or run once online to fill the Hub's cache."
@@ -228,7 +176,7 @@ def say_when_slow(source: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet_library() -> Iterator[None]:
+def quiet_library() -> Iterator[None]:
     """Hides the log of `datasets`, whose errors `read_rows` reports; without a terminal, hides its progress bars."""
     import datasets
 
@@ -245,7 +193,8 @@ def _quiet_library() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def _first_line(error: object) -> str:
+def first_line(error: object) -> str:
+    """Returns the first line of an exception's message, without its period."""
     line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
     # The message of a `KeyError` is the key alone.
     return f"{type(error).__name__}: {line}" if isinstance(error, LookupError) else line

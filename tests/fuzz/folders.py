@@ -12,7 +12,7 @@ import datasets
 import numpy as np
 from PIL import Image
 
-from eqxcnn.data import open_source
+from eqxcnn.data import EncodedImages, Preprocess, open_source
 
 from .case import Entrance, Silent
 from .mutate import mutate_bytes, mutate_text
@@ -130,6 +130,8 @@ def attack_tables(rng: random.Random, folder: Path, base: dict[str, Any]) -> Non
                 rows = "".join(f"{line['file_name']},{line['label']}\n" for line in lines)
                 text, name = f"file_name,label\n{rows}", "metadata.csv"
             (root / name).write_bytes(mutate_text(rng, text))
+    if rng.random() < 0.3:
+        _read_stream(root)
     _read(rng, root, "stop")
 
 
@@ -182,7 +184,25 @@ def _read(rng: random.Random, root: Path, on_bad_image: Any) -> tuple[int, int]:
         counts += len(found.images) + found.skipped
         if len(found.images) != len(found.labels) or not ((found.labels >= 0) & (found.labels < len(names))).all():
             raise Silent(f"labels do not fit images or classes: {found.labels} of {names}")
+        preprocess = Preprocess((4, 4), opened.info.channels)
+        streamed = opened.stream(split, preprocess=preprocess, on_bad_image=on_bad_image).images
+        assert isinstance(streamed, EncodedImages)
+        if not np.array_equal(streamed.readable(np.arange(len(streamed))), found.array):
+            raise Silent(f"split {split} has other images when they are streamed")
     return counts, len(names)
+
+
+def _read_stream(root: Path) -> None:
+    """Reads a folder as a stream, whose rows must be those of the table."""
+    opened, table = open_source(str(root), streaming=True), open_source(str(root))
+    preprocess = Preprocess((4, 4), 3)
+    for split in ("train", "test"):
+        ours, theirs = (each.stream(split, preprocess=preprocess) for each in (opened, table))
+        same_names = opened.info.class_names == table.info.class_names
+        if not same_names or not np.array_equal(ours.labels, theirs.labels):
+            raise Silent(f"split {split} has other labels when it is streamed")
+        if not np.array_equal(ours.array, theirs.array):
+            raise Silent(f"split {split} has other images when it is streamed")
 
 
 ENTRANCES = {

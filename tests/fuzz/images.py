@@ -4,14 +4,17 @@ import io
 import random
 import struct
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, features
 
-from eqxcnn.data import decode_image
+from eqxcnn.data import Preprocess, decode_image
 from eqxcnn.data.headers import read_header
+from eqxcnn.images.crops import RandomCrop
+from eqxcnn.images.decode import decode_box
 
 from .case import Entrance, Silent
 from .mutate import mutate_bytes
@@ -81,6 +84,7 @@ def attack_image(rng: random.Random, folder: Path, images: list[tuple[str, bytes
     size = rng.choice((None, (8, 8), (1, 40)))
     pixels = decode_image(rng.choice((path, str(path), data)), size, channels)
     own = decode_image(data, None, channels)
+    _attack_preprocess(rng, data, channels)
     header = read_header({"bytes": data, "path": None})
     if pixels.dtype != np.uint8 or pixels.shape != (*(size or own.shape[:2]), channels):
         raise Silent(f"an image is decoded to another shape: {pixels.dtype}{pixels.shape}")
@@ -88,6 +92,22 @@ def attack_image(rng: random.Random, folder: Path, images: list[tuple[str, bytes
         raise Silent(f"the header has another size than the image: {header} and {own.shape}")
     if not is_bare and kind in _CHECKED and not np.array_equal(own, decode_image(intact, None, channels)):
         raise Silent(f"a damaged {kind} file is decoded to other pixels")
+
+
+def _attack_preprocess(rng: random.Random, data: bytes, channels: int) -> None:
+    """Any preprocessing that is accepted gives an image of its size, and so does a random crop."""
+    side = rng.choice((1, 2, 7, 33, 224))
+    how = Preprocess(
+        (side, rng.choice((1, side, 60))),
+        channels,
+        rng.choice(("stretch", "crop", "pad")),
+        rng.choice((1.0, 0.1, 0.875, 224 / 236, rng.uniform(-0.5, 1.5))),
+        rng.choice(("bilinear", "bicubic", "nearest")),
+    )
+    crop = RandomCrop((rng.uniform(0.01, 0.5), 1.0), (0.2, 5.0), 0)
+    for pixels in (how(data), decode_box(data, channels, how.size, partial(crop.draw, 0, 0))):
+        if pixels.dtype != np.uint8 or pixels.shape != (*how.size, channels):
+            raise Silent(f"{how} made {pixels.dtype}{pixels.shape}")
 
 
 def _huge_png(rng: random.Random) -> bytes:

@@ -156,7 +156,7 @@ def _read(source: DataSet, options: Options, preprocess: Preprocess) -> Split:
     An evaluation reads each image once, so decoding all into the cache first would only take disk space.
     """
     found = source.find_decoded(options.split, preprocess=preprocess, on_bad_image=options.on_bad_image)
-    return source.stream(options.split, preprocess=preprocess, on_bad_image=options.on_bad_image)
+    return found or source.stream(options.split, preprocess=preprocess, on_bad_image=options.on_bad_image)
 
 
 def _choose_batch_size(recipe: Recipe, image_size: tuple[int, int]) -> int:

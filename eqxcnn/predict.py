@@ -82,7 +82,7 @@ def main(arguments: Sequence[str]) -> None:
         print(f"interrupted after {done:,} of {len(paths):,} images", file=sys.stderr)
         sys.exit(130)
     if unreadable:
-        raise InputError(f"{unreadable} of {len(paths)} images could not be read")
+        raise InputError(f"{unreadable:,} of {len(paths):,} images could not be read")
 
 
 def _classify(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..images.decode import DECODER_VERSION, ORIENTATION
+from ..images.decode import DECODER_VERSION, is_turned
 from ..images.opening import open_image, unreadable_errors
 from ..images.reading import read_file
 from .cache import read_note, write_note
@@ -114,14 +114,14 @@ def read_header(value: Any) -> tuple[tuple[int, int], bool] | None:
         if (header := _read_png_header(data)) is not None:
             return header
         with open_image(data) as image:
-            is_turned = image.format != "TIFF" and image.getexif().get(ORIENTATION, 1) >= 5
+            swaps_sides = is_turned(image)
             if image.format == "TIFF":
                 image.load()  # Pillow turns a TIFF only while loading it.
             width, height = image.size
             is_gray = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
     except unreadable_errors():
         return None
-    return ((width, height) if is_turned else (height, width)), is_gray
+    return ((width, height) if swaps_sides else (height, width)), is_gray
 
 
 def _read_png_header(data: bytes) -> tuple[tuple[int, int], bool] | None:

@@ -28,6 +28,7 @@ __all__ = [
     "decode_box",
     "decode_image",
     "explain",
+    "is_turned",
     "open_upright",
     "resize_box",
     "to_array",
@@ -133,7 +134,7 @@ def decode_box(
     if image.format == "TIFF":
         image.load()  # Pillow turns a TIFF only while loading it.
     width, height = image.size
-    if image.format != "TIFF" and image.info and image.getexif().get(ORIENTATION, 1) >= 5:
+    if is_turned(image):
         width, height = height, width
     top, left, box_height, box_width = choose_box(height, width)
     with _large_image if width * height > _LARGE_PIXELS else nullcontext():
@@ -169,6 +170,15 @@ def to_array(image: Image) -> UInt8[np.ndarray, "h w c"]:
     """Returns the pixels of a gray or RGB image as a new array."""
     pixels = np.array(image)
     return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def is_turned(image: Image) -> bool:
+    """Returns whether turning an image upright will swap its height and width.
+
+    Other values than 1 to 8 mean nothing. Pillow has already turned a TIFF that is loaded. For a PNG, whose metadata may
+    follow the pixels, Pillow loads the pixels.
+    """
+    return image.format != "TIFF" and image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
 
 
 def _open(source: Source) -> Image:

@@ -62,6 +62,8 @@ class LogSettings:
 class CompilationSettings:
     """How steps are compiled."""
 
+    devices: Annotated[int, Range(1, 65_536)] | Literal["all"] = "all"
+    """Number of devices that share each batch, or all of the machine."""
     jit: bool = True
     """Compile the steps; `--no-jit` runs them uncompiled, for comparison."""
     steps_per_call: Annotated[int, COUNT] | None = None

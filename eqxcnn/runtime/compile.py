@@ -121,7 +121,7 @@ class AsyncJit:
             (arrays, result_static), end = self._call(head.arrays, [part.arrays for part in parts], static)
         began = monotonic()
         (end if previous.is_long else previous.end).block_until_ready()
-        previous.end, previous.is_long = end, monotonic() - began > _LONG_CALL_SECONDS
+        previous.end, previous.is_long = end, _waits_for_each_call() or monotonic() - began > _LONG_CALL_SECONDS
         previous.result = _Partition(_combine(arrays, result_static), arrays, result_static)
         return previous.result.tree
 
@@ -132,6 +132,16 @@ class _PreviousCall(threading.local):
     def __init__(self) -> None:
         self.first = self.result = _Partition(None, *_partition(None))
         self.end, self.is_long = jnp.zeros(()), True
+
+
+@cache
+def _waits_for_each_call() -> bool:
+    """Returns whether only one call may be in flight.
+
+    Several devices of one CPU share its threads; with two calls in flight, a sum over the devices can wait forever for
+    a device whose thread is waiting in the other call.
+    """
+    return jax.default_backend() == "cpu" and jax.device_count() > 1
 
 
 def _partition(tree: Any) -> tuple[list[Any], _Static]:

@@ -38,6 +38,7 @@ def recompute_batch_stats(job: Job, train: TrainState) -> TrainState:
     for call in job.all_batches(epoch):
         for index in range(count_steps(call)):
             batch = jax.tree.map(lambda leaf, index=index: jnp.asarray(leaf[index]), call)
+            batch = job.devices.split(batch, axis=0)
             found = run(job.setup, model, state, batch, jnp.int32(epoch * job.steps_per_epoch + count))
             numbers = eqx.filter(found, eqx.is_inexact_array)
             total = numbers if total is None else jax.tree.map(jnp.add, total, numbers)

@@ -73,12 +73,12 @@ def dry_run(recipe: Recipe, **parts: Any) -> DryRun:
     calls = job.batches(0, 0)
     first = next(calls)
     # An epoch may be a single call.
-    second = next(calls, first)
+    first, second = (job.devices.split(each, axis=1) for each in (first, next(calls, first)))
     started = monotonic()
     with warnings.catch_warnings():
         # A batch's rows are donated too, but are too small to be reused.
         warnings.filterwarnings("ignore", "Some donated buffers were not usable")
-        steps: Any = compile_steps(job.recipe)
+        steps: Any = compile_steps(job.recipe, devices=job.devices)
         steps = steps.lower(job.setup, train, first).compile()
     compiled = monotonic()
     train = jax.block_until_ready(steps(job.setup, train, first))
@@ -99,7 +99,9 @@ def dry_run(recipe: Recipe, **parts: Any) -> DryRun:
 def _eval_memory(job: Job, train: TrainState) -> int:
     """Returns the memory of an evaluation on the larger of the test split and the validation images."""
     recipe, setup = job.recipe, job.setup
-    evaluator = Evaluator(setup.mean, setup.std, len(job.info.class_names), recipe.eval_batch_size, recipe.test_views)
+    evaluator = Evaluator(
+        setup.mean, setup.std, len(job.info.class_names), recipe.eval_batch_size, recipe.test_views, devices=job.devices
+    )
     shape = (*job.image_size, job.info.channels)
     count = max(len(job.splits.test.labels), len(job.splits.validation_rows))
     stats = evaluator.memory(*train.averaged, shape, count)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from ..recipe import Recipe
 from ..runs.progress import TrainingProgress
 from ..runtime.compile import async_jit
+from ..runtime.devices import Devices
 from ..runtime.interrupts import Interrupted, Interrupts
 from ..runtime.profile import Profiler
 from .job import HostBatch, Job, count_steps
@@ -20,6 +21,8 @@ from .state import TrainState
 from .step import train_steps
 
 __all__ = ["EpochLoop", "Program", "SingleRun", "compile_steps"]
+
+_ONE_DEVICE = Devices()
 
 
 @runtime_checkable
@@ -56,7 +59,7 @@ class SingleRun:
     """The program of one run."""
 
     def __init__(self, job: Job) -> None:
-        self.job, self._steps = job, compile_steps(job.recipe)
+        self.job, self._steps = job, compile_steps(job.recipe, devices=job.devices)
 
     def batches(self, epoch: int, first: int) -> Iterator[HostBatch]:
         """Yields the batches of an epoch from its step `first` on, one item per call."""
@@ -68,7 +71,7 @@ class SingleRun:
 
     def run(self, train: TrainState, batches: HostBatch) -> TrainState:
         """Runs the steps of one call."""
-        return self._steps(self.job.setup, train, batches)
+        return self._steps(self.job.setup, train, self.job.devices.split(batches, axis=1))
 
     def split(self, train: TrainState) -> list[TrainState]:
         """Returns the train state in a list."""
@@ -155,11 +158,24 @@ class EpochLoop:
             raise Interrupted(signal, self._folder)
 
 
-def compile_steps(recipe: Recipe, steps: Callable[..., TrainState] = train_steps) -> Callable[..., TrainState]:
-    """Compiles `steps` with the recipe's setting `deterministic`; without `jit`, returns `train_steps` uncompiled."""
+def compile_steps(
+    recipe: Recipe, steps: Callable[..., TrainState] = train_steps, devices: Devices = _ONE_DEVICE
+) -> Callable[..., TrainState]:
+    """Compiles `steps` with the recipe's setting `deterministic`; without `jit`, returns `train_steps` uncompiled.
+
+    **Arguments:**
+
+    - `devices`: the devices that keep a copy of the resulting train state each.
+    """
     if not recipe.jit:
         return _run_uncompiled
-    return async_jit(steps, donate=True, deterministic=recipe.deterministic)
+    if devices.count == 1:
+        return async_jit(steps, donate=True, deterministic=recipe.deterministic)
+
+    def run(setup: Setup, train: TrainState, batches: Any) -> TrainState:
+        return devices.constrain(steps(setup, train, batches))
+
+    return async_jit(run, donate=True, deterministic=recipe.deterministic)
 
 
 def _run_uncompiled(setup: Setup, train: TrainState, batches: HostBatch) -> TrainState:

@@ -18,6 +18,7 @@ from ..errors import InputError
 from ..metrics import Metric
 from ..optim.losses import cross_entropy
 from ..runtime.compile import async_jit
+from ..runtime.devices import Devices
 from ..runtime.promotion import standard_promotion
 from ..types import BatchLogits, Images, Labels, ModelState, Network, Pixels
 from ..views import NUM_VIEWS, Views, eval_logits
@@ -26,6 +27,7 @@ __all__ = ["EVAL_BATCH_SIZE", "Evaluator", "Scores"]
 
 #: Images per batch, unless a recipe says otherwise.
 EVAL_BATCH_SIZE = 500
+_ONE_DEVICE = Devices()
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Evaluator:
     - `batch_size`: images per call; each view counts as an image.
     - `views`: the views of each image over which the scores are averaged; see `eqxcnn.views.view_logits`.
     - `metrics`: further metrics to compute, by name.
+    - `devices`: the devices that share each batch, which is padded to a multiple of their number.
     """
 
     def __init__(
@@ -72,10 +75,12 @@ class Evaluator:
         batch_size: int = EVAL_BATCH_SIZE,
         views: Views = "one",
         metrics: Mapping[str, Metric] | None = None,
+        devices: Devices = _ONE_DEVICE,
     ) -> None:
         self._metrics = metrics or {}
         self._mean, self._std, self._num_classes = mean, std, num_classes
         self._batch_size, self._views = max(batch_size // NUM_VIEWS[views], 1), views
+        self._devices = devices
 
     @standard_promotion()
     def __call__(
@@ -102,12 +107,13 @@ class Evaluator:
         rows = np.arange(len(labels)) if rows is None else rows
         total: Any = jnp.zeros(()), jnp.zeros((self._num_classes, self._num_classes), jnp.int32), None
         sum_batch, earlier = self._compile_sums(), total
-        size = max(min(self._batch_size, len(rows)), 1)
+        size = self._devices.round_up(max(min(self._batch_size, len(rows)), 1))
         for number, (pixels, classes, mask) in enumerate(_read_batches(images, labels, rows, size)):
             # Without this, images that are read faster than they are evaluated would pile up on the device.
             jax.block_until_ready(earlier)
             earlier = total
-            loss, confusion, further = sum_batch(self._mean, self._std, model, state, pixels, classes, mask)
+            batch = self._devices.split((pixels, classes, mask), axis=0)
+            loss, confusion, further = sum_batch(self._mean, self._std, model, state, *batch)
             further = further if total[2] is None else jax.tree.map(jnp.add, total[2], further)
             total = total[0] + loss, total[1] + confusion, further
             advance(min(size, len(rows) - number * size))
@@ -135,9 +141,10 @@ class Evaluator:
 
     def memory(self, model: Network, state: ModelState, image_shape: tuple[int, int, int], count: int) -> Any:
         """Compiles the evaluation of `count` images and returns the compiler's memory analysis."""
-        size = min(self._batch_size, count)
+        size = self._devices.round_up(min(self._batch_size, count))
         pixels = np.zeros((size, *image_shape), np.uint8)
         labels, mask = np.zeros(size, np.int32), np.zeros(size, bool)
+        pixels, labels, mask = self._devices.split((pixels, labels, mask), axis=0)
         lower: Any = self._compile_sums()
         compiled = lower.lower(self._mean, self._std, model, state, pixels, labels, mask).compile()
         return compiled.compiled.memory_analysis()

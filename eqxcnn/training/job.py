@@ -13,6 +13,7 @@ from ..data.batches import StreamedBatch
 from ..images import Preprocess
 from ..metrics import Metric
 from ..recipe import Recipe
+from ..runtime.devices import Devices
 from .parts import Parts
 from .reading import Splits
 from .setup import Setup
@@ -38,6 +39,7 @@ class Job:
     - `reader`: decodes the images of the coming steps; `None` for images that are decoded already.
     - `setup`: the arguments of a step that stay fixed over the run.
     - `template`: the train state's structure, with a `jax.ShapeDtypeStruct` for each array.
+    - `devices`: the devices that share each batch.
     - `parts`: the parts of the run that are not built from the recipe.
     - `metrics`: further metrics of validation and test, by name.
     - `make_start`: makes the train state before the first step. Each call makes new arrays, since steps reuse the
@@ -55,6 +57,7 @@ class Job:
     setup: Setup
     template: TrainState
     make_start: Callable[[], TrainState]
+    devices: Devices = field(default_factory=Devices)
     parts: Parts = field(default_factory=Parts)
     metrics: Mapping[str, Metric] = field(default_factory=dict)
 

@@ -19,6 +19,7 @@ from ..metrics import build as build_metrics
 from ..recipe import OWN, Recipe
 from ..runs.folder import MAX_STEPS
 from ..runtime.compile import jit_once
+from ..runtime.devices import Devices, choose_devices
 from ..types import Key, ModelState, Network
 from .builders import (
     build_average,
@@ -57,6 +58,8 @@ def prepare(recipe: Recipe, parts: Parts | None = None, *, is_resumed: bool = Fa
     parts = parts or Parts()
     recipe = parts.apply_to(recipe)
     metrics = _collect_metrics(recipe, parts)
+    devices = choose_devices(recipe.devices)
+    devices.check_batch_size(recipe.batch_size)
     stages = augment.build_stages(recipe.augment) if parts.augment is None else [parts.augment]
     source = open_data(recipe, parts.data)
     image_size = resolve_image_size(recipe, source.info)
@@ -87,10 +90,10 @@ def prepare(recipe: Recipe, parts: Parts | None = None, *, is_resumed: bool = Fa
         augment=transform,
         lookahead=build_lookahead(recipe, steps),
         steps_per_epoch=steps_per_epoch,
-        key=step_key,
-        mean=moments[0],
-        std=moments[1],
-        data=_put_on_device(recipe, train),
+        key=devices.replicate(step_key),
+        mean=devices.replicate(moments[0]),
+        std=devices.replicate(moments[1]),
+        data=_put_on_devices(recipe, train, devices),
         mix=build_mix(recipe),
         average=build_average(recipe, steps, steps_per_epoch),
         skip_nan=recipe.on_nan == "skip",
@@ -106,8 +109,8 @@ def prepare(recipe: Recipe, parts: Parts | None = None, *, is_resumed: bool = Fa
     order = make_order(recipe, splits)
     return Job(
         resolved, steps, steps_per_call, preprocess, source.info, splits, order,
-        make_reader(recipe, train, order, crop), setup, template, partial(_make_start, jit_once(init), *start), parts,
-        metrics,
+        make_reader(recipe, train, order, crop), setup, template, partial(_make_start, devices, jit_once(init), *start),
+        devices, parts, metrics,
     )  # fmt: skip
 
 
@@ -146,6 +149,7 @@ def _resolve_steps_per_call(recipe: Recipe, train: Split, is_streamed: bool) -> 
 
 
 def _make_start(
+    devices: Devices,
     init: Callable[..., TrainState],
     own: tuple[Network, ModelState] | None,
     pixels: Num[np.ndarray, "i h w c"],
@@ -155,7 +159,7 @@ def _make_start(
     # Copied, because steps reuse the memory of the arrays they are given.
     own = jax.tree.map(lambda leaf: jnp.copy(leaf) if eqx.is_array(leaf) else leaf, own)
     # Compiled functions accept NumPy arrays, but with jit disabled `init` needs JAX arrays.
-    return init(own, jnp.asarray(pixels), jax.tree.map(jnp.asarray, tensors), key)
+    return devices.replicate(init(own, jnp.asarray(pixels), jax.tree.map(jnp.asarray, tensors), key))
 
 
 def _init_rows(recipe: Recipe, rows: Int[np.ndarray, " k"]) -> Int[np.ndarray, " i"]:
@@ -167,8 +171,8 @@ def _init_rows(recipe: Recipe, rows: Int[np.ndarray, " k"]) -> Int[np.ndarray, "
     return rows[: recipe.init_images]
 
 
-def _put_on_device(recipe: Recipe, train: Split) -> tuple[jax.Array, jax.Array] | None:
+def _put_on_devices(recipe: Recipe, train: Split, devices: Devices) -> tuple[jax.Array, jax.Array] | None:
     """Returns the training images and labels as device arrays, or `None` if they exceed `device_budget`."""
     if isinstance(train.images, EncodedImages) or train.images.nbytes > recipe.device_budget * 2**30:
         return None
-    return jnp.asarray(train.images), jnp.asarray(train.labels)
+    return devices.replicate((jnp.asarray(train.images), jnp.asarray(train.labels)))

@@ -105,7 +105,7 @@ def resolve_normalization(
 
 
 def pixel_statistics(
-    images: Num[np.ndarray, "n h w c"] | EncodedImages, rows: Int[np.ndarray, " k"], chunk_size: int = 1000
+    images: Num[np.ndarray, "n h w c"] | EncodedImages, rows: Int[np.ndarray, " k"], chunk_size: int = 200
 ) -> tuple[Float[np.ndarray, " c"], Float[np.ndarray, " c"]]:
     """Returns mean and standard deviation per channel of the images at `rows`, on the scale [0, 1].
 
@@ -115,19 +115,20 @@ def pixel_statistics(
     **Raises:** `InputError` if all of the images are unreadable.
     """
     is_pixels = images.dtype == np.uint8
-    one, dtype = (255, np.int64) if is_pixels else (1, np.float64)
-    total, squares = (np.zeros(images.shape[-1], dtype) for _ in range(2))
+    # The sums over the images of a chunk, for each place, then over all places: sums over all axes but the last would
+    # take ten times as long. 65,536 squares of pixels fit into 32 bits.
+    one, square, of_chunk, total = (255, np.uint16, np.uint32, np.int64) if is_pixels else (1, *[np.float64] * 3)
+    sums, squares = (np.zeros(images.shape[-1], total) for _ in range(2))
     count = 0
     for start in range(0, len(rows), chunk_size):
         chosen = rows[start : start + chunk_size]
-        read = images.readable(chosen) if isinstance(images, EncodedImages) else images[chosen]
-        chunk = read.astype(np.uint16 if is_pixels else np.float64)
-        total += chunk.sum((0, 1, 2), dtype=dtype)
-        squares += np.square(chunk).sum((0, 1, 2), dtype=dtype)
+        chunk = images.readable(chosen) if isinstance(images, EncodedImages) else images[chosen]
+        sums += chunk.sum(0, dtype=of_chunk).sum((0, 1), dtype=total)
+        squares += np.square(chunk, dtype=square).sum(0, dtype=of_chunk).sum((0, 1), dtype=total)
         count += chunk[..., 0].size
     if count == 0:
         raise InputError(f"none of {len(rows):,} training images can be decoded: repair them")
-    mean = total / count
+    mean = sums / count
     std = np.sqrt(np.maximum(squares / count - mean**2, 0))
     # A constant channel has a standard deviation of 0, which cannot be a divisor; 1 leaves the channel unscaled.
     return mean / one, np.where(std < 1e-4 * one, one, std) / one

@@ -96,11 +96,12 @@ def find_learning_rate(
 
 def _run(job: Job) -> Iterator[float]:
     """Yields the loss of each step, without end."""
-    train, run_steps = job.make_start(), compile_steps(job.recipe)
-    train = replace(train, opt_state=job.setup.optimizer.init(eqx.filter(train.model, eqx.is_inexact_array)))
+    train, run_steps = job.make_start(), compile_steps(job.recipe, devices=job.devices)
+    opt_state = job.setup.optimizer.init(eqx.filter(train.model, eqx.is_inexact_array))
+    train = replace(train, opt_state=job.devices.replicate(opt_state))
     total = 0.0
     for batch in _batches(job):
-        train = run_steps(job.setup, train, batch)
+        train = run_steps(job.setup, train, job.devices.split(batch, axis=1))
         # If the recipe skips failed steps, their loss is not in the sums.
         failed, summed = jax.device_get((train.sums.failed, train.sums.loss))
         yield math.nan if failed else (float(summed) - total) / job.recipe.batch_size

@@ -81,6 +81,7 @@ class EpochRunner:
             len(job.info.class_names),
             job.recipe.eval_batch_size,
             metrics=job.metrics,
+            devices=job.devices,
         )
         self._evaluator = self._make_evaluator()
         self._callbacks = [RunLogs(job, logs), EarlyStopping(job), *as_callbacks(job.parts.callbacks)]
@@ -121,7 +122,7 @@ class EpochRunner:
                 steps = [self._job.steps_after(each) for each in best]
                 self._run.best.save(int(train.step), train, others=steps)
         self._call(self._callbacks, "on_epoch", train)
-        return replace(train, sums=Sums.zero())
+        return replace(train, sums=self._job.devices.replicate(Sums.zero()))
 
     def should_stop(self) -> bool:
         """Returns whether a callback, such as early stopping, has asked the run to stop; prints the reason if so."""
@@ -192,7 +193,7 @@ class EpochRunner:
             return train
         epoch = self._job.epochs_after(restored[0])
         log_line(f"epoch {epoch} had the best {recipe.monitor}: its weights are kept", self._progress.console)
-        return restored[1]
+        return self._job.devices.replicate(restored[1])
 
     def _evaluate_epoch(self, epoch: int, train: TrainState, images: int, seconds: float) -> dict[str, Any]:
         """Returns the epoch's row of metrics."""

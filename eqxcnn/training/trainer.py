@@ -105,7 +105,8 @@ def resume(
         job = prepare(run.recipe, parts, is_resumed=is_resumed)
         run.check_data(job.info.fingerprint)
         restored = run.checkpoints.restore_latest(job.template, notify=log_line)
-        return _train(job, run, job.make_start() if restored is None else restored[1], started)
+        train = job.make_start() if restored is None else job.devices.replicate(restored[1])
+        return _train(job, run, train, started)
 
 
 def _train(job: Job, run: Run, train: TrainState, started: float) -> Result:

@@ -60,7 +60,10 @@ class VmappedSeeds:
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self.job, self._jobs = jobs[0], jobs
-        self._setup, self._steps = stack_setups(jobs), compile_steps(jobs[0].recipe, train_steps_of_seeds)
+        self._setup, self._steps = (
+            stack_setups(jobs),
+            compile_steps(jobs[0].recipe, train_steps_of_seeds, jobs[0].devices),
+        )
 
     def batches(self, epoch: int, first: int) -> Iterator[np.ndarray]:
         """Yields the rows `[seeds k b]` of an epoch from its step `first` on, one item per call."""
@@ -73,7 +76,7 @@ class VmappedSeeds:
 
     def run(self, train: TrainState, batches: np.ndarray) -> TrainState:
         """Runs the steps of one call, for all seeds."""
-        return self._steps(self._setup, train, batches)
+        return self._steps(self._setup, train, self.job.devices.split(batches, axis=2))
 
     def split(self, train: TrainState) -> list[TrainState]:
         """Returns the train state of each seed, all with the pytree structure of the first."""
@@ -82,7 +85,7 @@ class VmappedSeeds:
 
     def join(self, trains: Sequence[TrainState]) -> TrainState:
         """Stacks train states along a new first axis."""
-        return stack_trains(trains)
+        return self.job.devices.replicate(stack_trains(trains))
 
 
 def train_vmapped(jobs: Sequence[Job], runs: Sequence[Run], started: float) -> list[Result]:

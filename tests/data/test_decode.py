@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from eqxcnn.data import Preprocess, decode, decode_image
+from eqxcnn.data.headers import read_header
 from eqxcnn.errors import InputError
 
 
@@ -96,6 +97,15 @@ def test_all_eight_orientations_decode_to_the_same_image(orientation):
     exif[0x0112] = orientation
     file = encoded(Image.fromarray(np.ascontiguousarray(stored)), exif=exif)
     assert decode_image(file, None, 1)[..., 0].tolist() == upright.tolist()
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 112, 65535])
+def test_an_orientation_that_does_not_exist_turns_nothing(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = encoded(Image.new("L", (6, 4)), "JPEG", exif=exif)
+    assert decode_image(file, None, 1).shape == (4, 6, 1)
+    assert read_header({"bytes": file, "path": None}) == ((4, 6), True)
 
 
 def test_resize_is_antialiased_and_uncropped():

@@ -98,6 +98,8 @@ def _sign(checkpoints: Path) -> None:
         files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "SHA256SUMS"]
         sums = (f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder)}\n" for path in files)
         if folder.is_dir():
+            # It may be a pipe or a loop of links by now.
+            (folder / "SHA256SUMS").unlink(missing_ok=True)
             (folder / "SHA256SUMS").write_text("".join(sums))
 
 

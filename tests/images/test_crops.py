@@ -94,3 +94,22 @@ def test_the_box_is_in_the_upright_image():
     expected = np.asarray(upright.resize((32, 32), Image.Resampling.BILINEAR, (0, 0, 480, 320)))
     assert seen == [(640, 480)]
     assert np.abs(turned.astype(int) - expected).mean() < 1.5
+
+
+def test_an_orientation_behind_the_pixels_of_a_png_counts():
+    import struct
+    import zlib
+
+    exif, plain = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6
+    Image.new("RGB", (60, 30), (9, 9, 9)).save(plain, "PNG")
+    data = exif.tobytes()[6:]
+    chunk = struct.pack(">I", len(data)) + b"eXIf" + data + struct.pack(">I", zlib.crc32(b"eXIf" + data))
+    file, seen = plain.getvalue()[:-12] + chunk + plain.getvalue()[-12:], []
+
+    def choose(height, width):
+        seen.append((height, width))
+        return 0, 0, height, width
+
+    decode_box(file, 3, (8, 8), choose)
+    assert seen == [(60, 30)]

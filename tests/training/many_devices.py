@@ -1,0 +1,129 @@
+"""Runs in a process with four CPU devices, for `test_devices.py`; prints one JSON object."""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+
+import jax
+import numpy as np
+
+import eqxcnn
+from eqxcnn.errors import InputError
+from eqxcnn.recipe import Recipe
+from eqxcnn.training import Callback, dry_run, fit, fit_seeds, prepare, resume
+from eqxcnn.training.epochs import SingleRun
+
+
+def make_recipe(model, **settings):
+    settings = {
+        "batch_size": 64, "epochs": 1, "optimizer": "sgd", "learning_rate": 0.02, "mixup": 0.2, "average": "ema",
+        "clip_norm": 1.0, "accumulate_steps": 2, "augment": ("flip_horizontal", "random_crop(padding=2)"), **settings,
+    }  # fmt: skip
+    return Recipe(model=model, data="digits", **settings)
+
+
+def losses(recipe, steps):
+    """Returns the loss of each of the first steps."""
+    job = prepare(recipe)
+    program, train, found = SingleRun(job), job.make_start(), [0.0]
+    for epoch in range(job.epochs):
+        for batches in program.batches(epoch, 0):
+            train = program.run(train, batches)
+            found.append(float(train.sums.loss))
+            if len(found) > steps:
+                return np.diff(found).tolist()
+    raise ValueError("the recipe has too few steps")
+
+
+class Stop(Callback):
+    """Fails at a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step(self, run):
+        if run.step >= self.step:
+            raise KeyboardInterrupt
+
+
+def same_runs(model, steps, **settings):
+    """Compares the losses of one, two and four devices, and two runs on four."""
+    found = {count: losses(make_recipe(model, devices=count, **settings), steps) for count in (1, 2, 4)}
+    one = np.array(found[1])
+    return {
+        "errors": [float(np.abs(np.array(found[count]) / one - 1).max()) for count in (2, 4)],
+        "repeats": losses(make_recipe(model, devices=4, **settings), steps) == found[4],
+    }
+
+
+def other_numbers(folder):
+    """Stops a run on four devices, continues it on one, and finishes it on two."""
+    whole = fit(make_recipe("lenet", epochs=2, devices=1), runs=folder, name="whole")
+    for number, (count, stop) in enumerate(((4, 7), (1, 25), (2, None))):
+        recipe, callbacks = make_recipe("lenet", epochs=2, devices=count, checkpoint_seconds=0.0), []
+        if stop is not None:
+            callbacks = [Stop(stop)]
+        try:
+            if number == 0:
+                fit(recipe, runs=folder, name="moved", callbacks=callbacks)
+            else:
+                path = folder / "moved" / "recipe.yaml"
+                path.write_text(path.read_text().replace(f"devices: {(4, 1, 2)[number - 1]}", f"devices: {count}"))
+                moved = resume(folder / "moved", callbacks=callbacks)
+        except KeyboardInterrupt:
+            pass
+    losses = [[row["train_loss"] for row in run.metrics if "train_loss" in row] for run in (whole, moved)]
+    return {"losses": losses, "accuracies": [whole.test.accuracy, moved.test.accuracy]}
+
+
+def streamed(folder):
+    """Streams images to four devices, and evaluates on them."""
+    digits = prepare(make_recipe("lenet", devices=1, device_budget=0.0))
+    recipe = make_recipe("lenet", device_budget=0.0, eval_batch_size=90)
+    assert prepare(recipe).setup.data is None
+    assert digits.devices.count == 1
+    result = fit(recipe, runs=folder)
+    same = fit(make_recipe("lenet", devices=1, eval_batch_size=90), runs=folder)
+    return {"losses": [result.test.loss, same.test.loss], "count": result.test.count}
+
+
+def seeds(folder):
+    """Trains two seeds in one program on four devices."""
+    recipe = make_recipe("mlp", mixup=0.0)
+    accuracies = [
+        list(fit_seeds(recipe.replace(devices=count), 2, runs=folder).accuracies.values()) for count in (1, 4)
+    ]
+    return {"accuracies": accuracies}
+
+
+def refusals():
+    """Returns the messages for batches that do not divide and for too many devices."""
+    found = []
+    for settings in ({"batch_size": 62}, {"batch_size": 3}, {"devices": 5}):
+        try:
+            prepare(make_recipe("lenet", **settings))
+        except InputError as error:
+            found.append(str(error))
+    return {"messages": found}
+
+
+def main(parts, folder):
+    """Runs the named parts."""
+    report = {"devices": jax.device_count(), "version": eqxcnn.__version__}
+    if "lenet" in parts:
+        report["lenet"] = same_runs("lenet", 50, epochs=3)
+    if "resnet20" in parts:
+        report["resnet20"] = same_runs("resnet20", 50, epochs=3, image_size=(16, 16), batch_size=32)
+    if "other" in parts:
+        report |= {"other": other_numbers(folder), "streamed": streamed(folder), "seeds": seeds(folder)}
+        report |= {"refusals": refusals(), "dry_run": dry_run(make_recipe("lenet")).memory}
+    shutil.rmtree(folder / "moved", ignore_errors=True)
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main(sys.argv[2:], Path(sys.argv[1]))

@@ -1,0 +1,47 @@
+"""Several devices in one process train the same run as one; four CPU devices stand for those of an accelerator."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("many_devices.py")
+
+
+def run(tmp_path, *parts):
+    done = subprocess.run([sys.executable, SCRIPT, tmp_path, *parts], capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_several_devices_train_the_same_run(tmp_path):
+    found = run(tmp_path, "lenet")
+    assert found["devices"] == 4
+    assert max(found["lenet"]["errors"]) < 1e-5
+    assert found["lenet"]["repeats"]
+
+
+@pytest.mark.exhaustive
+def test_batch_statistics_are_those_of_the_whole_batch(tmp_path):
+    found = run(tmp_path, "resnet20")
+    assert max(found["resnet20"]["errors"]) < 1e-5
+    assert found["resnet20"]["repeats"]
+
+
+@pytest.mark.slow
+def test_checkpoints_streams_seeds_and_errors(tmp_path):
+    found = run(tmp_path, "other")
+    one, moved = found["other"]["losses"]
+    assert moved == pytest.approx(one, rel=1e-5)
+    assert found["other"]["accuracies"][0] == pytest.approx(found["other"]["accuracies"][1], abs=0.01)
+    assert found["streamed"]["losses"][0] == pytest.approx(found["streamed"]["losses"][1], rel=1e-5)
+    assert found["streamed"]["count"] == 359
+    assert found["seeds"]["accuracies"][0] == pytest.approx(found["seeds"]["accuracies"][1], abs=0.01)
+    uneven, small, many = found["refusals"]["messages"]
+    assert "`batch_size` (=62) must be a multiple of the 4 devices that share each batch: give 60 or 64" in uneven
+    assert "`batch_size` (=3) must be a multiple of the 4 devices that share each batch: give 4, or choose" in small
+    assert "`devices` (=5) is more than the 4 of this machine" in many
+    assert found["dry_run"] > 0

@@ -72,7 +72,8 @@ def main(arguments: Sequence[str]) -> None:
     made.write(options.folder)
     probes = probe_process(options)
     keep_freed_memory()
-    job, num_batches = prepare(make_recipe(options, options.images)), options.images // options.batch_size
+    num_batches = options.images // options.batch_size
+    job = prepare(make_recipe(options, num_batches))
     seconds = measure(make_cases(job, num_batches, options.torch), options.rounds)
     job.close()
     title = (
@@ -100,12 +101,12 @@ def _check_counts(options: Options) -> None:
         raise InputError("the comparison with torch reads class folders: leave `layout` out, or add `--no-torch`")
 
 
-def make_recipe(options: Options, images: int) -> Recipe:
-    """Returns the recipe of a run that trains on this number of images."""
+def make_recipe(options: Options, steps: int) -> Recipe:
+    """Returns the recipe of a run of this number of steps."""
     crop = f"random_resized_crop(scale={SCALE}, ratio={RATIO})"
     return Recipe(
         model=options.model, data=str(options.folder.resolve()), decode="stream", image_size=_SIZE, validation=0.0,
-        batch_size=options.batch_size, epochs=images / options.photographs, learning_rate=0.01,
+        batch_size=options.batch_size, epochs=steps / (options.photographs // options.batch_size), learning_rate=0.01,
         augment=("flip_horizontal", crop),
     )  # fmt: skip
 
@@ -135,10 +136,11 @@ def make_tables(options: Options, probes: Sequence[Probe]) -> list[ResultTable]:
 def probe_process(options: Options) -> list[Probe]:
     """Trains in new processes: in the first for three times `images_per_epoch` images, in the others for one step."""
     probes = []
-    for images in (max(_EPOCHS) * options.images_per_epoch, *[options.batch_size] * (options.rounds - 1)):
+    most = max(_EPOCHS) * (options.images_per_epoch // options.batch_size)
+    for steps in (most, *[1] * (options.rounds - 1)):
         with TemporaryDirectory() as folder:
             recipe = Path(folder) / "recipe.yaml"
-            recipe.write_text(to_yaml(make_recipe(options, images)), encoding="utf-8")
+            recipe.write_text(to_yaml(make_recipe(options, steps)), encoding="utf-8")
             probes.append(run_probe("--recipe", str(recipe)))
     return probes
 

@@ -14,6 +14,7 @@ from benchmarks.startup import Probe
 from benchmarks.synthetic_photographs import Photographs
 from eqxcnn.data import open_source
 from eqxcnn.errors import InputError
+from eqxcnn.training import load_recipe, prepare
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +33,7 @@ def test_photographs_are_written_once_and_open_as_a_data_set(tmp_path, layout):
     times = [path.stat().st_mtime_ns for path in files]
     made.write(tmp_path / "set")
     assert [path.stat().st_mtime_ns for path in files] == times
-    with pytest.raises(InputError, match="`folder` .* holds other photographs: delete it"):
+    with pytest.raises(InputError, match=r"`folder` .* holds other photographs: delete it"):
         Photographs(5, 2, 2, layout).write(tmp_path / "set")
 
 
@@ -44,7 +45,7 @@ def test_an_unfinished_set_is_completed_and_a_folder_of_other_files_is_refused(t
             made.write(folder)
     made.write(folder)
     assert len(list(folder.rglob("*.jpg"))) == 4
-    with pytest.raises(InputError, match="`folder` .* must be new or empty, and it holds other files"):
+    with pytest.raises(InputError, match=r"`folder` .* must be new or empty, and it holds other files"):
         made.write(folder / "train")
 
 
@@ -96,17 +97,29 @@ def test_options_that_do_not_go_together_are_refused_before_photographs_are_made
 
 
 @pytest.mark.slow
-def test_a_few_photographs_are_measured(tmp_path):
-    torch = find_spec("torchvision") is not None
+def test_a_few_photographs_are_measured(tmp_path, monkeypatch):
+    use_torch, jobs = find_spec("torchvision") is not None, []
+
+    def probe(*flags):
+        # The process itself is tested in `test_startup.py`.
+        assert flags[0] == "--recipe"
+        jobs.append(prepare(load_recipe(flags[1])))
+        memory = dict.fromkeys(range(1, jobs[-1].steps + 1), 500.0)
+        return Probe({"imported": 1.0, "prepared": 2.0, "stepped": 3.0}, 500.0, memory)
+
+    monkeypatch.setattr(photographs, "run_probe", probe)
     out = tmp_path / "photographs.json"
-    flags = {"photographs": 24, "images": 16, "images-per-epoch": 16, "batch-size": 8, "rounds": 2, "model": "lenet"}
+    flags = {"photographs": 25, "images": 16, "images-per-epoch": 18, "batch-size": 8, "rounds": 2, "model": "lenet"}
     words = [f"--{name}={value}" for name, value in flags.items()]
-    photographs.main([f"--folder={tmp_path / 'set'}", *words, *["--no-torch"] * (not torch), f"--out={out}"])
+    photographs.main([f"--folder={tmp_path / 'set'}", *words, *["--no-torch"] * (not use_torch), f"--out={out}"])
+    assert [(job.steps, job.recipe.decode, job.image_size) for job in jobs] == [
+        (6, "stream", (224, 224)), (1, "stream", (224, 224)),
+    ]  # fmt: skip
     record = json.loads(out.read_text())
-    assert list(record["times"]) == [DECODING, STEP, BOTH, WAITING, INPUT, *[TORCH] * torch]
+    assert list(record["times"]) == [DECODING, STEP, BOTH, WAITING, INPUT, *[TORCH] * use_torch]
     assert all(speed > 0 for speed in record["images_per_second"].values())
     assert record["rounds"] == 2
-    assert len(record["ratios"]) == 2 + torch
+    assert len(record["ratios"]) == 2 + use_torch
     times, memory = record["tables"]
     assert [line[0] for line in memory["lines"]] == [*(f"after {count} images" for count in (16, 32, 48)), "peak"]
     assert len(times["lines"]) == 3

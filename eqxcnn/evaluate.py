@@ -20,6 +20,7 @@ from .metrics import build as build_metrics
 from .plugins import IMPORT_HELP, take_imports
 from .ranges import Items, Range, check_settings
 from .recipe import OWN, Recipe, load_recipe
+from .runtime.devices import choose_devices
 from .saved_classifier import load
 from .training import Evaluator, Scores
 
@@ -86,6 +87,8 @@ def main(arguments: Sequence[str]) -> None:
             f"none of the {labeled.skipped:,} images in the {options.split} split of `{name}` has a label: choose "
             "another split or label column"
         )
+    devices = choose_devices()
+    classifier = devices.replicate(classifier)
     evaluator = Evaluator(
         classifier.mean,
         classifier.std,
@@ -93,6 +96,7 @@ def main(arguments: Sequence[str]) -> None:
         options.batch_size or _choose_batch_size(recipe, classifier.image_size),
         recipe.test_views,
         metrics,
+        devices,
     )
     with show_progress(f"evaluating on {source.info.name}", count) as advance:
         scores = evaluator(classifier.model, classifier.state, labeled.images, classes[labeled.labels], advance=advance)

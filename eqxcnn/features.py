@@ -168,7 +168,7 @@ def _open_data(
     if isinstance(data, str | Path):
         found = load_data(str(data), split, **pixels)
     elif isinstance(data, Split):
-        found = data
+        found = data.without_unreadable()
     else:
         found = data.decode(split, **pixels)
     return found.array, found.labels, found.class_names

@@ -22,6 +22,7 @@ from .errors import InputError, printable
 from .images import Preprocess
 from .inference import ImageClassifier
 from .plugins import IMPORT_HELP, take_imports
+from .runtime.devices import Devices, choose_devices
 from .saved_classifier import load
 
 __all__ = ["Classes", "Options", "main"]
@@ -60,11 +61,12 @@ def main(arguments: Sequence[str]) -> None:
     for name, value in (("top", options.top), ("batch-size", options.batch_size)):
         if value < 1:
             raise InputError(f"`--{name}` (={value}) must be 1 or more")
-    classifier = load(options.run)
+    devices = choose_devices()
+    classifier = devices.replicate(load(options.run))
     paths = [image for path in options.images for image in (find_images(path) if os.path.isdir(path) else [path])]
     write = _make_writer(options.format, min(options.top, len(classifier.class_names)))
-    size = min(options.batch_size, len(paths))
-    classify = partial(_classify, classifier, options.top, size)
+    size = devices.round_up(min(options.batch_size, len(paths)))
+    classify = partial(_classify, classifier, devices, options.top, size)
     done = unreadable = 0
     try:
         with (
@@ -86,7 +88,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _classify(
-    classifier: ImageClassifier, top: int, size: int, batch: Sequence[_Decoded]
+    classifier: ImageClassifier, devices: Devices, top: int, size: int, batch: Sequence[_Decoded]
 ) -> tuple[int, list[tuple[Path, Classes]]]:
     """Returns a batch's number of images, and the classes of the readable ones; prints an error for each other one."""
     readable, images = [], []
@@ -98,7 +100,8 @@ def _classify(
             images.append(image)
     # The last batch is padded, so that all batches have one shape and the network compiles once.
     empty = np.zeros((*classifier.image_size, classifier.in_channels), np.uint8)
-    classes = classifier.top_k(np.stack(images + [empty] * (size - len(images))), k=top) if readable else []
+    pixels = devices.split(np.stack(images + [empty] * (size - len(images))), axis=0)
+    classes = classifier.top_k(pixels, k=top) if readable else []
     return len(batch), list(zip(readable, classes, strict=False))
 
 

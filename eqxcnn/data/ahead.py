@@ -1,10 +1,13 @@
 """`DecodeAhead`: decodes the images of coming batches while the device computes, with Grain."""
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing import parent_process
 from typing import Any
 
 import numpy as np
@@ -63,7 +66,7 @@ class DecodeAhead:
         self._images, self._labels, self._processes, self._length = images, labels, processes, length
         self._load = _Load(images, rows, length, crop, replaces and images.on_bad_image == "skip")
         self._elements: Any = None
-        self._next = -1
+        self._next, self._is_started = -1, False
         self._reported: set[int] = set()
 
     def batches(self, epoch: int, first: int, shapes: Iterable[tuple[int, ...]]) -> Iterator[StreamedBatch]:
@@ -91,7 +94,7 @@ class DecodeAhead:
         """Ends the threads or processes; a later call of `batches` starts them again."""
         if self._elements is not None:
             self._elements.close()
-        self._elements, self._next = None, -1
+        self._elements, self._next, self._is_started = None, -1, False
 
     def _seek(self, start: int) -> None:
         import grain
@@ -108,7 +111,8 @@ class DecodeAhead:
             # Grain's processes read a flag of absl, which nothing has parsed in our commands.
             flags.FLAGS.mark_as_parsed()
             buffers = max(min(ahead, 256) // self._processes, 1)
-            elements = elements.mp_prefetch(grain.MultiprocessingOptions(self._processes, buffers))
+            options = grain.MultiprocessingOptions(self._processes, buffers)
+            elements = elements.mp_prefetch(options, worker_init_fn=_start_process)
         self._elements, self._next = iter(elements), start
 
     def _take(self) -> _Element:
@@ -117,11 +121,16 @@ class DecodeAhead:
         except RuntimeError as error:
             if not self._processes:
                 raise
+            is_started = self._is_started
             self.close()
+            advice = "resume the run, with fewer `decode_processes` if the memory was full"
+            if not is_started:
+                # Each process imports the script that started it, and must not start another run.
+                advice = "in a script, train under `if __name__ == '__main__':`, or set `decode_processes` to 0"
             raise InputError(
-                f"a process that decodes images has died ({str(error).split('.')[0]}): resume the run, with fewer "
-                "`decode_processes` if the memory was full"
+                f"a process that decodes images has died ({str(error).split('.')[0]}): {advice}"
             ) from error
+        self._is_started = True
         self._next += 1
         return element
 
@@ -134,6 +143,19 @@ class DecodeAhead:
                 line = f"skipping row {each.row} of split `{self._images.split}`: {each.reason}"
                 print(printable(line, limit=1000), file=sys.stderr, flush=True)
             self._reported.add(each.row)
+
+
+def _start_process(index: int, count: int) -> None:
+    """Prepares a decoding process: leaves signals to the main process, and ends with it even if it was killed."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    if (parent := parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 @dataclass(frozen=True)

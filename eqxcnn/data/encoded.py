@@ -96,6 +96,25 @@ class EncodedImages:
             found = [image for image in images if not isinstance(image, BadRow)]
         return np.stack(found) if found else np.zeros((0, *self.shape[1:]), np.uint8)
 
+    def first_readable(self, index: Integer[np.ndarray, " k"], count: int) -> UInt8[np.ndarray, "r h w c"]:
+        """Returns the first `count` of the images at these positions; unreadable ones do not count if they are skipped.
+
+        **Raises:** `InputError` as indexing does, unless `on_bad_image` is `skip`.
+        """
+        found = self.readable(index[:count])
+        for start in range(count, len(index), max(count, 1)):
+            if len(found) >= count:
+                break
+            found = np.concatenate([found, self.readable(index[start : start + count])])
+        return found[:count]
+
+    def find_readable(self) -> Int32[np.ndarray, " r"]:
+        """Returns the positions of the images that can be decoded; decodes all of them."""
+        positions = np.arange(len(self.numbers))
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            found = pool.map(lambda position: isinstance(self.read(position, -1, lambda: positions), BadRow), positions)
+            return np.flatnonzero(~np.fromiter(found, bool, len(positions))).astype(np.int32)
+
     def read(
         self, position: int, epoch: int, needed: Callable[[], np.ndarray], choose_box: ChooseBox | None = None
     ) -> UInt8[np.ndarray, "h w c"] | BadRow:

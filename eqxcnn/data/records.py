@@ -69,6 +69,14 @@ class Split:
         """All images as one array, decoded now if they are not yet."""
         return self.images[:] if isinstance(self.images, EncodedImages) else self.images
 
+    def without_unreadable(self) -> "Split":
+        """Returns the same split without images that cannot be decoded, if these are skipped; decodes all of them."""
+        if not isinstance(self.images, EncodedImages) or self.images.on_bad_image == "stop":
+            return self
+        rows = self.images.find_readable()
+        skipped = self.skipped + len(self.labels) - len(rows)
+        return Split(self.images.with_rows(rows), self.labels[rows], self.class_names, skipped)
+
 
 @dataclass(frozen=True)
 class DataSet(abc.ABC):

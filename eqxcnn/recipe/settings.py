@@ -98,7 +98,7 @@ class DataSettings:
     """Height and width at which training images are kept in the cache, larger than `image_size`, so that
     `random_resized_crop` keeps their detail; by default `image_size`."""
     device_budget: Annotated[float, AT_LEAST_ZERO] = 2.0
-    """Training images of up to this many GiB are kept on the device; larger sets are streamed to it."""
+    """Training images of up to this many GiB per device are kept on the devices; larger sets are streamed to them."""
 
 
 @dataclass(frozen=True)

@@ -165,7 +165,7 @@ def predict_test_split(classifier: ImageClassifier, recipe: Recipe) -> TestPredi
             f"learned {', '.join(classifier.class_names[:5])} ...: use --data to name the data that it was trained on"
         )
     opened, decode = choose_decoding(recipe, opened, classifier.preprocess)
-    test = read_split(recipe, opened, "test", classifier.preprocess, decode)
+    test = read_split(recipe, opened, "test", classifier.preprocess, decode).without_unreadable()
     evaluator = Evaluator(
         classifier.mean, classifier.std, len(classifier.class_names), recipe.eval_batch_size, recipe.test_views
     )
@@ -215,8 +215,12 @@ def augmented_examples(
     images = _training_images(recipe)
     rng = np.random.default_rng(np.random.SeedSequence(recipe.seed, spawn_key=(3,)))
     chosen = np.sort(rng.choice(len(images), rows, replace=len(images) < rows))
-    originals = np.asarray(images[chosen])
-    keys = jax.random.split(jax.random.key(recipe.seed), (rows, draws))
+    if isinstance(images, EncodedImages):
+        # The first images replace unreadable ones, if these are skipped.
+        originals = images.first_readable(np.concatenate([chosen, np.arange(len(images))]), rows)
+    else:
+        originals = np.asarray(images[chosen])
+    keys = jax.random.split(jax.random.key(recipe.seed), (len(originals), draws))
     many = jax.jit(jax.vmap(jax.vmap(transform, in_axes=(None, 0))))
     return originals, np.asarray(many(jnp.asarray(originals, jnp.float32) / 255, keys))
 

@@ -165,7 +165,7 @@ def compile_steps(
 
     **Arguments:**
 
-    - `devices`: the devices that keep a copy of the resulting train state each.
+    - `devices`: the devices on which the resulting train state stays.
     """
     if not recipe.jit:
         return _run_uncompiled
@@ -173,7 +173,7 @@ def compile_steps(
         return async_jit(steps, donate=True, deterministic=recipe.deterministic)
 
     def run(setup: Setup, train: TrainState, batches: Any) -> TrainState:
-        return devices.constrain(steps(setup, train, batches))
+        return devices.constrain_state(steps(setup, train, batches))
 
     return async_jit(run, donate=True, deterministic=recipe.deterministic)
 

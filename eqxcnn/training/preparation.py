@@ -58,7 +58,7 @@ def prepare(recipe: Recipe, parts: Parts | None = None, *, is_resumed: bool = Fa
     parts = parts or Parts()
     recipe = parts.apply_to(recipe)
     metrics = _collect_metrics(recipe, parts)
-    devices = choose_devices(recipe.devices)
+    devices = choose_devices(recipe.devices, recipe.shard_params)
     devices.check_batch_size(recipe.batch_size)
     stages = augment.build_stages(recipe.augment) if parts.augment is None else [parts.augment]
     source = open_data(recipe, parts.data)
@@ -81,7 +81,7 @@ def prepare(recipe: Recipe, parts: Parts | None = None, *, is_resumed: bool = Fa
     init_key, step_key = jax.random.split(jax.random.key(recipe.seed))
     init = partial(init_train_state, recipe, source.info, image_size, optimizer, moments)
     own = None if parts.model is None else parts.network
-    start = own, train.images[_init_rows(recipe, train_rows)], {} if warm is None else warm.tensors, init_key
+    start = own, _init_images(recipe, train, train_rows), {} if warm is None else warm.tensors, init_key
     template = eqx.filter_eval_shape(init, *start)
     check_parts(recipe, parts, template, optimizer, shape, len(source.info.class_names))
     setup = Setup(
@@ -159,20 +159,30 @@ def _make_start(
     # Copied, because steps reuse the memory of the arrays they are given.
     own = jax.tree.map(lambda leaf: jnp.copy(leaf) if eqx.is_array(leaf) else leaf, own)
     # Compiled functions accept NumPy arrays, but with jit disabled `init` needs JAX arrays.
-    return devices.replicate(init(own, jnp.asarray(pixels), jax.tree.map(jnp.asarray, tensors), key))
+    return devices.place_state(init(own, jnp.asarray(pixels), jax.tree.map(jnp.asarray, tensors), key))
 
 
-def _init_rows(recipe: Recipe, rows: Int[np.ndarray, " k"]) -> Int[np.ndarray, " i"]:
-    """Returns the training rows that data-dependent weights are set from."""
+def _init_images(recipe: Recipe, train: Split, rows: Int[np.ndarray, " k"]) -> Num[np.ndarray, "i h w c"]:
+    """Returns the training images that data-dependent weights are set from."""
     if recipe.init_images > len(rows):
         raise InputError(
             f"`init_images` (={recipe.init_images}) is more than the {len(rows):,} training images: give fewer"
         )
-    return rows[: recipe.init_images]
+    if isinstance(train.images, EncodedImages):
+        return train.images.first_readable(rows, recipe.init_images)
+    return train.images[rows[: recipe.init_images]]
 
 
 def _put_on_devices(recipe: Recipe, train: Split, devices: Devices) -> tuple[jax.Array, jax.Array] | None:
-    """Returns the training images and labels as device arrays, or `None` if they exceed `device_budget`."""
-    if isinstance(train.images, EncodedImages) or train.images.nbytes > recipe.device_budget * 2**30:
+    """Returns the training images and labels as device arrays, or `None` if they exceed `device_budget` per device.
+
+    Images that fit on each device are on each; images that fit on all devices together are split over them.
+    """
+    budget = recipe.device_budget * 2**30
+    if isinstance(train.images, EncodedImages) or train.images.nbytes > budget * devices.count:
         return None
-    return devices.replicate((jnp.asarray(train.images), jnp.asarray(train.labels)))
+    labels = devices.replicate(jnp.asarray(train.labels))
+    if train.images.nbytes > budget:
+        # XLA looks up each row on the device that holds it.
+        return devices.split_rows(train.images), labels
+    return devices.replicate(jnp.asarray(train.images)), labels

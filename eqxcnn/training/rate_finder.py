@@ -98,7 +98,7 @@ def _run(job: Job) -> Iterator[float]:
     """Yields the loss of each step, without end."""
     train, run_steps = job.make_start(), compile_steps(job.recipe, devices=job.devices)
     opt_state = job.setup.optimizer.init(eqx.filter(train.model, eqx.is_inexact_array))
-    train = replace(train, opt_state=job.devices.replicate(opt_state))
+    train = replace(train, opt_state=job.devices.place_state(opt_state))
     total = 0.0
     for batch in _batches(job):
         train = run_steps(job.setup, train, job.devices.split(batch, axis=1))

@@ -193,7 +193,7 @@ class EpochRunner:
             return train
         epoch = self._job.epochs_after(restored[0])
         log_line(f"epoch {epoch} had the best {recipe.monitor}: its weights are kept", self._progress.console)
-        return self._job.devices.replicate(restored[1])
+        return self._job.devices.place_state(restored[1])
 
     def _evaluate_epoch(self, epoch: int, train: TrainState, images: int, seconds: float) -> dict[str, Any]:
         """Returns the epoch's row of metrics."""

@@ -105,7 +105,7 @@ def resume(
         job = prepare(run.recipe, parts, is_resumed=is_resumed)
         run.check_data(job.info.fingerprint)
         restored = run.checkpoints.restore_latest(job.template, notify=log_line)
-        train = job.make_start() if restored is None else job.devices.replicate(restored[1])
+        train = job.make_start() if restored is None else job.devices.place_state(restored[1])
         return _train(job, run, train, started)
 
 

@@ -85,7 +85,7 @@ class VmappedSeeds:
 
     def join(self, trains: Sequence[TrainState]) -> TrainState:
         """Stacks train states along a new first axis."""
-        return self.job.devices.replicate(stack_trains(trains))
+        return self.job.devices.place_state(stack_trains(trains))
 
 
 def train_vmapped(jobs: Sequence[Job], runs: Sequence[Run], started: float) -> list[Result]:

@@ -84,6 +84,7 @@ OTHER_TESTS = {
     "data_streaming": "training/test_streaming.py::test_a_stream_from_shards_resumes_to_the_same_bytes",
     "shuffle_buffer": "training/test_streaming.py::test_a_stream_from_shards_resumes_to_the_same_bytes",
     "devices": "training/test_devices.py::test_several_devices_train_the_same_run",
+    "shard_params": "training/test_devices.py::test_sharded_parameters_train_the_same_run",
     "decode_processes": "training/test_streaming.py::test_a_process_that_dies_ends_the_run_with_one_sentence",
     "cache_size": "training/test_streaming.py::test_crops_come_from_the_larger_cached_images",
     "data": "training/test_train.py::test_evaluate_prints_the_test_accuracy_of_training",

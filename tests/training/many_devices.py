@@ -1,5 +1,7 @@
 """Runs in a process with four CPU devices, for `test_devices.py`; prints one JSON object."""
 
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -12,8 +14,10 @@ import jax
 import numpy as np
 
 import eqxcnn
+from eqxcnn import evaluate, predict
 from eqxcnn.errors import InputError
 from eqxcnn.recipe import Recipe
+from eqxcnn.runtime.devices import choose_devices
 from eqxcnn.training import Callback, dry_run, fit, fit_seeds, prepare, resume
 from eqxcnn.training.epochs import SingleRun
 
@@ -50,21 +54,21 @@ class Stop(Callback):
             raise KeyboardInterrupt
 
 
-def same_runs(model, steps, **settings):
-    """Compares the losses of one, two and four devices, and two runs on four."""
-    found = {count: losses(make_recipe(model, devices=count, **settings), steps) for count in (1, 2, 4)}
+def same_runs(model, steps, counts=(1, 2, 4), **settings):
+    """Compares the losses of one and of several devices, and two runs on four."""
+    found = {count: losses(make_recipe(model, devices=count, **settings), steps) for count in counts}
     one = np.array(found[1])
     return {
-        "errors": [float(np.abs(np.array(found[count]) / one - 1).max()) for count in (2, 4)],
+        "errors": [float(np.abs(np.array(found[count]) / one - 1).max()) for count in counts[1:]],
         "repeats": losses(make_recipe(model, devices=4, **settings), steps) == found[4],
     }
 
 
 def other_numbers(folder):
     """Stops a run on four devices, continues it on one, and finishes it on two."""
-    whole = fit(make_recipe("lenet", epochs=2, devices=1), runs=folder, name="whole")
+    whole = fit(make_recipe("mlp", epochs=2, devices=1), runs=folder, name="whole")
     for number, (count, stop) in enumerate(((4, 7), (1, 25), (2, None))):
-        recipe, callbacks = make_recipe("lenet", epochs=2, devices=count, checkpoint_seconds=0.0), []
+        recipe, callbacks = make_recipe("mlp", epochs=2, devices=count, checkpoint_seconds=0.0), []
         if stop is not None:
             callbacks = [Stop(stop)]
         try:
@@ -82,13 +86,65 @@ def other_numbers(folder):
 
 def streamed(folder):
     """Streams images to four devices, and evaluates on them."""
-    digits = prepare(make_recipe("lenet", devices=1, device_budget=0.0))
-    recipe = make_recipe("lenet", device_budget=0.0, eval_batch_size=90)
+    digits = prepare(make_recipe("mlp", devices=1, device_budget=0.0))
+    recipe = make_recipe("mlp", device_budget=0.0, eval_batch_size=90)
     assert prepare(recipe).setup.data is None
     assert digits.devices.count == 1
     result = fit(recipe, runs=folder)
-    same = fit(make_recipe("lenet", devices=1, eval_batch_size=90), runs=folder)
+    same = fit(make_recipe("mlp", devices=1, eval_batch_size=90), runs=folder)
     return {"losses": [result.test.loss, same.test.loss], "count": result.test.count}
+
+
+def split_rows():
+    """Compares images that are split over the devices with images that every device has."""
+    whole = make_recipe("mlp", devices=4)
+    # The images take 1.08 MiB: too much for one device, and not for four.
+    split = whole.replace(device_budget=0.5 / 1024)
+    shards = [len(shard.data) for shard in prepare(split).setup.data[0].addressable_shards]
+    streamed = prepare(whole.replace(device_budget=0.2 / 1024)).setup.data is None
+    return {"losses": [losses(recipe, 10) for recipe in (whole, split)], "shards": shards, "streamed": streamed}
+
+
+def sharded(folder):
+    """Compares a run whose parameters are split over the devices with one on a single device."""
+    settings = {"architecture": ("widths=(256, 64)",), "epochs": 2, "mixup": 0.0}
+    recipes = [make_recipe("mlp", devices=1, **settings), make_recipe("mlp", shard_params=True, **settings)]
+    train = prepare(recipes[1]).make_start()
+    largest = max(jax.tree.leaves(train), key=lambda leaf: leaf.size)
+    shapes = [list(largest.shape), list(largest.addressable_shards[0].data.shape)]
+    runs = [fit(recipe, runs=folder) for recipe in recipes]
+    stopped = recipes[1].replace(checkpoint_seconds=0.0)
+    with contextlib.suppress(KeyboardInterrupt):
+        fit(stopped, runs=folder, name="sharded", callbacks=[Stop(9)])
+    resumed = resume(folder / "sharded")
+    files = [(run.folder / "model" / "model.safetensors").read_bytes() for run in (runs[1], resumed)]
+    return {
+        "shapes": shapes,
+        "losses": [[row["train_loss"] for row in run.metrics if "train_loss" in row] for run in runs],
+        "tests": [run.test.loss for run in runs],
+        "same_bytes": files[0] == files[1],
+    }
+
+
+def commands(folder):
+    """Evaluates and predicts with one and with four devices."""
+    from PIL import Image
+
+    run = fit(make_recipe("mlp"), runs=folder).folder
+    pictures = [folder / f"{number}.png" for number in range(3)]
+    for number, path in enumerate(pictures):
+        Image.new("L", (28, 28), 80 * number).save(path)
+    found = {}
+    for name, count in (("one", 1), ("four", 4)):
+        printed = io.StringIO()
+        chosen = choose_devices(count)
+        for command in (evaluate, predict):
+            command.choose_devices = lambda chosen=chosen: chosen
+        with contextlib.redirect_stdout(printed):
+            evaluate.main([str(run), "--batch-size", "90"])
+            predict.main([str(run), *map(str, pictures), "--top", "1"])
+        found[name] = printed.getvalue()
+    return found
 
 
 def seeds(folder):
@@ -105,7 +161,7 @@ def refusals():
     found = []
     for settings in ({"batch_size": 62}, {"batch_size": 3}, {"devices": 5}):
         try:
-            prepare(make_recipe("lenet", **settings))
+            prepare(make_recipe("mlp", **settings))
         except InputError as error:
             found.append(str(error))
     return {"messages": found}
@@ -115,12 +171,20 @@ def main(parts, folder):
     """Runs the named parts."""
     report = {"devices": jax.device_count(), "version": eqxcnn.__version__}
     if "lenet" in parts:
-        report["lenet"] = same_runs("lenet", 50, epochs=3)
+        report["lenet"] = same_runs("lenet", 20, counts=(1, 4))
+    if "lenet50" in parts:
+        report["lenet50"] = same_runs("lenet", 50, epochs=3)
     if "resnet20" in parts:
         report["resnet20"] = same_runs("resnet20", 50, epochs=3, image_size=(16, 16), batch_size=32)
+    if "sharded" in parts:
+        report |= {"sharded": sharded(folder), "split_rows": split_rows()}
     if "other" in parts:
         report |= {"other": other_numbers(folder), "streamed": streamed(folder), "seeds": seeds(folder)}
-        report |= {"refusals": refusals(), "dry_run": dry_run(make_recipe("lenet")).memory}
+        report |= {
+            "commands": commands(folder),
+            "refusals": refusals(),
+            "dry_run": dry_run(make_recipe("mlp")).memory,
+        }
     shutil.rmtree(folder / "moved", ignore_errors=True)
     print(json.dumps(report))
 

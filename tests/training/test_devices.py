@@ -25,10 +25,30 @@ def test_several_devices_train_the_same_run(tmp_path):
 
 
 @pytest.mark.exhaustive
+def test_fifty_steps_on_one_two_and_four_devices(tmp_path):
+    found = run(tmp_path, "lenet50")
+    assert max(found["lenet50"]["errors"]) < 1e-5
+    assert found["lenet50"]["repeats"]
+
+
+@pytest.mark.exhaustive
 def test_batch_statistics_are_those_of_the_whole_batch(tmp_path):
     found = run(tmp_path, "resnet20")
     assert max(found["resnet20"]["errors"]) < 1e-5
     assert found["resnet20"]["repeats"]
+
+
+@pytest.mark.slow
+def test_sharded_parameters_train_the_same_run(tmp_path):
+    found = run(tmp_path, "sharded")
+    assert found["sharded"]["shapes"] == [[256, 784], [256, 196]]
+    one, sharded = found["sharded"]["losses"]
+    assert sharded == pytest.approx(one, rel=1e-5)
+    assert found["sharded"]["tests"][0] == pytest.approx(found["sharded"]["tests"][1], rel=1e-5)
+    assert found["sharded"]["same_bytes"]
+    assert found["split_rows"]["shards"] == [360] * 4
+    assert found["split_rows"]["streamed"]
+    assert found["split_rows"]["losses"][0] == pytest.approx(found["split_rows"]["losses"][1], rel=1e-6)
 
 
 @pytest.mark.slow
@@ -45,3 +65,4 @@ def test_checkpoints_streams_seeds_and_errors(tmp_path):
     assert "`batch_size` (=3) must be a multiple of the 4 devices that share each batch: give 4, or choose" in small
     assert "`devices` (=5) is more than the 4 of this machine" in many
     assert found["dry_run"] > 0
+    assert found["commands"]["one"] == found["commands"]["four"]

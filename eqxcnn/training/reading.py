@@ -79,16 +79,17 @@ def choose_decoding(
 
     **Arguments:**
 
-    - `can_reopen`: whether the recipe's data can be opened again, with a fingerprint of all images, if they are decoded
-        once.
+    - `can_reopen`: whether the recipe's data can be opened again, with the fingerprint for the chosen decoding: of all
+        images, or of a sample if they are streamed.
     """
     decode = "stream" if recipe.data_streaming else recipe.decode
     if decode == "auto":
         size = sum(source.info.splits.values()) * prod(preprocess.size) * preprocess.channels
         fits = size <= min(recipe.disk_budget * 2**30, _free_bytes(cache_root()))
         decode = "once" if fits or recipe.cache_size is not None else "stream"
-    if decode == "once" and source.info.is_sampled and can_reopen:
-        source = open_data(recipe.replace(decode="once"))
+    if source.info.is_sampled != (decode == "stream") and can_reopen:
+        # A resumed run opens the data for the resolved `decode`, and must find the same fingerprint.
+        source = open_data(recipe.replace(decode=decode))
     return source, decode
 
 

@@ -121,15 +121,13 @@ class DecodeAhead:
         except RuntimeError as error:
             if not self._processes:
                 raise
-            is_started = self._is_started
+            reason, is_started = str(error).split(".")[0], self._is_started
             self.close()
             advice = "resume the run, with fewer `decode_processes` if the memory was full"
-            if not is_started:
+            if not is_started and reason.endswith("exit code 1"):
                 # Each process imports the script that started it, and must not start another run.
                 advice = "in a script, train under `if __name__ == '__main__':`, or set `decode_processes` to 0"
-            raise InputError(
-                f"a process that decodes images has died ({str(error).split('.')[0]}): {advice}"
-            ) from error
+            raise InputError(f"a process that decodes images has died ({reason}): {advice}") from error
         self._is_started = True
         self._next += 1
         return element

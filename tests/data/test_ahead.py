@@ -3,6 +3,8 @@
 import io
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import datasets
@@ -104,6 +106,62 @@ def test_a_process_that_dies_is_reported_in_one_sentence():
     reader.close()
 
 
+# Reads batches in two processes, sends them the signals that a terminal or a scheduler sends to all processes, reads
+# more than was decoded before, prints their numbers, and dies.
+_SCRIPT = """
+import multiprocessing, os, signal, sys
+import numpy as np
+from eqxcnn.data import DecodeAhead, Preprocess, open_source
+
+def order(epoch):
+    return np.arange(8)
+
+def run():
+    split = open_source(sys.argv[1]).stream("train", preprocess=Preprocess((4, 4), 1))
+    reader = DecodeAhead(split.images, split.labels, order, 8, processes=2)
+    batches = reader.batches(0, 0, [(8,)] * 500)
+    next(batches)
+    workers = [worker.pid for worker in multiprocessing.active_children()]
+    for worker in workers:
+        os.kill(worker, signal.SIGINT)
+        os.kill(worker, signal.SIGTERM)
+    print(*workers, len(list(batches)), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+"""
+
+
+@pytest.mark.slow
+def test_processes_leave_signals_to_the_main_process_and_end_with_it(make_classes, tmp_path):
+    folder, script = make_classes(tmp_path / "set"), tmp_path / "script.py"
+    script.write_text(f"{_SCRIPT}if __name__ == '__main__':\n    run()\n")
+    done = subprocess.run([sys.executable, script, folder], capture_output=True, text=True, timeout=120)
+    *workers, count = map(int, done.stdout.split())
+    assert (len(workers), count) == (2, 499)
+    assert "KeyboardInterrupt" not in done.stderr
+    for _ in range(100):
+        if not any(map(_is_running, workers)):
+            return
+        time.sleep(0.1)
+    pytest.fail("a decoding process outlived the main process")
+
+
+def _is_running(process):
+    try:
+        with open(f"/proc/{process}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+def test_a_script_without_a_main_guard_is_told_to_have_one(make_classes, tmp_path):
+    folder, script = make_classes(tmp_path / "set"), tmp_path / "script.py"
+    script.write_text(f"{_SCRIPT}run()\n")
+    done = subprocess.run([sys.executable, script, folder], capture_output=True, text=True, timeout=120)
+    assert "exit code 1): in a script, train under `if __name__ == '__main__':`" in done.stderr.splitlines()[-1]
+
+
 def test_an_unreadable_image_ends_the_loop_by_its_row():
     split = make_split(bad=(7,))
     with pytest.raises(InputError, match="row 7 of split `train` cannot be used: its content is not an image"):
@@ -127,6 +185,14 @@ def test_a_skipped_image_is_replaced_by_the_next_one_or_marked(capsys):
     assert labels[places[7]] == labels[places[8]] == -1
     assert (labels >= 0).sum() == 22
     assert not images[places[7]].any()
+    # An array has no place for unreadable images, so they are left out of it.
+    left = split.without_unreadable()
+    assert (len(left.labels), left.skipped) == (22, 2)
+    np.testing.assert_array_equal(left.array[6:8], split.images[np.array([6, 9])])
+    assert left.labels[6:8].tolist() == [0, 0]
+    np.testing.assert_array_equal(split.images.first_readable(np.arange(6, 24), 3), split.images[np.array([6, 9, 10])])
+    assert len(split.images.first_readable(np.array([7, 8]), 2)) == 0
+    assert len(split.images.first_readable(np.array([7, 8]), 0)) == 0
 
 
 def test_too_many_unreadable_images_in_succession_end_the_loop(monkeypatch):

@@ -1,8 +1,8 @@
 """Tests that every architecture in the zoo must pass; a new file in `eqxcnn/models` is tested automatically.
 
 Most tests only trace, with `eqx.filter_eval_shape`. Parameter counts are tested for every variant. Tests that trace a
-forward pass run for one variant of each kind (a family with a task, a smallest size and strides), and for the others
-with `-m exhaustive`. Tests with numbers run for one variant per family. Both make networks shallow where the
+forward pass run for one variant per family, and for the others with `-m exhaustive`. Tests with numbers run for one
+variant per family. Both make networks shallow where the
 constructor allows it: all blocks of a stage are alike.
 """
 
@@ -56,12 +56,12 @@ def mark_others_slow(name):
 
 
 def mark_others_exhaustive(name):
-    return mark_others_slow(name) if name in KINDS else pytest.mark.exhaustive
+    return None if name in ONE_PER_FAMILY else pytest.mark.exhaustive
 
 
 every_variant = pytest.mark.parametrize("name", with_marks(zoo.list_models(), mark_others_slow))
-every_kind = pytest.mark.parametrize("name", with_marks(KINDS, mark_others_slow))
-every_kind_others_exhaustive = pytest.mark.parametrize("name", with_marks(zoo.list_models(), mark_others_exhaustive))
+every_kind = pytest.mark.parametrize("name", with_marks(KINDS, mark_others_exhaustive))
+every_family_others_exhaustive = pytest.mark.parametrize("name", with_marks(zoo.list_models(), mark_others_exhaustive))
 
 CLASSES, BATCH = 7, 2
 
@@ -151,7 +151,7 @@ def test_images_below_the_smallest_size_are_refused(name):
             zoo.create_model(name, image_size=smallest - 1, key=jax.random.key(0))
 
 
-@every_kind_others_exhaustive
+@every_family_others_exhaustive
 def test_training_at_the_smallest_size_returns_logits_and_a_state_of_the_same_shapes(name):
     _, old, logits, new = trace_training_in_bfloat16(name)
     assert logits.shape == (BATCH, CLASSES)
@@ -161,17 +161,17 @@ def test_training_at_the_smallest_size_returns_logits_and_a_state_of_the_same_sh
     ]
 
 
-@every_kind_others_exhaustive
+@every_family_others_exhaustive
 def test_bfloat16_models_and_images_give_bfloat16_logits(name):
     assert trace_training_in_bfloat16(name)[2].dtype == jnp.bfloat16
 
 
-@every_kind_others_exhaustive
+@every_family_others_exhaustive
 def test_only_models_that_drop_use_the_key(name):
     assert ("random_bits" in str(trace_training_in_bfloat16(name)[0])) == bool(drop_rates(name))
 
 
-@every_kind_others_exhaustive
+@every_family_others_exhaustive
 def test_features_have_the_documented_strides(name):
     row = variant(name)
     model, state = build_abstract(name, **shallow(name))

@@ -16,7 +16,8 @@ import eqxcnn
 from eqxcnn import evaluate
 from eqxcnn.data import EncodedImages
 from eqxcnn.errors import InputError
-from eqxcnn.recipe import Recipe
+from eqxcnn.recipe import Recipe, load_recipe
+from eqxcnn.report.gather import augmented_examples, predict_test_split
 from eqxcnn.runs.folder import Run
 from eqxcnn.training import Callback, fit, prepare, resume
 
@@ -149,6 +150,8 @@ def test_images_are_streamed_if_they_exceed_the_budget_or_the_disk(photographs, 
     assert streamed.recipe.decode == "stream"
     assert isinstance(streamed.splits.train.images, EncodedImages)
     assert streamed.setup.data is None
+    # A resumed run opens its data for streaming, and must find the same fingerprint.
+    assert prepare(streamed.recipe).info.fingerprint == streamed.info.fingerprint
     monkeypatch.setattr("eqxcnn.training.reading._free_bytes", lambda _: 1000)
     assert prepare(recipe).recipe.decode == "stream"
     assert prepare(recipe.replace(decode="once")).recipe.decode == "once"
@@ -176,6 +179,16 @@ def test_skipped_images_do_not_count(photographs, tmp_path):
     result = fit(make_recipe(str(data), on_bad_image="skip"), runs=tmp_path / "runs")
     decoded = fit(make_recipe(str(data), on_bad_image="skip", decode="once"), runs=tmp_path / "runs")
     assert result.test.count == decoded.test.count < 24
+    recipe = load_recipe(result.folder / "recipe.yaml")
+    assert len(predict_test_split(eqxcnn.load(result.folder), recipe).labels) == result.test.count
+    originals, copies = augmented_examples(recipe, rows=100)
+    assert len(originals) == len(copies) == 100
+    test = eqxcnn.data.open_source(str(data)).stream(
+        "test", preprocess=prepare(recipe).preprocess, on_bad_image="skip"
+    )
+    assert len(eqxcnn.features.extract(result.folder, test).labels) == result.test.count
+    whitened = recipe.replace(model="airbench94", architecture=(), image_size=(32, 32), init_images=92)
+    assert prepare(whitened).make_start() is not None
 
 
 def test_crops_come_from_the_larger_cached_images(photographs):

@@ -1,9 +1,9 @@
-"""`python -m benchmarks.photographs`: images that are decoded while training, from a set as large as its files.
+"""`python -m benchmarks.photographs`: training on photographs that are decoded while training.
 
-Makes synthetic JPEG files of 500x375 pixels and about 100 kB, and trains on random crops of 224x224 pixels of them with
-`decode: stream`. Decoding and the training step are timed alone and together. On a CPU they compete for the same cores;
-a step that only waits, as long as decoding takes, shows how far decoding overlaps with the steps of another device. The
-memory of the training process and the time until its first step are those of the command `python -m eqxcnn.train`.
+Makes synthetic JPEG files of 500x375 pixels and about 100 kB, and trains on random crops of them, resized to 224x224
+pixels, with `decode: stream`. Decoding and the training step are timed alone and together. On a CPU they compete for the
+same cores; a step that only waits, for as long as decoding takes, shows how well decoding overlaps with the steps of a
+separate device. Memory and the time until the first step are measured in processes of `python -m eqxcnn.train`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ _SIZE = (224, 224)
 _TEST_SHARE = 50
 #: The memory of the training process is read after these multiples of `images_per_epoch`.
 _EPOCHS = (1, 2, 3)
-#: The moments of a process without its end, which differs with the length of the run.
+#: The moments to report: without the end of the process, which depends on the length of the run.
 _MOMENTS = {name: phrase for name, phrase in MOMENTS.items() if name != "ended"}
 
 
@@ -40,8 +40,8 @@ _MOMENTS = {name: phrase for name, phrase in MOMENTS.items() if name != "ended"}
 class Options:
     """Time training on photographs that are decoded while training, and measure its memory."""
 
-    folder: Path
-    """Folder of the synthetic photographs: made if it does not exist, else used again. 50,000 take 5 GB."""
+    folder: Path = Path("build/photographs")
+    """Folder of the synthetic photographs: made if it does not exist, else reused. 50,000 photographs take 5 GB."""
     photographs: int = 50_000
     """Training photographs in the folder."""
     layout: Literal["folders", "parquet"] = "folders"
@@ -53,7 +53,7 @@ class Options:
     images: int = 4096
     """Images per measurement."""
     images_per_epoch: int = 10_000
-    """Images between two readings of the training process's memory, of which there are three."""
+    """Images between two of the three readings of the training process's memory."""
     torch: bool = True
     """Also time PyTorch's DataLoader; needs torch and torchvision, and class folders."""
     rounds: int = 5
@@ -119,7 +119,7 @@ def make_ratios(seconds: Mapping[str, Sequence[float]]) -> list[Ratio]:
 
 
 def make_tables(options: Options, probes: Sequence[Probe]) -> list[ResultTable]:
-    """Returns the tables of the training process: its moments in all of its runs, and the memory of its first run."""
+    """Returns the tables of the training process: the moments of all runs, and the memory of the first run."""
     first = probes[0]
     steps = options.images_per_epoch // options.batch_size
     memory = {f"after {epoch * steps * options.batch_size:,} images": first.memory[epoch * steps] for epoch in _EPOCHS}

@@ -53,7 +53,7 @@ def make_cases(job: Job, num_batches: int, use_torch: bool) -> dict[str, Case]:
 
 
 class StreamedBatches:
-    """A call decodes a number of batches and passes each to `use`; returns the last result of `use`.
+    """Decodes a number of batches per call and passes each to `use`; a call returns the last result of `use`.
 
     `seconds` is the time of the last call.
     """
@@ -69,9 +69,9 @@ class StreamedBatches:
         return Case(self, before=self.start)
 
     def start(self) -> None:
-        """Starts at another place of the run, and uses batches until the decoder's buffer is as full as it gets."""
+        """Starts at a new epoch of the run, and uses a few batches until the decoder's buffer is full."""
         self._job.close()
-        # Another order of the images for each measurement.
+        # Each measurement has a different order of the images.
         self._batches = chain.from_iterable(map(self._job.all_batches, self._epochs))
         for batch in islice(self._batches, 8):
             jax.block_until_ready(self._use(batch))
@@ -87,7 +87,7 @@ class StreamedBatches:
 
 
 class TrainingStep:
-    """Trains a step on a batch, as `fit` does, and returns the sums of the metrics; weights carry over."""
+    """Trains for one step per batch, as `fit` does, and returns the sums of the metrics; the weights carry over."""
 
     def __init__(self, job: Job):
         self._setup, self._train = job.setup, job.make_start()
@@ -100,7 +100,7 @@ class TrainingStep:
 
 
 def put_on_device(job: Job, num_batches: int) -> Job:
-    """Returns a job of the same number of steps whose images, a few batches of decoded ones, are on the device."""
+    """Returns a job of `num_batches` steps whose images, a few decoded batches, are on the device."""
     assert job.reader is not None
     images, labels, _ = next(job.reader.batches(0, 0, [(_DEVICE_BATCHES * job.recipe.batch_size,)]))
     rows = np.arange(num_batches * job.recipe.batch_size, dtype=np.int32) % len(labels)

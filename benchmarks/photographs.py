@@ -1,9 +1,9 @@
 """`python -m benchmarks.photographs`: training on photographs that are decoded while training.
 
 Makes synthetic JPEG files of 500x375 pixels and about 100 kB, and trains on random crops of them, resized to 224x224
-pixels, with `decode: stream`. Decoding and the training step are timed alone and together. On a CPU they compete for the
-same cores; a step that only waits, for as long as decoding takes, shows how well decoding overlaps with the steps of a
-separate device. Memory and the time until the first step are measured in processes of `python -m eqxcnn.train`.
+pixels, with `decode: stream`. Decoding and the training step are timed alone and together. On a CPU they compete for
+the same cores; a step that only waits, for as long as decoding takes, shows how well decoding overlaps with the steps
+of a separate device. Memory and the time until the first step are measured in processes of `python -m eqxcnn.train`.
 """
 
 from collections.abc import Mapping, Sequence

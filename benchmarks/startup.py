@@ -35,7 +35,7 @@ QUARTILES = ("median", "lower quartile", "upper quartile")
 
 
 class Probe(NamedTuple):
-    """What a training process reports.
+    """The measurements that a training process reports.
 
     - `seconds`: from the start of the process to each of `MOMENTS`.
     - `peak`: its peak resident memory in MiB.

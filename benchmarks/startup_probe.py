@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def read_memory() -> tuple[float, float]:
-    """Returns the resident memory of this process and its peak in MiB; where only the peak is known, twice the peak."""
+    """Returns the resident memory of this process and its peak in MiB; both are the peak where only that is known."""
     status = Path("/proc/self/status")
     if status.is_file():
         # `ru_maxrss` would include the memory of the parent process.

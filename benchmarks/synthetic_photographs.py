@@ -16,10 +16,10 @@ from PIL import Image
 from eqxcnn.errors import InputError
 from eqxcnn.weights import write_text_atomically
 
-#: Width and height of a photograph in pixels, as of a usual one in ImageNet, and of the textures it is made of.
+#: Width and height in pixels of a photograph, typical for ImageNet, and of the textures that it is made of.
 SIZE, _TEXTURE_SIZE = (500, 375), (1200, 900)
 _NUM_TEXTURES = 24
-#: Amplitudes fall with this power of the frequency, about as in photographs; with it, a JPEG has about 100 kB.
+#: Amplitudes fall with this power of the frequency, about as in photographs; a JPEG then has about 100 kB.
 _FALLOFF = 1.1
 _QUALITY = 90
 #: Records the content of the folder; data sets skip hidden files.
@@ -29,7 +29,7 @@ _ROWS_PER_FILE = 1000
 
 @dataclass(frozen=True)
 class Photographs:
-    """A set of synthetic photographs; the class of a photograph cannot be seen in it.
+    """A set of synthetic photographs; their classes are arbitrary.
 
     - `count`: the number of training photographs.
     - `test_count`: the number of test photographs.
@@ -66,7 +66,7 @@ class Photographs:
 
 
 def make_photograph(number: int) -> bytes:
-    """Returns a JPEG file, the same for the same number: a blend of parts of two random textures."""
+    """Returns a JPEG file, a blend of parts of two random textures; the same number always gives the same file."""
     rng = np.random.default_rng(number)
     parts = []
     for texture in rng.choice(_NUM_TEXTURES, 2, replace=False).tolist():
@@ -122,5 +122,5 @@ def _write_parquet(folder: Path, split: str, numbers: range, classes: int) -> No
             for number, photograph in _make_photographs(numbers[start : start + _ROWS_PER_FILE])
         ]
         table = pa.Table.from_pylist(rows, schema=features.arrow_schema)
-        # `datasets` recognizes the split by such a name.
+        # `datasets` finds the split in the file's name.
         pq.write_table(table, folder / f"{split}-{file:05d}-of-{len(starts):05d}.parquet")

@@ -26,7 +26,7 @@ from .training import Evaluator, Scores
 
 __all__ = ["Options", "format_report", "main", "match_classes"]
 
-#: Pixels of a batch whose size is not given; the maps of a ResNet-18 then take 1 GB.
+#: Largest number of pixels in a batch without `batch_size`; the feature maps of a ResNet-18 then take 1 GB.
 _MAX_PIXELS = 1 << 22
 #: Longer class names are shortened in the table.
 _MAX_NAME = 60

@@ -113,9 +113,9 @@ def _compute_features(
 def _open_backbone(
     backbone: Any, mean: Any, std: Any
 ) -> tuple[Network, ModelState, tuple[Float[Array, " c"], Float[Array, " c"]], Preprocess | tuple[int, int] | None]:
-    """Returns model, state, mean and standard deviation, and the images that it takes.
+    """Returns the model, its state, mean and standard deviation, and the preprocessing of its images.
 
-    These are a preprocessing, an image size, or `None` if their size depends on the data.
+    Instead of a preprocessing, the last value may be an image size, or `None` if the size depends on the data.
     """
     if isinstance(backbone, tuple):
         if mean is None or std is None:

@@ -64,7 +64,7 @@ class ImageClassifier(eqx.Module):
 
     @property
     def preprocess(self) -> Preprocess:
-        """How an image becomes an input of the classifier."""
+        """The preprocessing that turns an image into an input of the classifier."""
         mean, std = (tuple(shortest(each)) for each in (self.mean, self.std))
         how = self.resize, self.crop_fraction, self.interpolation
         return Preprocess(self.image_size, self.in_channels, *how, mean=mean, std=std)
@@ -118,7 +118,7 @@ class ImageClassifier(eqx.Module):
         ]
 
     def prepare(self, image: Any) -> UInt8[np.ndarray, "h w c"]:
-        """Decodes and resizes one image in the same way as in the evaluation of the classifier.
+        """Decodes and resizes one image in the same way as when the classifier was evaluated.
 
         **Arguments:**
 

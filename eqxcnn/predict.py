@@ -71,7 +71,7 @@ def main(arguments: Sequence[str]) -> None:
     try:
         with (
             closing(_decode_ahead(classifier.preprocess, paths, size)) as batches,
-            # A bar on the terminal that shows the results would break their lines.
+            # On a terminal that also shows the results, a progress bar would break their lines.
             nullcontext(lambda _: None) if sys.stdout.isatty() else show_progress("images", len(paths)) as advance,
         ):
             for count, results in map(classify, batches):
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str]) -> None:
 def _classify(
     classifier: ImageClassifier, devices: Devices, top: int, size: int, batch: Sequence[_Decoded]
 ) -> tuple[int, list[tuple[Path, Classes]]]:
-    """Returns a batch's number of images, and the classes of the readable ones; prints an error for each other one."""
+    """Returns a batch's number of images, and the classes of the readable ones; prints errors for the other ones."""
     readable, images = [], []
     for path, image in batch:
         if isinstance(image, InputError):

@@ -66,9 +66,9 @@ def load(
 ) -> ImageClassifier:
     """Loads a trained classifier from a run folder, or from the `model/` folder inside it, or by its name in the zoo.
 
-    Loading an untrusted folder is safe: nothing in it is run, and nothing is downloaded. A name loads the published
-    weights, which are downloaded once, with ImageNet's class names and the preprocessing of the weights; a folder of
-    that name goes first.
+    Loading an untrusted folder is safe: nothing in it is run, and nothing is downloaded. A name loads published
+    weights, with their preprocessing and ImageNet's class names; the weights are downloaded once. If there is a folder
+    with that name, the folder is loaded instead.
 
     **Arguments:**
 

@@ -37,9 +37,9 @@ class Options:
     test_split: str | None = None
     """Name of the test split; by default `test`, else `validation`, else a part of the training split is held out."""
     image_size: tuple[Annotated[int, Range(1, MAX_SIDE)], Annotated[int, Range(1, MAX_SIDE)]] | None = None
-    """Height and width at which mean and std are measured; by default the images' own if they share one, else 64 64."""
+    """Height and width at which mean and std are measured; by default the size they share, else 64 64."""
     max_rows: Annotated[int, Range(1, 10**12)] | None = None
-    """Largest number of training rows, and of test rows, to decode, spread evenly; by default all."""
+    """Decode at most this many training rows and this many test rows, spread evenly; by default all."""
     sheet: Path | None = None
     """PNG file to write, with a few training images of each class; by default none is written."""
     per_class: Annotated[int, Range(1, 100)] = 8
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> None:
     help_, arguments = f"{Options.__doc__} {IMPORT_HELP}", take_imports(arguments)
     options = tyro.cli(Options, prog="python -m eqxcnn.data", description=help_, args=arguments)
     check_settings(options)
-    # Decoding may take minutes, so a path that cannot be written is refused before.
+    # Decoding may take minutes, so a path that cannot be written is refused first.
     if options.sheet is not None and (options.sheet.is_dir() or not options.sheet.parent.is_dir()):
         raise InputError(f"`--sheet` (={options.sheet}) must be the path of a file in a folder that exists")
     opened = open_source(

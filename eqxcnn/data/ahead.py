@@ -22,13 +22,13 @@ from .encoded import EncodedImages
 
 __all__ = ["DecodeAhead"]
 
-#: Bytes of decoded images that wait to be used.
+#: Largest size of the decoded images that wait to be used, in bytes.
 _BUFFER_BYTES = 128 << 20
-#: Images in work at the same time are at most this far apart in an epoch's order.
+#: Images that are decoded at the same time are at most this many positions apart in an epoch's order.
 _SLACK = 512
 #: Unreadable rows in succession after which training stops, even if bad rows are skipped.
 _MAX_BAD = 100
-#: Number of skipped rows that are reported, each on a line.
+#: Largest number of skipped rows that are reported, one per line.
 _MAX_REPORTS = 10
 
 #: An image, the row it is from, and the unreadable rows that it replaces.
@@ -38,8 +38,8 @@ _Element = tuple[np.ndarray, int, tuple[BadRow, ...]]
 class DecodeAhead:
     """Decodes images in the order of a run, a few batches ahead.
 
-    The order, the crops and the replacements of bad rows depend on the positions in the run alone, so they are the same
-    for any number of threads and processes, and after a run is resumed.
+    The order, the crops and the replacements of bad rows depend only on an image's position in the run. They are the
+    same for any number of threads and processes, and after a run is resumed.
 
     **Arguments:**
 
@@ -48,8 +48,8 @@ class DecodeAhead:
     - `length`: number of rows in each epoch.
     - `crop`: the random crop to decode; by default the images' own preprocessing.
     - `processes`: number of processes that decode; 0 for threads of this process, one per core.
-    - `replaces`: whether another row replaces an unreadable row; otherwise its label is `MISSING`. Images whose
-        `on_bad_image` is `stop` end the loop instead.
+    - `replaces`: whether the next readable row replaces an unreadable one; otherwise the unreadable row has the label
+        `MISSING`. If the images' `on_bad_image` is `stop`, an unreadable row is an error instead.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class DecodeAhead:
         self._reported: set[int] = set()
 
     def batches(self, epoch: int, first: int, shapes: Iterable[tuple[int, ...]]) -> Iterator[StreamedBatch]:
-        """Yields images, labels and rows, in arrays of these shapes, from position `first` of an epoch on.
+        """Yields images, labels and rows in arrays of the given shapes, starting at position `first` of an epoch.
 
         **Raises:** `InputError` for an unreadable image, and if a decoding process dies.
         """
@@ -100,7 +100,7 @@ class DecodeAhead:
         import grain
 
         self.close()
-        # Each worker holds one image in work and some that are finished.
+        # Each worker decodes one image, and holds some finished ones.
         ahead = max(_BUFFER_BYTES // int(np.prod(self._images.shape[1:])), 1)
         threads = 1 if self._processes else os.cpu_count() or 1
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(min(ahead, 256), threads))
@@ -108,7 +108,7 @@ class DecodeAhead:
         if self._processes:
             from absl import flags
 
-            # Grain's processes read a flag of absl, which nothing has parsed in our commands.
+            # Grain's processes read absl's flags, which our commands never parse.
             flags.FLAGS.mark_as_parsed()
             buffers = max(min(ahead, 256) // self._processes, 1)
             options = grain.MultiprocessingOptions(self._processes, buffers)
@@ -125,7 +125,7 @@ class DecodeAhead:
             self.close()
             advice = "resume the run, with fewer `decode_processes` if the memory was full"
             if not is_started and reason.endswith("exit code 1"):
-                # Each process imports the script that started it, and must not start another run.
+                # Each decoding process imports the script that started it, which must not start another run.
                 advice = "in a script, train under `if __name__ == '__main__':`, or set `decode_processes` to 0"
             raise InputError(f"a process that decodes images has died ({reason}): {advice}") from error
         self._is_started = True
@@ -144,7 +144,7 @@ class DecodeAhead:
 
 
 def _start_process(index: int, count: int) -> None:
-    """Prepares a decoding process: leaves signals to the main process, and ends with it even if it was killed."""
+    """Makes a decoding process ignore signals, which the main process handles, and exit when the main process ends."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -158,7 +158,7 @@ def _end_with_parent() -> None:
 
 @dataclass(frozen=True)
 class _Positions:
-    """The positions in a run from `start` on, as a source of Grain, which wants a length."""
+    """A Grain source of the positions in a run from `start` on; Grain requires a length, so the length is huge."""
 
     start: int
 
@@ -197,7 +197,7 @@ class _Load:
     def _order(self, epoch: int) -> np.ndarray:
         found = self._orders.get(epoch)
         if found is None:
-            # Images of two successive epochs can be in work at the same time.
+            # Images of two successive epochs can be decoded at the same time.
             for old in [each for each in list(self._orders) if abs(each - epoch) > 1]:
                 self._orders.pop(old, None)
             found = self._orders[epoch] = self.rows(epoch)

@@ -71,10 +71,10 @@ def epoch_order(n: int, seed: int, epoch: int, shuffle: bool = True) -> Int32[np
 
 
 def buffered_order(n: int, seed: int, epoch: int, size: int) -> Int32[np.ndarray, " {n}"]:
-    """Returns the order of an epoch that a buffer of `size` rows gives: each row is drawn from the rows in the buffer,
-    which the next row of the stream then refills.
+    """Returns the order of an epoch that is shuffled with a buffer of `size` rows.
 
-    So a row comes at most `size` places early, and a stream is read forward. The order depends only on the arguments.
+    Each row is drawn from the rows in the buffer, and the next row of the stream takes its place. So a
+    row comes at most `size` places early, and a stream can be read forward. The order depends only on the arguments.
     """
     draws = np.random.default_rng([seed, epoch]).random(n).tolist()
     order, buffer = np.empty(n, np.int32), list(range(min(size, n)))
@@ -121,7 +121,8 @@ class TrainOrder:
     """The batches of every epoch, as rows of a split.
 
     - `rows`: the rows to train on.
-    - `labels`: the class of each of these rows, to draw each class equally often; `None` for each row once per epoch.
+    - `labels`: the class of each of these rows, to draw all classes equally often; `None` to use each row once per
+        epoch.
     - `batch_size`, `seed`, `shuffle`: see `train_batches` and `epoch_order`.
     - `buffer`: the size of the buffer that shuffles a stream, or `None` to shuffle all rows.
     """

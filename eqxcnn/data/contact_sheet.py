@@ -24,7 +24,7 @@ __all__ = ["CELL", "MAX_CLASSES", "NAME_WIDTH", "draw_contact_sheet", "save_cont
 CELL, _IMAGE = 72, 64
 #: Width of the column of class names.
 NAME_WIDTH = 200
-#: Further classes are left out.
+#: Largest number of classes on the sheet; the other classes are left out.
 MAX_CLASSES = 200
 _MAX_NAME = 40
 
@@ -50,7 +50,7 @@ def draw_contact_sheet(data_set: TableDataSet, per_class: int = 8) -> Image:
 
     **Arguments:**
 
-    - `per_class`: the largest number of images of a class.
+    - `per_class`: the largest number of images per class.
 
     **Raises:** `InputError` if the rows of a table cannot be read.
     """

@@ -32,7 +32,7 @@ else:
 
 __all__ = ["TableDataSet", "from_tables"]
 
-#: Number of images whose content is part of the fingerprint of a set that is opened quickly.
+#: Number of images whose content is part of the fingerprint of a set that is opened with `quick`.
 _SAMPLES = 1000
 
 

@@ -48,7 +48,7 @@ def find_size_and_channels(
 
     - `fingerprint`: the fingerprint of the images, under which the cache keeps the result for a large split.
     - `image_size`, `channels`: values that are already known, which are returned unchanged.
-    - `quick`: whether to read the headers of a thousand images only, spread over the split.
+    - `quick`: whether to read the headers of only a thousand images, spread over the split.
 
     **Returns:** `None` if no image has a readable header.
     """
@@ -74,7 +74,7 @@ def find_size_and_channels(
 
 
 def size_and_channels(values: Iterable[Any]) -> tuple[tuple[int, int] | None, int] | None:
-    """Returns the size that stored images share, or `None`, and the channels; `None` if no header can be read."""
+    """Returns the size that all images share (or `None`), and the channels; only `None` if no header can be read."""
     headers = [header for header in map(read_header, values) if header is not None]
     if not headers:
         return None

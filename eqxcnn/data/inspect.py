@@ -1,4 +1,4 @@
-"""`inspect_data`: the content of a data set, found by decoding each image once and keeping none."""
+"""`inspect_data`: describes the content of a data set; decodes each image once, and keeps none."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -36,12 +36,12 @@ def inspect_data(
 ) -> DataReport:
     """Describes a data set: splits, columns, classes, sizes, unreadable images, repeated images, and pixel statistics.
 
-    All images are decoded once, in threads. Only a few dozen bytes are kept of each.
+    All images are decoded once, in threads. Only a few dozen bytes per image are kept.
 
     **Arguments:**
 
     - `data_set`: an opened data set of files or tables; see `open_source` and `from_dataset`.
-    - `image_size`: the size at which pixels are measured; by default the images' own if they share one, else 64x64.
+    - `image_size`: the size at which pixels are measured; by default the size they share, else 64x64.
     - `max_rows`: the largest number of rows of each part to decode, spread evenly over it; by default all.
     - `progress`: whether to show a progress bar on standard error.
 

@@ -119,7 +119,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], total: int | Non
 
     **Arguments:**
 
-    - `total`: the number of rows, if `rows` may be only the first of them.
+    - `total`: the total number of rows, if `rows` may contain only the first ones.
     """
     body = [[head.removeprefix(">") for head in heads], *rows]
     widths = [max(map(len, column)) for column in zip(*body, strict=True)]

@@ -14,7 +14,7 @@ Size: TypeAlias = tuple[int, int]
 
 @dataclass(frozen=True)
 class SplitUse:
-    """A split of the source: its name, its number of rows, and what they are used for."""
+    """A split of the source: its name, its number of rows, and their use."""
 
     name: str
     rows: int
@@ -32,7 +32,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sizes of images, ordered by area: how many different ones, three of them, and the most frequent ones."""
+    """The sizes of images, ordered by area.
+
+    - `distinct`: the number of different sizes.
+    - `frequent`: the most frequent sizes, each with its number of images.
+    """
 
     distinct: int
     smallest: Size
@@ -47,11 +51,12 @@ class PartReport:
 
     **Arguments:**
 
-    - `split`: the split of the source that contains them.
-    - `rows`: their number; `decoded` is the number of those that were decoded for the rest of the report.
-    - `class_counts`: the number of rows of each class, in the order of the class names, and `unlabeled` rows.
-    - `gray`, `color`: the numbers of decoded images with one channel, and with more.
-    - `sizes`: their sizes; `None` if no image can be read.
+    - `split`: the source's split that contains the rows.
+    - `rows`, `decoded`: the number of rows, and of those that were decoded for the rest of the report.
+    - `class_counts`: the number of rows of each class, in the order of the class names.
+    - `unlabeled`: the number of rows without a label.
+    - `gray`, `color`: the numbers of decoded images with one channel, and with more channels.
+    - `sizes`: the sizes of the images; `None` if no image can be read.
     - `unreadable`: the images that cannot be decoded.
     """
 
@@ -82,9 +87,9 @@ class Repeats:
 
     **Arguments:**
 
-    - `same_pixels`: the number of such images, compared by size and decoded pixels.
-    - `same_file`: the number of those that are also equal as encoded files.
-    - `examples`: the first few images, each as some of its rows.
+    - `same_pixels`: the number of images that equal another one in size and decoded pixels.
+    - `same_file`: the number of images whose encoded file equals another one.
+    - `examples`: the first few repeated images; for each, some of its rows.
     """
 
     same_file: int
@@ -110,8 +115,9 @@ class DataReport:
     - `name`, `source`, `class_names`, `fingerprint`: see `DataInfo`.
     - `splits`, `columns`: all splits of the source, and all columns of the training split.
     - `parts`: the rows used, as `train` and `test`.
-    - `repeats`: `train` and `test` count the rows that repeat an earlier row of the same part; `leaked`, the test rows
-        whose image is also a training image; `conflicting`, the rows whose image also has another label.
+    - `repeats`: repeated images by kind. `train` and `test` count the rows that repeat an earlier row of the same part;
+        `leaked` counts the test rows whose image is also a training image; `conflicting` counts the rows whose image
+        also occurs with a different label.
     - `pixels`: statistics of the training images; `None` if none of them can be read.
     """
 

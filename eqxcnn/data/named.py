@@ -41,10 +41,10 @@ def open_source(
     - `test_split`: the split to test on, or the folder that holds its class folders; by default as above.
     - `test_fraction`, `seed`: the fraction of the training split to hold out if there is no test split, and the seed of
         that choice. The training seed has no effect on it, so runs with several seeds are tested on the same images.
-    - `quick`: whether to read only a sample of the images instead of all; see `DataInfo.is_sampled`. `None` does so
-        from 1 GiB of encoded images on.
-    - `streaming`: whether to read a Hub data set, or shards in a folder, anew in every epoch instead of keeping a copy;
-        only its labels are read at the start, and kept.
+    - `quick`: whether to read only a sample of the images instead of all; see `DataInfo.is_sampled`. `None` reads a
+        sample if the encoded images take 1 GiB or more.
+    - `streaming`: whether to read a Hub data set, or shards in a folder, again in every epoch instead of keeping a
+        copy; only its labels are read at the start and kept.
 
     **Raises:** `InputError`, in one sentence, if the source cannot be used.
     """

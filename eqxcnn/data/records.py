@@ -36,8 +36,9 @@ class DataInfo:
     - `fingerprint`: a digest of the encoded images, labels and class names of both splits. The same files in the same
         order have the same fingerprint on every machine and in every layout; a changed image, label or name changes it.
     - `varies_in_size`: whether training images differ in size, as photographs do.
-    - `is_sampled`: whether the fingerprint contains only the sizes of all images and the content of a thousand, and
-        `channels` and `image_size` are those of a sample, because reading every image would take long.
+    - `is_sampled`: whether only a sample of the images was read, because reading all would take long. The fingerprint
+        then contains the sizes of all images and the content of a thousand, and `channels` and `image_size` are those
+        of the sample.
     """
 
     name: str

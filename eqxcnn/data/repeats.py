@@ -59,7 +59,7 @@ def _number_groups(digests: UInt8[np.ndarray, "n 16"]) -> Int[np.ndarray, " n"]:
 
 
 def _classify(groups: Int[np.ndarray, " n"], rows: _Rows) -> dict[str, Bool[np.ndarray, " n"]]:
-    """Returns, for each kind of repeat, which rows it counts."""
+    """Returns a mask of the counted rows for each kind of repeat."""
     low, high = np.full(len(groups), np.iinfo(np.int32).max), np.full(len(groups), MISSING)
     has_label = rows.labels != MISSING
     np.minimum.at(low, groups[has_label], rows.labels[has_label])
@@ -96,7 +96,7 @@ def _show_examples(
 
 
 def _choose(indices: Int[np.ndarray, " k"], rows: _Rows) -> Int[np.ndarray, " j"]:
-    """Returns a few of the rows: those that differ in part or label come first."""
+    """Returns a few of the rows; prefers rows that differ in part or label."""
     kinds = np.stack([rows.is_test[indices], rows.labels[indices]])
     distinct = np.sort(np.unique(kinds, axis=1, return_index=True)[1])
     others = np.setdiff1d(np.arange(len(indices)), distinct)

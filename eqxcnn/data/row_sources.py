@@ -22,7 +22,7 @@ else:
 
 __all__ = ["RowSource", "StreamRows", "TableRows"]
 
-#: Rows that were read recently and may be asked for again, as a replacement of an unreadable row.
+#: Number of recently read rows that are kept, because they may have to replace an unreadable row.
 _RECENT = 256
 
 
@@ -36,13 +36,13 @@ class RowSource(Protocol):
         **Arguments:**
 
         - `number`: the row's number in its split.
-        - `epoch`: the pass over the rows that asks for it.
-        - `needed`: returns the numbers of all rows that the pass may still ask for.
+        - `epoch`: the number of the pass over the rows.
+        - `needed`: returns the numbers of all rows that this pass may still read.
         """
         ...
 
     def fresh(self) -> "RowSource":
-        """Returns a source of the same rows that shares no position with this one."""
+        """Returns a source of the same rows with its own reading position."""
         ...
 
 
@@ -70,7 +70,7 @@ class TableRows:
         return value
 
     def fresh(self) -> "TableRows":
-        """Returns itself: rows of a table have no position."""
+        """Returns itself, because a table has no reading position."""
         return self
 
     @cached_property
@@ -79,11 +79,11 @@ class TableRows:
 
 
 class StreamRows:
-    """The rows of a stream, which each pass reads forward once; threads may ask for them in any nearby order.
+    """The rows of a stream. Each pass reads them forward once; threads may ask for them slightly out of order.
 
     **Arguments:**
 
-    - `open_rows`: starts reading the stream from its first row.
+    - `open_rows`: returns an iterator over the stream's values, from the first row on.
     - `count`: the number of rows.
     - `title`: the stream's name in messages.
     """
@@ -102,7 +102,7 @@ class StreamRows:
             current = self._passes.get(epoch)
             if current is None or not current.can_reach(number):
                 current = self._passes[epoch] = _Pass(self._open_rows(), self._mask(needed()), self._title)
-                # Images of two successive epochs can be in work at the same time.
+                # Images of two successive epochs can be decoded at the same time.
                 while len(self._passes) > 2:
                     self._passes.popitem(last=False)
             return current.take(number)
@@ -118,7 +118,7 @@ class StreamRows:
 
 
 class _Pass:
-    """One pass over a stream; keeps the rows that were passed and are still needed."""
+    """One pass over a stream; keeps the rows that were read and are still needed."""
 
     def __init__(self, rows: Iterator[Any], needed: np.ndarray, title: str) -> None:
         self._rows, self._needed, self._title = rows, needed, title
@@ -152,10 +152,10 @@ class _Pass:
 
 
 def _changed_at(path: str) -> int:
-    """Returns when a file was changed, in nanoseconds; 0 for a file that the decoder will refuse."""
+    """Returns the time of a file's last change in nanoseconds; 0 for a file that the decoder will refuse."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
         return 0
-    # Copying an old file over this one sets only the time of its status.
+    # Copying an older file over this one can keep the older modification time; the status-change time is always new.
     return max(status.st_mtime_ns, status.st_ctime_ns)

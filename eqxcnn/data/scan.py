@@ -27,7 +27,7 @@ else:
 __all__ = ["DIGEST_BYTES", "Scan", "Unreadable", "file_of", "scan_part"]
 
 DIGEST_BYTES = 16
-#: Few rows, because the rows of a hold-out are copied before they are decoded.
+#: Rows that are read at once: few, because the rows of a hold-out are copied before they are decoded.
 _CHUNK_ROWS = 128
 
 
@@ -46,13 +46,13 @@ class Scan:
     **Arguments:**
 
     - `numbers`, `labels`: the rows, by their numbers in the split, and their class numbers.
-    - `is_readable`: whether each image could be decoded. The entries of the next four arrays are 0 for other images.
+    - `is_readable`: whether each image could be decoded. The next four arrays are 0 for unreadable images.
     - `files`, `pixels`: digests of the encoded files, and of the sizes and decoded pixels (upright, 8-bit RGB).
     - `sizes`: upright `(height, width)`.
     - `is_gray`: whether the file or the stored array has one channel.
     - `unreadable`: the images that could not be decoded, by row.
-    - `sums`, `squares`, `count`: the exact sums, per channel, of the pixels (0 to 255) and of their squares over all
-        readable images that have labels, at the requested size, and the number of these pixels; 0 if not requested.
+    - `sums`, `squares`, `count`: the exact sums per channel of the pixels (0 to 255) and of their squares, and the
+        number of pixels. They cover the readable images with labels, at the size of `measure`; 0 without `measure`.
     """
 
     numbers: Int32[np.ndarray, " n"]
@@ -93,7 +93,8 @@ def scan_part(
 
     - `column`, `scale`: see `decode_rows`.
     - `max_rows`: the largest number of rows to decode, spread evenly over the part.
-    - `measure`: height, width and channels of the images, as training would see them, whose pixels are summed.
+    - `measure`: height, width and channels to which images are converted before their pixels are summed; `None` to
+        sum no pixels.
     - `title`: the title of the progress bar; `None` for no bar.
     """
     rows = len(part.numbers)
@@ -154,7 +155,7 @@ def _scan_rows(
         if facts.resized is not None:
             values = facts.resized.reshape(-1, facts.resized.shape[2])
             sums += values.sum(0, dtype=np.int64)
-            squares += np.square(values.astype(np.uint16)).sum(0, dtype=np.int64)  # 255**2 fits.
+            squares += np.square(values.astype(np.uint16)).sum(0, dtype=np.int64)  # 255**2 fits into 16 bits.
             count += len(values)
     return Scan(numbers, labels, is_readable, files, pixels, sizes, is_gray, tuple(bad), sums, squares, count)
 
@@ -176,7 +177,7 @@ def _examine(value: Any, scale: int, measure: tuple[int, int, int] | None) -> _F
         resized = None
         if measure is not None:
             height, width, channels = measure
-            # Gray pixels survive the conversion to RGB and back.
+            # Converting gray pixels to RGB and back does not change them.
             wanted = image.convert("L") if channels == 1 else image
             resized = to_array(resize_box(wanted, None, (height, width), "bilinear"))
     return _Facts(pixels if data is None else _digest(data), pixels, size, is_gray, resized)

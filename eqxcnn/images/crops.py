@@ -20,9 +20,9 @@ CropBox = tuple[int, int, int, int]
 class RandomCrop:
     """Draws the box of a random resized crop (Szegedy et al. 2014, arXiv:1409.4842, section 6).
 
-    The box is drawn as by torchvision's `RandomResizedCrop`: the area is uniform in `scale`, the logarithm of width /
-    height is uniform in the logarithms of `ratio`, both sides are rounded to pixels, and the position is uniform. The
-    first of ten draws that fits is used; if none fits, the box is the largest centered one within `ratio`.
+    The box is drawn as in torchvision's `RandomResizedCrop`: the area is uniform in `scale`, the logarithm of width /
+    height is uniform between the logarithms of `ratio`, both sides are rounded to pixels, and the position is uniform.
+    The first of ten draws that fits is used; if none fits, the box is the largest centered one within `ratio`.
 
     **Arguments:**
 
@@ -36,7 +36,7 @@ class RandomCrop:
     seed: int
 
     def draw(self, epoch: int, row: int, height: int, width: int) -> CropBox:
-        """Returns the box for an image in an epoch, which depends only on the seed, the epoch and the row."""
+        """Returns the box for an image in an epoch; the draws depend only on the seed, the epoch and the row."""
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, epoch, row], spawn_key=(_CROP_STREAM,)))
         low, high = map(math.log, self.ratio)
         for _ in range(TRIES):

@@ -1,4 +1,4 @@
-"""`Preprocess`: the pixels that a model expects, as one value, and the function that makes them from an image."""
+"""`Preprocess`: turns an image into the pixels that a model expects."""
 
 import math
 from dataclasses import dataclass
@@ -27,8 +27,8 @@ _MIN_FRACTION = 0.1
 _PAD_GRAY = 128
 #: `size / crop_fraction` may fall short of a whole number by a rounding error, such as 224 / (224 / 236).
 _ROUNDING = 1e-6
-#: Only the kept part is resized if the whole would have more than this many times its pixels: a strip of 1 x 10,000
-#: pixels must not be enlarged as a whole.
+#: If the resized image would have more than this many times the pixels of the kept part, only that part is resized: a
+#: strip of 1 x 10,000 pixels must not be enlarged as a whole.
 _MAX_RATIO = 16
 
 
@@ -49,7 +49,8 @@ class Preprocess:
     - `crop_fraction`: the side of the kept center as a fraction of the resized image's shorter side (timm's
         `crop_pct`), from 0.1 to 1; with `stretch`, the fraction of both sides.
     - `interpolation`: `bilinear` and `bicubic` are antialiased, as in Pillow; `nearest` is not.
-    - `mean`, `std`: the normalization per channel, on the scale [0, 1]; both `None` if the training images decide.
+    - `mean`, `std`: the normalization per channel, on the scale [0, 1]; both `None` to measure them on the
+        training images.
 
     **Raises:** `InputError` that names an invalid argument.
     """
@@ -96,7 +97,7 @@ class Preprocess:
             return self.decode(image)
 
     def decode(self, image: Source) -> UInt8[np.ndarray, "h w c"]:
-        """Does the same as a call, but raises the decoder's own exceptions, one of `unreadable_errors`."""
+        """Does the same as a call, but raises one of `unreadable_errors` instead of an `InputError`."""
         with open_upright(image, self.channels) as upright:
             if self.resize == "pad":
                 return _pad(upright, self.size, self.interpolation)
@@ -113,18 +114,18 @@ class Preprocess:
 
     @property
     def cache_key(self) -> tuple[str | float, ...]:
-        """What decides the pixels besides size and channels; empty for the defaults."""
+        """The settings besides size and channels that affect the pixels; empty for the defaults."""
         chosen = self.resize, self.crop_fraction, self.interpolation
         return () if chosen == ("stretch", 1.0, "bilinear") else chosen
 
     def _find_crop(self, height: int, width: int) -> tuple[tuple[int, int], int, int]:
-        """Returns the height and width to which an image is resized, and the top and left of the kept part of these.
+        """Returns the height and width of the resized image, and the top and left edges of the part to keep.
 
         These are the sizes and edges of torchvision's `Resize` and `CenterCrop`.
         """
         tall, wide = (math.floor(side / self.crop_fraction + _ROUNDING) for side in self.size)
         if self.resize == "crop":
-            # The side that decides is exact, and torchvision rounds the other one down.
+            # The side that determines the scale is exact, and torchvision rounds the other one down.
             if tall * width >= wide * height:
                 wide = max(int(tall * width / height), self.size[1])
             else:

@@ -107,7 +107,7 @@ def _check_cache_size(recipe: Any) -> None:
         raise InputError(f"{name} needs images that are decoded once: set `decode` to once, or leave it out")
     stages = [] if recipe.augment == (OWN,) else augment.build_stages(recipe.augment)
     if not any(isinstance(stage, augment.RandomResizedCrop) for stage in stages):
-        raise InputError(f"{name} needs `random_resized_crop` in `augment`, which makes images of `image_size` from it")
+        raise InputError(f"{name} needs `random_resized_crop` in `augment`, which crops them to `image_size`")
     if recipe.image_size is not None and any(map(lt, recipe.cache_size, recipe.image_size)):
         raise InputError(f"{name} must be at least `image_size` (={list(recipe.image_size)}) in height and width")
 

@@ -63,10 +63,10 @@ class CompilationSettings:
     """How steps are compiled."""
 
     devices: Annotated[int, Range(1, 65_536)] | Literal["all"] = "all"
-    """Number of devices that share each batch, or all of the machine."""
+    """Number of devices that share each batch; `all` uses every device of the machine."""
     shard_params: bool = False
-    """Split weights and optimizer state over the devices, for models that do not fit on one; sums over batches are the
-    same."""
+    """Split weights and optimizer state over the devices, for models that do not fit on one. The results are the same,
+    up to rounding."""
     jit: bool = True
     """Compile the steps; `--no-jit` runs them uncompiled, for comparison."""
     steps_per_call: Annotated[int, COUNT] | None = None

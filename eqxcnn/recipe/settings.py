@@ -55,9 +55,9 @@ class DataSettings:
     """Height and width in pixels that images are resized to; by default the data's size, or the model's if the images
     vary in size."""
     resize: Literal["stretch", "crop", "pad"] | None = None
-    """How an image of another shape becomes `image_size`: `stretch` changes the aspect ratio, `crop` keeps the center,
-    `pad` adds gray borders. By default `stretch` if all images share one size; else as the initial weights expect, or
-    `crop`."""
+    """How an image of another shape is resized to `image_size`: `stretch` changes the aspect ratio, `crop` keeps the
+    center, `pad` adds gray borders. By default `stretch` if all images share one size; else the way that the initial
+    weights expect, or `crop`."""
     crop_fraction: Annotated[float, Range(0.1, 1)] | None = None
     """Side of the kept center as a fraction of the resized image's shorter side; below 1, the border is cut off. By
     default as the initial weights expect, else 1."""
@@ -85,13 +85,14 @@ class DataSettings:
     """Stop at an image that cannot be decoded or has no label, or skip it."""
     decode: Literal["once", "stream", "auto"] = "auto"
     """`once` decodes all images at the start and keeps them in the cache; `stream` decodes them again whenever they are
-    read, and makes a `random_resized_crop` from the original pixels; `auto` streams what exceeds `disk_budget`."""
+    read, and makes a `random_resized_crop` from the original pixels; `auto` streams
+    images that would exceed `disk_budget`."""
     disk_budget: Annotated[float, AT_LEAST_ZERO] = 50.0
-    """Decoded images of up to this many GiB are kept in the cache, if the disk has room for them."""
+    """Images are kept in the cache if they take at most this many GiB when decoded, and the disk has room for them."""
     data_streaming: bool = False
-    """Read a data set of the Hub, or parquet files or tar shards in a folder, anew in every epoch, without a copy."""
+    """Read a data set on the Hub, or parquet files or tar shards in a folder, again in every epoch, without a copy."""
     shuffle_buffer: Annotated[int, COUNT] = 1000
-    """Number of rows among which a stream is shuffled; their encoded images are kept in memory."""
+    """Number of rows in the buffer that shuffles a stream; their encoded images are kept in memory."""
     decode_processes: Annotated[int, Range(0, 1024)] = 0
     """Number of processes that decode streamed images; 0 decodes in threads, one per core."""
     cache_size: tuple[Annotated[int, Range(1, 4096)], Annotated[int, Range(1, 4096)]] | None = None

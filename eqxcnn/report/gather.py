@@ -216,7 +216,7 @@ def augmented_examples(
     rng = np.random.default_rng(np.random.SeedSequence(recipe.seed, spawn_key=(3,)))
     chosen = np.sort(rng.choice(len(images), rows, replace=len(images) < rows))
     if isinstance(images, EncodedImages):
-        # The first images replace unreadable ones, if these are skipped.
+        # If unreadable images are skipped, the first images of the split replace them.
         originals = images.first_readable(np.concatenate([chosen, np.arange(len(images))]), rows)
     else:
         originals = np.asarray(images[chosen])

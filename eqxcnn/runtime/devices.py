@@ -47,11 +47,11 @@ class Devices:
         return self._place(tree, lambda _: PartitionSpec())
 
     def split(self, tree: _Tree, axis: int) -> _Tree:
-        """Returns a pytree whose arrays are split over the devices along an axis, whose size they divide."""
+        """Returns a pytree whose arrays are split over the devices along an axis, which they must divide evenly."""
         return self._place(tree, lambda _: PartitionSpec(*[None] * axis, AXIS))
 
     def split_rows(self, rows: np.ndarray) -> jax.Array:
-        """Returns an array that is split over the devices along its first axis, padded with zeros if need be."""
+        """Returns an array that is split over the devices along its first axis, padded with zeros if necessary."""
         padding = [(0, self.round_up(len(rows)) - len(rows)), *[(0, 0)] * (rows.ndim - 1)]
         padded: Any = np.pad(rows, padding)
         return self.split(padded, axis=0) if self.mesh is not None else jax.numpy.asarray(rows)
@@ -72,13 +72,13 @@ class Devices:
         return _map_arrays(constrain, tree)
 
     def round_up(self, size: int) -> int:
-        """Returns the smallest batch size from `size` on that the devices divide."""
+        """Returns a size, rounded up to a multiple of the number of devices."""
         return -(-size // self.count) * self.count
 
     def check_batch_size(self, size: int, name: str = "batch_size") -> None:
         """Refuses a batch size that cannot be split evenly.
 
-        **Raises:** `InputError` with the nearest sizes that can.
+        **Raises:** `InputError` that states the nearest valid sizes.
         """
         if size % self.count:
             below, above = size // self.count * self.count, self.round_up(size)
@@ -89,7 +89,7 @@ class Devices:
             )
 
     def _state_spec(self, array: Any) -> PartitionSpec:
-        """Splits a large array along its longest axis that the devices divide."""
+        """Splits a large array along its longest axis that the number of devices divides."""
         axes = [axis for axis, size in enumerate(array.shape) if size and size % self.count == 0]
         if not self.shards_params or not axes or array.size < _MIN_SHARDED:
             return PartitionSpec()
@@ -110,7 +110,7 @@ def choose_devices(wanted: int | Literal["all"] = "all", shards_params: bool = F
 
     - `shards_params`: see `Devices`.
 
-    **Raises:** `InputError` if there are fewer.
+    **Raises:** `InputError` if there are fewer than `wanted` devices.
     """
     found = jax.devices()
     if wanted != "all" and wanted > len(found):

@@ -102,7 +102,7 @@ class Evaluator:
         - `rows`: selects some of the images.
         - `advance`: called after each batch with its number of images, for a progress bar.
 
-        **Raises:** `InputError` for an image that cannot be decoded, or if that holds for all images.
+        **Raises:** `InputError` for an unreadable image; if these are skipped, only if all images are unreadable.
         """
         rows = np.arange(len(labels)) if rows is None else rows
         total: Any = jnp.zeros(()), jnp.zeros((self._num_classes, self._num_classes), jnp.int32), None

@@ -72,7 +72,7 @@ def _augment(
         return pixels
     row_key, epoch = jax.random.fold_in(setup.key, jnp.uint32(_ROWS)), step // setup.steps_per_epoch
 
-    # A crop of cached images has another height and width than they have.
+    # A crop of a cached image differs from the image in height and width.
     def augment_image(image: Image, key: Key, row: Int[Array, ""]) -> Float[Array, "_ _ c"]:
         return augment(image, key, AugmentContext(jax.random.fold_in(row_key, row), epoch))
 

@@ -34,7 +34,7 @@ class Job:
     - `steps_per_call`: number of steps per compiled call.
     - `preprocess`: how images become the model's input.
     - `info`: the data's name, classes, channels and other properties.
-    - `splits`: the images, and the rows of them that are used.
+    - `splits`: the images, and the rows that the run uses.
     - `order`: the order of the training rows in every epoch.
     - `reader`: decodes the images of the coming steps; `None` for images that are decoded already.
     - `setup`: the arguments of a step that stay fixed over the run.

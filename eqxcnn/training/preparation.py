@@ -163,7 +163,7 @@ def _make_start(
 
 
 def _init_images(recipe: Recipe, train: Split, rows: Int[np.ndarray, " k"]) -> Num[np.ndarray, "i h w c"]:
-    """Returns the training images that data-dependent weights are set from."""
+    """Returns the training images from which data-dependent weights are initialized."""
     if recipe.init_images > len(rows):
         raise InputError(
             f"`init_images` (={recipe.init_images}) is more than the {len(rows):,} training images: give fewer"
@@ -176,7 +176,7 @@ def _init_images(recipe: Recipe, train: Split, rows: Int[np.ndarray, " k"]) -> N
 def _put_on_devices(recipe: Recipe, train: Split, devices: Devices) -> tuple[jax.Array, jax.Array] | None:
     """Returns the training images and labels as device arrays, or `None` if they exceed `device_budget` per device.
 
-    Images that fit on each device are on each; images that fit on all devices together are split over them.
+    Images that fit on one device are copied to each; images that fit only on all devices together are split over them.
     """
     budget = recipe.device_budget * 2**30
     if isinstance(train.images, EncodedImages) or train.images.nbytes > budget * devices.count:

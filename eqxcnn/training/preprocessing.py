@@ -1,4 +1,4 @@
-"""From a recipe to the images of its run: size, way of resizing, and normalization."""
+"""Resolves a run's image size, way of resizing and normalization from its recipe and its data."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ __all__ = [
     "resolve_normalization",
 ]
 
-#: Images that the mean and the standard deviation are measured on, if images are decoded while training.
+#: Number of images on which mean and standard deviation are measured, if images are decoded while training.
 _SAMPLE = 1000
 
 
@@ -42,14 +42,14 @@ def resolve_image_size(recipe: Recipe, info: DataInfo) -> tuple[int, int]:
 def resolve_geometry(recipe: Recipe, info: DataInfo, warm: Preprocess | None, is_resumed: bool = False) -> Preprocess:
     """Returns the preprocessing without normalization: the recipe's settings, with their defaults filled in.
 
-    Images of one size are stretched by default, since a crop would cut off what each of them shows. Other images, such
+    Images of one size are stretched by default, since a crop could cut off their subject. Other images, such
     as photographs, are cropped as the initial weights expect, or to the largest center.
 
     **Arguments:**
 
     - `warm`: the preprocessing that the initial weights were trained with, if known.
-    - `is_resumed`: whether the run exists already; without a setting, it was started by a version that stretched all
-        images.
+    - `is_resumed`: whether the run exists already. If its recipe does not set `resize`, an older version started it,
+        which stretched all images.
 
     **Raises:** `InputError` for settings that do not go together.
     """
@@ -61,7 +61,7 @@ def resolve_geometry(recipe: Recipe, info: DataInfo, warm: Preprocess | None, is
     if warm is not None:
         usual = replace(usual, interpolation=warm.interpolation)
     if recipe.resize is not None:
-        # The fraction belongs to the way of resizing that it was chosen for.
+        # A crop fraction is valid only for the way of resizing that it was chosen for.
         usual = replace(
             usual, resize=recipe.resize, crop_fraction=usual.crop_fraction if recipe.resize == usual.resize else 1.0
         )
@@ -115,8 +115,8 @@ def pixel_statistics(
     **Raises:** `InputError` if all of the images are unreadable.
     """
     is_pixels = images.dtype == np.uint8
-    # The sums over the images of a chunk, for each place, then over all places: sums over all axes but the last would
-    # take ten times as long. 65,536 squares of pixels fit into 32 bits.
+    # First the sums over the images of a chunk for each pixel, then over all pixels: summing over all axes but the last
+    # at once would take ten times as long. The sum of 65,536 squared pixels fits into 32 bits.
     one, square, of_chunk, total = (255, np.uint16, np.uint32, np.int64) if is_pixels else (1, *[np.float64] * 3)
     sums, squares = (np.zeros(images.shape[-1], total) for _ in range(2))
     count = 0
@@ -127,7 +127,7 @@ def pixel_statistics(
         squares += np.square(chunk, dtype=square).sum(0, dtype=of_chunk).sum((0, 1), dtype=total)
         count += chunk[..., 0].size
     if count == 0:
-        raise InputError(f"none of {len(rows):,} training images can be decoded: repair them")
+        raise InputError(f"none of the {len(rows):,} training images can be decoded: repair them")
     mean = sums / count
     std = np.sqrt(np.maximum(squares / count - mean**2, 0))
     # A constant channel has a standard deviation of 0, which cannot be a divisor; 1 leaves the channel unscaled.

@@ -1,4 +1,4 @@
-"""From a recipe to the images of its run: opened, and decoded once or while training."""
+"""Opens the data of a recipe, and reads its images, which are decoded once or while training."""
 
 import shutil
 from collections.abc import Sequence
@@ -37,11 +37,11 @@ Decoding: TypeAlias = Literal["once", "stream"]
 
 @dataclass(frozen=True)
 class Splits:
-    """The images of a run, and the rows of them that are used.
+    """The images of a run, and the rows that it uses.
 
     - `train`, `test`: the two splits.
     - `train_rows`: the rows of `train` to train on.
-    - `validation`, `validation_rows`: the split to measure progress on, and its rows that are used.
+    - `validation`, `validation_rows`: the split to measure progress on, and the rows of it to use.
     """
 
     train: Split
@@ -75,12 +75,12 @@ def choose_decoding(
 ) -> tuple[DataSet, Decoding]:
     """Returns the data set, and whether its images are decoded once or each time they are read.
 
-    Without the recipe's choice, images are streamed if they would exceed `disk_budget` or the free space when decoded.
+    With `decode: auto`, images are streamed if they would exceed `disk_budget` or the free space when decoded.
 
     **Arguments:**
 
-    - `can_reopen`: whether the recipe's data can be opened again, with the fingerprint for the chosen decoding: of all
-        images, or of a sample if they are streamed.
+    - `can_reopen`: whether the recipe's data can be opened again, to compute the fingerprint that the chosen decoding
+        needs: of all images, or of a sample if they are streamed.
     """
     decode = "stream" if recipe.data_streaming else recipe.decode
     if decode == "auto":
@@ -117,7 +117,7 @@ def read_splits(recipe: Recipe, source: DataSet, preprocess: Preprocess, decode:
     if recipe.cache_size is None:
         train = held = read("train")
     else:
-        # Crops of the larger images need all of them, and progress is measured on images as the model will see them.
+        # Random crops are made from the whole larger image; progress is measured on images as the model will see them.
         train = read("train", replace(preprocess, size=recipe.cache_size, crop_fraction=1.0))
         held = read("train") if isinstance(recipe.validation, float) and recipe.validation else train
     test = read("test")
@@ -185,7 +185,7 @@ def make_order(recipe: Recipe, splits: Splits) -> TrainOrder:
 
 
 def make_reader(recipe: Recipe, train: Split, order: TrainOrder, crop: RandomResizedCrop | None) -> DecodeAhead | None:
-    """Returns what decodes the images of the coming steps, or `None` for images that are decoded already."""
+    """Returns the decoder for the images of the coming steps, or `None` for images that are decoded already."""
     if not isinstance(train.images, EncodedImages):
         return None
     draw = None if crop is None else RandomCrop(crop.scale, crop.ratio, recipe.seed)

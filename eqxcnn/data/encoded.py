@@ -33,10 +33,10 @@ class EncodedImages:
 
     - `rows`: the image column of the source's split.
     - `split`: the split's name in the source.
-    - `numbers`: the number in `rows` of each image.
-    - `preprocess`: makes an image's pixels.
+    - `numbers`: each image's row number in `rows`.
+    - `preprocess`: size, channels and way of resizing.
     - `scale`: the factor for a column of pixels, from `pixels.find_scale`.
-    - `on_bad_image`: `skip` if unreadable images are left out of batches.
+    - `on_bad_image`: `skip` leaves unreadable images out of batches; `stop` makes them errors.
     """
 
     rows: RowSource
@@ -71,7 +71,7 @@ class EncodedImages:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all images, if they were decoded."""
+        """Size of all images in bytes, once decoded."""
         return int(np.prod(self.shape))
 
     def __getitem__(self, index: Integer[np.ndarray, " k"] | slice) -> UInt8[np.ndarray, "k h w c"]:
@@ -85,7 +85,7 @@ class EncodedImages:
         return np.stack(images) if images else np.zeros((0, *self.shape[1:]), np.uint8)
 
     def readable(self, index: Integer[np.ndarray, " k"]) -> UInt8[np.ndarray, "r h w c"]:
-        """Returns the images at these positions, without unreadable ones if these are skipped.
+        """Returns the images at these positions; if `on_bad_image` is `skip`, without the unreadable ones.
 
         **Raises:** `InputError` as indexing does, unless `on_bad_image` is `skip`.
         """
@@ -97,7 +97,7 @@ class EncodedImages:
         return np.stack(found) if found else np.zeros((0, *self.shape[1:]), np.uint8)
 
     def first_readable(self, index: Integer[np.ndarray, " k"], count: int) -> UInt8[np.ndarray, "r h w c"]:
-        """Returns the first `count` of the images at these positions; unreadable ones do not count if they are skipped.
+        """Returns the first `count` images at these positions; if `on_bad_image` is `skip`, the first readable ones.
 
         **Raises:** `InputError` as indexing does, unless `on_bad_image` is `skip`.
         """
@@ -109,11 +109,13 @@ class EncodedImages:
         return found[:count]
 
     def find_readable(self) -> Int32[np.ndarray, " r"]:
-        """Returns the positions of the images that can be decoded; decodes all of them."""
+        """Decodes all images, and returns the positions of the readable ones."""
         positions = np.arange(len(self.numbers))
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            found = pool.map(lambda position: isinstance(self.read(position, -1, lambda: positions), BadRow), positions)
-            return np.flatnonzero(~np.fromiter(found, bool, len(positions))).astype(np.int32)
+            is_bad = pool.map(
+                lambda position: isinstance(self.read(position, -1, lambda: positions), BadRow), positions.tolist()
+            )
+            return np.flatnonzero(~np.fromiter(is_bad, bool, len(positions))).astype(np.int32)
 
     def read(
         self, position: int, epoch: int, needed: Callable[[], np.ndarray], choose_box: ChooseBox | None = None
@@ -122,8 +124,8 @@ class EncodedImages:
 
         **Arguments:**
 
-        - `epoch`: the pass over the images that this belongs to.
-        - `needed`: returns the positions that this pass may still ask for.
+        - `epoch`: the number of the pass over the images.
+        - `needed`: returns the positions that this pass may still read.
         - `choose_box`: chooses the part of the image to decode; by default `preprocess` decides.
         """
         number, value = int(self.numbers[position]), None
@@ -150,7 +152,7 @@ class EncodedImages:
         return replace(self, numbers=self.numbers[index])
 
     def fresh(self) -> "EncodedImages":
-        """Returns the same images, with a position of their own if they are read from a stream."""
+        """Returns a copy of the images; if they are read from a stream, with its own reading position."""
         return replace(self, rows=self.rows.fresh())
 
     def _read_strictly(self, needed: np.ndarray, position: int) -> UInt8[np.ndarray, "h w c"]:

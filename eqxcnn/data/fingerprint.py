@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 else:
     Dataset = Array = Any
 
-__all__ = ["digest_values", "fingerprint_files", "fingerprint_images", "fingerprint_rows", "is_large"]
+__all__ = ["digest_values", "fingerprint_files", "fingerprint_images", "fingerprint_rows", "is_large", "sample_files"]
 
 #: From this many bytes on, the fingerprint of unchanged files is read from the cache instead of computed again.
 _NOTE_BYTES = 256 << 20
@@ -28,12 +29,14 @@ _NOTE_BYTES = 256 << 20
 _CLOCK_TICK_SECONDS = 2.0
 #: Placeholders for the length of an image stored outside the table, and for the length of a missing image.
 _OUTSIDE, _MISSING = -2, -1
-#: From this many bytes of encoded images on, `open_source` may read a sample only.
+#: If the encoded images have at least this many bytes, `open_source` may read only a sample of them.
 _LARGE_BYTES = 1 << 30
-#: Number of files whose mean size tells the size of all.
+#: Number of files from whose mean size the total size is estimated.
 _FILES_FOR_MEAN = 1000
 #: Number of files read at once: a few photographs per thread, to bound the memory.
 _FILES_AT_ONCE = 64
+#: Number and size of the blocks of a file, spread over its length, whose content is sampled.
+_BLOCKS, _BLOCK_BYTES = 16, 16 << 10
 
 
 def fingerprint_images(rows: Dataset, column: str, use_notes: bool = True, samples: int | None = None) -> str:
@@ -46,8 +49,8 @@ def fingerprint_images(rows: Dataset, column: str, use_notes: bool = True, sampl
     **Arguments:**
 
     - `use_notes`: whether the cache may be used; false for tables that may contain only some rows of their files.
-    - `samples`: the number of images, spread over the rows, whose content is part of the digest, besides the lengths of
-        all; by default the content of all images.
+    - `samples`: makes a digest of the lengths of all images and the content of only this many, spread over the rows; by
+        default, the content of all images is part of the digest.
     """
     began = time.time()
     chunks = [storage_of(chunk) for chunk in rows.select_columns(column).with_format("arrow")[:][column].chunks]
@@ -80,7 +83,7 @@ def is_large(rows: Dataset, column: str) -> bool:
     if sum(chunk.nbytes for chunk in chunks) >= _LARGE_BYTES:
         return True
     paths = [path for chunk in chunks for path in _bytes_and_paths(chunk)[1]]
-    # The mean of some files tells enough; a million calls of `stat` take seconds.
+    # The mean of some files is accurate enough; a million calls of `stat` would take seconds.
     some = paths[:: max(len(paths) // _FILES_FOR_MEAN, 1)]
     return bool(some) and float(np.mean([_file_facts(path)[1] for path in some])) * len(paths) >= _LARGE_BYTES
 
@@ -88,6 +91,22 @@ def is_large(rows: Dataset, column: str) -> bool:
 def fingerprint_files(paths: Iterable[str | Path]) -> str:
     """Returns a digest of the files' paths, sizes, modification times and status-change times; reads no content."""
     return digest_values([_file_facts(path) for path in paths])
+
+
+def sample_files(paths: Iterable[str | Path]) -> str:
+    """Returns a digest of the files' sizes and of sixteen blocks of each, wherever the files are.
+
+    **Raises:** `OSError` if a file cannot be read.
+    """
+    content, sizes = hashlib.sha256(), []
+    for path in paths:
+        with Path(path).open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            for start in np.unique(np.linspace(0, max(size - _BLOCK_BYTES, 0), _BLOCKS).astype(np.int64)).tolist():
+                file.seek(start)
+                content.update(file.read(_BLOCK_BYTES))
+        sizes.append(size)
+    return digest_values(sizes, content.hexdigest())
 
 
 def fingerprint_rows(images: str, numbers: np.ndarray, labels: np.ndarray) -> str:
@@ -144,7 +163,7 @@ def _value_lengths(encoded: Array) -> np.ndarray:
 
 
 def _value_ends(encoded: Array) -> np.ndarray:
-    """Returns where binary values end in their buffer, with the first value's start in front; empty for no values."""
+    """Returns the start of the first binary value in the buffer, and the end of each value; empty for no values."""
     import pyarrow as pa
 
     dtype = np.int64 if pa.types.is_large_binary(encoded.type) else np.int32

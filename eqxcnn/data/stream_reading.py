@@ -8,7 +8,7 @@ from .. import hub
 from ..errors import InputError
 from .class_folders import read_class_folders
 from .described import check_described, check_found
-from .fingerprint import digest_values, fingerprint_files
+from .fingerprint import digest_values, fingerprint_files, sample_files
 from .reading import DAMAGED, first_line, quiet_library
 from .sources import Source
 
@@ -24,14 +24,17 @@ class Streams(NamedTuple):
     """The splits of a source as streams.
 
     - `splits`: the streams by split.
-    - `read_column`: returns a stream of one column of a split; `None` if the source is not in parquet files, which
-        alone can be read by column.
-    - `identity`: a digest of the source's files: of their addresses and revisions on the Hub, or of local facts.
+    - `read_column`: returns a stream of one column of a split; `None` unless the source is in parquet files,
+        the only format that can be read by column.
+    - `identity`: a digest of the source's files: of their addresses and revisions on the Hub, or of the paths, sizes
+        and times of local files.
+    - `content`: a digest of the content of local files, by a sample; empty for the Hub. A copy has the same.
     """
 
     splits: Mapping[str, IterableDataset]
     read_column: Callable[[str, str], IterableDataset] | None
     identity: str
+    content: str
 
 
 def read_streams(source: Source) -> Streams:
@@ -66,13 +69,15 @@ def read_streams(source: Source) -> Streams:
     if source.folder is not None:
         check_found(source.folder, files)
     is_parquet = type(builder).__name__ == "Parquet"
-    identity = fingerprint_files(files) if source.folder is not None else digest_values(files)
-    return Streams(splits, (lambda split, column: load(columns=[column])[split]) if is_parquet else None, identity)
+    is_local = source.folder is not None
+    identity = fingerprint_files(files) if is_local else digest_values(files)
+    read_column = (lambda split, column: load(columns=[column])[split]) if is_parquet else None
+    return Streams(splits, read_column, identity, sample_files(files) if is_local else "")
 
 
 @contextmanager
 def explain_damage(what: str) -> Iterator[None]:
-    """Turns the exceptions that `datasets` raises for damaged files into an `InputError` about `what`."""
+    """Turns the exceptions that `datasets` raises for damaged files into an `InputError` that names `what`."""
     from datasets.exceptions import DatasetsError
 
     try:

@@ -1,4 +1,4 @@
-"""A data set that is read from the Hub or from shards while it trains, without a copy on this machine."""
+"""A data set that is read from the Hub or from shards during training, without a copy on this machine."""
 
 import hashlib
 import sys
@@ -34,13 +34,13 @@ __all__ = ["StreamedDataSet", "from_streams"]
 
 _BATCH_ROWS = 64
 _LABEL_ROWS = 4096
-#: Rows at the start of the training split whose headers tell the image size and the channels.
+#: Number of rows at the start of the training split whose headers determine the image size and the channels.
 _HEADERS = 256
 
 
 @dataclass(frozen=True)
 class _Part:
-    """The rows of a part, and their labels; `rows` are those of the whole split."""
+    """The rows of a part, by their `numbers` in the split, and their labels; `rows` is the whole split."""
 
     rows: StreamRows
     split: str
@@ -65,9 +65,9 @@ class StreamedDataSet(DataSet):
         cache_dir: str | Path | None = None,
         progress: bool = True,
     ) -> Split:
-        """Refuses, because a stream is not kept.
+        """Not supported, because the images of a stream are not kept.
 
-        **Raises:** `InputError`.
+        **Raises:** `InputError`, always.
         """
         raise InputError(
             f"`{self.info.name}` is read as a stream, so its images are not decoded once: leave out `data_streaming`, "
@@ -114,7 +114,7 @@ def from_streams(
     test_fraction: float,
     seed: int,
 ) -> DataSet:
-    """Makes a data set of streams; reads all labels once, and keeps them in the cache.
+    """Makes a data set from streams; reads all labels once, and keeps them in the cache.
 
     **Arguments:**
 
@@ -126,7 +126,7 @@ def from_streams(
     splits = streams.splits
     with explain_damage(f"`{source}`"):
         train = choose_train(source, dict.fromkeys(splits, 1), place.test_split)
-        # The types are known from the files, or else from the first rows.
+        # The column types come from the files' metadata if it has them, else from the first rows.
         features: Any = splits[train].features or splits[train]._resolve_features().features
         images, target = (
             find_image_column(features, place.image_column),
@@ -156,7 +156,7 @@ def from_streams(
         image_size=place.image_size or size,
         splits={split: len(values) for split, values in labels.items()},
         test_split=test,
-        fingerprint=digest_values("stream", class_names, digests),
+        fingerprint=digest_values("stream", class_names, digests, *filter(None, [streams.content])),
         varies_in_size=place.image_size is None and size is None,
         is_sampled=True,
     )

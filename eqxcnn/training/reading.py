@@ -75,7 +75,8 @@ def choose_decoding(
 ) -> tuple[DataSet, Decoding]:
     """Returns the data set, and whether its images are decoded once or each time they are read.
 
-    With `decode: auto`, images are streamed if they would exceed `disk_budget` or the free space when decoded.
+    With `decode: auto`, images are streamed if they would exceed `disk_budget` when decoded, or exceed the free space
+    and are not in the cache yet.
 
     **Arguments:**
 
@@ -85,12 +86,22 @@ def choose_decoding(
     decode = "stream" if recipe.data_streaming else recipe.decode
     if decode == "auto":
         size = sum(source.info.splits.values()) * prod(preprocess.size) * preprocess.channels
-        fits = size <= min(recipe.disk_budget * 2**30, _free_bytes(cache_root()))
+        fits = size <= recipe.disk_budget * 2**30
+        if fits and size > _free_bytes(cache_root()):
+            # The disk may be full of these very images.
+            fits = _are_decoded(recipe, open_data(recipe.replace(decode="once")) if can_reopen else source, preprocess)
         decode = "once" if fits or recipe.cache_size is not None else "stream"
     if source.info.is_sampled != (decode == "stream") and can_reopen:
         # A resumed run opens the data for the resolved `decode`, and must find the same fingerprint.
         source = open_data(recipe.replace(decode=decode))
     return source, decode
+
+
+def _are_decoded(recipe: Recipe, source: DataSet, preprocess: Preprocess) -> bool:
+    """Returns whether both splits are in memory or in the cache."""
+    parts: tuple[Literal["train", "test"], ...] = ("train", "test")
+    found = (source.find_decoded(part, preprocess=preprocess, on_bad_image=recipe.on_bad_image) for part in parts)
+    return all(split is not None for split in found)
 
 
 def read_split(

@@ -1,6 +1,8 @@
 """Data sets that are read forward in every epoch, from parquet files and tar shards, without a copy."""
 
 import io
+import os
+import shutil
 import tarfile
 
 import datasets
@@ -84,6 +86,22 @@ def test_labels_are_read_once_and_kept(parquet, monkeypatch, capsys):
     changed = open_source(str(parquet), streaming=True).info
     assert changed.splits["train"] == 45
     assert changed.fingerprint != first.info.fingerprint
+
+
+@pytest.mark.parametrize("kind", ["parquet", "shards"])
+def test_other_images_with_the_same_labels_change_the_fingerprint(request, tmp_path, kind):
+    folder = request.getfixturevalue(kind)
+    before = open_source(str(folder), streaming=True).info.fingerprint
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy, copy_function=shutil.copyfile)
+    assert open_source(str(copy), streaming=True).info.fingerprint == before
+    file = next(path for path in sorted(folder.rglob("*")) if "00040" in path.name or "00001-of" in path.name)
+    content, times = bytearray(file.read_bytes()), file.stat()
+    place = content.index(b"IDAT") + 10
+    content[place] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert open_source(str(folder), streaming=True).info.fingerprint != before
 
 
 def make_reader(opened, buffer=16):

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.photographs`: training on photographs that are decoded while training.
+"""`python -m benchmarks.photographs`: training on photographs that are decoded each time they are read.
 
 Makes synthetic JPEG files of 500x375 pixels and about 100 kB, and trains on random crops of them, resized to 224x224
 pixels, with `decode: stream`. Decoding and the training step are timed alone and together. On a CPU they compete for

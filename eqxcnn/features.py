@@ -71,8 +71,8 @@ def extract(
     - `head`: the name of the field that holds the model's last layer; `net.head` names a field of an inner module. Pass
       `None` for a network that already returns features.
     - `image_size`: `(height, width)` to which the images of a data set are resized; by default the classifier's image
-      size, or for `(model, state)` the size of the images. For published weights, the images are resized and cropped as
-      by `eqxcnn.zoo.card(name).preprocess`.
+      size, or for `(model, state)` the size of the images. For published weights, `eqxcnn.zoo.card(name).preprocess`
+      resizes and crops the images.
     - `mean`, `std`: the normalization per channel, on the scale [0, 1]. Needed for `(model, state)`; a classifier has
       its own.
 

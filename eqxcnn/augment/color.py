@@ -135,7 +135,7 @@ def jitter_color(
         which, factor = step
         gray = _gray(pixels)
         base = jnp.select([which == 0, which == 1], [jnp.zeros(()), gray.mean()], gray)
-        # Written so that no bit changes if the factor is 1, or if the pixel equals its own gray.
+        # In this form, a pixel keeps its exact value if the factor is 1 or if the pixel equals `base`.
         return jnp.clip(pixels + (factor - 1) * (pixels - base), 0, 1), None
 
     blends = jnp.array(_ORDERS)[order // 4]

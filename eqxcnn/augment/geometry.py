@@ -133,7 +133,7 @@ def random_resized_crop(
 ) -> Augment:
     """Crops a random box and resizes it to the image's size (Szegedy et al. 2014, arXiv:1409.4842, section 6).
 
-    The box is drawn as by torchvision's `RandomResizedCrop`; see `random_box`. It is never larger than the result, so
+    The box is drawn as in torchvision's `RandomResizedCrop`; see `random_box`. It is never larger than the result, so
     no antialiasing is needed.
 
     **Arguments:**
@@ -147,7 +147,7 @@ def random_resized_crop(
 
 @dataclass(frozen=True)
 class RandomResizedCrop:
-    """The transform that `random_resized_crop` returns; see there.
+    """The transform that `random_resized_crop` returns.
 
     - `scale`, `ratio`: the limits of the box.
     - `size`: height and width of the result; by default the image's. A smaller result is antialiased.
@@ -173,9 +173,9 @@ def random_box(
 ) -> Int[Array, "4"]:
     """Draws a box inside an image of `height` x `width` pixels, by torchvision's definition.
 
-    The area is uniform in `scale`, the logarithm of width / height is uniform in the logarithms of `ratio`, both sides
-    are rounded to pixels, and the position is uniform. The first of ten draws that fits is used; if none fits, the box
-    is the largest centered one within `ratio`.
+    The area is uniform in `scale`, the logarithm of width / height is uniform between the logarithms of `ratio`, both
+    sides are rounded to pixels, and the position is uniform. The first of ten draws that fits is used; if none fits,
+    the box is the largest centered one within `ratio`.
 
     **Returns:** top, left, height and width.
     """

@@ -26,7 +26,7 @@ _CHUNK_ROWS = 1024
 
 
 class BadRow(NamedTuple):
-    """The number of an unusable row in its split, and the reason, with the file's name where there is one."""
+    """An unusable row: its number in its split, and the reason, with the file's name if there is one."""
 
     row: int
     reason: str
@@ -111,6 +111,6 @@ def image_source(value: Any, scale: int) -> Any:
 
 
 def describe_bad_image(value: Any, error: BaseException) -> str:
-    """Returns the reason why a stored value cannot be decoded, with the file's name where there is one."""
+    """Returns the reason why a stored value cannot be decoded, with the file's name if there is one."""
     path = value.get("path") if isinstance(value, dict) else None
     return f"{f'`{path}`: ' if path else ''}{describe_error(error)}"

@@ -74,7 +74,10 @@ def find_size_and_channels(
 
 
 def size_and_channels(values: Iterable[Any]) -> tuple[tuple[int, int] | None, int] | None:
-    """Returns the size that all images share (or `None`), and the channels; only `None` if no header can be read."""
+    """Returns the size that all images share (or `None`), and the channels.
+
+    **Returns:** `None` if no image has a readable header.
+    """
     headers = [header for header in map(read_header, values) if header is not None]
     if not headers:
         return None

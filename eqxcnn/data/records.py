@@ -57,7 +57,7 @@ class DataInfo:
 class Split:
     """The images and labels of a split; `skipped` is the number of bad rows that were left out.
 
-    The images are an array, or decoded each time they are read if `DataSet.stream` made the split.
+    The images are an array; if `DataSet.stream` made the split, they are decoded each time they are read.
     """
 
     images: ImageArray | EncodedImages
@@ -71,7 +71,7 @@ class Split:
         return self.images[:] if isinstance(self.images, EncodedImages) else self.images
 
     def without_unreadable(self) -> "Split":
-        """Returns the same split without images that cannot be decoded, if these are skipped; decodes all of them."""
+        """Returns the split without unreadable images, if these are skipped; decodes all images to find them."""
         if not isinstance(self.images, EncodedImages) or self.images.on_bad_image == "stop":
             return self
         rows = self.images.find_readable()
@@ -123,7 +123,7 @@ class DataSet(abc.ABC):
         """Returns the images of a split, decoded each time they are read, for a set that is too large to decode once.
 
         Rows without a label are left out if `on_bad_image` is `skip`; unreadable images are found while reading. Arrays
-        from Python are decoded already, so they are returned as by `decode`.
+        from Python are decoded already, so the method then returns the same as `decode`.
 
         **Raises:** `InputError` for a row without a label, unless `on_bad_image` is `skip`.
         """

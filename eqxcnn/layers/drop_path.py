@@ -60,7 +60,7 @@ def drop_path_rates(rate: float | int, depth: int) -> list[float]:
 
 
 def keys_for(key: Key | None, count: int, *, used: bool = True) -> Sequence[Key | None]:
-    """Splits `key` into `count` keys; returns a list of `count` `None`s if `key` is `None` or not `used`.
+    """Splits `key` into `count` keys; returns `count` times `None` if `key` is `None` or `used` is false.
 
     Splitting costs compile time, so a network whose random layers are all inactive passes `used=False`.
     """

@@ -24,7 +24,7 @@ class PreActBlock(eqx.Module):
     - `activate_shortcut`: whether the first ReLU, instead of the block's input, feeds the shortcut. A
       convolutional shortcut always comes after the ReLU.
     - `dropout_rate`: dropout rate before the last convolution (Zagoruyko and Komodakis 2016, figure 1 d).
-    - `use_projection`: whether the shortcut is a 1x1 convolution, not zero padding, where the shape changes.
+    - `use_projection`: whether a shortcut that changes the shape is a 1x1 convolution, instead of zero padding.
     """
 
     bn1: BatchNorm

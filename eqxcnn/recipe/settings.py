@@ -60,9 +60,9 @@ class DataSettings:
     weights expect, or `crop`."""
     crop_fraction: Annotated[float, Range(0.1, 1)] | None = None
     """Side of the kept center as a fraction of the resized image's shorter side; below 1, the border is cut off. By
-    default as the initial weights expect, else 1."""
+    default the fraction that the initial weights expect, else 1."""
     interpolation: Literal["bilinear", "bicubic", "nearest"] | None = None
-    """Filter for resizing; by default as the initial weights expect, else `bilinear`."""
+    """Filter for resizing; by default the filter that the initial weights expect, else `bilinear`."""
     validation: Annotated[float, BELOW_ONE] | Literal["test"] = 0.1
     """Fraction of the training images held out to measure progress, stratified by class; 0 for none. `test` holds out
     nothing and measures progress on the test split, as many write-ups do; do not base choices on the scores then."""

@@ -78,7 +78,7 @@ class SingleRun:
         return [train]
 
     def join(self, trains: Sequence[TrainState]) -> TrainState:
-        """Returns the only train state."""
+        """Returns the single train state from the list."""
         (train,) = trains
         return train
 

@@ -22,7 +22,7 @@ Resized: TypeAlias = Float[Array, "h2 w2 o"]
 def plain_conv(
     in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1, *, key: Key
 ) -> Conv:
-    """Builds a convolution with symmetric padding and without bias, which the following BatchNorm adds."""
+    """Builds a convolution with symmetric padding, and without bias, because the following BatchNorm has one."""
     return Conv(
         in_channels,
         out_channels,

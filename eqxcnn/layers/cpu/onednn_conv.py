@@ -175,7 +175,7 @@ def kernel_gradient(
     row_edges = edges[0], (edges[1][0] * channels, edges[1][1] * channels)
     out_dilation = stride[0], stride[1] * channels
     found = convolve(rows, out, (1, 1), row_edges, out_dilation, groups, kernel_layout="IHWO")
-    # Pixels that the stride leaves over at the end of an axis add positions beyond the kernel.
+    # If the stride leaves pixels over at the end of an axis, the result has positions beyond the kernel: drop them.
     return found[:, :height, : width * channels].reshape(kernel.aval.shape)
 
 

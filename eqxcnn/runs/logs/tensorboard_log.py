@@ -43,7 +43,7 @@ class TensorBoardLog:
             self._write(first, session_log=self._events.SessionLog(status=self._events.SessionLog.START))
 
     def row(self, row: Mapping[str, Any], step: int) -> None:
-        """Writes each number of the row as a scalar under its name; TensorBoard has no lists of numbers."""
+        """Writes each number of the row as a scalar under its name; leaves out lists, which TensorBoard cannot show."""
         from tensorboardX.summary import scalar
 
         for name, value in row.items():

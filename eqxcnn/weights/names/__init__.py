@@ -5,8 +5,8 @@ Each file defines some of these tables; a family with the same names as torchvis
 - `RULES`: `(pattern, replacement)` pairs for `re.sub`, applied in order to our name, which gives torch's name.
 - `FLATTENED`: `{our name: (height, width)}` for the weight of a dense layer that reads flattened maps of that size:
   torch flattens them as `c h w`, we as `h w c`.
-- `AXES`: `{pattern: (before, after)}`, the numbers of axes of length one that torch's tensor has before and after
-  ours.
+- `AXES`: `{pattern: (before, after)}`, how many axes of length one torch's tensor has before and after the axes
+  of ours.
 - `IGNORED`: patterns of torch's names that have no counterpart here, such as auxiliary heads.
 - `LEGACY`: `(pattern, replacement)` pairs that turn the names in older files into the current ones.
 - `TIMM`: replaces `RULES` for timm's files on the Hub, if timm's names differ.
@@ -56,7 +56,7 @@ class Names:
         return any(re.search(pattern, name) for pattern in (r"\.num_batches_tracked$", *self.IGNORED))
 
     def extra_axes(self, name: str) -> tuple[int, int]:
-        """Returns the numbers of axes of length one that torch's tensor has before and after ours."""
+        """Returns how many axes of length one torch's tensor has before and after the axes of ours."""
         return next((axes for pattern, axes in self.AXES.items() if re.search(pattern, name)), (0, 0))
 
 

@@ -46,9 +46,9 @@ class Options:
     """Training photographs in the folder."""
     layout: Literal["folders", "parquet"] = "folders"
     """Class folders or parquet files."""
-    model: str = "shufflenet_v2_x0_5"
+    model: str = "catsdogs_cnn"
     """The model to train."""
-    batch_size: int = 64
+    batch_size: int = 32
     """Images per step."""
     images: int = 4096
     """Images per measurement."""

@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 #: Number of images on which mean and standard deviation are measured, if images are decoded while training.
-_SAMPLE = 1000
+_SAMPLE = 500
 
 
 def resolve_image_size(recipe: Recipe, info: DataInfo) -> tuple[int, int]:
@@ -92,7 +92,7 @@ def resolve_normalization(
 ) -> Preprocess:
     """Returns `geometry` with mean and standard deviation: the recipe's, the warm start's, or measured on `rows`.
 
-    If images are decoded while training, a thousand of them, spread over the rows, are measured.
+    If images are decoded while training, 500 of them, spread over the rows, are measured.
     """
     if recipe.mean is not None and recipe.std is not None:
         return replace(geometry, mean=recipe.mean, std=recipe.std)

@@ -47,8 +47,8 @@ figure comes from the files that the runs wrote, kept in `benchmarks/results/run
 """
 _SUMMARY = """\
 Accuracy is on the test split, as mean ± sample standard deviation if there are several seeds. Wall time is the
-median over seeds, and covers a whole run: decoding, compilation, training and evaluation. Some runs shared their machine
-with other work, so times are upper bounds.
+median over seeds, and covers a whole run: decoding, compilation, training and evaluation. Some runs shared their
+machine with other work, so times are upper bounds.
 """
 _RUNS = """\
 One row per run; the full records are in `benchmarks/results/runs/`. Training accuracy is the mean over the last epoch,

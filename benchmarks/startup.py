@@ -1,7 +1,7 @@
 """`python -m benchmarks.startup`: time until training is under way, and peak memory.
 
-Runs the README's first training command, LeNet on the bundled digits, as a process; also times the compilation of a
-train step.
+Runs the README's first training command, LeNet on the bundled digits, in a new process; also times the compilation of
+a train step.
 """
 
 import json

@@ -94,7 +94,7 @@ def fingerprint_files(paths: Iterable[str | Path]) -> str:
 
 
 def sample_files(paths: Iterable[str | Path]) -> str:
-    """Returns a digest of the files' sizes and of sixteen blocks of each, wherever the files are.
+    """Returns a digest of the files' sizes and of sixteen blocks of each file; paths and times do not count.
 
     **Raises:** `OSError` if a file cannot be read.
     """

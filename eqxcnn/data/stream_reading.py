@@ -28,7 +28,7 @@ class Streams(NamedTuple):
         the only format that can be read by column.
     - `identity`: a digest of the source's files: of their addresses and revisions on the Hub, or of the paths, sizes
         and times of local files.
-    - `content`: a digest of the content of local files, by a sample; empty for the Hub. A copy has the same.
+    - `content`: a digest of the sizes and a sample of the content of local files, equal for a copy; empty for the Hub.
     """
 
     splits: Mapping[str, IterableDataset]

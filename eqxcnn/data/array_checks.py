@@ -30,7 +30,7 @@ def check_images(images: Any, what: str) -> ImageArray:
         raise InputError(f"the {what} of shape {array.shape} are empty.")
     if array.dtype == np.uint8:
         return array
-    # JAX's `bfloat16` does not have NumPy's kind for floats.
+    # JAX's `bfloat16` does not have the dtype kind `f` of NumPy's floats.
     if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
         raise InputError(
             f"the {what} of type {array.dtype} must be `uint8`, from 0 to 255, or floating point, from 0 to 1."

@@ -66,7 +66,7 @@ class TableRows:
         (value,) = stored_values(self._raw[number : number + 1][self.column])
         path = value.get("path") if isinstance(value, dict) and value.get("bytes") is None else None
         if path and _changed_at(path) > self.opened:
-            raise InputError(f"`{path}` has changed since the data were opened: restore it, or start anew")
+            raise InputError(f"`{path}` has changed since the data were opened: restore it, or start again")
         return value
 
     def fresh(self) -> "TableRows":

@@ -50,7 +50,7 @@ class _Part:
 
 @dataclass(frozen=True)
 class StreamedDataSet(DataSet):
-    """A data set that is read anew in every epoch; see `from_streams`."""
+    """A data set that is read again in every epoch; see `from_streams`."""
 
     _parts: Mapping[str, _Part]
 

@@ -71,8 +71,8 @@ def check_together(recipe: Any) -> None:
         augment.Mix(recipe.mixup, recipe.cutmix)
     if recipe.schedule in ("constant", "step", "multistep", "plateau") and recipe.final_lr_factor not in (None, 1):
         raise InputError(
-            f"`final_lr_factor` (={recipe.final_lr_factor}) needs a schedule that falls smoothly, and `schedule` "
-            f"(={recipe.schedule!r}) does not: choose linear or cosine"
+            f"`final_lr_factor` (={recipe.final_lr_factor}) needs a schedule that falls smoothly, but `schedule` "
+            f"(={recipe.schedule!r}) does not fall smoothly: choose linear or cosine"
         )
     if recipe.schedule == "multistep" and not recipe.decay_milestones:
         raise InputError(

@@ -16,7 +16,7 @@ _OPENING = """# Settings
 <!-- Made by `python -m eqxcnn.recipe.settings_page > docs/settings.md`: edit the files in `eqxcnn/recipe`. -->
 
 Every setting of a recipe. The setting `learning_rate` in YAML and in Python is `--learning-rate` on the command line
-of `python -m eqxcnn.train`. The prefix `no` turns off a setting that is on or off: `--no-shuffle`. The values of
+of `python -m eqxcnn.train`. The prefix `no` sets a true-or-false setting to false: `--no-shuffle`. The values of
 a list follow their flag, separated by spaces; in YAML they are a list.
 """
 

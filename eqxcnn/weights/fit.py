@@ -17,7 +17,7 @@ def fit_tensors(
     """Returns the tensors in the shapes of a model, without the head if the number of classes differs.
 
     If the number of image channels differs, the stem's kernels are summed over the channels (for one channel), or
-    repeated and scaled (for several). Both keep their response to a gray image.
+    repeated and scaled (for several). Either way, the response to a gray image stays the same.
 
     **Arguments:**
 

@@ -1,7 +1,7 @@
 """Sum and max pooling over windows that do not overlap and cover the image exactly, with fast gradients on a CPU.
 
-The forward pass combines the first pixels of all windows with all second pixels, and so on: one elementwise operation
-per pixel of the window. In the backward pass each pixel reads the gradient of its window: one pass over the image.
+The forward pass splits the image into one array per position in the window, and combines these arrays elementwise. In
+the backward pass, each pixel reads the gradient of its window: one pass over the image.
 JAX's own gradient of the slices would write one image per pixel of the window and add or concatenate these images.
 """
 

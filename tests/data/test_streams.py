@@ -161,6 +161,27 @@ def test_a_pass_keeps_only_the_rows_it_needs():
     assert len(opened) == 2
 
 
+def test_passes_at_the_same_time_have_positions_of_their_own(parquet, monkeypatch):
+    from datasets.iterable_dataset import ArrowExamplesIterable
+
+    start, started = ArrowExamplesIterable._init_state_dict, []
+
+    def note_the_start(self):
+        started.append(self)
+        return start(self)
+
+    monkeypatch.setattr(ArrowExamplesIterable, "_init_state_dict", note_the_start)
+    rows = open_source(str(parquet), streaming=True).stream("train", preprocess=SIZE).images.rows
+    passes = []
+    for _ in range(2):
+        started.clear()
+        rows.fresh().value(0, 0, lambda: np.arange(70))
+        passes.append(list(started))
+    # `datasets` keeps the position in the object, so that a pass in another thread would move it on to another shard.
+    assert all(passes)
+    assert not {id(each) for each in passes[0]} & {id(each) for each in passes[1]}
+
+
 def test_a_stream_that_ends_early_or_breaks_is_named():
     rows = StreamRows(lambda: iter(range(7)), 100, "split `train`")
     with pytest.raises(InputError, match="the stream of split `train` ended after 7 of 100 rows: it has changed"):

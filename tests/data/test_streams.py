@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eqxcnn.data import DecodeAhead, Preprocess, open_source
+from eqxcnn.data import DecodeAhead, EncodedImages, Preprocess, open_source
 from eqxcnn.data.batches import buffered_order
 from eqxcnn.data.row_sources import StreamRows
 from eqxcnn.errors import InputError
@@ -171,11 +171,12 @@ def test_passes_at_the_same_time_have_positions_of_their_own(parquet, monkeypatc
         return start(self)
 
     monkeypatch.setattr(ArrowExamplesIterable, "_init_state_dict", note_the_start)
-    rows = open_source(str(parquet), streaming=True).stream("train", preprocess=SIZE).images.rows
+    images = open_source(str(parquet), streaming=True).stream("train", preprocess=SIZE).images
+    assert isinstance(images, EncodedImages)
     passes = []
     for _ in range(2):
         started.clear()
-        rows.fresh().value(0, 0, lambda: np.arange(70))
+        images.rows.fresh().value(0, 0, lambda: np.arange(70))
         passes.append(list(started))
     # `datasets` keeps the position in the object, so that a pass in another thread would move it on to another shard.
     assert all(passes)

@@ -15,7 +15,7 @@ from ..images.decode import decode_box
 from ..images.opening import unreadable_errors
 from ..images.preprocess import Preprocess
 from .decode import BadRow, describe_bad_image, image_source
-from .row_sources import RowSource
+from .row_sources import RowSource, StreamRows
 
 __all__ = ["ChooseBox", "EncodedImages"]
 
@@ -53,6 +53,11 @@ class EncodedImages:
     def shape(self) -> tuple[int, int, int, int]:
         """Number of images, height, width and channels."""
         return (len(self.numbers), *self.preprocess.size, self.preprocess.channels)
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the images are read forward, from a stream."""
+        return isinstance(self.rows, StreamRows)
 
     @property
     def ndim(self) -> int:

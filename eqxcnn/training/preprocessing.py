@@ -99,7 +99,9 @@ def resolve_normalization(
     if warm is not None and warm.mean is not None and warm.std is not None and len(warm.mean) == images.shape[-1]:
         return replace(geometry, mean=warm.mean, std=warm.std)
     if isinstance(images, EncodedImages) and len(rows) > _SAMPLE:
-        rows = rows[np.linspace(0, len(rows) - 1, _SAMPLE).astype(np.int64)]
+        # A stream would be read to its end for rows that are spread over it.
+        last = _SAMPLE - 1 if images.is_stream else len(rows) - 1
+        rows = rows[np.linspace(0, last, _SAMPLE).astype(np.int64)]
     mean, std = pixel_statistics(images, rows)
     return replace(geometry, mean=tuple(mean.round(6).tolist()), std=tuple(std.round(6).tolist()))
 

@@ -1,5 +1,6 @@
 """The images of a run: their size, way of resizing and normalization, from the recipe, the weights or the data."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +8,14 @@ import pytest
 from PIL import Image
 
 import eqxcnn
+from eqxcnn.data import EncodedImages
+from eqxcnn.data.row_sources import StreamRows
 from eqxcnn.errors import InputError
 from eqxcnn.images import Preprocess
 from eqxcnn.recipe import Recipe
 from eqxcnn.training import evaluate as evaluation
 from eqxcnn.training import fit, prepare
-from eqxcnn.training.preprocessing import resolve_geometry
+from eqxcnn.training.preprocessing import resolve_geometry, resolve_normalization
 
 
 @pytest.fixture
@@ -87,3 +90,21 @@ def test_weights_bring_their_preprocessing_to_a_new_run(photographs, tmp_path):
     job = prepare(make_recipe(data=photographs, init_from=str(first.folder)))
     assert job.preprocess == eqxcnn.load(first.folder).preprocess
     assert (job.recipe.crop_fraction, job.recipe.interpolation) == (0.8, "bicubic")
+
+
+def test_the_normalization_of_a_stream_is_measured_on_its_first_images(monkeypatch):
+    monkeypatch.setattr("eqxcnn.training.preprocessing._SAMPLE", 20)
+    read = []
+
+    def open_rows():
+        for number in range(300):
+            read.append(number)
+            file = io.BytesIO()
+            Image.new("L", (4, 4), number % 200).save(file, "PNG")
+            yield {"bytes": file.getvalue(), "path": None}
+
+    rows, how = np.arange(300, dtype=np.int32), Preprocess((4, 4), 1)
+    images = EncodedImages(StreamRows(open_rows, 300, "train"), "train", rows, how, 1, "stop")
+    found = resolve_normalization(Recipe(), how, None, images, rows)
+    assert found.mean == pytest.approx((np.arange(20).mean() / 255,), abs=1e-5)
+    assert len(read) <= 20 + 8  # threads may be a few rows ahead

@@ -1,7 +1,7 @@
 """A data set that is read from the Hub or from shards during training, without a copy on this machine."""
 
+import copy
 import hashlib
-import pickle
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -187,10 +187,10 @@ def _make_parts(
 
 def _make_rows(stream: IterableDataset, column: str, count: int, split: str) -> StreamRows:
     # Two passes over one object of `datasets` share its position, and may skip whole shards if they run in two threads.
-    pristine = pickle.dumps(stream.select_columns([column]).decode(False))
+    pristine = stream.select_columns([column]).decode(False)
 
     def open_rows() -> Iterator[Any]:
-        for batch in pickle.loads(pristine).iter(_BATCH_ROWS):
+        for batch in copy.deepcopy(pristine).iter(_BATCH_ROWS):
             yield from batch[column]
 
     return StreamRows(open_rows, count, f"split `{split}`")

@@ -1,6 +1,5 @@
 """A data set that is read from the Hub or from shards during training, without a copy on this machine."""
 
-import copy
 import hashlib
 import sys
 from collections.abc import Iterator, Mapping
@@ -186,11 +185,11 @@ def _make_parts(
 
 
 def _make_rows(stream: IterableDataset, column: str, count: int, split: str) -> StreamRows:
-    # Two passes over one object of `datasets` share its position, and may skip whole shards if they run in two threads.
-    pristine = stream.select_columns([column]).decode(False)
-
     def open_rows() -> Iterator[Any]:
-        for batch in copy.deepcopy(pristine).iter(_BATCH_ROWS):
+        # Two passes over one object of `datasets` share its position, and may skip whole shards if they run in two
+        # threads. The only part of one part is the same stream with a position of its own.
+        own = stream.shard(1, 0).select_columns([column]).decode(False)
+        for batch in own.iter(_BATCH_ROWS):
             yield from batch[column]
 
     return StreamRows(open_rows, count, f"split `{split}`")

@@ -224,7 +224,7 @@ def test_an_epoch_of_a_named_data_set_is_scaled_up_from_a_few_uncompiled_steps(r
     assert (ours.job.steps_per_epoch, uncompiled.job.steps_per_epoch) == (22, 20)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_all_cases_of_the_mlp_benchmark_learn_the_same(run_main, tmp_path):
     benchmark = run_main(mlp_epoch, "--batches", "2", "--rounds", "2", "--out", str(tmp_path / "mlp.json"))
     written = json.loads((tmp_path / "mlp.json").read_text())

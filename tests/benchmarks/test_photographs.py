@@ -96,7 +96,7 @@ def test_options_that_do_not_go_together_are_refused_before_photographs_are_made
     assert not (tmp_path / "set").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_few_photographs_are_measured(tmp_path, monkeypatch):
     use_torch, jobs = find_spec("torchvision") is not None, []
 

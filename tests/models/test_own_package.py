@@ -84,6 +84,7 @@ def test_an_installed_package_works_in_every_command(run, tmp_path):
     assert error.count("\n") == 1
 
 
+@pytest.mark.exhaustive
 def test_a_script_that_registers_is_imported(run, tmp_path):
     (tmp_path / "my_models.py").write_text(code_blocks("python")[0])
     (tmp_path / "my_script.py").write_text(code_blocks("python")[1])

@@ -179,12 +179,10 @@ def main(parts, folder):
     if "sharded" in parts:
         report |= {"sharded": sharded(folder), "split_rows": split_rows()}
     if "other" in parts:
-        report |= {"other": other_numbers(folder), "streamed": streamed(folder), "seeds": seeds(folder)}
-        report |= {
-            "commands": commands(folder),
-            "refusals": refusals(),
-            "dry_run": dry_run(make_recipe("mlp")).memory,
-        }
+        report |= {"other": other_numbers(folder), "refusals": refusals()}
+    if "commands" in parts:
+        report |= {"streamed": streamed(folder), "seeds": seeds(folder), "commands": commands(folder)}
+        report["dry_run"] = dry_run(make_recipe("mlp")).memory
     shutil.rmtree(folder / "moved", ignore_errors=True)
     print(json.dumps(report))
 

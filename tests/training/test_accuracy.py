@@ -20,6 +20,7 @@ def test_lenet_on_mnist(tmp_path, mnist):
     assert result.test.accuracy >= 0.985
 
 
+@pytest.mark.exhaustive
 def test_bf16_accuracy_is_within_the_spread_of_float32(tmp_path):
     recipe = Recipe(model="lenet", data="digits", epochs=5)
     float32 = fit_seeds(recipe, 2, runs=tmp_path)

@@ -111,7 +111,7 @@ def test_pixels_in_floating_point_train_as_the_same_bytes_do(digits, tmp_path):
     bytes_ = data.from_arrays(images, labels, test=(test_images, test_labels))
     floats = data.from_arrays(images / 255, labels, test=(test_images / 255, test_labels))
     first, second = (eqxcnn.fit(RECIPE, data=each, runs=tmp_path / str(at)) for at, each in enumerate((bytes_, floats)))
-    assert abs(first.splits.test.loss - second.splits.test.loss) < 1e-3
+    assert abs(first.test.loss - second.test.loss) < 1e-3
     assert bytes_.info.fingerprint != floats.info.fingerprint
 
 

@@ -44,7 +44,7 @@ def read_weights(run_folder):
 
 
 @pytest.mark.usefixtures("fast_compilation")
-@pytest.mark.parametrize("recipe", [RUN, pytest.param(RICH, marks=pytest.mark.slow)], ids=["mlp", "resnet20"])
+@pytest.mark.parametrize("recipe", [RUN, pytest.param(RICH, marks=pytest.mark.exhaustive)], ids=["mlp", "resnet20"])
 def test_vmapped_seeds_agree_with_separate_runs(tmp_path, monkeypatch, recipe):
     monkeypatch.setattr(seeds, "can_vmap_seeds", lambda job: True)
     # oneDNN has no kernels batched over seeds, and different rounding makes the runs diverge over time.

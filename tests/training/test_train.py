@@ -125,7 +125,9 @@ def test_killed_run_resumes_to_the_same_bytes(tmp_path, finished_run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.exhaustive), (signal.SIGTERM, 143)]
+)
 def test_sigint_and_sigterm_save_and_print_the_resume_command(tmp_path, finished_run, number, code):
     process, folder = start_training(tmp_path)
     process.send_signal(number)
@@ -136,7 +138,7 @@ def test_sigint_and_sigterm_save_and_print_the_resume_command(tmp_path, finished
     assert_resumes_like(folder, finished_run[0])
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_truncated_newest_checkpoint_is_named_and_the_previous_one_used(tmp_path, finished_run):
     process, folder = start_training(tmp_path)
     process.send_signal(signal.SIGKILL)

@@ -96,7 +96,7 @@ def test_torch_weights_are_loaded_except_a_head_for_other_classes(tmp_path, clas
     assert tensors.keys() - warm.tensors.keys() == (set() if classes == 10 else head)
     for name, tensor in warm.tensors.items():
         np.testing.assert_array_equal(tensor, tensors[name])
-    assert warm.moments is None
+    assert warm.preprocess is None
 
 
 @pytest.mark.slow

@@ -31,7 +31,10 @@ SPEED_PAGE = ROOT / "docs" / "benchmarks.md"
 PICTURES = ROOT / "docs" / "images" / "systems"
 
 #: Settings that may differ from the recipe's: they do not affect the accuracy, apart from the seed's random effect.
-_FREE_SETTINGS = ("data", "seed", "checkpoint_seconds", "keep_checkpoints", "device_budget")
+_FREE_SETTINGS = (
+    "data", "seed", "checkpoint_seconds", "keep_checkpoints", "device_budget", "decode", "disk_budget",
+    "decode_processes", "devices",
+)  # fmt: skip
 #: Without `platform`, which names the machine's kernel build.
 _ENVIRONMENT = (
     "python", "jax", "jaxlib", "equinox", "optax", "numpy", "processor", "cores", "devices", "commit",
@@ -158,6 +161,8 @@ def check_settings(name: str, shipped: Recipe, recipe: Recipe, run: str) -> None
     """
     for setting in (field.name for field in fields(Recipe) if field.name not in _FREE_SETTINGS):
         expected, found = getattr(shipped, setting), getattr(recipe, setting)
+        if setting == "resize" and found is None:
+            found = "stretch"  # as all runs did before the setting existed
         if expected is not None and expected != found:
             raise InputError(
                 f"`{setting}` (={found!r}) of the run `{run}` must be {expected!r}, as in the recipe `{name}`: train "

@@ -84,9 +84,9 @@ def test_memory_is_reported_after_each_multiple_of_the_images_per_epoch(tmp_path
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--images", "63"], r"`images` \(=63\) must be at least one batch of 64 and at most the 50,000 `photographs`"),
+        (["--images", "31"], r"`images` \(=31\) must be at least one batch of 32 and at most the 50,000 `photographs`"),
         (["--photographs", "99", "--images", "100"], r"`images` \(=100\) must be .* at most the 99 `photographs`"),
-        (["--images-per-epoch", "1"], r"`images_per_epoch` \(=1\) must be at least one batch of 64"),
+        (["--images-per-epoch", "1"], r"`images_per_epoch` \(=1\) must be at least one batch of 32"),
         (["--layout", "parquet"], "with torch reads class folders: leave `layout` out, or add `--no-torch`"),
     ],
 )

@@ -40,6 +40,7 @@ def test_batch_statistics_are_those_of_the_whole_batch(tmp_path):
 
 @pytest.mark.slow
 def test_sharded_parameters_train_the_same_run(tmp_path):
+    # The script trains with `shard_params=True` and `devices="all"`.
     found = run(tmp_path, "sharded")
     assert found["sharded"]["shapes"] == [[256, 784], [256, 196]]
     one, sharded = found["sharded"]["losses"]

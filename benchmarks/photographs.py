@@ -46,7 +46,7 @@ class Options:
     """Training photographs in the folder."""
     layout: Literal["folders", "parquet"] = "folders"
     """Class folders or parquet files."""
-    model: str = "catsdogs_cnn"
+    model: str = "shufflenet_v2_x0_5"
     """The model to train."""
     batch_size: int = 32
     """Images per step."""

@@ -197,10 +197,8 @@ def _convert(part: ArrayPart, preprocess: Preprocess, title: str | None) -> Gene
         pixels = part.images[row]
         return preprocess(Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
 
-    rows, shape = (
-        np.arange(len(part.labels)) if part.rows is None else part.rows,
-        (*preprocess.size, preprocess.channels),
-    )
+    rows = np.arange(len(part.labels)) if part.rows is None else part.rows
+    shape = (*preprocess.size, preprocess.channels)
     size = _rows_per_chunk(int(np.prod(shape)))
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool, progress_bar(title, len(rows), shape) as advance:
         for start in range(0, len(rows), size):

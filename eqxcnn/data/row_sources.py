@@ -147,7 +147,7 @@ class _Pass:
             return next(self._rows)
         except StopIteration:
             raise InputError(f"{where}: it has changed, so start a new run") from None
-        except Exception as error:
+        except Exception as error:  # The clients of networks and archives have no common type of error.
             raise InputError(f"{where} ({describe_error(error)}): check the connection, and resume the run") from error
 
 

@@ -4,7 +4,6 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,11 +22,10 @@ from .recipe import OWN, Recipe, load_recipe
 from .runtime.devices import choose_devices
 from .saved_classifier import load
 from .training import Evaluator, Scores
+from .training.evaluate import choose_batch_size
 
 __all__ = ["Options", "format_report", "main", "match_classes"]
 
-#: Largest number of pixels in a batch without `batch_size`; the feature maps of a ResNet-18 then take 1 GB.
-_MAX_PIXELS = 1 << 22
 #: Longer class names are shortened in the table.
 _MAX_NAME = 60
 
@@ -164,7 +162,8 @@ def _read(source: DataSet, options: Options, preprocess: Preprocess) -> Split:
 
 
 def _choose_batch_size(recipe: Recipe, image_size: tuple[int, int]) -> int:
-    return min(recipe.eval_batch_size, max(_MAX_PIXELS // prod(image_size), 1))
+    # Runs of older versions recorded 500 for images of any size.
+    return min(choose_batch_size(wanted, image_size) for wanted in (recipe.eval_batch_size, None))
 
 
 def _find_recipe(folder: Path) -> Recipe | None:

@@ -112,7 +112,7 @@ def test_large_images_are_evaluated_in_smaller_batches(model, images, monkeypatc
     sizes = []
     monkeypatch.setattr(evaluate, "Evaluator", lambda *arguments: sizes.append(arguments[3]) or Evaluator(*arguments))
     evaluate.main([str(model), "--data", str(images)])
-    monkeypatch.setattr(evaluate, "_MAX_PIXELS", 100)
+    monkeypatch.setattr("eqxcnn.training.evaluate._MAX_PIXELS", 100)
     evaluate.main([str(model), "--data", str(images)])
     evaluate.main([str(model), "--data", str(images), "--batch-size", "9"])
     assert sizes == [500, 6, 9]

@@ -17,8 +17,9 @@ class EvaluationSettings:
     test_views: Views = "one"
     """Views of each test image whose logits are averaged: the image alone, the image and its mirror image, or these and
     crops shifted by one pixel."""
-    eval_batch_size: Annotated[int, COUNT] = 500
-    """Images per batch in validation and test; each view counts as an image."""
+    eval_batch_size: Annotated[int, COUNT] | None = None
+    """Images per batch in validation and test; each view counts as an image. By default 500, or fewer images if they
+    have more than 4 million pixels together."""
     metrics: Annotated[tuple[str, ...], Items(20)] = ()
     """Further metrics of validation and test: `top_k(5)`, `per_class_accuracy`, `balanced_accuracy`,
     `expected_calibration_error` or `brier_score`."""

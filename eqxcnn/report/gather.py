@@ -21,6 +21,7 @@ from ..recipe import OWN, Recipe, load_recipe
 from ..runs.folder import read_metrics
 from ..saved_classifier import load
 from ..training import Evaluator
+from ..training.evaluate import choose_batch_size
 from ..training.preprocessing import resolve_geometry
 from ..training.reading import choose_decoding, open_data, read_split
 from ..types import Network
@@ -166,9 +167,8 @@ def predict_test_split(classifier: ImageClassifier, recipe: Recipe) -> TestPredi
         )
     opened, decode = choose_decoding(recipe, opened, classifier.preprocess)
     test = read_split(recipe, opened, "test", classifier.preprocess, decode).without_unreadable()
-    evaluator = Evaluator(
-        classifier.mean, classifier.std, len(classifier.class_names), recipe.eval_batch_size, recipe.test_views
-    )
+    size = choose_batch_size(recipe.eval_batch_size, classifier.image_size)
+    evaluator = Evaluator(classifier.mean, classifier.std, len(classifier.class_names), size, recipe.test_views)
     found = evaluator.log_probabilities(classifier.model, classifier.state, test.images)
     return TestPredictions(test.images, test.labels, found)
 

@@ -14,7 +14,7 @@ from ..recipe import Recipe
 from ..runtime.memory import keep_freed_memory
 from ..runtime.promotion import standard_promotion
 from .epochs import compile_steps
-from .evaluate import Evaluator
+from .evaluate import Evaluator, choose_batch_size
 from .job import Job, count_steps
 from .parts import make_parts
 from .preparation import prepare
@@ -99,8 +99,9 @@ def dry_run(recipe: Recipe, **parts: Any) -> DryRun:
 def _eval_memory(job: Job, train: TrainState) -> int:
     """Returns the memory of an evaluation on the larger of the test split and the validation images."""
     recipe, setup = job.recipe, job.setup
+    size = choose_batch_size(recipe.eval_batch_size, job.image_size)
     evaluator = Evaluator(
-        setup.mean, setup.std, len(job.info.class_names), recipe.eval_batch_size, recipe.test_views, devices=job.devices
+        setup.mean, setup.std, len(job.info.class_names), size, recipe.test_views, devices=job.devices
     )
     shape = (*job.image_size, job.info.channels)
     count = max(len(job.splits.test.labels), len(job.splits.validation_rows))

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cache, partial
+from math import prod
 from typing import Any
 
 import equinox as eqx
@@ -23,10 +24,12 @@ from ..runtime.promotion import standard_promotion
 from ..types import BatchLogits, Images, Labels, ModelState, Network, Pixels
 from ..views import NUM_VIEWS, Views, eval_logits
 
-__all__ = ["EVAL_BATCH_SIZE", "Evaluator", "Scores"]
+__all__ = ["EVAL_BATCH_SIZE", "Evaluator", "Scores", "choose_batch_size"]
 
 #: Images per batch, unless a recipe says otherwise.
 EVAL_BATCH_SIZE = 500
+#: Pixels of a batch, unless a recipe says otherwise; the maps of a ResNet-18 then take 1 GB.
+_MAX_PIXELS = 1 << 22
 _ONE_DEVICE = Devices()
 
 
@@ -52,6 +55,17 @@ class Scores:
     def accuracy(self) -> float:
         """Fraction of the images whose label has the highest score, from 0 to 1."""
         return float(np.trace(self.confusion) / self.count)
+
+
+def choose_batch_size(wanted: int | None, image_size: tuple[int, int]) -> int:
+    """Returns the number of images per evaluation batch.
+
+    **Arguments:**
+
+    - `wanted`: the recipe's `eval_batch_size`.
+    - `image_size`: height and width of the images.
+    """
+    return wanted or min(EVAL_BATCH_SIZE, max(_MAX_PIXELS // prod(image_size), 1))
 
 
 class Evaluator:

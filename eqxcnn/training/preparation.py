@@ -30,6 +30,7 @@ from .builders import (
     resolve_class_weights,
     resolve_schedule_shape,
 )
+from .evaluate import choose_batch_size
 from .job import Job
 from .part_checks import check_augment, check_parts
 from .parts import Parts
@@ -103,7 +104,8 @@ def prepare(recipe: Recipe, parts: Parts | None = None, *, is_resumed: bool = Fa
         recipe, data=source.info.source if parts.data is None else OWN, epochs=epochs, steps_per_call=steps_per_call,
         image_size=image_size, resize=preprocess.resize, crop_fraction=preprocess.crop_fraction,
         interpolation=preprocess.interpolation, decode=decode, mean=preprocess.mean, std=preprocess.std,
-        class_weights=class_weights, train_images=recipe.train_images or len(train.labels),
+        eval_batch_size=choose_batch_size(recipe.eval_batch_size, image_size), class_weights=class_weights,
+        train_images=recipe.train_images or len(train.labels),
         **asdict(resolve_schedule_shape(recipe)),
     )  # fmt: skip
     order = make_order(recipe, splits)

@@ -15,7 +15,7 @@ from ..runs.stopping import best_epochs, check_finite
 from ..saved_classifier import save
 from .batch_stats import recompute_batch_stats
 from .callbacks import Callback, RunView, as_callbacks, wants_steps
-from .evaluate import Evaluator, Scores
+from .evaluate import Evaluator, Scores, choose_batch_size
 from .job import Job
 from .state import Sums, TrainState
 from .watchers import EarlyStopping, RunLogs
@@ -79,7 +79,7 @@ class EpochRunner:
             job.setup.mean,
             job.setup.std,
             len(job.info.class_names),
-            job.recipe.eval_batch_size,
+            choose_batch_size(job.recipe.eval_batch_size, job.image_size),
             metrics=job.metrics,
             devices=job.devices,
         )

@@ -11,6 +11,7 @@ from eqxcnn.errors import InputError
 from eqxcnn.evaluate import format_report, match_classes
 from eqxcnn.optim.losses import cross_entropy
 from eqxcnn.training import Evaluator, Recipe, Scores, fit
+from eqxcnn.training.evaluate import choose_batch_size
 from eqxcnn.views import view_logits
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (23, 12, 12, 1), np.uint8)
@@ -39,6 +40,13 @@ def test_every_image_counts_once_at_any_batch_size(lenet, batch_size):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("wanted", "side", "size"), [(None, 28, 500), (None, 224, 83), (None, 4096, 1), (70, 28, 70), (500, 224, 500)]
+)
+def test_large_images_are_evaluated_in_smaller_batches_by_default(wanted, side, size):
+    assert choose_batch_size(wanted, (side, side)) == size
+
+
 def test_eval_batch_size_is_used_for_validation_and_test(tmp_path, monkeypatch):
     sizes = []
 

@@ -1,7 +1,6 @@
 """`python -m benchmarks.photographs`: training on photographs that are decoded each time they are read.
 
-Makes synthetic JPEG files of 500x375 pixels and about 100 kB, and trains on random crops of them, resized to 224x224
-pixels, with `decode: stream`. Decoding and the training step are timed alone and together. On a CPU they compete for
+Makes synthetic JPEG files of 500x375 pixels and about 100 kB, and trains on random crops of them, resized, with `decode: stream`. Decoding and the training step are timed alone and together. On a CPU they compete for
 the same cores; a step that only waits, for as long as decoding takes, shows how well decoding overlaps with the steps
 of a separate device. Memory and the time until the first step are measured in processes of `python -m eqxcnn.train`.
 """
@@ -27,7 +26,6 @@ from .startup import MOMENTS, QUARTILES, Probe, format_quartiles, run_probe
 from .synthetic_photographs import Photographs
 from .timing import RESULTS, Benchmark, Ratio, ResultTable, check_options, measure, report
 
-_SIZE = (224, 224)
 #: One test photograph for this many training photographs.
 _TEST_SHARE = 50
 #: The memory of the training process is read after these multiples of `images_per_epoch`.
@@ -48,6 +46,8 @@ class Options:
     """Class folders or parquet files."""
     model: str = "shufflenet_v2_x0_5"
     """The model to train."""
+    image_size: int = 224
+    """Side of the model's input."""
     batch_size: int = 32
     """Images per step."""
     images: int = 4096
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str]) -> None:
     seconds = measure(make_cases(job, num_batches, options.torch), options.rounds)
     job.close()
     title = (
-        f"{options.photographs:,} photographs of 500x375 pixels, cropped to 224x224; `{options.model}`, batches of "
+        f"{options.photographs:,} photographs of 500x375 pixels, cropped to {options.image_size}x{options.image_size}; `{options.model}`, batches of "
         f"{options.batch_size}"
     )
     benchmark = Benchmark(
@@ -105,7 +105,7 @@ def make_recipe(options: Options, steps: int) -> Recipe:
     """Returns the recipe of a run of this number of steps."""
     crop = f"random_resized_crop(scale={SCALE}, ratio={RATIO})"
     return Recipe(
-        model=options.model, data=str(options.folder.resolve()), decode="stream", image_size=_SIZE, validation=0.0,
+        model=options.model, data=str(options.folder.resolve()), decode="stream", image_size=(options.image_size, options.image_size), validation=0.0,
         batch_size=options.batch_size, epochs=steps / (options.photographs // options.batch_size), learning_rate=0.01,
         augment=("flip_horizontal", crop),
     )  # fmt: skip

@@ -31,6 +31,10 @@ _MAX_BAD = 100
 #: Largest number of skipped rows that are reported, one per line.
 _MAX_REPORTS = 10
 
+#: Priority of decoding threads, from 0 to 19, the lowest.
+_NICENESS = 19
+_thread = threading.local()
+
 #: An image, the row it is from, and the unreadable rows that it replaces.
 _Element = tuple[np.ndarray, int, tuple[BadRow, ...]]
 
@@ -156,6 +160,18 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
+def _lower_priority() -> None:
+    """Makes this thread decode in the time that other threads leave.
+
+    A training step on a CPU is shared evenly among the cores and waits for the slowest of them, so that a decoding
+    thread would delay it by more than the time that decoding takes.
+    """
+    # Only Linux has priorities of threads; elsewhere, the whole process would be slowed down.
+    if sys.platform == "linux" and not getattr(_thread, "is_low", False):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        _thread.is_low = True
+
+
 @dataclass(frozen=True)
 class _Positions:
     """A Grain source of the positions in a run from `start` on; Grain requires a length, so the length is huge."""
@@ -181,6 +197,7 @@ class _Load:
     _orders: dict[int, np.ndarray] = field(default_factory=dict)
 
     def __call__(self, position: int) -> _Element:
+        _lower_priority()
         epoch, place = divmod(position, self.length)
         order, bad = self._order(epoch), []
         for row in (int(order[(place + offset) % self.length]) for offset in range(_MAX_BAD)):

@@ -11,7 +11,7 @@ from typing import Any, TextIO, cast
 
 from .errors import InputError, printable
 
-__all__ = ["run_command", "show_progress"]
+__all__ = ["explain_error", "run_command", "show_progress"]
 
 #: Errors caused by a path, its permissions or its file system, and not by a bug.
 _USER_ERRORS = (
@@ -41,8 +41,6 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
         with redirect_stderr(cast(TextIO, _EscapedErrors(sys.stderr))) if is_odd else nullcontext():
             main(arguments)
         sys.stdout.flush()
-    except InputError as error:
-        _exit(f"error: {error}", 1)
     except KeyboardInterrupt:
         _exit("interrupted before there was anything to save", 130)
     except BrokenPipeError:
@@ -50,10 +48,27 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
         sys.stderr.close()
         sys.exit(141)
     except Exception as error:
-        sentence = _explain(error)
+        sentence = explain_error(error)
         if sentence is None:
             raise
-        _exit(f"error: {InputError(sentence)}", 1)
+        _exit(f"error: {sentence}", 1)
+
+
+def explain_error(error: BaseException) -> str | None:
+    """Returns one sentence about an error of the user, the machine or its files, or `None` for a bug."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return str(InputError(f"the disk is full{f' while writing {error.filename}' if error.filename else ''}"))
+    if isinstance(error, OSError) and error.errno in _USER_ERRORS and error.filename:
+        return str(InputError(f"`{error.filename}` cannot be used: {error.strerror}"))
+    # JAX raises a general exception for a full device; importing JAX here to catch it would delay every command.
+    is_device = type(error).__name__ in ("XlaRuntimeError", "JaxRuntimeError") and "RESOURCE_EXHAUSTED" in str(error)
+    if isinstance(error, MemoryError) or is_device:
+        detail = (str(error).strip() or "the system refused to allocate more").splitlines()[0]
+        sentence = f"there is not enough memory ({detail}): reduce the batch size, the image size or the model"
+        return str(InputError(sentence))
+    return None
 
 
 @contextmanager
@@ -85,20 +100,6 @@ class _EscapedErrors(TextIOBase):
 
     def flush(self) -> None:
         self._errors.flush()
-
-
-def _explain(error: Exception) -> str | None:
-    """Returns one sentence that explains an error of the machine or its files, or `None` for a bug."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk is full{f' while writing {error.filename}' if error.filename else ''}"
-    if isinstance(error, OSError) and error.errno in _USER_ERRORS and error.filename:
-        return f"`{error.filename}` cannot be used: {error.strerror}"
-    # JAX raises a general exception for a full device; importing JAX here to catch it would delay every command.
-    is_device = type(error).__name__ in ("XlaRuntimeError", "JaxRuntimeError") and "RESOURCE_EXHAUSTED" in str(error)
-    if isinstance(error, MemoryError) or is_device:
-        detail = (str(error).strip() or "the system refused to allocate more").splitlines()[0]
-        return f"there is not enough memory ({detail}): reduce the batch size, the image size or the model"
-    return None
 
 
 def _exit(message: str, code: int) -> None:

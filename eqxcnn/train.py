@@ -7,6 +7,7 @@ from .cli import run_command
 from .errors import printable
 from .recipe.command_line import Flags, parse_flags
 from .recipe.files import format_recipe_list
+from .runtime.processes import join_processes
 from .training import (
     Interrupted,
     Result,
@@ -30,6 +31,9 @@ def main(arguments: Sequence[str]) -> None:
     if flags.list_recipes:
         print(format_recipe_list())
         return
+    peers = join_processes(
+        flags.coordinator, flags.processes, flags.process, timeout=flags.join_timeout, logs=flags.runs
+    )
     if flags.data.data == "digits" and flags.resume is None:
         print(
             "training on the 1,797 small digits bundled with scikit-learn; use `--data mnist` for MNIST",
@@ -39,7 +43,8 @@ def main(arguments: Sequence[str]) -> None:
         print(dry_run(flags.to_recipe()))
         return
     try:
-        print(format_result(run_training(flags)))
+        with peers.guard():
+            print(format_result(run_training(flags)))
     except Interrupted as stop:
         print(printable(str(stop), _MAX_PATH), file=sys.stderr)
         sys.exit(128 + stop.signal)
@@ -51,7 +56,7 @@ def run_training(flags: Flags) -> Result | SeedSweepResult:
         return resume_seeds(flags.resume) if is_seed_sweep(flags.resume) else resume(flags.resume)
     if flags.seeds > 1:
         return fit_seeds(flags.to_recipe(), flags.seeds, runs=flags.runs)
-    return fit(flags.to_recipe(), runs=flags.runs)
+    return fit(flags.to_recipe(), runs=flags.runs, name=flags.name)
 
 
 def format_result(result: Result | SeedSweepResult) -> str:

@@ -144,9 +144,9 @@ class TrainOrder:
             order = balanced_order(self.labels, self.seed, epoch)
         return self.rows[train_batches(order, self.batch_size)]
 
-    def flat(self, epoch: int) -> Int32[np.ndarray, " n"]:
-        """Returns the rows of all full batches of an epoch, in order."""
-        return self.batches(epoch).reshape(-1)
+    def flat(self, epoch: int, part: slice = slice(None)) -> Int32[np.ndarray, " n"]:
+        """Returns the rows of all full batches of an epoch, in order; of each batch, only the rows in `part`."""
+        return self.batches(epoch)[:, part].reshape(-1)
 
 
 def eval_batches(

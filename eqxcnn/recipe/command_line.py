@@ -25,9 +25,19 @@ class RunOptions:
     recipe: str | None = None
     """A YAML file, or the name of a shipped recipe; other flags override its settings."""
     resume: Path | None = None
-    """Folder of a stopped run or seed sweep, to resume with its own recipe; no other flag may be given."""
+    """Folder of a stopped run or seed sweep, to resume with its own recipe; only flags about processes may be given."""
     runs: Path = Path("runs")
     """Folder in which the run's folder is made."""
+    name: str | None = None
+    """Name of the run's folder; by default `<model>-<data>-<timestamp>`."""
+    coordinator: str | None = None
+    """Address of process 0 as `host:port`, to train in several processes; by default as the launcher tells it."""
+    processes: Annotated[int, Range(1, 100_000)] | None = None
+    """Number of processes; by default as the launcher tells it."""
+    process: Annotated[int, Range(0, 99_999)] | None = None
+    """Number of this process, counted from 0; by default as the launcher tells it."""
+    join_timeout: Annotated[float, Range(1, 86_400)] = 300.0
+    """Seconds in which all processes must have started."""
     seeds: Annotated[int, Range(1, 1000)] = 1
     """Train with this many seeds, from `seed` on, and report mean and standard deviation."""
     dry_run: bool = False
@@ -59,6 +69,11 @@ class Flags(RunOptions):
         return Recipe(**{key: value for group in GROUPS for key, value in vars(getattr(self, group)).items()})
 
 
+_PLAIN = Flags()
+#: Flags that may be given with `--resume`.
+_WITH_RESUME = ("resume", "coordinator", "processes", "process", "join_timeout")
+
+
 def parse_flags(arguments: Sequence[str]) -> Flags:
     """Parses a command line; settings without a flag keep the values of the recipe that `--recipe` names.
 
@@ -78,7 +93,8 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
     help_ = f"{Flags.__doc__} {IMPORT_HELP}"
     prog = "python -m eqxcnn.train"
     flags = tyro.cli(Flags, prog=prog, description=help_, args=arguments, default=default, config=options)
-    if flags.resume is not None and dataclasses.replace(flags, resume=None) != Flags():
+    plain = {name: getattr(_PLAIN, name) for name in _WITH_RESUME}
+    if flags.resume is not None and dataclasses.replace(flags, **plain) != _PLAIN:
         raise InputError(
             "`--resume` continues with the run's own recipe: leave the other flags out, or start a new run from its "
             f"weights with `--init-from {flags.resume}` instead"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import PyTree
 
@@ -138,12 +139,24 @@ def _write(folder: Path, tensors: dict[str, np.ndarray]) -> None:
     import orbax.checkpoint as ocp  # slow to import
 
     # Weights hardly compress, and compressing takes longer than writing.
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_compression=False)) as orbax:
+    with _open_orbax(use_compression=False) as orbax:
         orbax.save(folder, ocp.args.PyTreeSave(tensors))
     (folder / _CHECKSUMS).write_text(_checksums(folder))
     for path in _files(folder):
         with path.open("rb") as file:
             os.fsync(file.fileno())
+
+
+def _open_orbax(**options: Any) -> Any:
+    """Returns Orbax for this process alone: it would otherwise wait for all processes of the run."""
+    import orbax.checkpoint as ocp
+    from orbax.checkpoint.options import MultiprocessingOptions
+
+    index = jax.process_index()
+    alone = MultiprocessingOptions(primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"p{index}")
+    return ocp.Checkpointer(
+        ocp.PyTreeCheckpointHandler(multiprocessing_options=alone, **options), multiprocessing_options=alone
+    )
 
 
 def _read_intact(folder: Path, slots: Mapping[str, Any]) -> dict[str, np.ndarray] | str:
@@ -160,7 +173,7 @@ def _read_intact(folder: Path, slots: Mapping[str, Any]) -> dict[str, np.ndarray
 def _read(folder: Path, slots: Mapping[str, Any]) -> dict[str, np.ndarray]:
     import orbax.checkpoint as ocp
 
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as orbax:
+    with _open_orbax() as orbax:
         found: dict[str, Any] = orbax.metadata(folder).item_metadata.tree
         if all(name in slots and tuple(each.shape) == slots[name].shape for name, each in found.items()):
             return orbax.restore(folder, ocp.args.PyTreeRestore())

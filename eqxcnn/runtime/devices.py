@@ -1,6 +1,7 @@
-"""The devices of a run: a mesh with one axis, over which batches are split while weights are on every device."""
+"""The devices of a run, in one process or several: a mesh with one axis, over which batches are split while weights are
+on every device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -28,6 +29,9 @@ class Devices:
     With one device, arrays stay where they are. With several, XLA splits each step over them: every device computes its
     part of the batch, and sums over the batch, such as BatchNorm's statistics and gradients, are sums over all devices.
 
+    If the devices belong to several processes, all processes call the same functions in the same order. Each holds the
+    same weights, and reads its own part of every batch.
+
     - `mesh`: the mesh of several devices, with the axis `data`; `None` for one device.
     - `shards_params`: whether each large array of a train state is split over the devices instead of being on every
         device (fully sharded data parallelism; Rajbhandari et al. 2020, "ZeRO", arXiv:1910.02054, stage 3). XLA then
@@ -42,19 +46,64 @@ class Devices:
         """Number of devices."""
         return 1 if self.mesh is None else self.mesh.size
 
+    @property
+    def processes(self) -> int:
+        """Number of processes that the devices belong to."""
+        return 1 if self.mesh is None else len({device.process_index for device in self.mesh.devices.flat})
+
+    def own_part(self, size: int) -> slice:
+        """Returns the part of `size` places of a batch that this process reads; `size` must divide evenly."""
+        if self.processes == 1:
+            return slice(0, size)
+        each = size // self.processes
+        return slice(jax.process_index() * each, (jax.process_index() + 1) * each)
+
     def replicate(self, tree: _Tree) -> _Tree:
         """Returns a pytree with a copy of its arrays on every device."""
         return self._place(tree, lambda _: PartitionSpec())
 
     def split(self, tree: _Tree, axis: int) -> _Tree:
-        """Returns a pytree whose arrays are split over the devices along an axis, which they must divide evenly."""
-        return self._place(tree, lambda _: PartitionSpec(*[None] * axis, AXIS))
+        """Returns a pytree whose arrays are split over the devices along an axis, which they must divide evenly.
+
+        With several processes, each passes its own part.
+        """
+        if self.processes == 1:
+            return self._place(tree, lambda _: PartitionSpec(*[None] * axis, AXIS))
+        assert self.mesh is not None
+        sharding, processes = NamedSharding(self.mesh, PartitionSpec(*[None] * axis, AXIS)), self.processes
+
+        def join(part: Any) -> jax.Array:
+            part = np.asarray(part)
+            shape = (*part.shape[:axis], part.shape[axis] * processes, *part.shape[axis + 1 :])
+            return jax.make_array_from_process_local_data(sharding, part, shape)
+
+        return _map_arrays(join, tree)
 
     def split_rows(self, rows: np.ndarray) -> jax.Array:
-        """Returns an array that is split over the devices along its first axis, padded with zeros if necessary."""
-        padding = [(0, self.round_up(len(rows)) - len(rows)), *[(0, 0)] * (rows.ndim - 1)]
-        padded: Any = np.pad(rows, padding)
-        return self.split(padded, axis=0) if self.mesh is not None else jax.numpy.asarray(rows)
+        """Returns an array that is split over the devices along its first axis, padded with zeros if necessary.
+
+        Each process passes the whole array, which may be a memory map, and reads only the rows of its own devices.
+        """
+        if self.mesh is None:
+            return jax.numpy.asarray(rows)
+        shape = (self.round_up(len(rows)), *rows.shape[1:])
+
+        def read(index: Any) -> np.ndarray:
+            part = rows[index]
+            missing = len(range(*index[0].indices(shape[0]))) - len(part)
+            return np.pad(part, [(0, missing), *[(0, 0)] * (rows.ndim - 1)])
+
+        return jax.make_array_from_callback(shape, NamedSharding(self.mesh, PartitionSpec(AXIS)), read)
+
+    def localize(self, tree: _Tree) -> _Tree:
+        """Returns a train state or setup as this process can use it without the others.
+
+        Arrays that are split over the devices are gathered first, so all processes must call this.
+        """
+        if self.processes == 1:
+            return tree
+        whole = _map_arrays(lambda array: array if _is_whole(array) else _put(array, self._everywhere), tree)
+        return _map_arrays(lambda array: array.addressable_data(0) if isinstance(array, jax.Array) else array, whole)
 
     def place_state(self, tree: _Tree) -> _Tree:
         """Returns a train state on the devices: a copy on every device, or split if `shards_params`."""
@@ -100,7 +149,12 @@ class Devices:
         mesh = self.mesh
         if mesh is None:
             return tree
-        return _map_arrays(lambda array: jax.device_put(array, NamedSharding(mesh, choose(array))), tree)
+        return _map_arrays(lambda array: _put(array, NamedSharding(mesh, choose(array))), tree)
+
+    @property
+    def _everywhere(self) -> NamedSharding:
+        assert self.mesh is not None
+        return NamedSharding(self.mesh, PartitionSpec())
 
 
 def choose_devices(wanted: int | Literal["all"] = "all", shards_params: bool = False) -> Devices:
@@ -114,11 +168,48 @@ def choose_devices(wanted: int | Literal["all"] = "all", shards_params: bool = F
     """
     found = jax.devices()
     if wanted != "all" and wanted > len(found):
-        raise InputError(f"`devices` (={wanted}) is more than the {len(found)} of this machine: give fewer, or all")
+        where = "this machine" if jax.process_count() == 1 else "all processes together"
+        raise InputError(f"`devices` (={wanted}) is more than the {len(found)} of {where}: give fewer, or all")
     count = len(found) if wanted == "all" else wanted
-    if count == 1:
+    if count == 1 and jax.process_count() == 1:
         return Devices()
-    return Devices(Mesh(np.array(found[:count]), (AXIS,), axis_types=(AxisType.Auto,)), shards_params)
+    return Devices(Mesh(np.array(_choose(found, count)), (AXIS,), axis_types=(AxisType.Auto,)), shards_params)
+
+
+def _choose(found: Sequence[Any], count: int) -> list[Any]:
+    """Returns equally many devices of each process, those of one process next to each other."""
+    processes = sorted({device.process_index for device in found})
+    if count % len(processes):
+        raise InputError(
+            f"`devices` (={count}) must be a multiple of the {len(processes)} processes, which use equally many: give "
+            f"{-(-count // len(processes)) * len(processes)}"
+        )
+    each = count // len(processes)
+    own = {process: [device for device in found if device.process_index == process] for process in processes}
+    if few := next((process for process in processes if len(own[process]) < each), None):
+        raise InputError(
+            f"process {few} has {len(own[few])} devices, and others have more: give `devices` a smaller number"
+        )
+    return [device for process in processes for device in own[process][:each]]
+
+
+def _put(array: Any, sharding: NamedSharding) -> jax.Array:
+    """Places an array, of which every process has the same copy, on the devices."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(array, sharding)
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+        return jax.jit(lambda same: same, out_shardings=sharding)(array)
+    if jax.numpy.issubdtype(array.dtype, jax.dtypes.prng_key):
+        # `make_array_from_callback` accepts no keys.
+        data = _put(jax.random.key_data(array), sharding)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(array))
+    host = np.asarray(array)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+
+def _is_whole(array: Any) -> bool:
+    """Returns whether this process has all of an array."""
+    return not isinstance(array, jax.Array) or array.is_fully_addressable or array.is_fully_replicated
 
 
 def _map_arrays(function: Any, tree: _Tree) -> _Tree:

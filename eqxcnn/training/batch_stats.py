@@ -37,7 +37,9 @@ def recompute_batch_stats(job: Job, train: TrainState) -> TrainState:
     total, count, epoch = None, 0, job.epochs
     for call in job.all_batches(epoch):
         for index in range(count_steps(call)):
-            batch = jax.tree.map(lambda leaf, index=index: jnp.asarray(leaf[index]), call)
+            batch = jax.tree.map(lambda leaf, index=index: leaf[index], call)
+            if job.devices.mesh is None:
+                batch = jax.tree.map(jnp.asarray, batch)
             batch = job.devices.split(batch, axis=0)
             found = run(job.setup, model, state, batch, jnp.int32(epoch * job.steps_per_epoch + count))
             numbers = eqx.filter(found, eqx.is_inexact_array)

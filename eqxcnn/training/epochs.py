@@ -23,6 +23,8 @@ from .step import train_steps
 __all__ = ["EpochLoop", "Program", "SingleRun", "compile_steps"]
 
 _ONE_DEVICE = Devices()
+#: Asks for a checkpoint after which training goes on; other requests are the numbers of signals.
+_CHECKPOINT = 0
 
 
 @runtime_checkable
@@ -107,6 +109,7 @@ class EpochLoop:
         self._program, self._runners = program, runners
         self._interrupts, self._progress, self._profiler = interrupts, progress, profiler
         self._folder = folder
+        self._requested = set[int]()
 
     def run(self, train: TrainState, first_step: int) -> list[TrainState]:
         """Trains from step `first_step` to the end, or until early stopping; returns the state of each run.
@@ -150,12 +153,22 @@ class EpochLoop:
 
     def _save_if_due(self, train: TrainState) -> None:
         """Saves a checkpoint of each run if one is due or a signal was received; a signal then ends the training."""
-        signal = self._interrupts.received
-        if signal is not None or any(runner.is_checkpoint_due() for runner in self._runners):
+        peers, signal = self._program.job.peers, self._interrupts.received
+        # The clocks of several processes differ, so process 0 says when a checkpoint is due.
+        is_due = peers.is_first and any(runner.is_checkpoint_due() for runner in self._runners)
+        reason = signal if signal is not None else _CHECKPOINT if is_due else None
+        if reason is not None and reason not in self._requested:
+            peers.request(reason)
+            self._requested.add(reason)
+        reasons = peers.poll()
+        self._requested.difference_update(reasons)
+        if reasons:
             for runner, each in zip(self._runners, self._program.split(train), strict=True):
                 runner.save(each)
-        if signal is not None:
-            raise Interrupted(signal, self._folder)
+        if signals := [each for each in reasons if each != _CHECKPOINT]:
+            # A launcher kills the other processes when one ends, so all wait until the last has saved.
+            peers.gather(None)
+            raise Interrupted(signals[0], self._folder)
 
 
 def compile_steps(

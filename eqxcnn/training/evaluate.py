@@ -113,16 +113,18 @@ class Evaluator:
         **Arguments:**
 
         - `images`: may be a memory map, or decoded while they are read; bad rows that are skipped do not count.
-        - `rows`: selects some of the images.
+        - `rows`: selects some of the images. If several processes evaluate, each reads its own part of every batch.
         - `advance`: called after each batch with its number of images, for a progress bar.
 
         **Raises:** `InputError` for an unreadable image; if these are skipped, only if all images are unreadable.
         """
         rows = np.arange(len(labels)) if rows is None else rows
-        total: Any = jnp.zeros(()), jnp.zeros((self._num_classes, self._num_classes), jnp.int32), None
+        zeros = jnp.zeros(()), jnp.zeros((self._num_classes, self._num_classes), jnp.int32)
+        total: Any = (*self._devices.replicate(zeros), None)
         sum_batch, earlier = self._compile_sums(), total
         size = self._devices.round_up(max(min(self._batch_size, len(rows)), 1))
-        for number, (pixels, classes, mask) in enumerate(_read_batches(images, labels, rows, size)):
+        part = self._devices.own_part(size)
+        for number, (pixels, classes, mask) in enumerate(_read_batches(images, labels, rows, size, part)):
             # Without this, images that are read faster than they are evaluated would pile up on the device.
             jax.block_until_ready(earlier)
             earlier = total
@@ -158,7 +160,8 @@ class Evaluator:
         size = self._devices.round_up(min(self._batch_size, count))
         pixels = np.zeros((size, *image_shape), np.uint8)
         labels, mask = np.zeros(size, np.int32), np.zeros(size, bool)
-        pixels, labels, mask = self._devices.split((pixels, labels, mask), axis=0)
+        part = self._devices.own_part(size)
+        pixels, labels, mask = self._devices.split((pixels[part], labels[part], mask[part]), axis=0)
         lower: Any = self._compile_sums()
         compiled = lower.lower(self._mean, self._std, model, state, pixels, labels, mask).compile()
         return compiled.compiled.memory_analysis()
@@ -169,16 +172,20 @@ def _read_batches(
     labels: Int[np.ndarray, " n"],
     rows: Int[np.ndarray, " m"],
     size: int,
+    part: slice,
 ) -> Iterator[tuple[Num[np.ndarray, "b h w c"], Int[np.ndarray, " b"], Bool[np.ndarray, " b"]]]:
-    """Yields images, labels and a mask of batches of one size; the mask is false for padding and skipped rows."""
+    """Yields images, labels and a mask of the part of each batch of `size` images that this process reads; the mask is
+    false for padding and skipped rows."""
     if not isinstance(images, EncodedImages):
         for batch, mask in zip(*eval_batches(len(rows), size), strict=True):
-            yield images[rows[batch]], labels[rows[batch]], mask
+            yield images[rows[batch[part]]], labels[rows[batch[part]]], mask[part]
         return
-    counts = [min(size, len(rows) - start) for start in range(0, len(rows), size)]
-    with closing(DecodeAhead(images, labels, lambda _: rows, len(rows), replaces=False)) as reader:
-        for pixels, classes, _ in reader.batches(0, 0, [(count,) for count in counts]):
-            if missing := size - len(classes):
+    parts = [rows[start : start + size][part] for start in range(0, len(rows), size)]
+    # A process may have no image of the only batch; the reader needs one that it never reads.
+    own, width = np.concatenate([*parts, rows[:1]]), part.stop - part.start
+    with closing(DecodeAhead(images, labels, lambda _: own, len(own), replaces=False)) as reader:
+        for pixels, classes, _ in reader.batches(0, 0, [(len(each),) for each in parts]):
+            if missing := width - len(classes):
                 pixels = np.pad(pixels, ((0, missing), (0, 0), (0, 0), (0, 0)))
                 classes = np.pad(classes, (0, missing), constant_values=MISSING)
             yield pixels, np.maximum(classes, 0), classes != MISSING

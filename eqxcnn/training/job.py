@@ -14,6 +14,7 @@ from ..images import Preprocess
 from ..metrics import Metric
 from ..recipe import Recipe
 from ..runtime.devices import Devices
+from ..runtime.peers import Peers
 from .parts import Parts
 from .reading import Splits
 from .setup import Setup
@@ -21,7 +22,8 @@ from .state import TrainState
 
 __all__ = ["HostBatch", "Job", "count_steps"]
 
-#: The `k` batches of a call, in host memory: row numbers, or images, labels and row numbers of streamed batches.
+#: This process's part of the `k` batches of a call, in host memory: row numbers, or images, labels and row numbers of
+#: streamed batches.
 HostBatch: TypeAlias = Int[np.ndarray, "k b"] | StreamedBatch
 
 
@@ -40,6 +42,7 @@ class Job:
     - `setup`: the arguments of a step that stay fixed over the run.
     - `template`: the train state's structure, with a `jax.ShapeDtypeStruct` for each array.
     - `devices`: the devices that share each batch.
+    - `peers`: the processes of the run.
     - `parts`: the parts of the run that are not built from the recipe.
     - `metrics`: further metrics of validation and test, by name.
     - `make_start`: makes the train state before the first step. Each call makes new arrays, since steps reuse the
@@ -58,6 +61,7 @@ class Job:
     template: TrainState
     make_start: Callable[[], TrainState]
     devices: Devices = field(default_factory=Devices)
+    peers: Peers = field(default_factory=Peers)
     parts: Parts = field(default_factory=Parts)
     metrics: Mapping[str, Metric] = field(default_factory=dict)
 
@@ -107,6 +111,7 @@ class Job:
     def all_batches(self, epoch: int, steps: slice = slice(None)) -> Iterator[HostBatch]:
         """Yields the batches of these steps of an epoch, stacked for each call; they may lie beyond the run's end."""
         rows = self.order.batches(epoch)
+        rows = rows[:, self.devices.own_part(rows.shape[1])]
         first, last, _ = steps.indices(len(rows))
         calls = np.split(rows[first:last], range(self.steps_per_call, last - first, self.steps_per_call))
         if self.setup.data is not None:

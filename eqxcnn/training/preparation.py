@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
+from typing import cast
 
 import equinox as eqx
 import jax
@@ -20,6 +21,7 @@ from ..recipe import OWN, Recipe
 from ..runs.folder import MAX_STEPS
 from ..runtime.compile import jit_once
 from ..runtime.devices import Devices, choose_devices
+from ..runtime.processes import current_peers
 from ..types import Key, ModelState, Network
 from .builders import (
     build_average,
@@ -59,7 +61,7 @@ def prepare(recipe: Recipe, parts: Parts | None = None, *, is_resumed: bool = Fa
     parts = parts or Parts()
     recipe = parts.apply_to(recipe)
     metrics = _collect_metrics(recipe, parts)
-    devices = choose_devices(recipe.devices, recipe.shard_params)
+    peers, devices = current_peers(), choose_devices(recipe.devices, recipe.shard_params)
     devices.check_batch_size(recipe.batch_size)
     stages = augment.build_stages(recipe.augment) if parts.augment is None else [parts.augment]
     source = open_data(recipe, parts.data)
@@ -71,6 +73,9 @@ def prepare(recipe: Recipe, parts: Parts | None = None, *, is_resumed: bool = Fa
     warm = None if is_resumed else load_warm_start(recipe, source.info, image_size)
     preprocess = resolve_geometry(recipe, source.info, warm and warm.preprocess, is_resumed)
     source, decode = choose_decoding(recipe, source, preprocess, parts.data is None)
+    if "stream" in peers.gather(decode) and decode != "stream":
+        # One of the machines lacks the space to decode once.
+        source, decode = choose_decoding(recipe.replace(decode="stream"), source, preprocess, parts.data is None)
     crop, transform = build_augment(recipe, stages, shape, decode)
     splits = read_splits(recipe, source, preprocess, decode)
     train, train_rows = splits.train, splits.train_rows
@@ -111,8 +116,8 @@ def prepare(recipe: Recipe, parts: Parts | None = None, *, is_resumed: bool = Fa
     order = make_order(recipe, splits)
     return Job(
         resolved, steps, steps_per_call, preprocess, source.info, splits, order,
-        make_reader(recipe, train, order, crop), setup, template, partial(_make_start, devices, jit_once(init), *start),
-        devices, parts, metrics,
+        make_reader(recipe, train, order, crop, devices), setup, template,
+        partial(_make_start, devices, jit_once(init), *start), devices, peers, parts, metrics,
     )  # fmt: skip
 
 
@@ -183,8 +188,12 @@ def _put_on_devices(recipe: Recipe, train: Split, devices: Devices) -> tuple[jax
     budget = recipe.device_budget * 2**30
     if isinstance(train.images, EncodedImages) or train.images.nbytes > budget * devices.count:
         return None
-    labels = devices.replicate(jnp.asarray(train.labels))
+    labels = _replicate(train.labels, devices)
     if train.images.nbytes > budget:
         # XLA looks up each row on the device that holds it.
         return devices.split_rows(train.images), labels
-    return devices.replicate(jnp.asarray(train.images)), labels
+    return _replicate(train.images, devices), labels
+
+
+def _replicate(array: np.ndarray, devices: Devices) -> jax.Array:
+    return jnp.asarray(array) if devices.mesh is None else cast(jax.Array, devices.replicate(array))

@@ -1,5 +1,7 @@
 """The first training images as the model sees them."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,10 +17,16 @@ __all__ = ["first_images"]
 
 
 def first_images(job: Job, count: int = 64) -> UInt8[np.ndarray, "n h w c"]:
-    """Returns the first images of the first step, augmented and mixed, as pixels."""
+    """Returns the first images of the first step, augmented and mixed, as pixels; those of this process if it has
+    peers."""
     (call,) = job.all_batches(0, slice(1))
-    batch = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), call)
-    images = np.asarray(jit_once(_make_images)(job.setup, batch))[:count]
+    batch, setup = jax.tree.map(lambda leaf: leaf[0], call), job.setup
+    if job.devices.processes > 1:
+        # Only this process draws them, so it must not use images that are split over all devices.
+        setup = job.devices.localize(replace(setup, data=None))
+        if not isinstance(batch, tuple):
+            batch = job.splits.train.array[batch], job.splits.train.labels[batch], batch
+    images = np.asarray(jit_once(_make_images)(setup, jax.tree.map(jnp.asarray, batch)))[:count]
     return np.rint(255 * images.clip(0, 1)).astype(np.uint8)
 
 

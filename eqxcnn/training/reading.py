@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -19,6 +20,7 @@ from ..errors import InputError
 from ..images import Preprocess
 from ..images.crops import RandomCrop
 from ..recipe import Recipe
+from ..runtime.devices import Devices
 
 __all__ = [
     "Decoding",
@@ -195,10 +197,14 @@ def make_order(recipe: Recipe, splits: Splits) -> TrainOrder:
     return TrainOrder(splits.train_rows, labels, recipe.batch_size, recipe.seed, recipe.shuffle, buffer)
 
 
-def make_reader(recipe: Recipe, train: Split, order: TrainOrder, crop: RandomResizedCrop | None) -> DecodeAhead | None:
-    """Returns the decoder for the images of the coming steps, or `None` for images that are decoded already."""
+def make_reader(
+    recipe: Recipe, train: Split, order: TrainOrder, crop: RandomResizedCrop | None, devices: Devices
+) -> DecodeAhead | None:
+    """Returns the decoder for this process's part of the steps, or `None` for images that are decoded already."""
     if not isinstance(train.images, EncodedImages):
         return None
     draw = None if crop is None else RandomCrop(crop.scale, crop.ratio, recipe.seed)
-    length = len(order.rows) // recipe.batch_size * recipe.batch_size
-    return DecodeAhead(train.images, train.labels, order.flat, length, draw, recipe.decode_processes)
+    part = devices.own_part(recipe.batch_size)
+    length = len(order.rows) // recipe.batch_size * (part.stop - part.start)
+    rows = partial(order.flat, part=part)
+    return DecodeAhead(train.images, train.labels, rows, length, draw, recipe.decode_processes)

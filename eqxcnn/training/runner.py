@@ -85,6 +85,7 @@ class EpochRunner:
         )
         self._evaluator = self._make_evaluator()
         self._callbacks = [RunLogs(job, logs), EarlyStopping(job), *as_callbacks(job.parts.callbacks)]
+        # In several processes, only process 0 calls them, and tells the others if one asks the run to stop.
         self._step_callbacks = [each for each in self._callbacks if wants_steps(each)]
         self._stop_requests: list[str] = []
         self._saved = monotonic()
@@ -120,15 +121,16 @@ class EpochRunner:
             best = self._best_epochs()[:count]
             if epoch + 1 in best:
                 steps = [self._job.steps_after(each) for each in best]
-                self._run.best.save(int(train.step), train, others=steps)
+                self._run.best.save(int(train.step), self._job.devices.localize(train), others=steps)
         self._call(self._callbacks, "on_epoch", train)
         return replace(train, sums=self._job.devices.replicate(Sums.zero()))
 
     def should_stop(self) -> bool:
         """Returns whether a callback, such as early stopping, has asked the run to stop; prints the reason if so."""
-        if not self._stop_requests:
+        (requests, *_) = self._job.peers.gather(self._stop_requests)
+        if not requests:
             return False
-        log_line(f"{self._stop_requests[0]}: stopping", self._progress.console)
+        log_line(f"{requests[0]}: stopping", self._progress.console)
         return True
 
     def finish(self, train: TrainState, started: float, first_step: int) -> Result:
@@ -153,7 +155,9 @@ class EpochRunner:
         row |= {"from_step": first_step, "wall_seconds": round(monotonic() - started, 3)}
         self._run.log(row)
         self._call(self._callbacks, "on_test", train, test)
-        _save_classifier(job, self._run, train)
+        trained = job.devices.localize(train)
+        if job.peers.is_first:
+            _save_classifier(job, self._run, trained)
         self._call(self._callbacks, "on_end", train, test)
         return Result(self._run.folder, test, self._run.metrics, job.info.class_names)
 
@@ -167,12 +171,16 @@ class EpochRunner:
         **Raises:** `InputError` if the epoch's loss is not finite, or the checkpoint cannot be written.
         """
         self._check_finite(train)
-        self._run.checkpoints.save(int(train.step), train)
+        self._run.checkpoints.save(int(train.step), self._job.devices.localize(train))
         self._saved = monotonic()
         self._call(self._callbacks, "on_checkpoint", train)
 
     def _call(self, callbacks: Sequence[Callback], event: str, train: TrainState, test: Scores | None = None) -> None:
-        step = int(train.step)
+        if not callbacks:
+            return
+        train, step = self._job.devices.localize(train), int(train.step)
+        if not self._job.peers.is_first:
+            return
         epoch = self._job.epochs_after(step)
         folder, rows = self._run.folder, self._run.metrics
         for callback in callbacks:
@@ -232,14 +240,15 @@ class EpochRunner:
 def _save_classifier(job: Job, run: Run, train: TrainState) -> None:
     """Writes the trained classifier to the run's `model/`."""
     model, state = train.averaged
+    mean, std = job.devices.localize((job.setup.mean, job.setup.std))
     save(
         run.folder / "model",
         ImageClassifier(
             name=job.model_name,
             model=model,
             state=state,
-            mean=job.setup.mean,
-            std=job.setup.std,
+            mean=mean,
+            std=std,
             image_size=job.image_size,
             class_names=job.info.class_names,
             architecture=tuple(job.recipe.architecture_arguments.items()),

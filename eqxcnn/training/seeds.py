@@ -20,6 +20,7 @@ from ..runs.folder import Run, create_folder, read_metrics, run_name
 from ..runs.logs import check_logs
 from ..runtime.interrupts import Interrupted
 from ..runtime.memory import keep_freed_memory
+from ..runtime.processes import current_peers
 from ..runtime.promotion import standard_promotion
 from ..weights import write_text_atomically
 from .job import Job
@@ -80,14 +81,21 @@ def fit_seeds(recipe: Recipe, count: int, *, runs: Path | str = "runs", **parts:
     check_logs(recipe.log)
     keep_freed_memory()
     own = make_parts(**parts)
-    first = prepare(recipe, own)
-    folder = create_folder(Path(runs), f"{run_name(first.short_model_name, first.info.name)}-seeds")
-    seeds = range(recipe.seed, recipe.seed + count)
-    plan = {"recipe": dataclasses.asdict(recipe), "seeds": list(seeds)}
-    write_text_atomically(folder / _FILE, json.dumps(plan, indent=2) + "\n")
-    if can_vmap_seeds(first):
-        _train_in_one_program(first, recipe, own, seeds, folder, started)
-    return _train_one_by_one(folder, plan, parts)
+    peers = current_peers()
+    with peers.guard():
+        first = prepare(recipe, own)
+        seeds = range(recipe.seed, recipe.seed + count)
+        plan = {"recipe": dataclasses.asdict(recipe), "seeds": list(seeds)}
+        name = None
+        if peers.is_first:
+            folder = create_folder(Path(runs), f"{run_name(first.short_model_name, first.info.name)}-seeds")
+            write_text_atomically(folder / _FILE, json.dumps(plan, indent=2) + "\n")
+            name = folder.name
+        (name, *_) = peers.gather(name)
+        folder = Path(runs) / name
+        if can_vmap_seeds(first):
+            _train_in_one_program(first, recipe, own, seeds, folder, started)
+        return _train_one_by_one(folder, plan, parts)
 
 
 def resume_seeds(folder: Path | str, **parts: Any) -> SeedSweepResult:
@@ -99,7 +107,14 @@ def resume_seeds(folder: Path | str, **parts: Any) -> SeedSweepResult:
 
     **Raises:** as `resume` does.
     """
-    folder = Path(folder)
+    folder, peers = Path(folder), current_peers()
+    with peers.guard():
+        (plan, *_) = peers.gather(_read_plan(folder) if peers.is_first else None)
+        return _train_one_by_one(folder, plan, parts)
+
+
+def _read_plan(folder: Path) -> dict[str, Any]:
+    """Returns the recipe and the seeds of a stopped sweep."""
     path = folder / _FILE
     plan = parse_json(read_text(path), f"`{path}`")
     if not isinstance(plan, dict) or not isinstance(plan.get("recipe"), dict):
@@ -110,7 +125,7 @@ def resume_seeds(folder: Path | str, **parts: Any) -> SeedSweepResult:
     plan["seeds"] = list(seeds)
     if "mean" in plan:
         raise InputError(f"the seed sweep in `{folder}` is finished: start a new one")
-    return _train_one_by_one(folder, plan, parts)
+    return plan
 
 
 def is_seed_sweep(folder: Path) -> bool:
@@ -145,16 +160,25 @@ def _train_in_one_program(first: Job, recipe: Recipe, parts: Parts, seeds: range
 
 def _train_one_by_one(folder: Path, plan: dict[str, Any], parts: Mapping[str, Any]) -> SeedSweepResult:
     """Trains the seeds whose runs are not finished, and writes the results of all seeds."""
-    recipe = recipe_from(plan["recipe"], origin=str(folder / _FILE))
+    recipe, peers = recipe_from(plan["recipe"], origin=str(folder / _FILE)), current_peers()
     for seed in plan["seeds"]:
         run = folder / _folder_name(seed)
+        ((is_started, is_finished), *_) = peers.gather(
+            [(run / "recipe.yaml").exists(), (run / "model" / "config.json").exists()]
+        )
         try:
-            if not (run / "recipe.yaml").exists():
+            if not is_started:
                 fit(replace(recipe, seed=seed), runs=folder, name=_folder_name(seed), **parts)
-            elif not (run / "model" / "config.json").exists():
+            elif not is_finished:
                 resume(run, **parts)
         except Interrupted as stop:
             raise Interrupted(stop.signal, folder) from stop
+    (accuracies, *_) = peers.gather(_collect(folder, plan) if peers.is_first else None)
+    return SeedSweepResult(folder, dict(zip(plan["seeds"], accuracies, strict=True)))
+
+
+def _collect(folder: Path, plan: dict[str, Any]) -> list[float]:
+    """Writes the results of all seeds, and returns their accuracies."""
     rows = {seed: (read_metrics(folder / _folder_name(seed)) or [{}])[-1] for seed in plan["seeds"]}
     for seed, row in rows.items():
         if "test_accuracy" not in row:
@@ -164,7 +188,7 @@ def _train_one_by_one(folder: Path, plan: dict[str, Any], parts: Mapping[str, An
     table = [{"seed": seed, "folder": _folder_name(seed), **row} for seed, row in rows.items()]
     summary = {**plan, "runs": table, "mean": result.mean, "deviation": result.deviation}
     write_text_atomically(folder / _FILE, json.dumps(summary, indent=2) + "\n")
-    return result
+    return list(result.accuracies.values())
 
 
 def _folder_name(seed: int) -> str:

@@ -12,8 +12,10 @@ from ..recipe import Recipe
 from ..runs.folder import Run
 from ..runs.logs import check_logs, open_logs
 from ..runs.progress import TrainingProgress, log_line
+from ..runs.shared import check_same_data, check_same_recipe, create_run, open_run
 from ..runtime.interrupts import Interrupts
 from ..runtime.memory import keep_freed_memory
+from ..runtime.processes import current_peers
 from ..runtime.profile import Profiler
 from ..runtime.promotion import standard_promotion
 from ..types import Augment, ModelState, Network
@@ -68,10 +70,15 @@ def fit(
     check_logs(recipe.log)
     keep_freed_memory()
     parts = make_parts(model, data, optimizer, loss, augment, metrics, callbacks)
-    job = prepare(recipe, parts)
-    names = {"data_name": job.info.name, "name": name, "model_name": job.short_model_name}
-    with Run.create(Path(runs), job.recipe, fingerprint=job.info.fingerprint, parts=parts.record(), **names) as run:
-        return _train(job, run, job.make_start(), started)
+    peers = current_peers()
+    with peers.guard():
+        check_same_recipe(peers, recipe, parts.record())
+        job = prepare(recipe, parts)
+        check_same_data(peers, job.info.fingerprint)
+        names = {"data_name": job.info.name, "name": name, "model_name": job.short_model_name}
+        details = {"fingerprint": job.info.fingerprint, "parts": parts.record(), **names}
+        with create_run(peers, Path(runs), job.recipe, **details) as run:
+            return _train(job, run, job.make_start(), started)
 
 
 @standard_promotion()
@@ -99,10 +106,12 @@ def resume(
     started = monotonic()
     keep_freed_memory()
     parts = make_parts(model, data, optimizer, loss, augment, metrics, callbacks)
-    with Run.open(Path(folder)) as run:
+    peers = current_peers()
+    with peers.guard(), open_run(peers, Path(folder)) as run:
         is_resumed = bool(run.checkpoints.steps())
         parts.check_same(run.read_parts(), starts_anew=not is_resumed)
         job = prepare(run.recipe, parts, is_resumed=is_resumed)
+        check_same_data(peers, job.info.fingerprint)
         run.check_data(job.info.fingerprint)
         restored = run.checkpoints.restore_latest(job.template, notify=log_line)
         train = job.make_start() if restored is None else job.devices.place_state(restored[1])
@@ -114,9 +123,9 @@ def _train(job: Job, run: Run, train: TrainState, started: float) -> Result:
     recipe, first_step = job.recipe, int(train.step)
     run.rewind(job.epochs_after(first_step))
     with (
-        open_logs(recipe.log, run) as logs,
+        open_logs(recipe.log if job.peers.is_first else (), run) as logs,
         Interrupts() as interrupts,
-        Profiler(run.folder / "profile", recipe.profile) as profiler,
+        Profiler(run.folder / "profile", recipe.profile if job.peers.is_first else 0) as profiler,
         TrainingProgress(job.steps, job.steps_per_epoch, recipe.batch_size, first_step) as progress,
         closing(job),
     ):

@@ -42,9 +42,9 @@ def can_vmap_seeds(job: Job) -> bool:
     On a CPU a convolution with one kernel per seed becomes a grouped convolution, which XLA computes slowly there.
     """
     recipe = job.recipe
-    # Early stopping, callbacks, streaming and tracing need a separate program for each run.
+    # Early stopping, callbacks, streaming, tracing and several processes need a separate program for each run.
     is_alike = job.setup.data is not None and recipe.jit and not recipe.early_stop_epochs and not recipe.profile
-    is_alike = is_alike and not job.parts.callbacks
+    is_alike = is_alike and not job.parts.callbacks and job.peers.count == 1
     return is_alike and (jax.default_backend() != "cpu" or not has_convolutions(job))
 
 

@@ -35,6 +35,8 @@ USES = {
         "jax.interpreters.mlir",
     },
     "layers/cpu/onednn_product.py": {"jax.interpreters.ad"},
+    "runtime/processes.py": {"jax._src.clusters.ClusterEnv"},
+    "runs/shared.py": {"jax.experimental.multihost_utils.broadcast_one_to_all"},
     "layers/batch_moments.py": {"jax.custom_batching.custom_vmap"},
     "zoo/by_layer.py": {"jax.custom_batching.custom_vmap"},
 }

@@ -1,0 +1,261 @@
+"""`Peers`: what the processes of one run agree on, such as the step after which all of them stop."""
+
+import json
+import os
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ..cli import explain_error
+from .channel import Channel, Message
+from .interrupts import Interrupted
+
+__all__ = ["Peers"]
+
+#: Seconds in which process 0 prints an error of its own before it prints the same error of another process.
+_OWN_ERROR = 3.0
+#: Seconds in which a process that has failed waits for process 0 to hear of it.
+_HEARD = 10.0
+#: Seconds in which a process that has disappeared is noticed.
+_NOTICED = 5.0
+
+
+class Peers:
+    """The processes of a run, seen from one of them.
+
+    All processes call `gather` and `poll` equally often and in the same order. If one process fails or disappears, the
+    others print one sentence and end, since they would wait for it forever.
+
+    **Arguments:**
+
+    - `index`, `count`: the number of this process, counted from 0, and the number of processes.
+    - `sockets`: the connections to the other processes by their index: all of them for process 0, and process 0 for the
+      others.
+    - `log`: the file that holds what this process prints, unless it is process 0.
+    - `screen`: the file descriptor for the message of process 1 if process 0 has disappeared.
+    """
+
+    def __init__(
+        self,
+        index: int = 0,
+        count: int = 1,
+        sockets: Mapping[int, socket.socket] | None = None,
+        log: Path | None = None,
+        screen: int = 2,
+    ) -> None:
+        self.index, self.count, self.log = index, count, log
+        #: Completes the message that another process has left; set to the way to resume once there is a run folder.
+        self.advice = "start it again"
+        self._screen, self._hosts = screen, [""] * count
+        self._changed = threading.Condition()
+        self._gathers, self._values, self._gathered = 0, dict[int, dict[int, Any]](), dict[int, list[Any]]()
+        self._polls, self._is_frozen, self._agreed = 0, False, list[tuple[int, int]]()
+        self._requests, self._replies, self._left = list[int](), dict[int, int](), set[int]()
+        self._channel = Channel(sockets or {}, self._receive, self._lose)
+        self._channel.start()
+        if count > 1:
+            self._hosts = self.gather(socket.gethostname())
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is process 0, which writes the run's files and prints."""
+        return self.index == 0
+
+    def gather(self, value: Any) -> list[Any]:
+        """Returns the value that each process gave, in the order of the processes; waits for all of them.
+
+        **Arguments:**
+
+        - `value`: anything that JSON can hold.
+        """
+        if self.count == 1:
+            return [value]
+        with self._changed:
+            number = self._gathers
+            self._gathers += 1
+        # Through JSON in process 0 too, so that all processes get the same types.
+        self._send_up({"kind": "value", "number": number, "value": json.loads(json.dumps(value))})
+        with self._changed:
+            self._changed.wait_for(lambda: number in self._gathered)
+            return self._gathered.pop(number)
+
+    def request(self, reason: int) -> None:
+        """Asks that `poll` returns `reason` in all processes, at the same of its calls."""
+        self._send_up({"kind": "request", "reason": reason})
+
+    def poll(self) -> list[int]:
+        """Returns the reasons that were agreed on for this call; they are the same in all processes.
+
+        Steps are sent to the devices ahead of their results, so a process may be some calls ahead of another. Process 0
+        asks all of them how far they are, and the reason is due at the furthest of these calls. Until that is known,
+        no process starts a further call.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_frozen)
+            due = [reason for call, reason in self._agreed if call <= self._polls]
+            self._agreed = [(call, reason) for call, reason in self._agreed if call > self._polls]
+            self._polls += 1
+        return due
+
+    def fail(self, sentence: str) -> NoReturn:
+        """Ends all processes because of an error in this one, with exit code 1; process 0 has printed it already."""
+        if self.is_first:
+            self._channel.send({"kind": "end", "sentence": sentence})
+        else:
+            self._channel.send({"kind": "fail", "sentence": sentence})
+            time.sleep(_HEARD)
+        _exit()
+
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        """Ends all processes if the `with` block raises an error in this one; does nothing for a single process."""
+        if self.count == 1:
+            yield
+            return
+        try:
+            yield
+        except (SystemExit, Interrupted):
+            raise
+        except BaseException as error:
+            sentence = explain_error(error)
+            if sentence is None:
+                # Steps fail in all processes when one disappears, and `_lose` then ends this one with a better message.
+                time.sleep(_NOTICED)
+                traceback.print_exc()
+                sentence = f"{type(error).__name__}: see its log"
+            elif self.is_first:
+                print(f"error: {sentence}", file=sys.stderr)
+            self.fail(sentence)
+
+    def leave(self) -> None:
+        """Tells the others that this process ends as it should; called when it exits."""
+        if getattr(sys, "last_value", None) is not None:
+            self.fail(f"{type(sys.last_value).__name__}: see its log")
+        message = {"kind": "bye", "process": self.index}
+        with self._changed:
+            self._left.update(range(self.count))
+        self._channel.send(message)
+
+    def enter_run(self, folder: Path) -> None:
+        """Says in later messages how to resume the run, and moves the log of this process into its folder."""
+        self.advice = f"continue with --resume {folder}, in as many processes as you like"
+        if self.log is None:
+            return
+        number = 1
+        while (target := folder / f"process-{self.index}{f'-{number}' if number > 1 else ''}.log").exists():
+            number += 1
+        folder.mkdir(parents=True, exist_ok=True)
+        # The open file keeps its place when it is renamed.
+        self.log = self.log.rename(target)
+
+    def _send_up(self, message: Message) -> None:
+        """Sends a message to process 0."""
+        if self.is_first:
+            self._receive(0, message)
+        else:
+            self._channel.send(message)
+
+    def _send_down(self, message: Message) -> None:
+        """Sends a message from process 0 to all processes."""
+        self._channel.send(message)
+        self._receive(0, message)
+
+    def _receive(self, peer: int, message: Message) -> None:
+        getattr(self, f"_on_{message['kind']}")(peer, message)
+
+    def _on_value(self, peer: int, message: Message) -> None:
+        """Process 0: stores a value, and sends all values once they are complete."""
+        number = message["number"]
+        with self._changed:
+            values = self._values.setdefault(number, {})
+            values[peer] = message["value"]
+            if len(values) < self.count:
+                return
+            del self._values[number]
+        self._send_down({"kind": "values", "number": number, "values": [values[each] for each in range(self.count)]})
+
+    def _on_values(self, peer: int, message: Message) -> None:
+        with self._changed:
+            self._gathered[message["number"]] = message["values"]
+            self._changed.notify_all()
+
+    def _on_request(self, peer: int, message: Message) -> None:
+        """Process 0: asks all processes how far they are, unless it is asking already."""
+        with self._changed:
+            self._requests.append(message["reason"])
+            if len(self._requests) > 1:
+                return
+        self._send_down({"kind": "freeze"})
+
+    def _on_freeze(self, peer: int, message: Message) -> None:
+        with self._changed:
+            self._is_frozen = True
+            call = self._polls
+        self._send_up({"kind": "at", "call": call})
+
+    def _on_at(self, peer: int, message: Message) -> None:
+        """Process 0: once all have answered, tells them when the oldest request is due."""
+        with self._changed:
+            self._replies[peer] = message["call"]
+            if len(self._replies) < self.count:
+                return
+            call, self._replies = max(self._replies.values()), {}
+            reason = self._requests[0]
+        self._send_down({"kind": "go", "call": call, "reason": reason})
+        with self._changed:
+            self._requests.pop(0)
+            is_more = bool(self._requests)
+        if is_more:
+            self._send_down({"kind": "freeze"})
+
+    def _on_go(self, peer: int, message: Message) -> None:
+        with self._changed:
+            self._is_frozen = False
+            self._agreed.append((message["call"], message["reason"]))
+            self._changed.notify_all()
+
+    def _on_fail(self, peer: int, message: Message) -> None:
+        """Process 0: ends all processes because one of them has failed."""
+        # Most errors occur in all processes, and process 0 then prints its own.
+        time.sleep(_OWN_ERROR)
+        self._end(f"process {peer}: {message['sentence']}")
+
+    def _on_bye(self, peer: int, message: Message) -> None:
+        with self._changed:
+            self._left.add(message["process"])
+
+    def _on_end(self, peer: int, message: Message) -> None:
+        print(f"error: {message['sentence']}", file=sys.stderr)
+        _exit()
+
+    def _lose(self, peer: int) -> None:
+        with self._changed:
+            if peer in self._left:
+                return
+        where = f" on {self._hosts[peer]}" if self._hosts[peer] else ""
+        self._end(
+            f"process {peer} of the {self.count} of this run{where} has ended before its work was done, so all others "
+            f"end too: {self.advice}"
+        )
+
+    def _end(self, sentence: str) -> NoReturn:
+        if self.is_first:
+            self._channel.send({"kind": "end", "sentence": sentence})
+        print(f"error: {sentence}", file=sys.stderr)
+        if self.index == 1:
+            # Process 0 has disappeared, and someone has to say so.
+            os.write(self._screen, f"error: {sentence}\n".encode())
+        _exit()
+
+
+def _exit() -> NoReturn:
+    """Ends this process at once: its main thread may be waiting for a process that has left."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)

@@ -1,0 +1,197 @@
+"""Joins the processes of a run that a launcher has started, on one machine or many."""
+
+import atexit
+import os
+import socket
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import jax
+
+from ..errors import InputError
+from .channel import accept_peers, connect
+from .peers import Peers
+
+__all__ = ["JOIN_SECONDS", "current_peers", "join_processes"]
+
+#: Seconds in which all processes must have started.
+JOIN_SECONDS = 300.0
+#: Number and index of the processes, as launchers tell them: Kubeflow Trainer and others that know JAX; `srun`; Open
+#: MPI; MPICH and Intel MPI.
+_VARIABLES = (
+    ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"),
+    ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
+    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+    ("PMI_SIZE", "PMI_RANK"),
+)
+
+#: Packages whose versions must be the same in all processes.
+_PACKAGES = ("eqxcnn", "jax", "jaxlib")
+
+_joined: Peers | None = None
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a process stands among its peers; `local_devices` are the devices it may use, or `None` for all."""
+
+    coordinator: str
+    count: int
+    index: int
+    local_devices: list[int] | None = None
+
+
+def current_peers() -> Peers:
+    """Returns the processes that this one has joined; without `join_processes`, this process alone."""
+    if _joined is None and jax.process_count() > 1:
+        raise InputError(
+            "the processes of this run were joined by `jax.distributed.initialize`: call "
+            "`eqxcnn.runtime.join_processes()` instead, which also calls that"
+        )
+    return Peers() if _joined is None else _joined
+
+
+def join_processes(
+    coordinator: str | None = None,
+    processes: int | None = None,
+    process: int | None = None,
+    *,
+    timeout: float = JOIN_SECONDS,
+    logs: Path | str = "runs",
+) -> Peers:
+    """Joins the processes that a launcher has started: `srun`, `mpirun`, Kubernetes, or a TPU pod.
+
+    Call this before anything else that uses JAX. The devices of all processes then share each batch of a run. Only
+    process 0 prints: the output of the others goes to log files. Without a launcher and without arguments, the run
+    stays in this process.
+
+    **Arguments:**
+
+    - `coordinator`: address of process 0 as `host:port`; by default as the launcher tells it.
+    - `processes`, `process`: number of processes, and the number of this one, counted from 0; by default as the
+      launcher tells them.
+    - `timeout`: seconds in which all processes must have started.
+    - `logs`: folder for the log files of the processes other than process 0.
+
+    **Raises:** `InputError` if the processes cannot reach each other, or have different versions of the package.
+    """
+    global _joined
+    if _joined is not None:
+        return _joined
+    place = _find_place(coordinator, processes, process, timeout)
+    if place is None:
+        return Peers()
+    host, _, port = place.coordinator.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+        raise InputError(f"the coordinator's address (={place.coordinator!r}) must be `host:port`")
+    log, screen = (None, 2) if place.index == 0 else _redirect_output(Path(logs), place.index)
+    greeting = {**{f"version of {name}": _version(name) for name in _PACKAGES}, "number of processes": place.count}
+    if place.index == 0:
+        sockets = accept_peers(int(port), place.count, greeting, timeout)
+    else:
+        sockets = {0: connect(host.strip("[]"), int(port), place.index, greeting, timeout)}
+    _joined = Peers(place.index, place.count, sockets, log, screen)
+    _start_jax(_joined, host, place, timeout)
+    atexit.register(_joined.leave)
+    return _joined
+
+
+def _start_jax(peers: Peers, host: str, place: _Place, timeout: float) -> None:
+    """Makes JAX see the devices of all processes."""
+    # JAX would end a process that does not find the others with a core dump, so they have found each other before.
+    (port, *_) = peers.gather(_free_port() if peers.is_first else None)
+    # Without this, processes on CPUs cannot exchange arrays.
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    # JAX's own handler of SIGTERM would replace the default one, which ends a process that is not training yet.
+    jax.config.update("jax_enable_preemption_service", False)
+    jax.distributed.initialize(
+        f"{host}:{port}", place.count, place.index, place.local_devices, initialization_timeout=max(int(timeout), 1)
+    )
+
+
+def _find_place(coordinator: str | None, count: int | None, index: int | None, timeout: float) -> _Place | None:
+    """Returns this process's place from the arguments or the launcher's variables; `None` for a single process."""
+    told = next((pair for pair in _VARIABLES if all(name in os.environ for name in pair)), None)
+    local_devices = None
+    if told is not None:
+        found = [_read_number(name) for name in told]
+        count, index = (found[0] if count is None else count), (found[1] if index is None else index)
+    coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
+    is_started_by_hand = (
+        coordinator is not None or (count is not None and told is None) or (index is not None and told is None)
+    )
+    if count == 1 or not (is_started_by_hand or told is not None or _is_in_cluster()):
+        return None
+    if coordinator is None or count is None or index is None:
+        coordinator, count, index, local_devices = _ask_jax(coordinator, count, index, timeout)
+    if coordinator is None or count is None or index is None:
+        raise InputError(
+            "the address of process 0, the number of processes or the number of this one is not known: give "
+            "`--coordinator HOST:PORT --processes N --process I`"
+        )
+    if count == 1:
+        return None
+    if not 0 <= index < count:
+        raise InputError(f"`process` (={index}) must be from 0 to {count - 1}, one less than `processes`")
+    return _Place(coordinator, count, index, local_devices)
+
+
+def _is_in_cluster() -> bool:
+    """Returns whether this is a pod of an indexed Kubernetes job, or a host of a TPU pod."""
+    is_job = "KUBERNETES_SERVICE_HOST" in os.environ and "JOB_COMPLETION_INDEX" in os.environ
+    return is_job or "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
+
+
+def _ask_jax(
+    coordinator: str | None, count: int | None, index: int | None, timeout: float
+) -> tuple[str | None, int | None, int | None, list[int] | None]:
+    """Returns what JAX knows about the launcher: address, number of processes, index, and devices of this process."""
+    # JAX offers this only as a part of `jax.distributed.initialize`, which aborts the process if it cannot connect.
+    try:
+        from jax._src.clusters import ClusterEnv
+
+        return ClusterEnv.auto_detect_unset_distributed_params(  # pyright: ignore[reportReturnType]
+            coordinator, count, index, None, None, int(timeout)
+        )
+    except (ImportError, RuntimeError, OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"the launcher does not tell where process 0 is ({error}): give `--coordinator HOST:PORT`"
+        ) from error
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _read_number(name: str) -> int:
+    text = os.environ[name]
+    if not text.isdecimal():
+        raise InputError(f"the environment variable {name} (={text!r}) must be a whole number")
+    return int(text)
+
+
+def _free_port() -> int:
+    with socket.create_server(("", 0)) as server:
+        return server.getsockname()[1]
+
+
+def _redirect_output(folder: Path, index: int) -> tuple[Path, int]:
+    """Sends what this process prints to a log file; returns its path, and a file descriptor of the screen."""
+    path = folder / f"process-{index}-{socket.gethostname()}-{os.getpid()}.log"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    except OSError as error:
+        raise InputError(f"the log file `{path}` cannot be written: {error.strerror}") from error
+    sys.stdout.flush()
+    sys.stderr.flush()
+    screen = os.dup(2)
+    for descriptor in (1, 2):
+        os.dup2(file, descriptor)
+    os.close(file)
+    return path, screen

@@ -1,0 +1,136 @@
+"""Runs in each of several processes, for `test_processes.py`: `many_processes.py PART FOLDER ADDRESS COUNT INDEX`.
+
+Process 0 prints one JSON object. `EQXCNN_TEST_DEVICES` is the number of CPU devices of each process.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={os.environ.get('EQXCNN_TEST_DEVICES', '1')}"
+
+import jax
+import numpy as np
+
+from eqxcnn import data
+from eqxcnn.recipe import Recipe
+from eqxcnn.runtime.processes import join_processes
+from eqxcnn.training import Callback, dry_run, fit, fit_seeds, prepare
+from eqxcnn.training.epochs import SingleRun
+
+
+def make_recipe(model, **settings):
+    settings = {
+        "batch_size": 64, "epochs": 1, "optimizer": "sgd", "learning_rate": 0.02, "mixup": 0.2, "average": "ema",
+        "clip_norm": 1.0, "accumulate_steps": 2, "augment": ("flip_horizontal", "random_crop(padding=2)"), **settings,
+    }  # fmt: skip
+    return Recipe(model=model, data="digits", **settings)
+
+
+def losses(recipe, steps):
+    """Returns the loss of each of the first steps."""
+    job = prepare(recipe)
+    program, train, found = SingleRun(job), job.make_start(), [0.0]
+    for epoch in range(job.epochs):
+        for batches in program.batches(epoch, 0):
+            train = program.run(train, batches)
+            found.append(float(train.sums.loss))
+            if len(found) > steps:
+                return np.diff(found).tolist()
+    raise ValueError("the recipe has too few steps")
+
+
+def lenet(folder, peers):
+    """The losses of 20 steps, of images on the devices and of streamed ones, and the scores of whole runs."""
+    recipe = make_recipe("lenet")
+    mlp = make_recipe("mlp", mixup=0.0)
+    small = mlp.replace(device_budget=0.0)
+    # 1.08 MiB of images: too much for one device, and not for all.
+    split = mlp.replace(device_budget=0.6 / 1024)
+    return {
+        "losses": losses(recipe, 20),
+        "streamed": [losses(each, 5) for each in (small, mlp, split)],
+        "is_split": prepare(split).setup.data is not None,
+        "runs": [
+            [run.test.loss, run.test.count, run.metrics[0]["validation_loss"]]
+            for run in (fit(mlp, runs=folder), fit(small.replace(shard_params=True), runs=folder))
+        ],
+    }
+
+
+def fifty(folder, peers):
+    """The losses of 50 steps of LeNet and ResNet-20."""
+    return {
+        "lenet": losses(make_recipe("lenet", epochs=3), 50),
+        "resnet20": losses(make_recipe("resnet20", epochs=3, image_size=(16, 16), batch_size=32), 50),
+    }
+
+
+class StopAtOnce(Callback):
+    """Asks the run to stop, and counts its calls."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def on_epoch(self, run):
+        self.calls += 1
+        assert run.model is not None
+        assert np.isfinite(run.loss)
+        run.request_stop("enough")
+
+
+def files(folder, peers):
+    """A run with the logs, callbacks and other options that only process 0 sees, a seed sweep, and a dry run."""
+    callback = StopAtOnce()
+    recipe = make_recipe("mlp", epochs=3, mixup=0.0, log=("csv",), keep="best", checkpoint_seconds=0.0)
+    run = fit(recipe, runs=folder, name="files", callbacks=[callback])
+    calls = peers.gather(callback.calls)
+    sweep = fit_seeds(make_recipe("mlp", mixup=0.0), 2, runs=folder)
+    return {
+        "calls": calls, "epochs": len(run.metrics) - 1, "seeds": list(sweep.accuracies), "mean": sweep.mean,
+        "memory": dry_run(make_recipe("mlp")).memory,
+    }  # fmt: skip
+
+
+def decode_photographs(folder, peers):
+    """Images that are decoded while training; each process decodes its own part."""
+    recipe = make_recipe("mlp", mixup=0.0, decode="stream", augment=("random_resized_crop",)).replace(
+        data=str(folder / "pictures"), image_size=(28, 28), batch_size=8, validation=0.0
+    )
+    job = prepare(recipe)
+    shapes = [pixels.shape for pixels, _, _ in job.batches(0, 0)]
+    job.close()
+    return {"losses": losses(recipe, 4), "shapes": shapes}
+
+
+def different_recipe(folder, peers):
+    """Gives process 1 another learning rate."""
+    fit(make_recipe("mlp", learning_rate=0.02 + peers.index), runs=folder)
+
+
+def different_data(folder, peers):
+    """Gives process 1 other images."""
+    rng = np.random.default_rng(peers.index)
+    images, labels = rng.integers(0, 255, (128, 28, 28, 1), np.uint8), np.arange(128) % 10
+    fit(make_recipe("mlp", batch_size=16), data=data.from_arrays(images, labels), runs=folder)
+
+
+def one_fails(folder, peers):
+    """Makes process 1 fail where process 0 does not."""
+    if peers.index == 1:
+        with peers.guard():
+            raise MemoryError("no more")
+    peers.gather(None)
+
+
+def main(part, folder, address, count, index):
+    """Joins the processes and runs a part."""
+    peers = join_processes(address, int(count), int(index), timeout=60, logs=folder)
+    report = globals()[part](Path(folder), peers)
+    if peers.is_first:
+        print(json.dumps({"devices": jax.device_count(), **report}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -39,12 +39,9 @@ def main(arguments: Sequence[str]) -> None:
             "training on the 1,797 small digits bundled with scikit-learn; use `--data mnist` for MNIST",
             file=sys.stderr,
         )
-    if flags.dry_run:
-        print(dry_run(flags.to_recipe()))
-        return
     try:
         with peers.guard():
-            print(format_result(run_training(flags)))
+            print(dry_run(flags.to_recipe()) if flags.dry_run else format_result(run_training(flags)))
     except Interrupted as stop:
         print(printable(str(stop), _MAX_PATH), file=sys.stderr)
         sys.exit(128 + stop.signal)

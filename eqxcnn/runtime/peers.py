@@ -52,6 +52,7 @@ class Peers:
         self.index, self.count, self.log = index, count, log
         #: Completes the message that another process has left; set to the way to resume once there is a run folder.
         self.advice = "start it again"
+        self._has_entered = False
         self._screen, self._hosts = screen, [""] * count
         self._changed = threading.Condition()
         self._gathers, self._values, self._gathered = 0, dict[int, dict[int, Any]](), dict[int, list[Any]]()
@@ -143,10 +144,14 @@ class Peers:
         self._channel.send(message)
 
     def enter_run(self, folder: Path) -> None:
-        """Says in later messages how to resume the run, and moves the log of this process into its folder."""
+        """Says in later messages how to resume the run, and moves the log of this process into its folder.
+
+        The log stays in the folder of the first run, or of the first seed sweep.
+        """
         self.advice = f"continue with --resume {folder}, in as many processes as you like"
-        if self.log is None:
+        if self.log is None or self._has_entered:
             return
+        self._has_entered = True
         number = 1
         while (target := folder / f"process-{self.index}{f'-{number}' if number > 1 else ''}.log").exists():
             number += 1

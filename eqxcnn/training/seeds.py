@@ -93,6 +93,7 @@ def fit_seeds(recipe: Recipe, count: int, *, runs: Path | str = "runs", **parts:
             name = folder.name
         (name, *_) = peers.gather(name)
         folder = Path(runs) / name
+        peers.enter_run(folder)
         if can_vmap_seeds(first):
             _train_in_one_program(first, recipe, own, seeds, folder, started)
         return _train_one_by_one(folder, plan, parts)

@@ -139,7 +139,7 @@ def test_only_the_head_changes_when_the_backbone_is_frozen(finished_run, tmp_pat
             {"init_from": "RUN/recipe.yaml"},
             "torch cannot read `.*recipe.yaml`|torch, which is not installed",
         ),
-        ({"pretrained": True}, "there are no published weights for `airbench94_narrow`"),
+        ({"pretrained": True}, "there are no trained weights for `airbench94_narrow`"),
     ],
 )
 def test_invalid_initial_weights_are_refused(finished_run, change, message):

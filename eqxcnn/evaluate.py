@@ -23,6 +23,8 @@ from .runtime.devices import choose_devices
 from .saved_classifier import load
 from .training import Evaluator, Scores
 from .training.evaluate import choose_batch_size
+from .weights.bundled import Bundled
+from .weights.published import find_published
 
 __all__ = ["Options", "format_report", "main", "match_classes"]
 
@@ -35,10 +37,10 @@ class Options:
     """Evaluates a trained classifier on labeled images."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """A run's folder, the model folder inside it, or the name of a model with published weights."""
+    """A run's folder, the model folder inside it, or the name of a model with trained weights, such as lenet."""
     data: str | None = None
-    """A data set's name, a Hub id or a local folder; by default the run's data. Scores are averaged over the views of
-    the run's recipe (`test_views`)."""
+    """A data set's name, a Hub id or a local folder; by default the data of the run's recipe, or of the recipe that
+    trained the named model. Scores are averaged over the views of that recipe (`test_views`)."""
     image_column: str | None = None
     """Column of the images; by default the run's column, or with `--data` the column found by type and name."""
     label_column: str | None = None
@@ -166,11 +168,14 @@ def _choose_batch_size(recipe: Recipe, image_size: tuple[int, int]) -> int:
     return min(choose_batch_size(wanted, image_size) for wanted in (recipe.eval_batch_size, None))
 
 
-def _find_recipe(folder: Path) -> Recipe | None:
-    """Returns the recipe in `folder` or in its parent folder, or `None` if there is none."""
-    if not os.path.isdir(folder):  # the name of published weights
+def _find_recipe(run: Path) -> Recipe | None:
+    """Returns the recipe in `run` or in its parent folder, or the one that trained a named model; else `None`."""
+    published = find_published(run)
+    if isinstance(published, Bundled):
+        return load_recipe(published.recipe)
+    if published is not None:
         return None
-    paths = [run / "recipe.yaml" for run in (folder, folder.resolve().parent)]
+    paths = [folder / "recipe.yaml" for folder in (run, run.resolve().parent)]
     return next((load_recipe(path) for path in paths if os.path.exists(path)), None)
 
 

@@ -38,7 +38,7 @@ class Options:
     """Predicts the classes of image files with a trained classifier."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """A run's folder, the model folder inside it, or the name of a model with published weights, such as resnet18."""
+    """A run's folder, the model folder inside it, or the name of a model with trained weights, such as lenet."""
     images: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Image files (PNG, JPEG, GIF, WebP, BMP, TIFF, ...), or folders, which are searched recursively."""
     top: int = 3

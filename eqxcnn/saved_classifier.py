@@ -1,4 +1,4 @@
-"""Saves a trained classifier to a folder, and loads it from a folder or by the name of published weights."""
+"""Saves a trained classifier to a folder, and loads it from a folder or by the name of a model in the zoo."""
 
 import json
 from pathlib import Path
@@ -15,9 +15,10 @@ from .networks import as_pair
 from .registry import build, check_keywords
 from .saved_config import FORMAT, preprocess_of, read_config, shortest
 from .types import Classifier, ModelState, Network
-from .weights import from_tensors, imagenet, load_safetensors, save_safetensors, to_tensors, write_text_atomically
+from .weights import from_tensors, load_safetensors, save_safetensors, to_tensors, write_text_atomically
+from .weights.bundled import Bundled
 from .weights.files import digest_file
-from .weights.published import PUBLISHED, build_published
+from .weights.published import Published, build_published, find_published
 from .weights.tensors import check_finite
 
 __all__ = ["load", "save"]
@@ -66,13 +67,14 @@ def load(
 ) -> ImageClassifier:
     """Loads a trained classifier from a run folder, or from the `model/` folder inside it, or by its name in the zoo.
 
-    Loading an untrusted folder is safe: nothing in it is run, and nothing is downloaded. A name loads published
-    weights, with their preprocessing and ImageNet's class names; the weights are downloaded once. If there is a folder
-    with that name, the folder is loaded instead.
+    Loading an untrusted folder is safe: nothing in it is run, and nothing is downloaded. A name loads trained
+    weights with their preprocessing and class names: from this package, or else from the Hugging Face Hub, downloaded
+    once. If there is a folder with that name, the folder is loaded instead.
 
     **Arguments:**
 
-    - `folder`: a run folder, a folder that `save` has written, or the name of a model with published weights.
+    - `folder`: a run folder, a folder that `save` has written, or the name of a model with trained weights, one of
+      `zoo.list_models(pretrained=True)`.
     - `model`: a network, or a pair `(net, state)`, with any weights, for a folder whose network is not from the zoo;
       its structure must match the saved network.
     - `allow_non_finite`: whether weights may be NaN or infinite, as after training that diverged.
@@ -80,13 +82,13 @@ def load(
     **Raises:** `InputError` if the folder contains no trained model, if its files are invalid or damaged, or if
         published weights cannot be downloaded.
     """
-    if str(folder) in PUBLISHED and model is None and not Path(folder).exists():
-        return _load_published(str(folder))
+    if model is None and (published := find_published(folder)) is not None:
+        return _load_published(str(folder), published)
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(
             f"there is no folder `{folder}`: give a run folder, the model folder inside it, or the name of a model "
-            "with published weights"
+            "with trained weights (`python -m eqxcnn.zoo list --pretrained`)"
         )
     inner = folder / "model"
     folder = inner if (inner / "config.json").exists() else folder
@@ -120,9 +122,9 @@ def load(
     )
 
 
-def _load_published(name: str) -> ImageClassifier:
+def _load_published(name: str, published: Published | Bundled) -> ImageClassifier:
     model, state = build_published(name, key=jax.random.key(0))
-    how = PUBLISHED[name].preprocess
+    how = published.preprocess
     return ImageClassifier(
         name=name,
         model=eqx.nn.inference_mode(model),
@@ -130,7 +132,7 @@ def _load_published(name: str) -> ImageClassifier:
         mean=jnp.asarray(how.mean, jnp.float32),
         std=jnp.asarray(how.std, jnp.float32),
         image_size=how.size,
-        class_names=imagenet.class_names(),
+        class_names=published.class_names,
         resize=how.resize,
         crop_fraction=how.crop_fraction,
         interpolation=how.interpolation,

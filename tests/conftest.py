@@ -43,6 +43,12 @@ def mnist():
 
 
 @pytest.fixture(scope="session")
+def cifar10():
+    """The folder of the real CIFAR-10."""
+    return find_test_data("cifar10", "CIFAR-10")
+
+
+@pytest.fixture(scope="session")
 def cats_vs_dogs():
     """The folder of the photographs of cats and dogs."""
     return find_test_data("cats_vs_dogs", "cats and dogs")

@@ -143,8 +143,8 @@ def test_an_own_network():
 
 @pytest.mark.slow
 def test_the_name_of_a_model_loads_published_weights(monkeypatch):
-    with pytest.raises(InputError, match="no published weights for `lenet`"):
-        extract("lenet", "digits")
+    with pytest.raises(InputError, match="no trained weights for `nin`"):
+        extract("nin", "digits")
     built = zoo.create_model("cifar_cnn", key=jax.random.key(3))
     preset = replace(IMAGENET, size=(32, 32), mean=(0.1, 0.2, 0.3))
     monkeypatch.setitem(PUBLISHED, "cifar_cnn", Published("timm/x", "0", "0", preset))

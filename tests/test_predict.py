@@ -122,7 +122,7 @@ def test_a_name_stands_for_published_weights(images, capsys, monkeypatch, tmp_pa
     monkeypatch.chdir(tmp_path)
     (line,) = lines(capsys, "mlp", images[0], "--top", 2)
     assert re.fullmatch(r".*a\.png: tabby [\d.]+%, Egyptian cat [\d.]+%", line), line
-    with pytest.raises(InputError, match=r"there is no folder `resnet19`: .* the name of a model with published"):
+    with pytest.raises(InputError, match=r"there is no folder `resnet19`: .* the name of a model with trained"):
         predict.main(["resnet19", str(images[0])])
 
 

@@ -26,7 +26,8 @@ class ModelSettings:
     architecture: Annotated[tuple[str, ...], Items(100)] = ()
     """Further arguments of the model's constructor, as in Python: `drop_path_rate=0.1`, `widths=(32, 64, 64)`."""
     pretrained: bool = False
-    """Start from the model's published weights; the head starts random if the number of classes differs."""
+    """Start from the model's trained weights, in this package or on the Hub; the head starts random if the number of
+    classes differs."""
     init_from: str | None = None
     """Start from the weights of a finished run, of its `model` folder, or of a file (`.safetensors`, or PyTorch's
     `.pth`) of the same model; the head starts random if the number of classes differs."""

@@ -1,5 +1,6 @@
-"""Published weights on the Hugging Face Hub, and how they are adapted to another head or stem."""
+"""Trained weights by model name, in this package or on the Hub, and how they are adapted to another head or stem."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,8 @@ from ..errors import InputError
 from ..images import Preprocess
 from ..registry import build, family, variant
 from ..types import Classifier, Key
+from . import imagenet
+from .bundled import BUNDLED, Bundled, load_bundled_tensors
 from .files import digest_file, load_safetensors
 from .fit import fit_tensors
 from .names import names_of
@@ -21,7 +24,7 @@ from .presets import HALF, IMAGENET
 from .tensors import from_tensors, tensor_shapes, to_tensors
 from .torch import convert_from_torch
 
-__all__ = ["PUBLISHED", "Published", "build_published", "load_published_tensors"]
+__all__ = ["ON_HUB", "PUBLISHED", "Published", "build_published", "find_published", "load_published_tensors"]
 
 _FILE = "model.safetensors"
 
@@ -40,14 +43,19 @@ class Published:
     sha256: str
     preprocess: Preprocess = IMAGENET
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The name of each class, in the order of the logits."""
+        return imagenet.class_names()
+
 
 _BICUBIC = replace(IMAGENET, interpolation="bicubic")
 _BICUBIC_90 = replace(_BICUBIC, crop_fraction=0.9)
 
 
-#: Weights by model name, with the preprocessing that timm publishes. `tv_in1k` marks torchvision's `IMAGENET1K_V1`
-#: weights, copied by timm; these have torchvision's preprocessing.
-PUBLISHED: Mapping[str, Published] = {
+#: Weights on the Hub by model name, with the preprocessing that timm publishes. `tv_in1k` marks torchvision's
+#: `IMAGENET1K_V1` weights, copied by timm; these have torchvision's preprocessing.
+ON_HUB: Mapping[str, Published] = {
     "convnext_tiny": Published(
         "timm/convnext_tiny.fb_in1k",
         "b43a6303c9fcf176d2d707478a128c2c91e93528",
@@ -123,27 +131,43 @@ PUBLISHED: Mapping[str, Published] = {
 }
 
 
-def build_published(
-    name: str, *, num_classes: int | None = None, in_channels: int | None = None, key: Key, **arguments: Any
-) -> tuple[Classifier, eqx.nn.State]:
-    """Builds a model with published weights; arguments and errors as for `zoo.create_model(pretrained=True)`.
+#: All trained weights by model name, in this package or on the Hub.
+PUBLISHED: Mapping[str, Published | Bundled] = {**ON_HUB, **BUNDLED}
 
-    If `num_classes` differs from the published number, the head keeps its random weights. If `in_channels` differs,
-    `fit_tensors` adapts the stem.
+
+def build_published(
+    name: str,
+    *,
+    num_classes: int | None = None,
+    in_channels: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    key: Key,
+    **architecture: Any,
+) -> tuple[Classifier, eqx.nn.State]:
+    """Builds a model with trained weights; arguments and errors as for `zoo.create_model(pretrained=True)`.
+
+    If `num_classes` differs from the number of classes in the file, the head keeps its random weights. If `in_channels`
+    differs, `fit_tensors` adapts the stem.
     """
-    published = load_published_tensors(name, **arguments)
-    model, state = build(name, num_classes=num_classes, in_channels=in_channels, **arguments, key=key)
-    initial = to_tensors(model, state)
+    row = _require(name)
+    if isinstance(row, Bundled) and image_size is None:
+        # A dense layer on a flattened map depends on the size, and a recipe may choose its own.
+        image_size = row.preprocess.size
+    published = load_published_tensors(name, image_size=image_size, **architecture)
+    sizes: dict[str, Any] = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
+    model, state = build(name, **sizes, **architecture, key=key)
     fitted = fit_tensors(published, tensor_shapes(model, state), f"the published file of `{name}`")
-    return from_tensors(model, state, initial | fitted)
+    return from_tensors(model, state, to_tensors(model, state) | fitted)
 
 
 def load_published_tensors(name: str, **arguments: Any) -> dict[str, np.ndarray]:
-    """Returns the published weights of a model by our names, with the original head and stem.
+    """Returns the trained weights of a model by our names, with the original head and stem.
 
-    **Raises:** `InputError` if there are no published weights, or if the file cannot be downloaded or has another hash.
+    **Raises:** `InputError` if there are no trained weights, or if the file cannot be downloaded or has another hash.
     """
-    published = _find_published(name)
+    published = _require(name)
+    if isinstance(published, Bundled):
+        return load_bundled_tensors(published)
     model, state = eqx.filter_eval_shape(build, name, **arguments, key=jax.random.key(0))
     path = _fetch(name, published)
     _verify_hash(path, published)
@@ -151,12 +175,18 @@ def load_published_tensors(name: str, **arguments: Any) -> dict[str, np.ndarray]
     return convert_from_torch(name, names, tensor_shapes(model, state), load_safetensors(path))
 
 
-def _find_published(name: str) -> Published:
+def find_published(text: Path | str) -> Published | Bundled | None:
+    """Returns the trained weights that a user names; `None` for any other text, and if there is a file of that name."""
+    return None if os.path.exists(text) else PUBLISHED.get(str(text))
+
+
+def _require(name: str) -> Published | Bundled:
     variant(name)
     if name not in PUBLISHED:
         raise InputError(
-            f"`pretrained` (=True): there are no published weights for `{name}`, only for {', '.join(PUBLISHED)}: "
-            "leave `pretrained` out, or load your own file with `eqxcnn.weights.from_torch`"
+            f"`pretrained` (=True): there are no trained weights for `{name}`, only for "
+            f"{', '.join(sorted(PUBLISHED))}: leave `pretrained` out, or load your own file with "
+            "`eqxcnn.weights.from_torch`"
         )
     return PUBLISHED[name]
 

@@ -19,8 +19,9 @@ from ..forward_pass import forward
 from ..images import Preprocess
 from ..registry import build, families, family, variant
 from ..types import Classifier, Key, Variant
+from ..weights.bundled import Bundled
 from ..weights.presets import PRESETS
-from ..weights.published import PUBLISHED, build_published
+from ..weights.published import PUBLISHED, Published, build_published
 from .by_layer import LayerRow, summary
 
 __all__ = ["Card", "LayerRow", "card", "count_parameters", "create_model", "list_models", "register", "summary"]
@@ -38,8 +39,11 @@ class Card:
     - `params`: the parameter count at that input and number of classes.
     - `multiply_adds`: multiply-adds of the convolutions and matrix products in a forward pass of one image.
     - `source`, `task`, `recipe`, `torch_twin`, `smallest`, `strides`: see `eqxcnn.types.Variant`.
+    - `pretrained`: the weights of `create_model(pretrained=True)`, if there are any. Weights in this package have their
+      scores on the test split (`accuracy`, `classes`), and the data set, recipe and seed that made them (`data`,
+      `recipe`, `seed`); weights on the Hub have `repository`, `revision` and `sha256`.
     - `preprocess`: the `eqxcnn.images.Preprocess` that the weights of `create_model(pretrained=True)` expect; without
-      published weights, the one that torchvision or timm publishes for the torch twin, and `None` without a twin.
+      trained weights, the one that torchvision or timm publishes for the torch twin, and `None` without a twin.
       `card(name).preprocess(image)` returns the pixels `uint8[h w c]` of a path, encoded bytes or a Pillow image.
     """
 
@@ -55,11 +59,12 @@ class Card:
     strides: tuple[int, ...]
     recipe: str | None
     torch_twin: str | None
+    pretrained: Bundled | Published | None
     preprocess: Preprocess | None
 
 
 @jaxtyped(typechecker=beartype)
-def list_models(pattern: str = "*", *, task: str | None = None) -> list[str]:
+def list_models(pattern: str = "*", *, task: str | None = None, pretrained: bool = False) -> list[str]:
     """Returns the names of the models, sorted.
 
     Warns about every installed package whose models cannot be used.
@@ -69,6 +74,7 @@ def list_models(pattern: str = "*", *, task: str | None = None) -> list[str]:
     - `pattern`: a name with shell wildcards, such as `"resnet*"`.
     - `task`: only models published for `"mnist"`, `"cifar"`, `"catsdogs"` or `"imagenet"`, or for a task that another
       package defines.
+    - `pretrained`: only models with trained weights, in this package or on the Hugging Face Hub.
 
     **Raises:** `InputError` for an unknown task.
     """
@@ -77,7 +83,11 @@ def list_models(pattern: str = "*", *, task: str | None = None) -> list[str]:
         warnings.warn(problem, stacklevel=2)
     if task is not None and task not in tasks:
         raise InputError(f"`task` (={task!r}) is unknown; {nearest(task, tasks)}")
-    return [name for name, (_, row) in families().items() if fnmatchcase(name, pattern) and task in (None, row.task)]
+    return [
+        name
+        for name, (_, row) in families().items()
+        if fnmatchcase(name, pattern) and task in (None, row.task) and (name in PUBLISHED or not pretrained)
+    ]
 
 
 @jaxtyped(typechecker=beartype)
@@ -98,14 +108,15 @@ def create_model(
     - `name`: one of `list_models()`.
     - `num_classes`, `in_channels`, `image_size`: the published values by default. `num_classes=0` builds the model
       without its head, so that it returns pooled features. `image_size` is a side or `(height, width)` in pixels.
-    - `pretrained`: whether to load published weights, downloaded once from the Hugging Face Hub. If `num_classes` is
-      not the published number, the head is random; for other `in_channels` the stem's kernels are summed or repeated.
+    - `pretrained`: whether to load trained weights, from this package or downloaded once from the Hugging Face Hub. If
+      `num_classes` is not the published number, the head is random; for other `in_channels` the stem's kernels are
+      summed or repeated. For weights in this package, the default `image_size` is the size they were trained with.
     - `key`: the PRNG key of the random initial weights.
     - `**architecture`: keyword arguments of the model's constructor.
 
     **Returns:** the model and its initial state (see `eqxcnn.forward`).
 
-    **Raises:** `InputError` for an unknown name or keyword, an invalid value, or missing published weights.
+    **Raises:** `InputError` for an unknown name or keyword, an invalid value, or missing trained weights.
     """
     make = build_published if pretrained else build
     return make(name, num_classes=num_classes, in_channels=in_channels, image_size=image_size, key=key, **architecture)
@@ -123,6 +134,7 @@ def card(name: str) -> Card:
         name=name,
         family=family(name),
         multiply_adds=_count_multiply_adds(name, row),
+        pretrained=PUBLISHED.get(name),
         preprocess=PUBLISHED[name].preprocess if name in PUBLISHED else PRESETS.get(row.torch_twin or ""),
         **facts,
     )

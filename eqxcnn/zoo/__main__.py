@@ -15,6 +15,8 @@ from ..errors import InputError
 from ..images import Preprocess
 from ..plugins import IMPORT_HELP, take_imports
 from ..registry import families, variant
+from ..weights.bundled import Bundled
+from ..weights.published import PUBLISHED, Published
 from . import card, list_models, summary
 from .page import format_page
 
@@ -27,6 +29,8 @@ class List:
     """A name with shell wildcards, in quotes, such as "resnet*"."""
     task: str | None = None
     """Only models published for mnist, cifar, catsdogs or imagenet."""
+    pretrained: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Only models with trained weights: with their source, accuracy, test data and recipe."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,8 @@ def main(arguments: Sequence[str]) -> None:
     """Parses the arguments and runs the command."""
     description = f"Look up the models of the zoo. {IMPORT_HELP}"
     match tyro.cli(_Command, prog="python -m eqxcnn.zoo", description=description, args=take_imports(arguments)):
-        case List(pattern, task):
-            _print_list(pattern, task)
+        case List(pattern, task, pretrained):
+            _print_list(pattern, task, pretrained)
         case ShowCard(name):
             _print_card(name)
         case Summary() as options:
@@ -78,16 +82,27 @@ def main(arguments: Sequence[str]) -> None:
             sys.stdout.write(format_page({name: card(name).multiply_adds for name in families()}))
 
 
-def _print_list(pattern: str, task: str | None) -> None:
-    names = list_models(pattern, task=task)
+def _print_list(pattern: str, task: str | None, pretrained: bool) -> None:
+    names = list_models(pattern, task=task, pretrained=pretrained)
     if not names:
         raise InputError(
-            f"no model matches `{pattern}`{f' for {task}' if task else ''}: omit the pattern and `--task` to list all "
-            "models"
+            f"no model {'with trained weights ' if pretrained else ''}matches `{pattern}`"
+            f"{f' for {task}' if task else ''}: omit the pattern and `--task` to list all models"
         )
     rows = [(name, variant(name)) for name in names]
     table = [(name, row.task, format_shape(row.input), f"{row.params:,}", f"{row.smallest}") for name, row in rows]
-    _print_table(("model", "task", "input", ">parameters", ">smallest size"), table)
+    heads = ("model", "task", "input", ">parameters", ">smallest size")
+    if pretrained:
+        heads = (*heads[:4], "weights", "test data", ">accuracy", "recipe")
+        table = [(*row[:4], *_describe_weights(PUBLISHED[row[0]])) for row in table]
+    _print_table(heads, table)
+
+
+def _describe_weights(row: Bundled | Published) -> tuple[str, str, str, str]:
+    """Returns the source, the test data, the accuracy and the recipe of trained weights."""
+    if isinstance(row, Published):
+        return row.repository, "-", "-", "-"
+    return "this package", row.data, f"{row.accuracy:.2%}", row.recipe
 
 
 def _print_card(name: str) -> None:
@@ -105,6 +120,7 @@ def _print_card(name: str) -> None:
         "source": model_card.source or "none",
         "recipe": model_card.recipe or "none",
         "torch twin": model_card.torch_twin or "none",
+        "trained weights": format_pretrained(model_card.pretrained),
         "preprocessing": format_preprocess(model_card.preprocess),
     }
     width = max(map(len, facts))
@@ -150,6 +166,17 @@ def parse_image_size(text: str) -> int | tuple[int, int]:
 def format_shape(shape: Iterable[int]) -> str:
     """Formats a shape as in `28x28x6`."""
     return "x".join(map(str, shape))
+
+
+def format_pretrained(row: Bundled | Published | None) -> str:
+    """Formats trained weights on one line: their source, and for those in this package what they score, and the run."""
+    if not isinstance(row, Bundled):
+        return "none" if row is None else f"on the Hub, {row.repository}"
+    views = "" if row.test_views == "one" else f" with test views {row.test_views}, {row.one_view_accuracy:.2%} without"
+    return (
+        f"in this package, {row.accuracy:.2%} of {row.test_images:,} test images of {row.data}{views}; recipe "
+        f"{row.recipe}, seed {row.seed}"
+    )
 
 
 def format_preprocess(preprocess: Preprocess | None) -> str:

@@ -8,7 +8,9 @@ from typing import Any
 
 from .. import models
 from ..catalog import families, unwrap
+from ..registry import variant
 from ..types import Variant
+from ..weights.bundled import BUNDLED, Bundled
 
 __all__ = ["format_page"]
 
@@ -38,17 +40,37 @@ From the command line:
 
 ```bash
 python -m eqxcnn.zoo list "*net*" --task mnist
+python -m eqxcnn.zoo list --pretrained
 python -m eqxcnn.zoo card lenet
 python -m eqxcnn.zoo summary lenet --image-size 64x48
 ```
 
 [Add a model](add_a_model.md) shows how to add your own.
+
+## Trained weights
+
+`create_model("NAME", pretrained=True, key=key)` and `eqxcnn.load("NAME")` load these weights from the package, without
+a network; see [weights](weights.md). Accuracy is that of the loaded weights on the whole test split: over the views of
+each image that the recipe averages over ([`test_views`](settings.md)), and with one view, as `predict` classifies.
+
+{trained}
 """
+_TRAINED_HEAD = (
+    "model", "test data", "accuracy (%)", "with one view (%)", "recipe", "seed", "parameters", "type of the file",
+)  # fmt: skip
 
 
 def format_page(multiply_adds: Mapping[str, int]) -> str:
     """Returns the page for the models of the registry, given the multiply-adds of each."""
-    return "\n".join([_TOP.format(count=len(families()), families=_count_families()), *_tables(multiply_adds)])
+    trained = _format_table(_TRAINED_HEAD, map(_format_bundled, BUNDLED.values())).rstrip()
+    top = _TOP.format(count=len(families()), families=_count_families(), trained=trained)
+    return "\n".join([top, *_tables(multiply_adds)])
+
+
+def _format_bundled(row: Bundled) -> tuple[str, ...]:
+    accuracies = (f"{100 * accuracy:.2f}" for accuracy in (row.accuracy, row.one_view_accuracy))
+    params = f"{variant(row.model).params:,}"
+    return f"`{row.model}`", f"`{row.data}`", *accuracies, f"`{row.recipe}`", f"{row.seed}", params, f"`{row.dtype}`"
 
 
 def _count_families() -> int:
@@ -93,6 +115,6 @@ def _format_link(source: str) -> str:
 
 def _format_table(head: Iterable[Any], lines: Iterable[Iterable[Any]]) -> str:
     titles = list(head)
-    numbers = {"parameters", "multiply-adds (M)", "smallest size"}
+    numbers = {"parameters", "multiply-adds (M)", "smallest size", "accuracy (%)", "with one view (%)", "seed"}
     rule = ["---:" if title in numbers else "---" for title in titles]
     return "".join(f"| {' | '.join(row)} |\n" for row in [titles, rule, *lines])

@@ -21,7 +21,7 @@ from PIL import Image
 from safetensors.numpy import save
 
 from eqxcnn.registry import families, variant
-from eqxcnn.weights.published import PUBLISHED
+from eqxcnn.weights.published import ON_HUB
 
 FILE = Path(__file__).with_name("preprocess.json")
 COUNT = 200
@@ -37,7 +37,7 @@ def main() -> None:
 
     reference_models.build("squeezenet1_0", 2)  # declares the operators that torchvision needs, which timm imports
     write_pixels(Path(os.environ["EQXCNN_TEST_DATA"], "cats_vs_dogs"))
-    timms = {row.repository for row in PUBLISHED.values() if not row.repository.endswith("tv_in1k")}
+    timms = {row.repository for row in ON_HUB.values() if not row.repository.endswith("tv_in1k")}
     timms |= {row.torch_twin for _, row in families().values() if (row.torch_twin or "").startswith("timm/")}
     facts = {"timm": {name: describe(name) for name in sorted(timms)}, "logits": {}}
     for name in NETWORKS:
@@ -102,7 +102,7 @@ def logits(name: str) -> dict:
     """Returns the first logits of each sample photograph, the norm of all, and the largest of both photographs."""
     import torchvision
 
-    published = PUBLISHED[name].repository if name in PUBLISHED else "tv_in1k"
+    published = ON_HUB[name].repository if name in ON_HUB else "tv_in1k"
     if published.endswith("tv_in1k"):
         transform = torchvision.models.get_model_weights(variant(name).torch_twin).IMAGENET1K_V1.transforms()
     else:

@@ -15,7 +15,7 @@ import torch
 
 from eqxcnn.registry import family
 from eqxcnn.weights.names import names_of
-from eqxcnn.weights.published import PUBLISHED
+from eqxcnn.weights.published import ON_HUB
 
 FILE = Path(__file__).with_name("timm.json")
 
@@ -30,7 +30,7 @@ def main() -> None:
     import timm
 
     results = {}
-    for name, row in PUBLISHED.items():
+    for name, row in ON_HUB.items():
         with torch.device("meta"):
             twin = timm.create_model(row.repository.removeprefix("timm/"), pretrained=False)
         names = names_of(family(name))

@@ -19,7 +19,7 @@ from eqxcnn.registry import build, family
 from eqxcnn.training import Recipe, prepare
 from eqxcnn.weights import save_safetensors, to_tensors, to_torch
 from eqxcnn.weights.names import names_of
-from eqxcnn.weights.published import PUBLISHED, Published
+from eqxcnn.weights.published import ON_HUB, PUBLISHED, Published
 from eqxcnn.weights.tensors import from_tensors, tensor_shapes
 
 KEY = jax.random.key(7)
@@ -55,15 +55,15 @@ def published(cifar_cnn, tmp_path, monkeypatch):
 
 
 def test_each_entry_is_pinned_and_in_the_zoo():
-    for name, row in PUBLISHED.items():
+    for name, row in ON_HUB.items():
         assert zoo.list_models(name) == [name]
         assert re.fullmatch(r"timm/[a-z0-9_.]+", row.repository)
         assert re.fullmatch(r"[0-9a-f]{40}", row.revision)
         assert re.fullmatch(r"[0-9a-f]{64}", row.sha256)
-    assert len({row.sha256 for row in PUBLISHED.values()}) == len(PUBLISHED)
+    assert len({row.sha256 for row in ON_HUB.values()}) == len(ON_HUB)
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", ON_HUB)
 def test_our_tensors_have_timms_names_and_sizes(name):
     abstract = eqx.filter_eval_shape(build, name, key=KEY)
     names = names_of(family(name)).for_timm()
@@ -126,9 +126,9 @@ def test_settings_that_change_other_tensors_are_refused(published):
         zoo.create_model("cifar_cnn", pretrained=True, hidden=32, key=KEY)
 
 
-def test_a_model_without_published_weights_says_so():
-    with pytest.raises(InputError, match=r"there are no published weights for `lenet`, only for .*resnet18"):
-        zoo.create_model("lenet", pretrained=True, key=KEY)
+def test_a_model_without_trained_weights_says_so():
+    with pytest.raises(InputError, match=r"there are no trained weights for `nin`, only for .*resnet18"):
+        zoo.create_model("nin", pretrained=True, key=KEY)
     with pytest.raises(InputError, match="no model named `lenett`"):
         zoo.create_model("lenett", pretrained=True, key=KEY)
 

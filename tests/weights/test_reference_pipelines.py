@@ -19,7 +19,7 @@ from eqxcnn.runtime.compile import jit_once
 from eqxcnn.weights import from_torch
 from eqxcnn.weights.names import names_of
 from eqxcnn.weights.presets import IMAGENET, PRESETS
-from eqxcnn.weights.published import PUBLISHED
+from eqxcnn.weights.published import ON_HUB
 from eqxcnn.weights.tensors import tensor_shapes
 from eqxcnn.weights.torch import torch_shape
 
@@ -53,7 +53,7 @@ def test_pixels_of_cats_and_dogs_are_the_pipelines(name, cats_vs_dogs):
 
 
 def test_presets_are_those_that_timm_publishes():
-    ours = {row.repository: row.preprocess for row in PUBLISHED.values() if not row.repository.endswith("tv_in1k")}
+    ours = {row.repository: row.preprocess for row in ON_HUB.values() if not row.repository.endswith("tv_in1k")}
     ours |= {twin: preset for twin, preset in PRESETS.items() if twin.startswith("timm/")}
     assert ours.keys() == FACTS["timm"].keys()
     for name, facts in FACTS["timm"].items():
@@ -64,7 +64,7 @@ def test_presets_are_those_that_timm_publishes():
 
 
 def test_copies_of_torchvisions_weights_have_torchvisions_preset():
-    copies = {name: row for name, row in PUBLISHED.items() if row.repository.endswith("tv_in1k")}
+    copies = {name: row for name, row in ON_HUB.items() if row.repository.endswith("tv_in1k")}
     assert "densenet121" in copies
     for name, row in copies.items():
         assert row.preprocess == PRESETS[variant(name).torch_twin], name

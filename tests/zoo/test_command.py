@@ -7,7 +7,7 @@ import pytest
 from eqxcnn import zoo
 from eqxcnn.cli import run_command
 from eqxcnn.errors import InputError
-from eqxcnn.zoo.__main__ import main, parse_image_size
+from eqxcnn.zoo.__main__ import format_preprocess, format_pretrained, main, parse_image_size
 
 
 def run_zoo(capsys, *arguments):
@@ -45,7 +45,8 @@ def test_card_shows_all_facts(capsys):
         "source": "http://yann.lecun.com/exdb/publis/pdf/lecun-98.pdf",
         "recipe": "lenet",
         "torch twin": "none",
-        "preprocessing": "none",
+        "trained weights": format_pretrained(zoo.card("lenet").pretrained),
+        "preprocessing": format_preprocess(zoo.card("lenet").preprocess),
     }
 
 

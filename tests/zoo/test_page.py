@@ -40,6 +40,7 @@ def two_models(monkeypatch):
     row = registry.variant("lenet")
     source = {"source": "https://www.arxiv.org/abs/1234.56789v2", "task": "imagenet"}
     other = dataclasses.replace(row, recipe=None, torch_twin="timm/other", **source)
+    monkeypatch.setattr("eqxcnn.zoo.page.BUNDLED", {})
     monkeypatch.setattr("eqxcnn.zoo.page.families", lambda: {"lenet": ("lenet", row), "other": ("lenet", other)})
     monkeypatch.setattr("eqxcnn.zoo.__main__.families", lambda: {"lenet": ("lenet", row)})
     return row
@@ -62,6 +63,7 @@ def test_one_table_per_family_under_each_task():
 
 
 def test_the_command_prints_the_page(two_models, capsys, monkeypatch):
+    monkeypatch.setattr("eqxcnn.zoo.page.BUNDLED", {})
     monkeypatch.setattr("eqxcnn.zoo.page.families", lambda: {"lenet": ("lenet", two_models)})
     main(["page"])
     assert capsys.readouterr().out == format_page({"lenet": 416_520})

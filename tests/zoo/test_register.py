@@ -117,7 +117,7 @@ def test_torch_names_and_published_weights_of_a_registered_model():
     assert set(tensors) == {"head.weight", "head.bias"}
     again = from_torch("wide", tensors)
     np.testing.assert_array_equal(to_tensors(*again)["head.weight"], to_tensors(model, state)["head.weight"])
-    with pytest.raises(InputError, match="no published weights for `wide`"):
+    with pytest.raises(InputError, match="no trained weights for `wide`"):
         zoo.create_model("wide", pretrained=True, key=jax.random.key(0))
 
 

@@ -63,12 +63,13 @@ def test_keywords_reach_the_architecture():
         ({"num_classes": -1}, "`num_classes` .=-1"),
         ({"in_channels": 0}, "`in_channels` .=0"),
         ({"image_size": 11}, "`image_size` .=11x11. is too small for `lenet`: the smallest size is 12x12"),
-        ({"pretrained": True}, "`pretrained`.*`lenet`"),
     ],
 )
 def test_invalid_arguments_are_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         zoo.create_model("lenet", key=jax.random.key(0), **arguments)
+    with pytest.raises(InputError, match=r"`pretrained`.*`nin`"):
+        zoo.create_model("nin", pretrained=True, key=jax.random.key(0))
 
 
 def test_a_new_file_in_models_is_found(tmp_path, monkeypatch):

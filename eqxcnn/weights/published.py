@@ -156,7 +156,7 @@ def build_published(
     published = load_published_tensors(name, image_size=image_size, **architecture)
     sizes: dict[str, Any] = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
     model, state = build(name, **sizes, **architecture, key=key)
-    fitted = fit_tensors(published, tensor_shapes(model, state), f"the published file of `{name}`")
+    fitted = fit_tensors(published, tensor_shapes(model, state), f"the file of trained weights of `{name}`")
     return from_tensors(model, state, to_tensors(model, state) | fitted)
 
 

@@ -30,7 +30,9 @@ _MAX_FLOAT32 = 1_000_000
 #: The largest change of the accuracy by half precision.
 _MAX_CHANGE = 0.001
 #: Entries of a run's record that a record of weights repeats.
-_TRAINING = ("command", "epochs", "train_images_per_epoch", "train_seconds", "wall_seconds", "environment")
+_TRAINING = (
+    "command", "data_fingerprint", "epochs", "train_images_per_epoch", "train_seconds", "wall_seconds", "environment",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def bundle(recipe: str, run: Path, *, data: str | None, destination: Path) -> Bu
         one_view_accuracy=one_view.accuracy,
         loss=round(scores.loss, 6),
         classes=score_classes(scores.confusion, trained.class_names),
-        training={key: record[key] for key in _TRAINING},
+        training={key: record[key] for key in _TRAINING if key in record},
     )
     write_text_atomically(destination / f"{row.model}.json", json.dumps(asdict(row), indent=2) + "\n")
     return row

@@ -15,6 +15,7 @@ from eqxcnn.cli import run_command
 from eqxcnn.cost import count_parameters
 from eqxcnn.errors import InputError, nearest
 from eqxcnn.inference import ImageClassifier
+from eqxcnn.parsing import parse_json, read_text
 from eqxcnn.recipe.files import list_recipes
 from eqxcnn.report import write_report
 from eqxcnn.report.gather import RunRecord, read_run
@@ -117,6 +118,7 @@ def make_record(name: str, folder: Path) -> dict[str, Any]:
         "model": run.recipe.model,
         "parameters": count_parameters(classifier.model),
         "data": shipped.data,
+        **_read_fingerprint(folder / "data.json"),
         "seed": run.recipe.seed,
         "command": run.environment["command"],
         **{key: test[key] for key in ("test_accuracy", "test_loss", "test_count")},
@@ -129,6 +131,12 @@ def make_record(name: str, folder: Path) -> dict[str, Any]:
         "environment": {key: run.environment.get(key) for key in _ENVIRONMENT},
         "settings": {key: value for key, value in asdict(run.recipe).items() if key != "data"},
     }
+
+
+def _read_fingerprint(path: Path) -> dict[str, str]:
+    """Returns the digest of a run's images, without their path; runs of older versions have none."""
+    recorded = parse_json(read_text(path), f"`{path}`") if path.exists() else {}
+    return {"data_fingerprint": recorded["fingerprint"]} if recorded.get("fingerprint") else {}
 
 
 def _read_finished_run(folder: Path) -> tuple[RunRecord, ImageClassifier, dict[str, Any]]:

@@ -12,13 +12,14 @@ from .markdown import format_code, format_environment, format_number, format_sec
 #: Content of a run's file in `benchmarks/results/runs`.
 Record = Mapping[str, Any]
 
-#: Each data set's title, and how the measured images differ from the Hub's.
+#: Each data set's title, and how the measured images differ from the Hub's. `{older}` stands for the recipes whose runs
+#: recorded no digest of their images; a note with it is left out if there are none.
 _DATA = {
     "mnist": ("MNIST", ""),
     "cifar10": (
         "CIFAR-10",
-        "Measured on a copy of CIFAR-10 that was re-encoded as lossy JPEG, not on the Hub's exact pixels: accuracies "
-        "are close to those on the original, but not equal.",
+        "Measured on a copy of CIFAR-10 that was re-encoded as lossy JPEG, not on the Hub's exact pixels: {older}. "
+        "Accuracies on the original differ.",
     ),
     "cats_vs_dogs": (
         "Cats and dogs",
@@ -84,11 +85,13 @@ def _summary_tables(runs: list[Record]) -> Iterator[str]:
         "recipe", "network", "parameters", "seeds", "test accuracy (%)", "reported in the write-up", "wall time",
         "cores",
     )  # fmt: skip
-    for data, of_data in groupby(runs, lambda run: run["data"]):
+    for data, group in groupby(runs, lambda run: run["data"]):
+        of_data = list(group)
         title, note = _DATA.get(data, (data, ""))
+        older = sorted({f"`{run['recipe']}`" for run in of_data if "data_fingerprint" not in run})
         yield f"### {title}\n"
-        if note:
-            yield f"{note}\n"
+        if note and (older or "{older}" not in note):
+            yield f"{note.format(older=', '.join(older))}\n"
         yield format_table(
             head, (_summary_row(list(seeds)) for _, seeds in groupby(of_data, lambda run: run["recipe"]))
         )

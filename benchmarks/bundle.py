@@ -60,7 +60,7 @@ def bundle(recipe: str, run: Path, *, data: str | None, destination: Path) -> Bu
     **Raises:** `InputError` if the run is not a finished run of the recipe as it is shipped, if its network has other
     settings than the zoo's, or if half precision changes its accuracy.
     """
-    record, settings = make_record(recipe, run), load_recipe(run / "recipe.yaml")
+    record, settings = make_record(recipe, run, allow_resumed=True), load_recipe(run / "recipe.yaml")
     if settings.architecture:
         raise InputError(f"`architecture` (={settings.architecture}) of `{run}` must be empty, as `pretrained` builds")
     dtype = "float16" if record["parameters"] > _MAX_FLOAT32 else "float32"

@@ -99,10 +99,19 @@ def add_runs(recipe: str, runs: Sequence[Path], results: Path) -> list[Path]:
     return paths
 
 
-def make_record(name: str, folder: Path) -> dict[str, Any]:
-    """Returns a run's scores, times, environment and settings, without the path of its data."""
+def make_record(name: str, folder: Path, *, allow_resumed: bool = False) -> dict[str, Any]:
+    """Returns a run's scores, times, environment and settings, without the path of its data.
+
+    A run that was resumed has the same weights as one that was not, but `wall_seconds` is then `None`.
+    """
     shipped = _load_shipped_recipe(name)
     run, classifier, test = _read_finished_run(folder)
+    is_resumed = test["from_step"] != 0
+    if is_resumed and not allow_resumed:
+        raise InputError(
+            f"the run `{folder}` was resumed from step {test['from_step']:,}, so its wall time is incomplete: "
+            "train without interruption"
+        )
     # The path of the data may differ, but not the data set.
     if Path(run.recipe.data).name != shipped.data:
         raise InputError(
@@ -127,7 +136,7 @@ def make_record(name: str, folder: Path) -> dict[str, Any]:
         "train_images_per_epoch": run.epochs[0]["step"] * run.recipe.batch_size,
         "train_seconds": round(sum(seconds), 3),
         "epoch_seconds_median": round(median(seconds), 3),
-        "wall_seconds": test["wall_seconds"],
+        "wall_seconds": None if is_resumed else test["wall_seconds"],
         "environment": {key: run.environment.get(key) for key in _ENVIRONMENT},
         "settings": {key: value for key, value in asdict(run.recipe).items() if key != "data"},
     }
@@ -140,7 +149,7 @@ def _read_fingerprint(path: Path) -> dict[str, str]:
 
 
 def _read_finished_run(folder: Path) -> tuple[RunRecord, ImageClassifier, dict[str, Any]]:
-    """Returns a run that finished without being resumed, its classifier, and the row of its test."""
+    """Returns a finished run, its classifier, and the row of its test."""
     run = read_run(folder)
     last_row = next(reversed(read_metrics(folder)), {})
     parts = {
@@ -154,11 +163,6 @@ def _read_finished_run(folder: Path) -> tuple[RunRecord, ImageClassifier, dict[s
     missing = [part for part, is_present in parts.items() if not is_present]
     if missing or run.classifier is None:
         raise InputError(f"the run `{folder}` must be finished, but has no {', and no '.join(missing)}")
-    if last_row["from_step"] != 0:
-        raise InputError(
-            f"the run `{folder}` was resumed from step {last_row['from_step']:,}, so its wall time is incomplete: "
-            "train without interruption"
-        )
     return run, run.classifier, last_row
 
 

@@ -41,7 +41,7 @@ def run(tmp_path, monkeypatch):
             Image.fromarray(np.full((8, 8), 20 * number + (part == "test"), np.uint8)).save(path)
     recipe = replace(load_recipe("mlp"), data=str(tmp_path / "mnist"))
     (tmp_path / "run" / "recipe.yaml").write_text(to_yaml(recipe), encoding="utf-8")
-    monkeypatch.setattr(bundle, "make_record", lambda *_: {**RECORD, "test_accuracy": 0.25})
+    monkeypatch.setattr(bundle, "make_record", lambda *_, **__: {**RECORD, "test_accuracy": 0.25})
     return tmp_path / "run"
 
 
@@ -56,13 +56,15 @@ def test_the_files_hold_rounded_weights_and_their_scores(run, tmp_path):
 
 
 def test_small_networks_are_stored_in_full_precision(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(bundle, "make_record", lambda *_: {**RECORD, "test_accuracy": 0.25, "parameters": 1_000_000})
+    monkeypatch.setattr(
+        bundle, "make_record", lambda *_, **__: {**RECORD, "test_accuracy": 0.25, "parameters": 1_000_000}
+    )
     assert bundle.bundle("mlp", run, data=None, destination=tmp_path / "out").dtype == "float32"
     assert load_safetensors(tmp_path / "out" / "mlp.safetensors")["head.weight"].dtype == np.float32
 
 
 def test_another_accuracy_than_that_of_the_run_is_refused(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(bundle, "make_record", lambda *_: {**RECORD, "test_accuracy": 0.252})
+    monkeypatch.setattr(bundle, "make_record", lambda *_, **__: {**RECORD, "test_accuracy": 0.252})
     with pytest.raises(InputError, match=r"the weights in float16 have an accuracy of 25.00%, but the run .* 25.20%"):
         bundle.bundle("mlp", run, data=None, destination=tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -132,6 +132,12 @@ def test_a_run_that_is_not_a_complete_run_of_the_recipe_is_refused(tmp_path, mad
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_record_of_a_resumed_run_has_no_wall_time(tmp_path):
+    run = make_run(tmp_path / "run", rows=[*EPOCHS, TEST | {"from_step": 1874}])
+    record = results.make_record("mlp", run, allow_resumed=True)
+    assert (record["wall_seconds"], record["train_seconds"], record["test_accuracy"]) == (None, 2.6, 0.94)
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [

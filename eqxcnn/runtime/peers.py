@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..cli import explain_error
+from .agreement import Agreement
 from .channel import Channel, Message
 from .interrupts import Interrupted
 
@@ -56,8 +57,7 @@ class Peers:
         self._screen, self._hosts = screen, [""] * count
         self._changed = threading.Condition()
         self._gathers, self._values, self._gathered = 0, dict[int, dict[int, Any]](), dict[int, list[Any]]()
-        self._polls, self._is_frozen, self._agreed = 0, False, list[tuple[int, int]]()
-        self._requests, self._replies, self._left = list[int](), dict[int, int](), set[int]()
+        self._agreement, self._left = Agreement(count, self._send_up, self._send_down), set[int]()
         self._channel = Channel(sockets or {}, self._receive, self._lose)
         self._channel.start()
         if count > 1:
@@ -91,18 +91,8 @@ class Peers:
         self._send_up({"kind": "request", "reason": reason})
 
     def poll(self) -> list[int]:
-        """Returns the reasons that were agreed on for this call; they are the same in all processes.
-
-        Steps are sent to the devices ahead of their results, so a process may be some calls ahead of another. Process 0
-        asks all of them how far they are, and the reason is due at the furthest of these calls. Until that is known,
-        no process starts a further call.
-        """
-        with self._changed:
-            self._changed.wait_for(lambda: not self._is_frozen)
-            due = [reason for call, reason in self._agreed if call <= self._polls]
-            self._agreed = [(call, reason) for call, reason in self._agreed if call > self._polls]
-            self._polls += 1
-        return due
+        """Returns the reasons that are due at this call; they are the same in all processes. See `Agreement`."""
+        return self._agreement.poll()
 
     def fail(self, sentence: str) -> NoReturn:
         """Ends all processes because of an error in this one, with exit code 1; process 0 has printed it already."""
@@ -172,7 +162,10 @@ class Peers:
         self._receive(0, message)
 
     def _receive(self, peer: int, message: Message) -> None:
-        getattr(self, f"_on_{message['kind']}")(peer, message)
+        if message["kind"] in Agreement.KINDS:
+            self._agreement.receive(peer, message)
+        else:
+            getattr(self, f"_on_{message['kind']}")(peer, message)
 
     def _on_value(self, peer: int, message: Message) -> None:
         """Process 0: stores a value, and sends all values once they are complete."""
@@ -188,41 +181,6 @@ class Peers:
     def _on_values(self, peer: int, message: Message) -> None:
         with self._changed:
             self._gathered[message["number"]] = message["values"]
-            self._changed.notify_all()
-
-    def _on_request(self, peer: int, message: Message) -> None:
-        """Process 0: asks all processes how far they are, unless it is asking already."""
-        with self._changed:
-            self._requests.append(message["reason"])
-            if len(self._requests) > 1:
-                return
-        self._send_down({"kind": "freeze"})
-
-    def _on_freeze(self, peer: int, message: Message) -> None:
-        with self._changed:
-            self._is_frozen = True
-            call = self._polls
-        self._send_up({"kind": "at", "call": call})
-
-    def _on_at(self, peer: int, message: Message) -> None:
-        """Process 0: once all have answered, tells them when the oldest request is due."""
-        with self._changed:
-            self._replies[peer] = message["call"]
-            if len(self._replies) < self.count:
-                return
-            call, self._replies = max(self._replies.values()), {}
-            reason = self._requests[0]
-        self._send_down({"kind": "go", "call": call, "reason": reason})
-        with self._changed:
-            self._requests.pop(0)
-            is_more = bool(self._requests)
-        if is_more:
-            self._send_down({"kind": "freeze"})
-
-    def _on_go(self, peer: int, message: Message) -> None:
-        with self._changed:
-            self._is_frozen = False
-            self._agreed.append((message["call"], message["reason"]))
             self._changed.notify_all()
 
     def _on_fail(self, peer: int, message: Message) -> None:

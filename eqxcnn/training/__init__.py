@@ -8,7 +8,7 @@ from .evaluate import Evaluator, Scores
 from .job import Job
 from .preparation import prepare
 from .rate_finder import LearningRateCurve, find_learning_rate
-from .runner import Result
+from .result import Result
 from .seeds import SeedSweepResult, fit_seeds, is_seed_sweep, resume_seeds
 from .setup import Setup
 from .state import Sums, TrainState

@@ -123,8 +123,8 @@ class Evaluator:
         total: Any = (*self._devices.replicate(zeros), None)
         sum_batch, earlier = self._compile_sums(), total
         size = self._devices.round_up(max(min(self._batch_size, len(rows)), 1))
-        part = self._devices.own_part(size)
-        for number, (pixels, classes, mask) in enumerate(_read_batches(images, labels, rows, size, part)):
+        batches = _read_batches(images, labels, rows, size, self._devices.own_part(size))
+        for number, (pixels, classes, mask) in enumerate(batches):
             # Without this, images that are read faster than they are evaluated would pile up on the device.
             jax.block_until_ready(earlier)
             earlier = total
@@ -157,13 +157,11 @@ class Evaluator:
 
     def memory(self, model: Network, state: ModelState, image_shape: tuple[int, int, int], count: int) -> Any:
         """Compiles the evaluation of `count` images and returns the compiler's memory analysis."""
-        size = self._devices.round_up(min(self._batch_size, count))
-        pixels = np.zeros((size, *image_shape), np.uint8)
-        labels, mask = np.zeros(size, np.int32), np.zeros(size, bool)
-        part = self._devices.own_part(size)
-        pixels, labels, mask = self._devices.split((pixels[part], labels[part], mask[part]), axis=0)
+        size = self._devices.round_up(min(self._batch_size, count)) // self._devices.processes
+        empty = np.zeros((size, *image_shape), np.uint8), np.zeros(size, np.int32), np.zeros(size, bool)
+        batch = self._devices.split(empty, axis=0)
         lower: Any = self._compile_sums()
-        compiled = lower.lower(self._mean, self._std, model, state, pixels, labels, mask).compile()
+        compiled = lower.lower(self._mean, self._std, model, state, *batch).compile()
         return compiled.compiled.memory_analysis()
 
 
@@ -174,8 +172,7 @@ def _read_batches(
     size: int,
     part: slice,
 ) -> Iterator[tuple[Num[np.ndarray, "b h w c"], Int[np.ndarray, " b"], Bool[np.ndarray, " b"]]]:
-    """Yields images, labels and a mask of the part of each batch of `size` images that this process reads; the mask is
-    false for padding and skipped rows."""
+    """Yields images, labels and mask of this process's part of each batch; the mask is false for missing images."""
     if not isinstance(images, EncodedImages):
         for batch, mask in zip(*eval_batches(len(rows), size), strict=True):
             yield images[rows[batch[part]]], labels[rows[batch[part]]], mask[part]

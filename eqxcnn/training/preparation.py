@@ -13,14 +13,16 @@ import numpy as np
 from jaxtyping import Int, Num
 
 from .. import augment
-from ..data import EncodedImages, Split
+from ..data import DataSet, EncodedImages, Split
 from ..errors import InputError, nearest
+from ..images import Preprocess
 from ..metrics import Metric
 from ..metrics import build as build_metrics
 from ..recipe import OWN, Recipe
 from ..runs.folder import MAX_STEPS
 from ..runtime.compile import jit_once
 from ..runtime.devices import Devices, choose_devices
+from ..runtime.peers import Peers
 from ..runtime.processes import current_peers
 from ..types import Key, ModelState, Network
 from .builders import (
@@ -37,7 +39,7 @@ from .job import Job
 from .part_checks import check_augment, check_parts
 from .parts import Parts
 from .preprocessing import check_normalization, resolve_geometry, resolve_image_size, resolve_normalization
-from .reading import build_augment, choose_decoding, make_order, make_reader, open_data, read_splits
+from .reading import Decoding, build_augment, choose_decoding, make_order, make_reader, open_data, read_splits
 from .setup import Setup
 from .start import init_train_state, load_warm_start
 from .state import TrainState
@@ -72,10 +74,7 @@ def prepare(recipe: Recipe, parts: Parts | None = None, *, is_resumed: bool = Fa
     check_normalization(recipe, source.info)
     warm = None if is_resumed else load_warm_start(recipe, source.info, image_size)
     preprocess = resolve_geometry(recipe, source.info, warm and warm.preprocess, is_resumed)
-    source, decode = choose_decoding(recipe, source, preprocess, parts.data is None)
-    if "stream" in peers.gather(decode) and decode != "stream":
-        # One of the machines lacks the space to decode once.
-        source, decode = choose_decoding(recipe.replace(decode="stream"), source, preprocess, parts.data is None)
+    source, decode = _agree_on_decoding(recipe, source, preprocess, parts, peers)
     crop, transform = build_augment(recipe, stages, shape, decode)
     splits = read_splits(recipe, source, preprocess, decode)
     train, train_rows = splits.train, splits.train_rows
@@ -119,6 +118,17 @@ def prepare(recipe: Recipe, parts: Parts | None = None, *, is_resumed: bool = Fa
         make_reader(recipe, train, order, crop, devices), setup, template,
         partial(_make_start, devices, jit_once(init), *start), devices, peers, parts, metrics,
     )  # fmt: skip
+
+
+def _agree_on_decoding(
+    recipe: Recipe, source: DataSet, preprocess: Preprocess, parts: Parts, peers: Peers
+) -> tuple[DataSet, Decoding]:
+    """Chooses the decoding as `choose_decoding` does, and the same in all processes."""
+    source, decode = choose_decoding(recipe, source, preprocess, parts.data is None)
+    if "stream" in peers.gather(decode) and decode != "stream":
+        # Another machine lacks the space to decode once.
+        return choose_decoding(recipe.replace(decode="stream"), source, preprocess, parts.data is None)
+    return source, decode
 
 
 def _collect_metrics(recipe: Recipe, parts: Parts) -> dict[str, Metric]:

@@ -1,11 +1,10 @@
 """Logs, saves and tests one run, between its epochs and at its end."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..inference import ImageClassifier
 from ..runs.folder import Run
@@ -17,47 +16,11 @@ from .batch_stats import recompute_batch_stats
 from .callbacks import Callback, RunView, as_callbacks, wants_steps
 from .evaluate import Evaluator, Scores, choose_batch_size
 from .job import Job
+from .result import Result
 from .state import Sums, TrainState
 from .watchers import EarlyStopping, RunLogs
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-else:
-    Figure = Any
-
-__all__ = ["EpochRunner", "Result"]
-
-
-@dataclass(frozen=True, repr=False)
-class Result:
-    """The result of a run.
-
-    - `folder`: the run's folder; `eqxcnn.load(folder)` loads the trained classifier.
-    - `test`: scores on the test split, evaluated once, at the end.
-    - `metrics`: the rows of `metrics.jsonl`: one per epoch, then the test's.
-    - `class_names`: the names of the classes.
-    """
-
-    folder: Path
-    test: Scores
-    metrics: list[dict[str, Any]]
-    class_names: tuple[str, ...] = ()
-
-    def __repr__(self) -> str:
-        accuracy = f"{self.test.accuracy:.2%} of {self.test.count:,} test images"
-        return f"Result({accuracy} classified correctly, folder {str(self.folder)!r})"
-
-    def plot(self) -> Figure:
-        """Returns the learning curves as a Matplotlib figure, which Jupyter shows."""
-        from ..plots.learning_curves import curves_of_rows
-
-        return curves_of_rows(self.metrics)
-
-    def confusion(self) -> Figure:
-        """Returns the confusion matrix of the test images as a Matplotlib figure, which Jupyter shows."""
-        from ..plots.figures import confusion_matrix
-
-        return confusion_matrix(self.test.confusion, self.class_names)
+__all__ = ["EpochRunner"]
 
 
 class EpochRunner:

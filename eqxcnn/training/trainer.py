@@ -24,7 +24,8 @@ from .epochs import EpochLoop, SingleRun
 from .job import Job
 from .parts import OwnData, OwnLoss, make_parts
 from .preparation import prepare
-from .runner import EpochRunner, Result
+from .result import Result
+from .runner import EpochRunner
 from .state import TrainState
 
 __all__ = ["fit", "resume", "run_header"]

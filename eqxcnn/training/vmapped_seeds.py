@@ -19,7 +19,8 @@ from ..runtime.profile import Profiler
 from .epochs import EpochLoop, compile_steps
 from .inputs import Batch
 from .job import Job
-from .runner import EpochRunner, Result
+from .result import Result
+from .runner import EpochRunner
 from .setup import Setup
 from .state import TrainState
 from .step import train_steps

@@ -14,6 +14,8 @@ from eqxcnn.runtime import peers as peers_module
 from eqxcnn.runtime.peers import Peers
 from eqxcnn.runtime.processes import _find_place, join_processes
 
+CREATED = []
+
 
 class Ended(Exception):
     """Stands for the end of a process."""
@@ -35,12 +37,23 @@ def ends(monkeypatch):
     return found
 
 
+@pytest.fixture(autouse=True)
+def no_late_ends():
+    """Keeps the threads of a finished test from ending this process when their sockets are closed."""
+    yield
+    for each in CREATED:
+        each._left.update(range(each.count))
+    CREATED.clear()
+
+
 def connect(count):
     """Returns the peers of `count` processes, and the sockets of each."""
     pairs = [socket.socketpair() for _ in range(count - 1)]
     sockets = [{index: pair[0] for index, pair in enumerate(pairs, 1)}, *({0: pair[1]} for pair in pairs)]
     with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(lambda index: Peers(index, count, sockets[index]), range(count))), sockets
+        peers = list(pool.map(lambda index: Peers(index, count, sockets[index]), range(count)))
+    CREATED.extend(peers)
+    return peers, sockets
 
 
 def run_all(function, peers):

@@ -1,0 +1,82 @@
+"""`Agreement`: the call at which all processes of a run act on a request of one of them."""
+
+import threading
+from collections.abc import Callable
+
+from .channel import Message
+
+__all__ = ["Agreement"]
+
+
+class Agreement:
+    """Agrees on the call of `poll` at which a request is due in all processes.
+
+    Steps are sent to the devices ahead of their results, so a process may be some calls ahead of another. Process 0
+    asks all of them how far they are, and the request is due at the furthest of these calls. Until that is known, no
+    process starts a further call. The answers come from the threads that receive messages: a main thread may be waiting
+    for the result of a step that another process has not started yet.
+
+    **Arguments:**
+
+    - `count`: number of processes.
+    - `send_up`: sends a message to process 0.
+    - `send_down`: sends a message from process 0 to all processes.
+    """
+
+    #: The kinds of messages that `receive` accepts: a request; for process 0, how far a process is; and for all, the
+    #: question how far they are, and its outcome.
+    KINDS = ("request", "at", "freeze", "go")
+
+    def __init__(self, count: int, send_up: Callable[[Message], None], send_down: Callable[[Message], None]) -> None:
+        self._count, self._send_up, self._send_down = count, send_up, send_down
+        self._changed = threading.Condition()
+        self._polls, self._is_frozen, self._agreed = 0, False, list[tuple[int, int]]()
+        self._requests, self._replies = list[int](), dict[int, int]()
+
+    def poll(self) -> list[int]:
+        """Returns the reasons that are due at this call."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_frozen)
+            due = [reason for call, reason in self._agreed if call <= self._polls]
+            self._agreed = [(call, reason) for call, reason in self._agreed if call > self._polls]
+            self._polls += 1
+        return due
+
+    def receive(self, peer: int, message: Message) -> None:
+        """Handles a message of the process `peer`."""
+        getattr(self, f"_on_{message['kind']}")(peer, message)
+
+    def _on_request(self, peer: int, message: Message) -> None:
+        """Process 0: asks all processes how far they are, unless it is asking already."""
+        with self._changed:
+            self._requests.append(message["reason"])
+            if len(self._requests) > 1:
+                return
+        self._send_down({"kind": "freeze"})
+
+    def _on_freeze(self, peer: int, message: Message) -> None:
+        with self._changed:
+            self._is_frozen = True
+            call = self._polls
+        self._send_up({"kind": "at", "call": call})
+
+    def _on_at(self, peer: int, message: Message) -> None:
+        """Process 0: once all have answered, tells them when the oldest request is due."""
+        with self._changed:
+            self._replies[peer] = message["call"]
+            if len(self._replies) < self._count:
+                return
+            call, self._replies = max(self._replies.values()), {}
+            reason = self._requests[0]
+        self._send_down({"kind": "go", "call": call, "reason": reason})
+        with self._changed:
+            self._requests.pop(0)
+            is_more = bool(self._requests)
+        if is_more:
+            self._send_down({"kind": "freeze"})
+
+    def _on_go(self, peer: int, message: Message) -> None:
+        with self._changed:
+            self._is_frozen = False
+            self._agreed.append((message["call"], message["reason"]))
+            self._changed.notify_all()

@@ -1,5 +1,6 @@
 """Fixtures for all tests."""
 
+import functools
 import os
 from pathlib import Path
 
@@ -26,6 +27,29 @@ def environment(tmp_path_factory):
         patch.setenv("EQXCNN_CACHE", str(tmp_path_factory.mktemp("cache")))
         # Training would make the test process keep all memory that any test ever used.
         patch.setenv("EQXCNN_KEEP_MEMORY", "0")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def decode_digits_once():
+    """Decodes the bundled digits once per size: hundreds of tests train on them, and with checked shapes it is slow."""
+    # Imported late, because pytest turns on the checks of shapes after it has read this file.
+    from eqxcnn.data import dataset, reading
+
+    digits, decode_part, decoded = functools.cache(reading._read_digits), dataset.decode_part, {}
+
+    def decode_part_once(part, column, preprocess, *arguments):
+        if part.rows is not digits() or max(preprocess.size) > 32:
+            yield from decode_part(part, column, preprocess, *arguments)
+            return
+        key = part.fingerprint, preprocess
+        if key not in decoded:
+            decoded[key] = list(decode_part(part, column, preprocess, *arguments))
+        yield from decoded[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "_read_digits", digits)
+        patch.setattr(dataset, "decode_part", decode_part_once)
         yield
 
 

@@ -1,8 +1,10 @@
 """Checks the accuracy of LeNet with default settings, with its recipe and in bfloat16."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from pyarrow import parquet
 
 from eqxcnn.training import Recipe, fit, fit_seeds, load_recipe
 
@@ -14,10 +16,12 @@ def test_lenet_on_the_bundled_digits(tmp_path):
 
 
 def test_lenet_on_mnist(tmp_path, mnist):
-    # A third of the recipe's epochs; docs/results.md has the accuracy after all of them.
-    result = fit(replace(load_recipe("lenet"), data=mnist, epochs=2), runs=tmp_path)
+    # The first of the training images, and half of the recipe's epochs; docs/results.md has the accuracy with all.
+    for file in Path(mnist).rglob("*.parquet"):
+        parquet.write_table(parquet.read_table(file).slice(0, 10_000), tmp_path / file.name)
+    result = fit(replace(load_recipe("lenet"), data=str(tmp_path), epochs=3), runs=tmp_path / "runs")
     assert result.test.count == 10_000
-    assert result.test.accuracy >= 0.985
+    assert result.test.accuracy >= 0.97
 
 
 @pytest.mark.exhaustive

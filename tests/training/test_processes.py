@@ -206,3 +206,36 @@ def test_processes_that_do_not_meet_say_so(tmp_path):
         assert done.returncode == 1
         assert sentence in done.stderr + read_logs(tmp_path)
         assert "Traceback" not in done.stderr + read_logs(tmp_path)
+
+
+@pytest.mark.exhaustive
+def test_checkpoints_restore_in_other_numbers_of_processes(tmp_path):
+    settings = (
+        *("--model", "mlp", "--epochs", 6, "--batch-size", 32, "--checkpoint-seconds", 0, "--runs", tmp_path),
+        *("--optimizer", "sgd", "--learning-rate", 0.02),
+    )
+    plain = [sys.executable, "-m", "eqxcnn.train"]
+    subprocess.run([*plain, *map(str, settings), "--name", "whole"], check=True, env=FAST, timeout=120)
+    run, saved = tmp_path / "moved", 0
+    # Two processes with two devices each, then one device, then two processes with one device each.
+    four = {**FAST, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    for commands, environment in (
+        (train_commands(2, *settings, "--name", "moved"), four),
+        ([[*plain, "--resume", str(run)]], FAST),
+        (train_commands(2, "--resume", run), FAST),
+    ):
+        with started(commands, env=environment) as processes:
+            if saved < 80:
+                saved += 40
+                wait_for_checkpoint(run, saved, processes)
+                processes[-1].send_signal(signal.SIGTERM)
+            codes = [process.wait(timeout=120) for process in processes]
+            assert codes in ([143] * len(codes), [0] * len(codes)), [process.communicate() for process in processes]
+    assert codes == [0, 0]
+    rows = [
+        [json.loads(line) for line in tmp_path.joinpath(name, "metrics.jsonl").read_text().splitlines()]
+        for name in ("whole", "moved")
+    ]
+    for one, other in zip(*rows, strict=True):
+        names = [name for name in one if name.endswith(("loss", "accuracy"))]
+        assert [other[name] for name in names] == pytest.approx([one[name] for name in names], rel=1e-4)

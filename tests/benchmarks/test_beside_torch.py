@@ -14,6 +14,7 @@ from benchmarks import layer_cases, layers, throughput
 from benchmarks.layer_cases import LAYERS, our_case
 from benchmarks.torch_layers import torch_case
 from benchmarks.torch_loader import ImageDataset, import_torch_module, make_loader
+from benchmarks.workloads import SUITES
 from eqxcnn import zoo
 from eqxcnn.images import Preprocess
 from eqxcnn.weights.imagenet import class_names
@@ -31,6 +32,13 @@ def test_torch_networks_have_the_same_parameter_counts():
         assert sum(math.prod(tensor.shape) for tensor in make().parameters()) == zoo.card(name).params, name
 
 
+@pytest.fixture
+def fast_workers(monkeypatch):
+    """Lets worker processes compile without optimizations: their steps run a few times only."""
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
+
+@pytest.mark.usefixtures("fast_workers")
 def test_throughput_is_compared_with_the_fastest_torch_variant(tmp_path):
     out = tmp_path / "throughput.json"
     options = ["--only", "lenet_64", "--peers", "torch", "--rounds", "2", "--seconds", "0.01"]
@@ -41,12 +49,16 @@ def test_throughput_is_compared_with_the_fastest_torch_variant(tmp_path):
     assert list(written["ratios"]) == ["lenet_64, fastest torch / lenet_64, eqxcnn"]
 
 
-def test_the_gpu_suite_lists_both_libraries(tmp_path):
+@pytest.mark.usefixtures("fast_workers")
+def test_the_gpu_suite_lists_both_libraries(tmp_path, monkeypatch):
+    # The networks of the suite are too large for a test.
+    small = SUITES["gpu"]["resnet18_256"]._replace(net="cifar_cnn")
+    monkeypatch.setitem(SUITES["gpu"], small.name, small)
     out = tmp_path / "gpu.json"
-    options = ["--suite", "gpu", "--only", "resnet18_256", "--batch", "2", "--image-size", "32", "--peers", "torch"]
+    options = ["--suite", "gpu", "--only", small.name, "--batch", "2", "--image-size", "32", "--peers", "torch"]
     throughput.main([*options, "--rounds", "2", "--seconds", "0.01", "--out", str(out)])
     written = json.loads(out.read_text())
-    assert list(written["times"]) == ["resnet18_2, eqxcnn", "resnet18_2, torch eager channels last"]
+    assert list(written["times"]) == ["cifar_cnn_2, eqxcnn", "cifar_cnn_2, torch eager channels last"]
     (speeds,) = written["tables"]
     for (_, speed, share), (median, _, _) in zip(speeds["lines"], written["times"].values(), strict=True):
         assert float(speed) == pytest.approx(2000 / median, rel=0.01)

@@ -147,7 +147,13 @@ def test_the_fraction_of_the_peak_counts_three_forward_passes(monkeypatch):
     assert throughput._make_speed_tables(workloads, seconds) == [ResultTable(head, rows)]
 
 
-# `tests/layers/test_beside_torch.py` runs it together with PyTorch.
+def test_batch_and_image_size_of_a_workload_are_options():
+    options = throughput.Options(suite="gpu", only=("resnet18_256",), batch=2, image_size=32)
+    (workload,) = throughput._select_workloads(options)
+    assert (workload.name, workload.input) == ("resnet18_2", (32, 32, 3))
+
+
+# `test_beside_torch.py` runs the suite together with PyTorch, with a smaller network.
 @pytest.mark.exhaustive
 def test_the_gpu_suite_runs_at_a_small_size(tmp_path, in_process):
     out = tmp_path / "gpu.json"

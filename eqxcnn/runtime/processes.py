@@ -48,7 +48,7 @@ def current_peers() -> Peers:
     if _joined is None and jax.process_count() > 1:
         raise InputError(
             "the processes of this run were joined by `jax.distributed.initialize`: call "
-            "`eqxcnn.runtime.join_processes()` instead, which also calls that"
+            "`eqxcnn.training.join_processes()` instead, which also calls that"
         )
     return Peers() if _joined is None else _joined
 

@@ -2,6 +2,7 @@
 
 from ..recipe import Recipe, list_recipes, load_recipe
 from ..runtime.interrupts import Interrupted
+from ..runtime.processes import join_processes
 from .callbacks import Callback, RunView
 from .dryrun import DryRun, dry_run
 from .evaluate import Evaluator, Scores
@@ -36,6 +37,7 @@ __all__ = [
     "fit",
     "fit_seeds",
     "is_seed_sweep",
+    "join_processes",
     "list_recipes",
     "load_recipe",
     "prepare",

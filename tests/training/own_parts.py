@@ -63,7 +63,7 @@ def add_noise(image, key):
     return jnp.clip(image + 0.1 * jax.random.normal(key, image.shape), 0, 1)
 
 
-RECIPE = Recipe(epochs=6, batch_size=16, learning_rate=0.05, checkpoint_seconds=0.0, validation=0.2, mixup=0.2)
+RECIPE = Recipe(epochs=3, batch_size=16, learning_rate=0.1, checkpoint_seconds=0.0, validation=0.2, mixup=0.2)
 
 
 def make_parts(momentum=0.9, seed=0, width=4):

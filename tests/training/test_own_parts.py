@@ -60,7 +60,8 @@ def command(*arguments):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """An uninterrupted run with own parts."""
-    return fit(own_parts.RECIPE, **own_parts.make_parts(), runs=tmp_path_factory.mktemp("runs"), name="run")
+    recipe = own_parts.RECIPE.replace(checkpoint_seconds=60.0)
+    return fit(recipe, **own_parts.make_parts(), runs=tmp_path_factory.mktemp("runs"), name="run")
 
 
 @pytest.mark.slow

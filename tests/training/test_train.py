@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from eqxcnn import train
+from eqxcnn import evaluate, predict, train
 from eqxcnn.cli import run_command
 from eqxcnn.errors import InputError
 from eqxcnn.runs.folder import Run, read_metrics
 from eqxcnn.training import Recipe, list_recipes
 
-QUICK = ("--model", "lenet", "--epochs", "3")
+#: Three epochs of 12 steps.
+QUICK = ("--model", "lenet", "--epochs", "3", "--train-images", "900")
 
 
 def python_m(module, *arguments, **options):
@@ -84,19 +85,28 @@ def test_run_folder_holds_recipe_metrics_environment_and_model(finished_run):
     assert folder.name.startswith("lenet-digits-")
 
 
-def start_training(runs):
-    """Starts training with a checkpoint at every step; returns process and run folder in the second epoch."""
-    arguments = [*QUICK, "--runs", str(runs), "--checkpoint-seconds", "0"]
+def start_training(runs, step, *arguments):
+    """Starts or resumes training with a checkpoint at every step; returns process and run folder after a step."""
+    arguments = arguments or (*QUICK, "--runs", str(runs), "--checkpoint-seconds", "0")
     command = [sys.executable, "-m", "eqxcnn.train", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         steps = [int(path.name) for path in runs.glob("*/checkpoints/*") if path.name.isdigit()]
-        if steps and max(steps) > 25:  # an epoch has 20 steps
+        if steps and max(steps) >= step:
             return process, only_run(runs)
         time.sleep(0.005)
     process.kill()
-    pytest.fail(f"training did not reach its second epoch: {process.communicate()[1]}")
+    pytest.fail(f"training did not reach step {step}: {process.communicate()[1]}")
+
+
+def assert_stops_with_a_hint(process, folder, number, code):
+    """Sends a signal; the exit code and the last line must be those of a run that can be continued."""
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert stderr.splitlines()[-1].endswith(f"continue with --resume {folder}")
+    assert "Traceback" not in stderr
 
 
 def assert_resumes_like(folder, finished_run):
@@ -116,31 +126,28 @@ def assert_resumes_like(folder, finished_run):
 
 
 @pytest.mark.slow
-def test_killed_run_resumes_to_the_same_bytes(tmp_path, finished_run):
-    process, folder = start_training(tmp_path)
+def test_run_that_is_killed_and_then_terminated_resumes_to_the_same_bytes(tmp_path, finished_run):
+    process, folder = start_training(tmp_path, 14)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (folder / "model").exists()
+    last = max(int(path.name) for path in (folder / "checkpoints").iterdir() if path.name.isdigit())
+    process, _ = start_training(tmp_path, last + 2, "--resume", str(folder))
+    assert_stops_with_a_hint(process, folder, signal.SIGTERM, 143)
     assert_resumes_like(folder, finished_run[0])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.exhaustive), (signal.SIGTERM, 143)]
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_sigint_and_sigterm_save_and_print_the_resume_command(tmp_path, finished_run, number, code):
-    process, folder = start_training(tmp_path)
-    process.send_signal(number)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert stderr.splitlines()[-1].endswith(f"continue with --resume {folder}")
-    assert "Traceback" not in stderr
+    process, folder = start_training(tmp_path, 14)
+    assert_stops_with_a_hint(process, folder, number, code)
     assert_resumes_like(folder, finished_run[0])
 
 
 @pytest.mark.exhaustive
 def test_truncated_newest_checkpoint_is_named_and_the_previous_one_used(tmp_path, finished_run):
-    process, folder = start_training(tmp_path)
+    process, folder = start_training(tmp_path, 14)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     newest = max(
@@ -235,33 +242,33 @@ def test_finished_run_is_not_resumed(finished_run, capsys):
 
 
 @pytest.mark.slow
-def test_flags_override_the_recipe(tmp_path):
+def test_flags_override_the_recipe(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text("model: mlp\nepochs: 1\nbatch_size: 32\nseed: 3\n")
-    process = python_m("train", "--recipe", "mine.yaml", "--batch-size", "128", cwd=tmp_path)
-    assert process.returncode == 0, process.stderr
+    code, _, stderr = run_main(train.main, ["--recipe", "mine.yaml", "--batch-size", "128"], capsys)
+    assert code == 0, stderr
     recipe = yaml.safe_load((only_run(tmp_path / "runs") / "recipe.yaml").read_text())
     assert (recipe["model"], recipe["batch_size"], recipe["seed"]) == ("mlp", 128, 3)
 
 
 @pytest.mark.slow
 def test_seed_sweep_prints_mean_and_deviation_and_refuses_to_resume_when_finished(tmp_path, capsys):
-    process = python_m("train", "--model", "mlp", "--epochs", "1", "--seeds", "2", "--runs", tmp_path)
-    assert process.returncode == 0, process.stderr
+    arguments = ["--model", "mlp", "--epochs", "1", "--seeds", "2", "--runs", tmp_path]
+    code, stdout, stderr = run_main(train.main, arguments, capsys)
+    assert code == 0, stderr
     folder = only_run(tmp_path)
     summary = json.loads((folder / "seeds.json").read_text())
-    assert (
-        f"test accuracy {summary['mean']:.2%} ± {summary['deviation']:.2%}, mean and deviation of 2 seeds"
-        in process.stdout
-    )
+    assert f"test accuracy {summary['mean']:.2%} ± {summary['deviation']:.2%}, mean and deviation of 2 seeds" in stdout
     code, _, stderr = run_main(train.main, ["--resume", folder], capsys)
     assert (code, stderr.splitlines()[-1][:6]) == (1, "error:")
 
 
 @pytest.mark.slow
-def test_dry_run_prints_time_and_memory_and_writes_nothing(tmp_path):
-    process = python_m("train", "--dry-run", "--model", "mlp", cwd=tmp_path)
-    assert process.returncode == 0, process.stderr
-    assert re.search(r"101,770 parameters; compiled in .* s; a step takes .* ms .*; .* MiB of memory", process.stdout)
+def test_dry_run_prints_time_and_memory_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code, stdout, stderr = run_main(train.main, ["--dry-run", "--model", "mlp"], capsys)
+    assert code == 0, stderr
+    assert re.search(r"101,770 parameters; compiled in .* s; a step takes .* ms .*; .* MiB of memory", stdout)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -296,18 +303,18 @@ def test_run_is_locked_by_one_process_at_a_time(tmp_path):
 
 
 @pytest.mark.slow
-def test_evaluate_prints_the_test_accuracy_of_training(finished_run):
+def test_evaluate_prints_the_test_accuracy_of_training(finished_run, capsys):
     folder, process = finished_run
     evaluated = python_m("evaluate", folder)
     assert evaluated.returncode == 0, evaluated.stderr
     assert evaluated.stdout.split()[1] == process.stdout.split()[2]  # the accuracy
     assert len(evaluated.stdout.splitlines()) == 3 + 10
-    with_data = python_m("evaluate", folder / "model", "--data", "digits")
-    assert with_data.stdout == evaluated.stdout
+    _, with_data, _ = run_main(evaluate.main, [folder / "model", "--data", "digits"], capsys)
+    assert with_data == evaluated.stdout
 
 
 @pytest.mark.slow
-def test_predict_prints_the_classes_of_image_files(finished_run, tmp_path):
+def test_predict_prints_the_classes_of_image_files(finished_run, tmp_path, capsys):
     import numpy as np
     from PIL import Image
     from sklearn.datasets import load_digits
@@ -320,9 +327,9 @@ def test_predict_prints_the_classes_of_image_files(finished_run, tmp_path):
     assert process.returncode == 0, process.stderr
     assert process.stdout.startswith(f"{path}: 0 ")
     assert process.stdout.count("%") == 2
-    broken = python_m("predict", finished_run[0], path, tmp_path / "text.png")
-    assert broken.returncode == 1
-    assert broken.stdout.startswith(f"{path}: 0 ")  # The readable image is not lost.
-    assert "text.png" in broken.stderr.splitlines()[-2]
-    assert broken.stderr.splitlines()[-1] == "error: 1 of 2 images could not be read"
-    assert "Traceback" not in broken.stderr
+    code, stdout, stderr = run_main(predict.main, [finished_run[0], path, tmp_path / "text.png"], capsys)
+    assert code == 1
+    assert stdout.startswith(f"{path}: 0 ")  # The readable image is not lost.
+    assert "text.png" in stderr.splitlines()[-2]
+    assert stderr.splitlines()[-1] == "error: 1 of 2 images could not be read"
+    assert "Traceback" not in stderr

@@ -20,7 +20,7 @@ ln -s "$job" runs/stopped 2>/dev/null || { mkdir -p runs && ln -s "$job" runs/st
 wait_for_step 20
 scontrol requeue "$job"
 # Slurm waits two minutes before it starts a requeued job again.
-for _ in $(seq 300); do
+for _ in $(seq 900); do
     [[ -e runs/$job/model/config.json ]] && break
     sleep 1
 done

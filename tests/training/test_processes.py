@@ -93,6 +93,7 @@ def test_two_processes_of_two_devices_train_the_run_of_one(tmp_path):
 
 
 @pytest.mark.exhaustive
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("count", "devices"), [(2, 1), (2, 2)])
 def test_fifty_steps_in_two_processes(tmp_path, count, devices):
     one = run_alone("fifty", tmp_path / "one")
@@ -209,6 +210,7 @@ def test_processes_that_do_not_meet_say_so(tmp_path):
 
 
 @pytest.mark.exhaustive
+@pytest.mark.timeout(1200)
 def test_checkpoints_restore_in_other_numbers_of_processes(tmp_path):
     settings = (
         *("--model", "mlp", "--epochs", 6, "--batch-size", 32, "--checkpoint-seconds", 0, "--runs", tmp_path),

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -101,10 +103,10 @@ def test_scanned_steps_agree_with_single_steps():
     # Not Adam: the gradient of a bias before BatchNorm is only rounding error, which Adam would scale up.
     optimizer, rows = optax.sgd(1e-2), jnp.array([[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]])
     job_setup = make_setup(optimizer)
-    single = make_train_state(optimizer)
+    single, steps = make_train_state(optimizer), async_jit(train_steps)
     for batch in rows:
-        single = async_jit(train_steps)(job_setup, single, batch[None])
-    scanned = async_jit(train_steps)(job_setup, make_train_state(optimizer), rows)
+        single = steps(job_setup, single, batch[None])
+    scanned = steps(job_setup, make_train_state(optimizer), rows)
     for one, other in zip(array_leaves(single), array_leaves(scanned), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
     assert int(scanned.step) == 3
@@ -113,10 +115,13 @@ def test_scanned_steps_agree_with_single_steps():
 @pytest.mark.slow
 def test_randomness_depends_only_on_seed_and_step():
     optimizer, rows = optax.sgd(0.1), jnp.arange(6)
-    first = train_step(make_setup(optimizer), make_train_state(optimizer), rows)
-    assert_equal(first, train_step(make_setup(optimizer), make_train_state(optimizer), rows))
+    job_setup = make_setup(optimizer)
+    first = train_step(job_setup, make_train_state(optimizer), rows)
+    assert_equal(first, train_step(job_setup, make_train_state(optimizer), rows))
     later = eqx.tree_at(lambda train: train.step, make_train_state(optimizer), jnp.array(5, jnp.int32))
-    assert float(train_step(make_setup(optimizer), later, rows).sums.loss) != float(first.sums.loss)
+    assert float(train_step(job_setup, later, rows).sums.loss) != float(first.sums.loss)
+    other_seed = replace(job_setup, key=jax.random.key(8))
+    assert float(train_step(other_seed, make_train_state(optimizer), rows).sums.loss) != float(first.sums.loss)
 
 
 @pytest.mark.slow
@@ -185,13 +190,13 @@ def test_mixed_images_and_labels_reach_the_loss():
         seen.append((images, targets))
         return (loss, (state, logits)), gradients
 
+    @eqx.filter_jit
+    def step(train, rows):
+        setup = make_setup(optax.sgd(0.1), value_and_grad=value_and_grad, mix=Mix(mixup=1.0))
+        return step_module.train_step(setup, train, rows), *seen.pop()
+
     rows = jnp.array([3, 4, 5, 6])
-    after = step_module.train_step(
-        make_setup(optax.sgd(0.1), value_and_grad=value_and_grad, mix=Mix(mixup=1.0)),
-        make_train_state(optax.sgd(0.1)),
-        rows,
-    )
-    ((images, targets),) = seen
+    after, images, targets = step(make_train_state(optax.sgd(0.1)), rows)
     share = targets.share[:, None, None, None]
     plain = IMAGES[rows].astype(jnp.float32) / 255
     expected = (share * plain + (1 - share) * jnp.roll(plain, 1, 0) - 0.5) / 0.25
@@ -246,9 +251,12 @@ def test_swa_averages_epoch_ends_from_its_start():
 def test_bfloat16_agrees_with_float32_and_keeps_float32_weights():
     optimizer, rows = optax.sgd(0.05, 0.9), jnp.arange(12)
     float32, bfloat16 = make_train_state(optimizer), make_train_state(optimizer)
+    in_float32, in_bfloat16 = (
+        make_setup(optimizer, value_and_grad=autodiff(dtype=dtype)) for dtype in (jnp.float32, jnp.bfloat16)
+    )
     for _ in range(3):
-        float32 = train_step(make_setup(optimizer), float32, rows)
-        bfloat16 = train_step(make_setup(optimizer, value_and_grad=autodiff(dtype=jnp.bfloat16)), bfloat16, rows)
+        float32 = train_step(in_float32, float32, rows)
+        bfloat16 = train_step(in_bfloat16, bfloat16, rows)
     assert {leaf.dtype for leaf in array_leaves((bfloat16.model, bfloat16.state, bfloat16.opt_state))} == {
         np.dtype(np.float32)
     }

@@ -1,8 +1,10 @@
 """`python -m benchmarks.photographs`: training on photographs that are decoded each time they are read.
 
-Makes synthetic JPEG files of 500x375 pixels and about 100 kB, and trains on random crops of them, resized, with `decode: stream`. Decoding and the training step are timed alone and together. On a CPU they compete for
-the same cores; a step that only waits, for as long as decoding takes, shows how well decoding overlaps with the steps
-of a separate device. Memory and the time until the first step are measured in processes of `python -m eqxcnn.train`.
+Makes synthetic JPEG files of 500x375 pixels and about 100 kB, and trains on random crops of them, resized to
+`--image-size`, with `decode: stream`. Decoding and the training step are timed alone and together. On a CPU they
+compete for the same cores; a step that only waits, for as long as decoding takes, shows how well decoding overlaps with
+the steps of a separate device. Memory and the time until the first step are measured in processes of
+`python -m eqxcnn.train`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,7 +46,7 @@ class Options:
     """Training photographs in the folder."""
     layout: Literal["folders", "parquet"] = "folders"
     """Class folders or parquet files."""
-    model: str = "shufflenet_v2_x0_5"
+    model: str = "squeezenet1_1"
     """The model to train."""
     image_size: int = 224
     """Side of the model's input."""
@@ -76,8 +78,9 @@ def main(arguments: Sequence[str]) -> None:
     job = prepare(make_recipe(options, num_batches))
     seconds = measure(make_cases(job, num_batches, options.torch), options.rounds)
     job.close()
+    size = options.image_size
     title = (
-        f"{options.photographs:,} photographs of 500x375 pixels, cropped to {options.image_size}x{options.image_size}; `{options.model}`, batches of "
+        f"{options.photographs:,} photographs of 500x375 pixels, cropped to {size}x{size}; `{options.model}`, batches of "
         f"{options.batch_size}"
     )
     benchmark = Benchmark(
@@ -103,9 +106,10 @@ def _check_counts(options: Options) -> None:
 
 def make_recipe(options: Options, steps: int) -> Recipe:
     """Returns the recipe of a run of this number of steps."""
+    size = options.image_size
     crop = f"random_resized_crop(scale={SCALE}, ratio={RATIO})"
     return Recipe(
-        model=options.model, data=str(options.folder.resolve()), decode="stream", image_size=(options.image_size, options.image_size), validation=0.0,
+        model=options.model, data=str(options.folder.resolve()), decode="stream", image_size=(size, size), validation=0.0,
         batch_size=options.batch_size, epochs=steps / (options.photographs // options.batch_size), learning_rate=0.01,
         augment=("flip_horizontal", crop),
     )  # fmt: skip

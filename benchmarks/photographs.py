@@ -80,8 +80,8 @@ def main(arguments: Sequence[str]) -> None:
     job.close()
     size = options.image_size
     title = (
-        f"{options.photographs:,} photographs of 500x375 pixels, cropped to {size}x{size}; `{options.model}`, batches of "
-        f"{options.batch_size}"
+        f"{options.photographs:,} photographs of 500x375 pixels, cropped to {size}x{size}; `{options.model}`, "
+        f"batches of {options.batch_size}"
     )
     benchmark = Benchmark(
         "photographs", title, arguments, "s", {}, make_ratios(seconds),
@@ -109,9 +109,9 @@ def make_recipe(options: Options, steps: int) -> Recipe:
     size = options.image_size
     crop = f"random_resized_crop(scale={SCALE}, ratio={RATIO})"
     return Recipe(
-        model=options.model, data=str(options.folder.resolve()), decode="stream", image_size=(size, size), validation=0.0,
-        batch_size=options.batch_size, epochs=steps / (options.photographs // options.batch_size), learning_rate=0.01,
-        augment=("flip_horizontal", crop),
+        model=options.model, data=str(options.folder.resolve()), decode="stream", image_size=(size, size),
+        validation=0.0, batch_size=options.batch_size, epochs=steps / (options.photographs // options.batch_size),
+        learning_rate=0.01, augment=("flip_horizontal", crop),
     )  # fmt: skip
 
 

@@ -34,7 +34,7 @@ def test_a_card_has_the_preprocessing_of_its_published_weights_or_else_of_its_tw
 
 
 def test_a_card_without_weights_and_twin_has_no_preprocessing():
-    assert zoo.card("lenet").preprocess is None
+    assert zoo.card("nin").preprocess is None
 
 
 def test_imagenet_has_a_thousand_classes_in_the_order_of_the_logits():

@@ -38,8 +38,13 @@ def make_recipe(model, **settings):
 
 def losses(recipe, steps):
     """Returns the loss of each of the first steps."""
-    job = prepare(recipe)
-    program, train, found = SingleRun(job), job.make_start(), []
+    return losses_of(SingleRun(prepare(recipe)), steps)
+
+
+def losses_of(program, steps):
+    """Returns the loss of each of the first steps of a program; repeated calls start anew and do not compile again."""
+    job, found = program.job, []
+    train = job.make_start()
     for epoch in range(job.epochs):
         for batches in program.batches(epoch, 0):
             # The differences of growing sums would be less precise than the losses.

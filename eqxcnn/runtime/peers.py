@@ -8,9 +8,11 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
+
+import jax
 
 from ..cli import explain_error
 from .agreement import Agreement
@@ -23,6 +25,8 @@ __all__ = ["Peers"]
 _OWN_ERROR = 3.0
 #: Seconds in which a process that has failed waits for process 0 to hear of it.
 _HEARD = 10.0
+#: Seconds in which a process that ends as it should waits for the others.
+_LEAVING = 10.0
 #: Seconds in which a process that has disappeared is noticed.
 _NOTICED = 5.0
 
@@ -75,16 +79,18 @@ class Peers:
 
         - `value`: anything that JSON can hold.
         """
-        if self.count == 1:
-            return [value]
+        return [value] if self.count == 1 else self._gather(value)
+
+    def _gather(self, value: Any, timeout: float | None = None) -> list[Any]:
+        """See `gather`; returns an empty list if not all values have come after `timeout` seconds."""
         with self._changed:
             number = self._gathers
             self._gathers += 1
         # Through JSON in process 0 too, so that all processes get the same types.
         self._send_up({"kind": "value", "number": number, "value": json.loads(json.dumps(value))})
         with self._changed:
-            self._changed.wait_for(lambda: number in self._gathered)
-            return self._gathered.pop(number)
+            self._changed.wait_for(lambda: number in self._gathered, timeout)
+            return self._gathered.pop(number, [])
 
     def request(self, reason: int) -> None:
         """Asks that `poll` returns `reason` in all processes, at the same of its calls."""
@@ -128,6 +134,12 @@ class Peers:
         """Tells the others that this process ends as it should; called when it exits."""
         if getattr(sys, "last_value", None) is not None:
             self.fail(f"{type(sys.last_value).__name__}: see its log")
+        # A process whose peer has gone while it still computes would abort.
+        for array in jax.live_arrays():
+            # Some have failed, or were given to a later step.
+            with suppress(RuntimeError, ValueError):
+                array.block_until_ready()
+        self._gather(None, timeout=_LEAVING)
         message = {"kind": "bye", "process": self.index}
         with self._changed:
             self._left.update(range(self.count))

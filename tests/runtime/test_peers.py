@@ -62,8 +62,7 @@ def run_all(function, peers):
 
 
 def leave(peers):
-    for each in peers:
-        each.leave()
+    run_all(lambda each: each.leave(), peers)
 
 
 def test_gather_returns_the_values_in_order():

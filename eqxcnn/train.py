@@ -52,7 +52,7 @@ def run_training(flags: Flags) -> Result | SeedSweepResult:
     if flags.resume is not None:
         return resume_seeds(flags.resume) if is_seed_sweep(flags.resume) else resume(flags.resume)
     if flags.seeds > 1:
-        return fit_seeds(flags.to_recipe(), flags.seeds, runs=flags.runs)
+        return fit_seeds(flags.to_recipe(), flags.seeds, runs=flags.runs, name=flags.name)
     return fit(flags.to_recipe(), runs=flags.runs, name=flags.name)
 
 

@@ -29,7 +29,7 @@ class RunOptions:
     runs: Path = Path("runs")
     """Folder in which the run's folder is made."""
     name: str | None = None
-    """Name of the run's folder; by default `<model>-<data>-<timestamp>`."""
+    """Name of the folder of the run or seed sweep; by default `<model>-<data>-<timestamp>`."""
     coordinator: str | None = None
     """Address of process 0 as `host:port`, to train in several processes; by default as the launcher tells it."""
     processes: Annotated[int, Range(1, 100_000)] | None = None

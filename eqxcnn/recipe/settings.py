@@ -107,7 +107,7 @@ class DataSettings:
 class ScheduleSettings:
     """How long to train, with which batch size, and at which learning rate."""
 
-    epochs: Annotated[int | float, ABOVE_ZERO] | None = None
+    epochs: Annotated[int | float | None, ABOVE_ZERO] = None
     """Passes over the training images; the last one may be partial (`9.9`). By default, the number that shows about
     320,000 images in total, but at least 5 and at most 20."""
     batch_size: Annotated[int, COUNT] = 64

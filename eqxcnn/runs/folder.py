@@ -9,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ..errors import InputError, printable
+from ..errors import InputError, printable, show
 from ..parsing import parse_json, read_text
 from ..recipe import Recipe, load_recipe
 from ..recipe.files import to_yaml
@@ -73,7 +73,9 @@ class Run:
 
         **Raises:** `InputError` if the folder cannot be made.
         """
-        folder = create_folder(runs, name or run_name(model_name or recipe.model, data_name))
+        if name is None:
+            name = run_name(model_name or recipe.model, data_name)
+        folder = create_folder(runs, name)
         write_text_atomically(folder / "recipe.yaml", to_yaml(recipe))
         write_text_atomically(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
         data = {"source": recipe.data, "fingerprint": fingerprint}
@@ -209,8 +211,12 @@ def run_name(model_name: str, data_name: str) -> str:
 def create_folder(runs: Path, name: str) -> Path:
     """Creates `runs/name`, or `runs/name-2` and so on if that exists.
 
-    **Raises:** `InputError` if the folder cannot be made.
+    **Raises:** `InputError` if the name is no name of a folder, or the folder cannot be made.
     """
+    if name in ("", ".", "..") or os.sep in name or name != printable(name, len(name)):
+        raise InputError(
+            f"`name` (={show(name)}) must be the name of a folder, without `{os.sep}` or control characters"
+        )
     attempt = 1
     while True:
         folder = runs / (name if attempt == 1 else f"{name}-{attempt}")

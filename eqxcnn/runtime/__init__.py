@@ -1,1 +1,1 @@
-"""How programs run on this machine: compilation, memory, profiles and signals."""
+"""How programs run: compilation, devices, processes, memory, profiles and signals."""

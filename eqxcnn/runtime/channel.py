@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 from ..errors import InputError, printable
@@ -48,24 +49,22 @@ class Channel:
         for peer in self._sockets:
             threading.Thread(target=self._receive, args=(peer,), name=f"process {peer}", daemon=True).start()
 
-    def send(self, message: Message, peer: int | None = None) -> None:
-        """Sends a message to one peer, or to all; a connection that has ended is left to `on_lost`."""
+    def send(self, message: Message) -> None:
+        """Sends a message to all peers; a connection that has ended is left to `on_lost`."""
         data = (json.dumps(message) + "\n").encode()
-        for each in self._sockets if peer is None else [peer]:
-            with self._locks[each]:
-                try:
-                    self._sockets[each].sendall(data)
-                except OSError:
-                    continue
+        for peer, connection in self._sockets.items():
+            with self._locks[peer], suppress(OSError):
+                connection.sendall(data)
 
     def _receive(self, peer: int) -> None:
+        # An error of this thread would make the others wait forever, so it ends the connection like any other loss.
         try:
-            with self._sockets[peer].makefile("rb") as lines:
+            # A machine that no longer answers raises `OSError`.
+            with suppress(OSError), self._sockets[peer].makefile("rb") as lines:
                 while line := lines.readline(_MAX_MESSAGE):
                     self._on_message(peer, json.loads(line))
-        except OSError:
-            pass  # a machine that no longer answers
-        self._on_lost(peer)
+        finally:
+            self._on_lost(peer)
 
 
 def accept_peers(port: int, count: int, greeting: Message, timeout: float) -> dict[int, socket.socket]:

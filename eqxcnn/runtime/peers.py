@@ -21,6 +21,7 @@ from .interrupts import Interrupted
 
 __all__ = ["Peers"]
 
+_INTERRUPTED = "interrupted before there was anything to save"
 #: Seconds in which process 0 prints an error of its own before it prints the same error of another process.
 _OWN_ERROR = 3.0
 #: Seconds in which a process that has failed waits for process 0 to hear of it.
@@ -120,7 +121,7 @@ class Peers:
         except (SystemExit, Interrupted):
             raise
         except BaseException as error:
-            sentence = explain_error(error)
+            sentence = _INTERRUPTED if isinstance(error, KeyboardInterrupt) else explain_error(error)
             if sentence is None:
                 # Steps fail in all processes when one disappears, and `_lose` then ends this one with a better message.
                 time.sleep(_NOTICED)

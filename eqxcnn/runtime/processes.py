@@ -14,17 +14,15 @@ from ..errors import InputError
 from .channel import accept_peers, connect
 from .peers import Peers
 
-__all__ = ["JOIN_SECONDS", "current_peers", "join_processes"]
+__all__ = ["current_peers", "join_processes"]
 
-#: Seconds in which all processes must have started.
-JOIN_SECONDS = 300.0
-#: Number and index of the processes, as launchers tell them: Kubeflow Trainer and others that know JAX; `srun`; Open
-#: MPI; MPICH and Intel MPI.
+#: Number of processes, index among all, and index on the machine, as launchers tell them: Kubeflow Trainer and others
+#: that know JAX; `srun`; Open MPI; Intel MPI and MPICH.
 _VARIABLES = (
-    ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"),
-    ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
-    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
-    ("PMI_SIZE", "PMI_RANK"),
+    ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID", ""),
+    ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID"),
+    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"),
+    ("PMI_SIZE", "PMI_RANK", "MPI_LOCALRANKID"),
 )
 
 #: Packages whose versions must be the same in all processes.
@@ -58,7 +56,7 @@ def join_processes(
     processes: int | None = None,
     process: int | None = None,
     *,
-    timeout: float = JOIN_SECONDS,
+    timeout: float = 300.0,
     logs: Path | str = "runs",
 ) -> Peers:
     """Joins the processes that a launcher has started: `srun`, `mpirun`, Kubernetes, or a TPU pod.
@@ -113,16 +111,15 @@ def _start_jax(peers: Peers, host: str, place: _Place, timeout: float) -> None:
 
 def _find_place(coordinator: str | None, count: int | None, index: int | None, timeout: float) -> _Place | None:
     """Returns this process's place from the arguments or the launcher's variables; `None` for a single process."""
-    told = next((pair for pair in _VARIABLES if all(name in os.environ for name in pair)), None)
-    local_devices = None
+    coordinator, local_devices = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS"), None
+    told = next((names for names in _VARIABLES if all(name in os.environ for name in names[:2])), None)
     if told is not None:
-        found = [_read_number(name) for name in told]
-        count, index = (found[0] if count is None else count), (found[1] if index is None else index)
-    coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
-    is_started_by_hand = (
-        coordinator is not None or (count is not None and told is None) or (index is not None and told is None)
-    )
-    if count == 1 or not (is_started_by_hand or told is not None or _is_in_cluster()):
+        count = _read_number(told[0]) if count is None else count
+        index = _read_number(told[1]) if index is None else index
+        # As JAX does with launchers that it knows: one process per device.
+        local_devices = [_read_number(told[2])] if told[2] in os.environ else None
+    is_alone = coordinator is None and count is None and index is None and not _is_in_cluster()
+    if is_alone or count == 1:
         return None
     if coordinator is None or count is None or index is None:
         coordinator, count, index, local_devices = _ask_jax(coordinator, count, index, timeout)

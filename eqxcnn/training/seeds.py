@@ -59,7 +59,9 @@ class SeedSweepResult:
 
 
 @standard_promotion()
-def fit_seeds(recipe: Recipe, count: int, *, runs: Path | str = "runs", **parts: Any) -> SeedSweepResult:
+def fit_seeds(
+    recipe: Recipe, count: int, *, runs: Path | str = "runs", name: str | None = None, **parts: Any
+) -> SeedSweepResult:
     """Trains a recipe with `count` seeds, the first of which is the recipe's `seed`, into one new folder under `runs`.
 
     All seeds train in one program where that is faster: on accelerators, and for models without convolutions. Otherwise
@@ -68,6 +70,7 @@ def fit_seeds(recipe: Recipe, count: int, *, runs: Path | str = "runs", **parts:
     **Arguments:**
 
     - `runs`: folder in which the sweep's folder is made.
+    - `name`: name of the sweep's folder; by default `<model>-<data>-<timestamp>-seeds`.
     - `parts`: your own parts of the runs, as for `fit`; your `model` starts with the same weights for every seed.
 
     **Raises:** `InputError` as `fit` does; `Interrupted`, which holds the folder to pass to `resume_seeds`.
@@ -86,9 +89,10 @@ def fit_seeds(recipe: Recipe, count: int, *, runs: Path | str = "runs", **parts:
         first = prepare(recipe, own)
         seeds = range(recipe.seed, recipe.seed + count)
         plan = {"recipe": dataclasses.asdict(recipe), "seeds": list(seeds)}
-        name = None
         if peers.is_first:
-            folder = create_folder(Path(runs), f"{run_name(first.short_model_name, first.info.name)}-seeds")
+            if name is None:
+                name = f"{run_name(first.short_model_name, first.info.name)}-seeds"
+            folder = create_folder(Path(runs), name)
             write_text_atomically(folder / _FILE, json.dumps(plan, indent=2) + "\n")
             name = folder.name
         (name, *_) = peers.gather(name)

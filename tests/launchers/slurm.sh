@@ -14,7 +14,7 @@ echo "== a batch job that is requeued"
 work=$(mktemp -d)
 script=$(realpath "$(dirname "${BASH_SOURCE[0]}")/train.sbatch")
 cd "$work" || exit 1
-job=$(sbatch --parsable --begin now "$script" --model mlp --epochs 40 --batch-size 32 --checkpoint-seconds 0)
+job=$(sbatch --parsable --ntasks 2 "$script" --model mlp --epochs 40 --batch-size 32 --checkpoint-seconds 0)
 folder=$work/runs stopped=$job
 ln -s "$job" runs/stopped 2>/dev/null || { mkdir -p runs && ln -s "$job" runs/stopped; }
 wait_for_step 20

@@ -1,6 +1,7 @@
 """Tests of the shipped recipes: their comments, their models, the recipes page and the first step of each."""
 
 import re
+import warnings
 from dataclasses import fields, replace
 
 import equinox as eqx
@@ -166,3 +167,9 @@ def test_split_sentences_ignores_periods_in_abbreviations_and_numbers():
     )
     ends = ["A net.", "Lin et al. 2014 (arXiv:1312.4400), report 8.81 % (table 1); not here.", "See docs/x.md."]
     assert split_sentences(text) == [*ends, "`a` is 0.5 wide."]
+
+
+def test_a_part_of_an_epoch_is_parsed_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert parse_flags(["--recipe", "airbench94"]).schedule.epochs == 9.9

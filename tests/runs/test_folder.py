@@ -133,3 +133,10 @@ def test_a_run_whose_lock_cannot_be_opened_is_refused(tmp_path):
 
 def test_folders_with_the_same_name_are_numbered(tmp_path):
     assert [create_folder(tmp_path, "run").name for _ in range(3)] == ["run", "run-2", "run-3"]
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../outside", "a/b", "two\nlines", "\x1b[31m"])
+def test_a_name_that_is_no_folder_is_refused(tmp_path, name):
+    with pytest.raises(InputError, match=r"^`name` \(=.*\) must be the name of a folder"):
+        Run.create(tmp_path / "runs", Recipe(model="mlp"), "digits", name)
+    assert list(tmp_path.iterdir()) == []

@@ -21,29 +21,31 @@ class Ended(Exception):
     """Stands for the end of a process."""
 
 
-@pytest.fixture
-def ends(monkeypatch):
-    """Records the ends of processes instead of ending the test."""
+@pytest.fixture(scope="module", autouse=True)
+def recorded_ends():
+    """Records the ends of processes instead of ending this one, which threads may do after their test has finished."""
     found = []
 
     def end():
         found.append(threading.current_thread().name)
         raise Ended
 
-    monkeypatch.setattr(peers_module, "_exit", end)
-    monkeypatch.setattr(peers_module, "_OWN_ERROR", 0.0)
-    monkeypatch.setattr(peers_module, "_HEARD", 0.0)
-    monkeypatch.setattr(threading, "excepthook", lambda _: None)
-    return found
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(peers_module, "_exit", end)
+        patch.setattr(peers_module, "_OWN_ERROR", 0.0)
+        patch.setattr(peers_module, "_HEARD", 0.0)
+        patch.setattr(threading, "excepthook", lambda _: None)
+        yield found
+        for each in CREATED:
+            each._left.update(range(each.count))
+        time.sleep(0.1)
 
 
-@pytest.fixture(autouse=True)
-def no_late_ends():
-    """Keeps the threads of a finished test from ending this process when their sockets are closed."""
-    yield
-    for each in CREATED:
-        each._left.update(range(each.count))
-    CREATED.clear()
+@pytest.fixture
+def ends(recorded_ends):
+    """The ends of processes during a test."""
+    recorded_ends.clear()
+    return recorded_ends
 
 
 def connect(count):
@@ -247,6 +249,15 @@ def test_launchers_tell_the_place_of_a_process(launcher, monkeypatch):
     assert place is not None
     assert place.coordinator.startswith(coordinator)
     assert (place.count, place.index) == (count, index)
+
+
+@pytest.mark.usefixtures("no_launcher")
+@pytest.mark.parametrize("address", [None, "node:1234"])
+def test_each_process_of_a_machine_has_a_device_of_its_own(monkeypatch, address):
+    variables, _, _ = LAUNCHERS["Open MPI"]
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert _find_place(address, None, None, timeout=1.0).local_devices == [1]
 
 
 @pytest.mark.usefixtures("no_launcher")

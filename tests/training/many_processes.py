@@ -5,48 +5,19 @@ Process 0 prints one JSON object. `EQXCNN_TEST_DEVICES` is the number of CPU dev
 
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 
 os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={os.environ.get('EQXCNN_TEST_DEVICES', '1')}"
 
 import jax
 import numpy as np
+from layouts import RESNET20, losses, make_recipe
 
 from eqxcnn import data
 from eqxcnn.cli import run_command
-from eqxcnn.recipe import Recipe
 from eqxcnn.runtime import processes
 from eqxcnn.runtime.peers import Peers
 from eqxcnn.training import Callback, dry_run, fit, fit_seeds, prepare
-from eqxcnn.training.epochs import SingleRun
-from eqxcnn.training.state import Sums
-
-# At a learning rate of 0.02, ResNet-20 turns a change of its weights by one unit in the last place into a change of its
-# loss by 1 % after 50 steps, on a single device too; at this one, into 6e-6.
-RESNET20 = {"epochs": 3, "image_size": (16, 16), "batch_size": 32, "learning_rate": 2e-4}
-
-
-def make_recipe(model, **settings):
-    settings = {
-        "batch_size": 64, "epochs": 1, "optimizer": "sgd", "learning_rate": 0.02, "mixup": 0.2, "average": "ema",
-        "clip_norm": 1.0, "accumulate_steps": 2, "augment": ("flip_horizontal", "random_crop(padding=2)"), **settings,
-    }  # fmt: skip
-    return Recipe(model=model, data="digits", **settings)
-
-
-def losses(recipe, steps):
-    """Returns the loss of each of the first steps."""
-    job = prepare(recipe)
-    program, train, found = SingleRun(job), job.make_start(), []
-    for epoch in range(job.epochs):
-        for batches in program.batches(epoch, 0):
-            # The differences of growing sums would be less precise than the losses.
-            train = program.run(replace(train, sums=job.devices.replicate(Sums.zero())), batches)
-            found.append(float(train.sums.loss))
-            if len(found) == steps:
-                return found
-    raise ValueError("the recipe has too few steps")
 
 
 def same(folder, peers):

@@ -92,11 +92,9 @@ def fit_seeds(
         if peers.is_first:
             if name is None:
                 name = f"{run_name(first.short_model_name, first.info.name)}-seeds"
-            folder = create_folder(Path(runs), name)
-            write_text_atomically(folder / _FILE, json.dumps(plan, indent=2) + "\n")
-            name = folder.name
-        (name, *_) = peers.gather(name)
-        folder = Path(runs) / name
+            name = create_folder(Path(runs), name).name
+            write_text_atomically(Path(runs) / name / _FILE, json.dumps(plan, indent=2) + "\n")
+        folder = Path(runs) / str(peers.gather(name)[0])
         peers.enter_run(folder)
         if can_vmap_seeds(first):
             _train_in_one_program(first, recipe, own, seeds, folder, started)

@@ -23,6 +23,7 @@ from benchmarks.recipes_page import (
 )  # fmt: skip
 from eqxcnn import zoo
 from eqxcnn.data import SOURCES
+from eqxcnn.recipe.command_line import parse_flags
 from eqxcnn.registry import families, variant
 from eqxcnn.training import Recipe, list_recipes, load_recipe, prepare
 from eqxcnn.training.step import train_steps

@@ -253,10 +253,11 @@ def test_flags_override_the_recipe(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_seed_sweep_prints_mean_and_deviation_and_refuses_to_resume_when_finished(tmp_path, capsys):
-    arguments = ["--model", "mlp", "--epochs", "1", "--seeds", "2", "--runs", tmp_path]
+    arguments = ["--model", "mlp", "--epochs", "1", "--seeds", "2", "--runs", tmp_path, "--name", "two"]
     code, stdout, stderr = run_main(train.main, arguments, capsys)
     assert code == 0, stderr
     folder = only_run(tmp_path)
+    assert folder.name == "two"
     summary = json.loads((folder / "seeds.json").read_text())
     assert f"test accuracy {summary['mean']:.2%} ± {summary['deviation']:.2%}, mean and deviation of 2 seeds" in stdout
     code, _, stderr = run_main(train.main, ["--resume", folder], capsys)

@@ -19,8 +19,10 @@ def peers():
     sockets = socket.socketpair()
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(lambda index: Peers(index, 2, {1 - index: sockets[index]}), range(2)))
-        yield found
-        list(pool.map(lambda each: each.leave(), found))
+    yield found
+    for each in found:
+        # `leave` would end this process after a test that failed.
+        each._left.update((0, 1))
 
 
 def call_both(function, peers):

@@ -1,12 +1,14 @@
 """`python -m benchmarks.scaling`: what several processes cost per step, and what many GPUs would reach.
 
-Trains the same global batch in 1, 2 and 4 processes on this machine, which exchange sums over loopback. The processes
-share the machine's cores, so the time per step shows what communication adds, not a speed-up. The bytes are those of
-the sums over all devices in the compiled step: gradients, BatchNorm's statistics, and metrics. The plan computes the
-speed of ResNet-50 on many GPUs; see [Planning](many_machines.md#planning) for its formulas.
+Trains the same global batch in 1, 2 and 4 processes on this machine, which exchange sums over loopback, all without
+oneDNN, which needs a single device. The processes share the machine's cores, so there is no speed-up: what a step takes
+longer is spent on the sums, on waiting at each sum for the slowest process, and on threads that compete for the cores.
+The bytes are those of the sums over all devices in the compiled step: gradients, BatchNorm's statistics, and metrics.
+The plan computes the speed of ResNet-50 on many GPUs; see [Planning](many_machines.md#planning) for its formulas.
 """
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -89,7 +91,7 @@ def measure_processes(options: Options, count: int) -> dict[str, Any]:
         workers = [
             subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.scaling_worker", logs, coordinator, str(count), str(index), *size],
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "EQXCNN_ONEDNN": "0"},
             )
             for index in range(count)
         ]  # fmt: skip

@@ -1,10 +1,6 @@
 """Two-dimensional convolution of one image, channels last."""
 
-import math
-from collections.abc import Callable
-
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from beartype import beartype
 from jax import lax
@@ -13,15 +9,13 @@ from jaxtyping import Array, Float, jaxtyped
 
 from ..errors import InputError
 from ..types import Image, Key
-from .cpu import onednn
-from .cpu.depthwise import depthwise_conv
+from .cpu.availability import can_use_primitives
+from .cpu.barrier import keep_on_cpu
+from .cpu.implementation import XLA, Kernel, Window, is_by_taps, is_pointwise
 from .initializers import he_normal
 from .sizes import Edges, Padding, Pair, ParsedPadding, Size, parse_padding, parse_pair, resolve_padding
 
-__all__ = ["Conv", "keep_on_cpu"]
-
-#: Larger kernels are not written out tap by tap, which would take minutes to compile.
-_MAX_TAPS = 256
+__all__ = ["Conv"]
 
 
 class Conv(eqx.Module):
@@ -92,12 +86,8 @@ class Conv(eqx.Module):
         """
         self._check_size(image)
         dtype = jnp.result_type(image, self.weight)
-        convolve = _choose_implementation(self, dtype)
-        out = convolve(image.astype(dtype), self.weight.astype(dtype), self)
-        if jax.default_backend() == "cpu" and dtype.itemsize < 4:
-            # jax 0.12's compiler fuses ReLU, convolution, ReLU and a sum in bfloat16 into one kernel that gives NaN.
-            out = lax.optimization_barrier(out)
-        return out if self.bias is None or convolve is _convolve_by_onednn else out + self.bias[None, None]
+        window = Window(self.stride, _resolve_edges(image, self), self.dilation, self.groups)
+        return _convolve(image.astype(dtype), self.weight.astype(dtype), self.bias, window)
 
     def _check_size(self, image: Image) -> None:
         if image.shape[-1] != self.in_channels:
@@ -113,66 +103,29 @@ class Conv(eqx.Module):
             )
 
 
-def _choose_implementation(conv: Conv, dtype: jnp.dtype) -> Callable[[Image, Array, Conv], Array]:
-    """Returns the fastest of the four implementations below; they agree up to rounding."""
-    if jax.default_backend() == "cpu":
-        is_depthwise = conv.groups == conv.in_channels == conv.out_channels > 1
-        if is_depthwise and dtype.itemsize >= 4 and math.prod(conv.kernel_size) <= _MAX_TAPS:
-            return _convolve_by_taps
-        if dtype == jnp.float32 and onednn.is_available():
-            is_pointwise = conv.groups == 1 and conv.kernel_size == (1, 1)
-            return _convolve_by_product if is_pointwise else _convolve_by_onednn
-    return _convolve_by_xla
+def _convolve(image: Image, kernel: Kernel, bias: Float[Array, " o"] | None, window: Window) -> Float[Array, "h2 w2 o"]:
+    """Convolves an image and adds the bias, if there is one; a program for a CPU has faster forms of both."""
+    by_taps, pointwise = (test(kernel.shape, window, kernel.dtype) for test in (is_by_taps, is_pointwise))
+    if not by_taps:
+        # Otherwise, XLA recomputes the input, in a slower layout, for the kernel gradient. The barrier comes before the
+        # axis of size 1, which would let XLA choose another layout for it.
+        image = keep_on_cpu(image, only_without_onednn=pointwise)
+    images = lax.expand_dims(image, [0])  # `vmap` turns this batch of one into the whole batch
+    if not can_use_primitives():
+        out = XLA.convolve(images, kernel, window)
+    else:
+        # These modules need private parts of JAX.
+        from .cpu.biased_convolution import convolve_biased
+        from .cpu.convolution import convolve
 
-
-def _convolve_by_taps(image: Image, weight: Float[Array, "kh kw 1 c"], conv: Conv) -> Float[Array, "h2 w2 c"]:
-    """Runs a depthwise convolution with one output channel per input channel."""
-    return depthwise_conv(image, weight[:, :, 0], _resolve_edges(image, conv), conv.stride, conv.dilation)
-
-
-def _convolve_by_onednn(image: Image, weight: Float[Array, "kh kw _ o"], conv: Conv) -> Float[Array, "h2 w2 o"]:
-    """Runs the convolution and adds the bias, if there is one."""
-    # These modules need private parts of JAX; `onednn.is_available` has checked that these exist.
-    from .cpu.onednn_biased import convolve_biased
-    from .cpu.onednn_conv import convolve
-
-    window = conv.stride, _resolve_edges(image, conv), conv.dilation, conv.groups
-    images = keep_on_cpu(image)[None]  # `vmap` turns this batch of one into the whole batch
-    if conv.bias is None:
-        return convolve(images, weight, *window)[0]
-    return convolve_biased(images, weight, conv.bias.astype(weight.dtype), *window)[0]
-
-
-def _convolve_by_product(image: Image, weight: Float[Array, "1 1 i o"], conv: Conv) -> Float[Array, "h2 w2 o"]:
-    """Runs a 1x1 convolution as a matrix product."""
-    from .cpu.onednn_product import matrix_product
-
-    edges = _resolve_edges(image, conv)
-    image = lax.pad(image, jnp.zeros((), image.dtype), [*((*edge, 0) for edge in edges), (0, 0, 0)])
-    image = image[:: conv.stride[0], :: conv.stride[1]]
-    out = matrix_product(image.reshape(-1, conv.in_channels), weight[0, 0])
-    return out.reshape(*image.shape[:2], conv.out_channels)
-
-
-def _convolve_by_xla(image: Image, weight: Float[Array, "kh kw _ o"], conv: Conv) -> Float[Array, "h2 w2 o"]:
-    out = lax.conv_general_dilated(
-        lax.expand_dims(keep_on_cpu(image), [0]),
-        weight,
-        conv.stride,
-        conv.padding,
-        rhs_dilation=conv.dilation,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=conv.groups,
-    )
-    return lax.squeeze(out, [0])
-
-
-def keep_on_cpu(image: Image) -> Image:
-    """Returns `image`, behind an optimization barrier on a CPU.
-
-    The barrier stops XLA from recomputing the input, in a slower layout, for the kernel gradient.
-    """
-    return lax.optimization_barrier(image) if jax.default_backend() == "cpu" else image
+        if bias is not None and kernel.dtype == jnp.float32 and not (by_taps or pointwise):
+            return lax.squeeze(convolve_biased(images, kernel, bias.astype(kernel.dtype), window), [0])
+        out = convolve(images, kernel, window)
+    out = lax.squeeze(out, [0])
+    if kernel.dtype.itemsize < 4:
+        # jax 0.12's compiler fuses ReLU, convolution, ReLU and a sum in bfloat16 into one kernel that gives NaN.
+        out = keep_on_cpu(out)
+    return out if bias is None else out + bias[None, None]
 
 
 def _spans(conv: Conv) -> Pair:

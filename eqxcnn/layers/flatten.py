@@ -1,12 +1,11 @@
 """Flattening of feature maps for a dense layer."""
 
 import equinox as eqx
-import jax
-from jax import lax
 from jaxtyping import Array, Float
 
 from ..errors import InputError
 from ..types import Image
+from .cpu.barrier import keep_on_cpu
 
 __all__ = ["flatten_for"]
 
@@ -26,7 +25,7 @@ def flatten_for(layer: eqx.nn.Linear, maps: Image) -> Float[Array, " n"]:
             f"{maps.size} values and the dense layer takes {layer.in_features}; resize the image, or build the model "
             "with its `image_size`"
         )
-    if jax.default_backend() == "cpu" and maps.shape[-1] > _MAX_IMAGE_CHANNELS:
+    if maps.shape[-1] > _MAX_IMAGE_CHANNELS:
         # Otherwise XLA computes the maps inside the loop that flattens them, with index arithmetic for each value.
-        maps = lax.optimization_barrier(maps)
+        maps = keep_on_cpu(maps)
     return maps.ravel()

@@ -6,13 +6,13 @@ from jax.nn.initializers import Initializer
 from jaxtyping import Array
 
 from ..types import Key
-from .cpu import onednn
+from .cpu.availability import can_use_primitives
 
 __all__ = ["Linear", "make_linear"]
 
 
 class Linear(eqx.nn.Linear):
-    """`eqx.nn.Linear` that multiplies with oneDNN on a CPU if the batch is large enough to benefit."""
+    """`eqx.nn.Linear`; a program for a CPU multiplies with oneDNN if the batch is large enough to benefit."""
 
     def __init__(self, in_features: int, out_features: int, use_bias: bool = True, *, key: Key):
         """Draws weights and bias as Equinox does: uniform up to `in_features ** -0.5`."""
@@ -21,10 +21,10 @@ class Linear(eqx.nn.Linear):
     def __call__(self, x: Array, *, key: Key | None = None) -> Array:
         """Maps a vector `[in_features]` to `[out_features]`; `key` is ignored, as in Equinox."""
         is_float32_vector = x.ndim == 1 and x.dtype == self.weight.dtype == jnp.float32
-        if not (is_float32_vector and onednn.is_available()):
+        if not (is_float32_vector and can_use_primitives()):
             return super().__call__(x, key=key)
-        # This module needs private parts of JAX; `onednn.is_available` has checked that these exist.
-        from .cpu.onednn_product import matrix_product
+        # This module needs private parts of JAX.
+        from .cpu.product import matrix_product
 
         out = matrix_product(x[None], self.weight, transpose_right=True)[0]
         return out if self.bias is None else out + self.bias

@@ -25,7 +25,7 @@ _USE_YNNPACK: Option = (
     "xla_cpu_experimental_ynn_fusion_type",
     "LIBRARY_FUSION_TYPE_REDUCE,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
 )
-#: Disables the pass in which XLA's CPU compiler removes optimization barriers; `layers/conv.py` depends on barriers.
+#: Disables the pass in which XLA's CPU compiler removes optimization barriers, which `layers/cpu/barrier.py` needs.
 _KEEP_BARRIERS: Option = ("xla_disable_hlo_passes", "cse_barrier_expander")
 #: Makes a GPU add in a fixed order and choose algorithms without timing them. CPUs always do.
 DETERMINISTIC: Option = ("xla_gpu_deterministic_ops", True)

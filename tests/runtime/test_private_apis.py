@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 import eqxcnn
-from eqxcnn.layers import Conv, batch_moments
-from eqxcnn.layers.cpu import onednn
-from eqxcnn.layers.cpu.depthwise import depthwise_conv
+from eqxcnn.layers import Conv, Linear, batch_moments
+from eqxcnn.layers.cpu import availability
 from eqxcnn.layers.norm import BatchNorm
 from eqxcnn.runtime.compile import jit_once
 
@@ -25,16 +24,16 @@ PRIVATE = (
 )
 #: Every use in the package. docs/architecture.md has what happens without each.
 USES = {
-    "layers/cpu/depthwise.py": {"jax.custom_batching.sequential_vmap"},
-    "layers/cpu/onednn_biased.py": {"jax.interpreters.ad"},
-    "layers/cpu/onednn_conv.py": {"jax.interpreters.ad"},
-    "layers/cpu/onednn_primitive.py": {
+    "layers/cpu/barrier_primitive.py": {"jax.interpreters.ad"},
+    "layers/cpu/biased_convolution.py": {"jax.interpreters.ad"},
+    "layers/cpu/convolution.py": {"jax.interpreters.ad"},
+    "layers/cpu/primitive.py": {
         "jax.core.ShapedArray",
         "jax.extend.core.Primitive",
         "jax.interpreters.batching",
         "jax.interpreters.mlir",
     },
-    "layers/cpu/onednn_product.py": {"jax.interpreters.ad"},
+    "layers/cpu/product.py": {"jax.interpreters.ad"},
     "runtime/processes.py": {"jax._src.clusters.ClusterEnv"},
     "runs/shared.py": {"jax.experimental.multihost_utils.broadcast_one_to_all"},
     "layers/batch_moments.py": {"jax.custom_batching.custom_vmap"},
@@ -142,8 +141,8 @@ def test_import_and_training_work_without_any_of_them():
     code = f"PRIVATE = {PRIVATE!r}\n{HIDDEN}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    # The import of oneDNN's primitives, where its jaxlib is a tested one, ends at the first private name.
-    assert {"jax.custom_batching"} <= set(done.stdout.split()) <= {"jax.custom_batching", "jax.interpreters"}
+    # The import of the primitives ends at the first private name.
+    assert set(done.stdout.split()) == {"jax.custom_batching", "jax.interpreters"}
 
 
 def test_batch_norm_without_custom_vmap_is_the_same(monkeypatch):
@@ -166,31 +165,16 @@ def test_batch_norm_without_custom_vmap_is_the_same(monkeypatch):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_depthwise_gradients_without_sequential_vmap_are_the_same(monkeypatch):
-    random = np.random.RandomState(0)
-    images, weight = jnp.float32(random.normal(size=(3, 5, 4, 2))), jnp.float32(random.normal(size=(3, 3, 2)))
-
-    def gradients(images, weight):
-        def total(images, weight):
-            run = lambda image: depthwise_conv(image, weight, ((1, 1), (1, 1)), (1, 1), (1, 1))  # noqa: E731
-            return jnp.sin(jax.vmap(run)(images)).sum()
-
-        return jax.grad(total, argnums=(0, 1))(images, weight)
-
-    expected = jit_once(gradients)(images, weight)
-    monkeypatch.setitem(sys.modules, "jax.custom_batching", None)
-    found = jit_once(lambda *values: gradients(*values))(images, weight)
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("module", ["onednn_biased", "onednn_product"])
-def test_onednn_is_not_used_without_its_private_apis(module, monkeypatch):
-    if not onednn.is_available():
-        pytest.skip("oneDNN is not available")
-    monkeypatch.setattr(onednn, "_is_supported", onednn._is_supported.__wrapped__)
+@pytest.mark.parametrize("module", ["barrier_primitive", "biased_convolution", "convolution", "product"])
+def test_layers_are_plain_without_the_private_apis_of_primitives(module, monkeypatch):
+    assert availability.can_use_primitives()
+    monkeypatch.setattr(availability, "_has_primitives", availability._has_primitives.__wrapped__)
     monkeypatch.setitem(sys.modules, f"eqxcnn.layers.cpu.{module}", None)
     monkeypatch.delattr(f"eqxcnn.layers.cpu.{module}")
-    assert not onednn.is_available()
-    conv = Conv(5, 6, 3, weight_init=lambda key, shape: jnp.zeros(shape), key=jax.random.key(0))
-    assert "onednn" not in str(jax.make_jaxpr(jax.vmap(conv))(jnp.zeros((2, 5, 5, 5))))
+    images = jax.ShapeDtypeStruct((2, 8, 8, 5), jnp.float32)
+    layer = Conv(5, 6, 3, key=jax.random.key(0))
+    jaxpr = str(jax.make_jaxpr(jax.vmap(lambda image: Linear(6, 2, key=jax.random.key(0))(layer(image)[0, 0])))(images))
+    assert "eqxcnn" not in jaxpr
+    traced = jax.jit(jax.vmap(layer)).trace(images)
+    for platform, has_barrier in (("cpu", True), ("cuda", False)):
+        assert ("optimization_barrier" in traced.lower(lowering_platforms=(platform,)).as_text()) == has_barrier

@@ -1,74 +1,75 @@
 """Depthwise convolution on a CPU, as a sum over the kernel's pixels ("taps").
 
 XLA computes a depthwise convolution, and both of its gradients, in a naive loop on a CPU. A sum of shifted images, each
-multiplied by one tap, is fused into one loop along the channels and is many times faster. The gradients are written
-out, since automatic differentiation would turn the kernel's gradient into slow reductions. Forward-mode differentiation
-is therefore not supported.
+multiplied by one tap, is fused into one loop along the channels and is many times faster.
 """
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from ...cost import register_product_scope
 from ...types import Image
-from ..sizes import Edges, Pair
+from ..sizes import Pair
+from .implementation import Images, Implementation, Kernel, KernelShape, Outputs, Window
 
-__all__ = ["Filtered", "Kernel", "depthwise_conv"]
+__all__ = ["DEPTHWISE"]
 
-Kernel: TypeAlias = Float[Array, "kh kw c"]
-Filtered: TypeAlias = Float[Array, "h2 w2 c"]
-
-_SCOPE = "depthwise_taps"
-register_product_scope(_SCOPE)
+_Filtered: TypeAlias = Float[Array, "h2 w2 c"]
+_Taps: TypeAlias = Float[Array, "kh kw c"]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def depthwise_conv(image: Image, weight: Kernel, edges: Edges, stride: Pair, dilation: Pair) -> Filtered:
-    """Convolves each channel of an image `[h w c]` with its own kernel.
+def _convolve(images: Images, kernel: Kernel, window: Window) -> Outputs:
+    def convolve_one(image: Image) -> _Filtered:
+        return _sum_taps(jnp.pad(image, (*window.edges, (0, 0))), kernel[:, :, 0], window.stride, window.dilation)
 
-    **Arguments:**
-
-    - `weight`: one kernel per channel.
-    - `edges`: the zeros added before and after the height and the width.
-    - `stride`, `dilation`: `(height, width)` pairs.
-    """
-    with jax.named_scope(_SCOPE):
-        return _sum_taps(jnp.pad(image, (*edges, (0, 0))), weight, stride, dilation)
+    return jax.vmap(convolve_one)(images)
 
 
-def _forward(
-    image: Image, weight: Kernel, edges: Edges, stride: Pair, dilation: Pair
-) -> tuple[Filtered, tuple[Image, Kernel]]:
-    return depthwise_conv(image, weight, edges, stride, dilation), (image, weight)
-
-
-def _backward(
-    edges: Edges, stride: Pair, dilation: Pair, residuals: tuple[Image, Kernel], cotangent: Filtered
-) -> tuple[Image, Kernel]:
-    """Computes the image's gradient by convolving the cotangent, spread by the stride, with the flipped kernel."""
-    image, weight = residuals
+def _images_gradient(out: Outputs, kernel: Kernel, window: Window, size: Pair) -> Images:
+    """Convolves the gradient of the outputs, spread by the stride, with the flipped kernel."""
     spread = []
     for axis in (0, 1):
-        span = (weight.shape[axis] - 1) * dilation[axis]
-        before = span - edges[axis][0]
-        spread_size = (cotangent.shape[axis] - 1) * stride[axis] + 1
-        spread.append((before, image.shape[axis] + span - before - spread_size, stride[axis] - 1))
-    zero = jnp.zeros((), cotangent.dtype)
-    image_gradient = _sum_taps(lax.pad(cotangent, zero, (*spread, (0, 0, 0))), weight[::-1, ::-1], (1, 1), dilation)
-    weight_gradient = _make_weight_gradient((weight.shape[0], weight.shape[1]), stride, dilation)
-    return image_gradient, weight_gradient(jnp.pad(image, (*edges, (0, 0))), cotangent)
+        span = (kernel.shape[axis] - 1) * window.dilation[axis]
+        before, stride = span - window.edges[axis][0], window.stride[axis]
+        spread_size = (out.shape[axis + 1] - 1) * stride + 1
+        spread.append((before, size[axis] + span - before - spread_size, stride - 1))
+
+    def convolve_one(out: _Filtered) -> Image:
+        padded = lax.pad(out, jnp.zeros((), out.dtype), (*spread, (0, 0, 0)))
+        return _sum_taps(padded, kernel[::-1, ::-1, 0], (1, 1), window.dilation)
+
+    return jax.vmap(convolve_one)(out)
 
 
-depthwise_conv.defvjp(_forward, _backward)
+def _kernel_gradient(out: Outputs, images: Images, window: Window, shape: KernelShape) -> Kernel:
+    (rows, columns, *_), (_, height, width, channels), (down, right) = shape, out.shape, window.dilation
+    stride, span = window.stride, down * (rows - 1) + 1
+
+    def sum_products(image_and_out: tuple[Image, _Filtered]) -> _Taps:
+        image, out = image_and_out
+        padded = jnp.pad(image, (*window.edges, (0, 0)))
+
+        # A loop over rows keeps the sums of all taps in the cache. A reduction would read the whole batch for each tap.
+        def add_row(row: Array | int, sums: tuple[Array, ...]) -> tuple[Array, ...]:
+            pixels = lax.dynamic_slice_in_dim(padded, row * stride[0], span)[::down]
+            row_out = lax.dynamic_index_in_dim(out, row, keepdims=False)[None]
+            lefts = (column * right for column in range(columns))
+            return tuple(
+                total + pixels[:, left : left + (width - 1) * stride[1] + 1 : stride[1]] * row_out
+                for total, left in zip(sums, lefts, strict=True)
+            )
+
+        zeros = tuple(jnp.zeros((rows, width, channels), out.dtype) for _ in range(columns))
+        return jnp.stack([total.sum(1) for total in lax.fori_loop(0, height, add_row, zeros)], axis=1)
+
+    # One image after the other, which keeps the data of its loop in the cache.
+    return lax.map(sum_products, (images, out)).sum(0)[:, :, None]
 
 
-def _sum_taps(padded: Image, weight: Kernel, stride: Pair, dilation: Pair) -> Filtered:
+def _sum_taps(padded: Image, weight: _Taps, stride: Pair, dilation: Pair) -> _Filtered:
     """Sums, over all taps, a slice of the image times the tap."""
     sizes = [
         (size - dilated * (kernel - 1) - 1) // step
@@ -85,37 +86,5 @@ def _sum_taps(padded: Image, weight: Kernel, stride: Pair, dilation: Pair) -> Fi
     return total
 
 
-def _make_weight_gradient(kernel: Pair, stride: Pair, dilation: Pair) -> Callable[[Image, Filtered], Kernel]:
-    """Returns a function of a padded image and a cotangent that gives the gradient `[kh kw c]` of the kernel."""
-
-    def weight_gradient(padded: Image, cotangent: Filtered) -> Kernel:
-        height, width, channels = cotangent.shape
-        span = dilation[0] * (kernel[0] - 1) + 1
-
-        # A loop over rows keeps the sums of all taps in the cache. A reduction would read the whole batch for each tap.
-        def add_row(row: Array | int, sums: tuple[Array, ...]) -> tuple[Array, ...]:
-            rows = lax.dynamic_slice_in_dim(padded, row * stride[0], span)[:: dilation[0]]
-            row_cotangent = lax.dynamic_index_in_dim(cotangent, row, keepdims=False)[None]
-            lefts = (column * dilation[1] for column in range(kernel[1]))
-            return tuple(
-                total + rows[:, left : left + (width - 1) * stride[1] + 1 : stride[1]] * row_cotangent
-                for total, left in zip(sums, lefts, strict=True)
-            )
-
-        zeros = tuple(jnp.zeros((kernel[0], width, channels), cotangent.dtype) for _ in range(kernel[1]))
-        return jnp.stack([total.sum(1) for total in lax.fori_loop(0, height, add_row, zeros)], axis=1)
-
-    return _loop_over_batch(weight_gradient)
-
-
-def _loop_over_batch(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Makes `vmap` run `function` on one example after the other, which keeps the data of its loop in the cache.
-
-    `jax.custom_batching` has no compatibility guarantee. Without this module, `vmap` batches `function` as usual, which
-    is slower.
-    """
-    try:
-        from jax.custom_batching import sequential_vmap
-    except ImportError:
-        return function
-    return sequential_vmap(function)
+#: For convolutions with one output channel per input channel.
+DEPTHWISE = Implementation(_convolve, _images_gradient, _kernel_gradient)

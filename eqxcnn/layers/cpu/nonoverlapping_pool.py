@@ -10,11 +10,11 @@ from math import prod
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
 
 from ...types import Image
 from ..sizes import Pair
+from .barrier import keep_on_cpu
 
 __all__ = ["max_windows", "sum_windows"]
 
@@ -47,7 +47,7 @@ def _(window: Pair, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Arra
         winner = jnp.where(values > largest, jnp.int8(position), winner)
         largest = jnp.maximum(largest, values)
     # Without the barrier XLA recomputes the winner for each pixel of the window.
-    winner = lax.optimization_barrier(winner)
+    winner = keep_on_cpu(winner)
     positions = jnp.arange(prod(window), dtype=winner.dtype).reshape(1, window[0], 1, window[1], 1)
     is_winner = winner[:, None, :, None] == positions
     return largest, jnp.where(is_winner, _split_into_windows(tangents[0], window), 0).sum((1, 3))

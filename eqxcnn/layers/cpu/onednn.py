@@ -4,8 +4,6 @@ oneDNN is the library of convolutions and matrix products that PyTorch uses on C
 compiler gives this work to Eigen or YNNPACK, which are slower. jaxlib still executes the custom calls that XLA used to
 emit for oneDNN. These calls are not a public interface, so the layers use them only with the jaxlib versions that
 the tests run with, and use plain JAX otherwise.
-
-The other `onednn_*` files need private parts of JAX. Import them only if `is_available()` returns true.
 """
 
 import json
@@ -32,35 +30,29 @@ Operation: TypeAlias = Literal["convolution", "matmul"]
 
 
 def is_available() -> bool:
-    """Returns whether layers may call oneDNN: it is supported here and not turned off by `EQXCNN_ONEDNN=0`.
+    """Returns whether a program for a CPU may call oneDNN: it is supported here and `EQXCNN_ONEDNN=0` is not set.
 
-    It is not available under three JAX settings:
+    It is not available in two cases:
 
-    - The persistent compilation cache: programs with these calls cannot be stored.
-    - More than one device: each device would run the whole call.
-    - Disabled jit: the calls exist only in compiled programs.
+    - With the persistent compilation cache: programs with these calls cannot be stored.
+    - With more than one CPU device: each device would run the whole call.
     """
     is_wanted = os.environ.get("EQXCNN_ONEDNN", "1") != "0"
     is_cached_on_disk = getattr(jax.config, "jax_compilation_cache_dir", None)
-    is_jit_disabled = getattr(jax.config, "jax_disable_jit", False)
-    return is_wanted and not is_cached_on_disk and not is_jit_disabled and jax.device_count() == 1 and _is_supported()
+    return is_wanted and not is_cached_on_disk and _is_supported() and jax.device_count("cpu") == 1
 
 
 @cache
 def _is_supported() -> bool:
     """Returns whether this machine, JAX and jaxlib can execute the calls."""
     machine = platform.system(), platform.machine()
-    version = getattr(jaxlib, "__version__", "")
-    if version not in _TESTED_JAXLIBS or machine != ("Linux", "x86_64") or jax.default_backend() != "cpu":
-        return False
-    try:
-        from . import onednn_biased, onednn_product  # noqa: F401
-    except ImportError:  # a private part of JAX is missing
+    if getattr(jaxlib, "__version__", "") not in _TESTED_JAXLIBS or machine != ("Linux", "x86_64"):
         return False
     scalar = jax.ShapeDtypeStruct((1, 1), jnp.float32)
     try:
-        jax.jit(lambda a, b: call_onednn("matmul", {}, scalar, a, b)).lower(scalar, scalar).compile()
-    except jax.errors.JaxRuntimeError:  # jaxlib was built without oneDNN
+        with jax.default_device(jax.local_devices(backend="cpu")[0]):
+            jax.jit(lambda a, b: call_onednn("matmul", {}, scalar, a, b)).lower(scalar, scalar).compile()
+    except RuntimeError:  # JAX was told not to use the CPU, or jaxlib was built without oneDNN
         return False
     return True
 

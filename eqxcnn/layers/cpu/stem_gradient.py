@@ -10,7 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from ..sizes import Edges, Pair
-from .onednn_product import matrix_product
+from .product import matrix_product
 
 __all__ = ["stem_gradient"]
 

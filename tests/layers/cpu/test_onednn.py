@@ -27,15 +27,15 @@ LAYERS = [
 
 
 def lower(layer, shape):
-    return jax.jit(jax.vmap(layer)).lower(jax.ShapeDtypeStruct((16, *shape), jnp.float32)).as_text()
+    traced = jax.jit(jax.vmap(layer)).trace(jax.ShapeDtypeStruct((16, *shape), jnp.float32))
+    return traced.lower(lowering_platforms=("cpu",)).as_text()
 
 
 def test_tested_jaxlibs_call_it():
     is_expected = (
         jaxlib.__version__ in onednn._TESTED_JAXLIBS
         and (platform.system(), platform.machine()) == ("Linux", "x86_64")
-        and jax.default_backend() == "cpu"
-        and jax.device_count() == 1
+        and jax.device_count("cpu") == 1
     )
     if not is_expected:
         pytest.skip("another jaxlib or machine")
@@ -45,7 +45,7 @@ def test_tested_jaxlibs_call_it():
 
 
 @pytest.mark.parametrize(
-    "reason", ["version", "machine", "build", "environment", "devices", "compilation cache", "disabled jit"]
+    "reason", ["version", "machine", "build", "no CPU", "environment", "devices", "compilation cache"]
 )
 def test_layers_use_xla_without_it(reason, monkeypatch, tmp_path, request):
     monkeypatch.setattr(onednn, "_is_supported", onednn._is_supported.__wrapped__)
@@ -56,16 +56,19 @@ def test_layers_use_xla_without_it(reason, monkeypatch, tmp_path, request):
             monkeypatch.setattr(onednn.platform, "machine", lambda: "arm64")
         case "build":
             monkeypatch.setitem(onednn._TARGETS, "matmul", ("__nothing$matmul", "onednn_matmul_config"))
+        case "no CPU":
+
+            def find_devices(backend):
+                raise RuntimeError("Backend 'cpu' is not in the list of known backends: cuda")
+
+            monkeypatch.setattr(jax, "local_devices", find_devices)
         case "environment":
             monkeypatch.setenv("EQXCNN_ONEDNN", "0")
         case "devices":
-            monkeypatch.setattr(jax, "device_count", lambda: 2)
+            monkeypatch.setattr(jax, "device_count", lambda backend: 2)
         case "compilation cache":
             jax.config.update("jax_compilation_cache_dir", str(tmp_path))
             request.addfinalizer(partial(jax.config.update, "jax_compilation_cache_dir", None))
-        case "disabled jit":
-            jax.config.update("jax_disable_jit", True)
-            request.addfinalizer(partial(jax.config.update, "jax_disable_jit", False))
     assert not onednn.is_available()
     for layer, shape in LAYERS:
         assert "onednn" not in lower(layer, shape)

@@ -1,4 +1,4 @@
-"""Convolutions with a bias by oneDNN equal XLA's, for gradients of any subset of the operands."""
+"""Convolutions with a bias for a CPU equal XLA's, for gradients of any subset of the operands."""
 
 from functools import partial
 from itertools import product
@@ -11,23 +11,23 @@ import pytest
 from eqxcnn.cost import count_multiply_adds
 from eqxcnn.layers import Conv
 from eqxcnn.layers.cpu import onednn
+from eqxcnn.layers.cpu.implementation import XLA, Window
 from eqxcnn.runtime.compile import jit_once
 
 if not onednn.is_available():
     pytest.skip("oneDNN is not available", allow_module_level=True)
 
-from eqxcnn.layers.cpu.onednn_biased import convolve_biased
-from eqxcnn.layers.cpu.onednn_conv import convolve_by_xla
+from eqxcnn.layers.cpu.biased_convolution import convolve_biased
 
-WINDOW = {"stride": (1, 1), "edges": ((1, 1), (1, 1)), "dilation": (1, 1), "groups": 1}
+WINDOW = Window(stride=(1, 1), edges=((1, 1), (1, 1)), dilation=(1, 1), groups=1)
 
 
 def draw(*shape):
     return jnp.float32(np.random.RandomState(0).normal(size=shape))
 
 
-def biased_by_xla(images, kernel, bias, **window):
-    return convolve_by_xla(images, kernel, **window) + bias
+def biased_by_xla(images, kernel, bias, window):
+    return XLA.convolve(images, kernel, window) + bias
 
 
 def assert_close(found, expected):
@@ -46,7 +46,7 @@ def test_values_and_gradients_up_to_second_order(channels, is_traced):
             operands = list(values)
             for index, value in zip(indices, traced, strict=True):
                 operands[index] = value
-            return jnp.sin(convolve(*operands, **WINDOW)).sum()
+            return jnp.sin(convolve(*operands, WINDOW)).sum()
 
         both = jax.value_and_grad(total, argnums=tuple(range(len(indices))))
         return jax.jvp(both, traced, traced)
@@ -61,7 +61,7 @@ def test_vmap_over_any_subset_of_the_operands():
 
     def run(convolve, axes, *operands):
         operands = [each if axis == 0 else each[0] for each, axis in zip(operands, axes, strict=True)]
-        return jax.vmap(partial(convolve, **WINDOW), axes)(*operands)
+        return jax.vmap(partial(convolve, window=WINDOW), axes)(*operands)
 
     both = jit_once(
         lambda *operands: [[run(f, axes, *operands) for axes in subsets] for f in (convolve_biased, biased_by_xla)]
@@ -71,5 +71,5 @@ def test_vmap_over_any_subset_of_the_operands():
 
 def test_layers_with_a_bias_use_it():
     conv = Conv(3, 6, 3, weight_init=lambda key, shape: draw(*shape), key=jax.random.key(0))
-    assert "onednn_biased_convolution" in str(jax.make_jaxpr(jax.vmap(conv))(draw(4, 9, 9, 3)))
+    assert "eqxcnn_biased_convolution" in str(jax.make_jaxpr(jax.vmap(conv))(draw(4, 9, 9, 3)))
     assert count_multiply_adds(jax.vmap(conv), draw(4, 9, 9, 3)) == 4 * 9 * 9 * 6 * 3 * 3 * 3

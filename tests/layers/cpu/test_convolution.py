@@ -1,4 +1,4 @@
-"""Convolutions by oneDNN equal XLA's: values, gradients of both orders, and batches."""
+"""Convolutions for a CPU equal XLA's: values, gradients of both orders, and batches."""
 
 import os
 import subprocess
@@ -15,15 +15,16 @@ from jax import export
 from eqxcnn.cost import count_multiply_adds
 from eqxcnn.layers import Conv
 from eqxcnn.layers.cpu import onednn
+from eqxcnn.layers.cpu.implementation import XLA, Window
 from eqxcnn.runtime.compile import jit_once
 
 if not onednn.is_available():
     pytest.skip("oneDNN is not available", allow_module_level=True)
 
-from eqxcnn.layers.cpu.onednn_conv import convolve, convolve_by_xla
+from eqxcnn.layers.cpu.convolution import convolve
 
 EDGES = ((1, 1), (1, 1))
-WINDOW = {"stride": (1, 1), "edges": EDGES, "dilation": (1, 1), "groups": 1}
+WINDOW = Window(stride=(1, 1), edges=EDGES, dilation=(1, 1), groups=1)
 
 
 def draw(*shape):
@@ -41,17 +42,17 @@ def count_calls(lowered):
 
 
 def total(form, window, images, weight):
-    return jnp.sin(form(images, weight, **window)).sum()
+    return jnp.sin(form(images, weight, window)).sum()
 
 
-def assert_same_as_xla(images, weight, **window):
+def assert_same_as_xla(images, weight, window):
     """Compares values, gradients, and the derivatives of both along the operands."""
 
     def results(form, values):
         both = jax.value_and_grad(partial(total, form, window), argnums=(0, 1))
         return jax.jvp(both, values, values)
 
-    run = jit_once(lambda *values: [results(form, values) for form in (convolve, convolve_by_xla)])
+    run = jit_once(lambda *values: [results(form, values) for form in (convolve, XLA.convolve)])
     found, expected = run(images, weight)
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4 * float(jnp.abs(other).max()))
@@ -90,16 +91,10 @@ def assert_same_as_xla(images, weight, **window):
 )
 def test_values_and_gradients_up_to_second_order(channels, kernel, stride, edges, dilation, groups, by_onednn, by_xla):
     images, weight = draw(3, 9, 8, channels), draw(*kernel, channels // groups, 6)
-    window = {"stride": stride, "edges": edges, "dilation": dilation, "groups": groups}
-    assert_same_as_xla(images, weight, **window)
+    window = Window(stride, edges, dilation, groups)
+    assert_same_as_xla(images, weight, window)
     gradients = jax.jit(jax.grad(partial(total, convolve, window), argnums=(0, 1)))
     assert count_calls(gradients.lower(images, weight)) == (by_onednn, by_xla)
-
-
-@pytest.mark.parametrize("groups", [1, 3])
-def test_a_kernel_with_input_channels_first(groups):
-    window = {**WINDOW, "groups": groups}
-    assert_same_as_xla(draw(3, 9, 8, 12), draw(12 // groups, 3, 2, 6), **window, kernel_layout="IHWO")
 
 
 def test_vmap_over_images_and_kernels():
@@ -108,7 +103,7 @@ def test_vmap_over_images_and_kernels():
         given = jnp.moveaxis(images, 0, 3) if axes[0] == 3 else images if axes[0] == 0 else images[0]
         kernels = weight[0] if axes[1] is None else weight
         found, expected = (
-            jax.vmap(partial(form, **WINDOW), in_axes=axes)(given, kernels) for form in (convolve, convolve_by_xla)
+            jax.vmap(partial(form, window=WINDOW), in_axes=axes)(given, kernels) for form in (convolve, XLA.convolve)
         )
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
@@ -121,7 +116,7 @@ def test_layers_train_with_it_and_exported_programs_do_not_contain_it():
         jax.grad(lambda weight, x: (jax.vmap(eqx.tree_at(lambda c: c.weight, conv, weight))(x) ** 2).sum())
     )
     assert count_calls(gradients.lower(conv.weight, images)) == (2, 0)  # no gradient of the images
-    exported = export.export(jax.jit(batched))(images)
+    exported = export.export(jax.jit(batched), platforms=("cpu", "cuda"))(images)
     assert "@__onednn$convolution" not in exported.mlir_module()
     np.testing.assert_allclose(exported.call(images), batched(images), atol=1e-5)
     assert count_multiply_adds(batched, images) == 4 * 9 * 9 * 6 * 3 * 3 * 8
@@ -129,10 +124,10 @@ def test_layers_train_with_it_and_exported_programs_do_not_contain_it():
 
 def test_it_works_outside_jit_and_with_jit_disabled():
     images, weight = draw(1, 4, 4, 5), draw(2, 2, 5, 3)
-    expected = convolve_by_xla(images, weight, **WINDOW)
-    np.testing.assert_allclose(convolve(images, weight, **WINDOW), expected, atol=1e-5)
+    expected = XLA.convolve(images, weight, WINDOW)
+    np.testing.assert_allclose(convolve(images, weight, WINDOW), expected, atol=1e-5)
     with jax.disable_jit():
-        np.testing.assert_allclose(convolve(images, weight, **WINDOW), expected, atol=1e-5)
+        np.testing.assert_allclose(convolve(images, weight, WINDOW), expected, atol=1e-5)
 
 
 def test_repeated_calls_give_the_same_bits():
@@ -148,13 +143,14 @@ def test_repeated_calls_give_the_same_bits():
 def test_processors_without_avx512_agree():
     code = """
 import jax, jax.numpy as jnp, numpy as np
-from eqxcnn.layers.cpu.onednn_conv import convolve, convolve_by_xla
+from eqxcnn.layers.cpu.convolution import convolve
+from eqxcnn.layers.cpu.implementation import XLA, Window
 draw = lambda *shape: jnp.float32(np.random.RandomState(0).normal(size=shape))
 values = draw(3, 9, 8, 16), draw(3, 3, 16, 6)
-window = {"stride": (1, 1), "edges": ((1, 1), (1, 1)), "dilation": (1, 1), "groups": 1}
+window = Window((1, 1), ((1, 1), (1, 1)), (1, 1), 1)
 found = []
-for form in (convolve, convolve_by_xla):
-    found.append(jax.jit(jax.grad(lambda *given: jnp.sin(form(*given, **window)).sum(), argnums=(0, 1)))(*values))
+for form in (convolve, XLA.convolve):
+    found.append(jax.jit(jax.grad(lambda *given: jnp.sin(form(*given, window)).sum(), argnums=(0, 1)))(*values))
 for one, other in zip(*found):
     np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4 * float(jnp.abs(other).max()))
 """

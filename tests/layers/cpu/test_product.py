@@ -17,7 +17,7 @@ from eqxcnn.runtime.compile import jit_once
 if not onednn.is_available():
     pytest.skip("oneDNN is not available", allow_module_level=True)
 
-from eqxcnn.layers.cpu.onednn_product import matrix_product
+from eqxcnn.layers.cpu.product import matrix_product
 
 KEY = jax.random.key(0)
 

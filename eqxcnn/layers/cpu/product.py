@@ -1,4 +1,4 @@
-"""Matrix products by oneDNN on a CPU, for dense layers and 1x1 convolutions."""
+"""Matrix products, which a program for a CPU gives to oneDNN, for dense layers and 1x1 convolutions."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from ...cost import shape_of
 from . import onednn
-from .onednn_primitive import make_primitive
+from .primitive import make_primitive
 
 __all__ = ["matrix_product"]
 
@@ -39,10 +39,12 @@ def _product_by_xla(left: Array, right: Array, *, transpose_left: bool, transpos
     return lax.dot_general(left, right, (contracted, ((), ())))
 
 
-def _product_by_onednn(left: Array, right: Array, *, transpose_left: bool, transpose_right: bool) -> Array:
+def _product_on_cpu(
+    left: Array, right: Array, *, transpose_left: bool, transpose_right: bool, uses_onednn: bool
+) -> Array:
     by_xla = partial(_product_by_xla, transpose_left=transpose_left, transpose_right=transpose_right)
     out = jax.eval_shape(by_xla, left, right)
-    if out.size * left.shape[0 if transpose_left else 1] < _MIN_MULTIPLY_ADDS:
+    if not uses_onednn or out.size * left.shape[0 if transpose_left else 1] < _MIN_MULTIPLY_ADDS:
         return by_xla(left, right)
     settings = {"transpose_a": transpose_left, "transpose_b": transpose_right}
     return onednn.call_onednn("matmul", settings, out, left, right)
@@ -76,5 +78,7 @@ def _count_multiply_adds(equation: Any) -> int:
     return prod(shape_of(equation.outvars[0])) * left[0 if equation.params["transpose_left"] else 1]
 
 
-_product = make_primitive("onednn_product", _product_by_xla, _product_by_onednn, _batch_product, _count_multiply_adds)
+_product = make_primitive(
+    "eqxcnn_matrix_product", _product_on_cpu, _product_by_xla, _batch_product, _count_multiply_adds
+)
 ad.defbilinear(_product, _left_gradient, _right_gradient)

@@ -1,0 +1,22 @@
+"""An optimization barrier that only programs for a CPU contain."""
+
+from jax import lax
+from jaxtyping import Array
+
+from .availability import can_use_primitives
+
+__all__ = ["keep_on_cpu"]
+
+
+def keep_on_cpu(x: Array, only_without_onednn: bool = False) -> Array:
+    """Returns `x`; in a program for a CPU, XLA computes it once, before anything that uses it.
+
+    **Arguments:**
+
+    - `only_without_onednn`: whether to leave the barrier out where oneDNN is available.
+    """
+    if can_use_primitives():
+        from .barrier_primitive import bind_barrier
+
+        return bind_barrier(x, only_without_onednn)
+    return lax.platform_dependent(x, cpu=lax.optimization_barrier, default=lambda x: x)

@@ -1,0 +1,104 @@
+"""A convolution of a batch and its two gradients: the interface that all implementations share, and XLA's."""
+
+from collections.abc import Callable
+from math import prod
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from ..sizes import Edges, Pair
+
+__all__ = [
+    "XLA",
+    "Images",
+    "Implementation",
+    "Kernel",
+    "KernelShape",
+    "Outputs",
+    "Window",
+    "implement",
+    "is_by_taps",
+    "is_pointwise",
+]
+
+Images: TypeAlias = Float[Array, "n h w i"]
+Kernel: TypeAlias = Float[Array, "kh kw _ o"]
+Outputs: TypeAlias = Float[Array, "n h2 w2 o"]
+#: Height, width, input channels per group, output channels.
+KernelShape: TypeAlias = tuple[int, ...]
+
+#: Larger kernels are not written out tap by tap, which would take minutes to compile.
+_MAX_TAPS = 256
+
+
+class Window(NamedTuple):
+    """The positions of a kernel.
+
+    - `stride`, `dilation`: `(height, width)` pairs.
+    - `edges`: the zeros added before and after the height and the width, none of them negative.
+    - `groups`: the number of groups of channels that are convolved separately.
+    """
+
+    stride: Pair
+    edges: Edges
+    dilation: Pair
+    groups: int
+
+
+class Implementation(NamedTuple):
+    """Three functions of two arrays.
+
+    - `convolve(images, kernel, window)`
+    - `images_gradient(out, kernel, window, size)`: the gradient of the images, which have this height and width.
+    - `kernel_gradient(out, images, window, shape)`: the gradient of the kernel, which has this shape.
+
+    `out` is the gradient of the outputs.
+    """
+
+    convolve: Callable[[Images, Kernel, Window], Outputs]
+    images_gradient: Callable[[Outputs, Kernel, Window, Pair], Images]
+    kernel_gradient: Callable[[Outputs, Images, Window, KernelShape], Kernel]
+
+
+def is_by_taps(shape: KernelShape, window: Window, dtype: jnp.dtype) -> bool:
+    """Returns whether a CPU computes the convolution as a sum over the kernel's pixels (`depthwise.py`)."""
+    is_depthwise = window.groups == shape[3] > 1 and shape[2] == 1
+    return is_depthwise and dtype.itemsize >= 4 and prod(shape[:2]) <= _MAX_TAPS
+
+
+def is_pointwise(shape: KernelShape, window: Window, dtype: jnp.dtype) -> bool:
+    """Returns whether a CPU with oneDNN computes the convolution as a matrix product (`pointwise.py`)."""
+    return window.groups == 1 and shape[:2] == (1, 1) and dtype == jnp.float32
+
+
+def _convolve(images: Images, kernel: Kernel, window: Window) -> Outputs:
+    return lax.conv_general_dilated(
+        images,
+        kernel,
+        window.stride,
+        window.edges,
+        rhs_dilation=window.dilation,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=window.groups,
+    )
+
+
+def implement(convolve: Callable[[Images, Kernel, Window], Outputs]) -> Implementation:
+    """Returns an implementation whose gradients are those of automatic differentiation."""
+
+    def images_gradient(out: Outputs, kernel: Kernel, window: Window, size: Pair) -> Images:
+        images = jax.ShapeDtypeStruct((len(out), *size, kernel.shape[2] * window.groups), out.dtype)
+        return jax.linear_transpose(lambda images: convolve(images, kernel, window), images)(out)[0]
+
+    def kernel_gradient(out: Outputs, images: Images, window: Window, shape: KernelShape) -> Kernel:
+        kernel = jax.ShapeDtypeStruct(shape, out.dtype)
+        return jax.linear_transpose(lambda kernel: convolve(images, kernel, window), kernel)(out)[0]
+
+    return Implementation(convolve, images_gradient, kernel_gradient)
+
+
+#: Plain convolutions, on any platform.
+XLA = implement(_convolve)

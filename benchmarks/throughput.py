@@ -7,8 +7,9 @@ gathers the batch from the images on the device, normalizes its bytes and sums t
 prepared floating-point images.
 
 `--suite gpu` is for accelerators: larger networks in bfloat16, with ten of our steps per call, compared with PyTorch
-with channels last and autocast; it reports images per second and the fraction of the chip's peak. So far it has been
-run only on a CPU at small sizes: all figures below are from a CPU.
+with channels last and autocast; it reports images per second, the fraction of the chip's peak, and the peak of the
+memory that each library's process took on the device. `benchmarks/gpu.sh` runs it and then `airbench94` with five
+seeds. So far it has been run only on a CPU at small sizes: all figures below are from a CPU.
 """
 
 import os
@@ -22,27 +23,20 @@ from time import perf_counter
 from typing import Literal, NamedTuple
 
 import jax
-import numpy as np
 import tyro
 
-from eqxcnn import zoo
 from eqxcnn.cli import run_command
 from eqxcnn.errors import InputError
 
-from .markdown import format_number
+from .gpu_tables import build_memory_reader, make_gpu_tables
 from .peers import flax_steps
-from .timing import RESULTS, Benchmark, Case, Ratio, ResultTable, check_options, measure, report
+from .timing import RESULTS, Benchmark, Case, Ratio, check_options, measure, report
 from .trainer_step import NUM_IMAGES, build_trainer_steps
 from .worker_process import WorkerProcess
 from .workloads import FLAX_TARGET_NEWEST, SUITES, Workload
 
 #: Approximate seconds that a case runs before it is timed; not applied to cases with much longer steps.
 _LEAD_SECONDS = 0.2
-#: Dense bfloat16 TFLOP/s from the manufacturers' data sheets, by the beginning of the device's name.
-_PEAK_TFLOPS = {
-    "NVIDIA H200": 989, "NVIDIA H100 PCIe": 756, "NVIDIA H100": 989, "NVIDIA A100": 312, "NVIDIA L40S": 362,
-    "NVIDIA L4": 121, "TPU v6 lite": 918, "TPU v5 lite": 197, "TPU v5": 459, "TPU v4": 275,
-}  # fmt: skip
 #: A function that runs a number of training steps and waits for the last one.
 RunSteps = Callable[[int], None]
 
@@ -87,15 +81,17 @@ def main(arguments: Sequence[str]) -> None:
     workloads, builders = _select_workloads(options), _select_builders(options)
     seconds: dict[str, list[float]] = {}
     ratios: list[Ratio] = []
+    memory: dict[str, int | None] = {}
     for workload in workloads:
         cases = _start_cases(workload, builders, options.seconds)
         ratios += _make_ratios(workload, list(cases.by_name))
         try:
             seconds |= measure(cases.by_name, options.rounds, warm_up=False)
+            memory |= cases.read_memory()
         finally:
             cases.close()
     title = "Milliseconds per training step of the same network in several libraries"
-    make_tables = partial(_make_speed_tables, workloads) if options.suite == "gpu" else None
+    make_tables = partial(make_gpu_tables, workloads, memory) if options.suite == "gpu" else None
     report(Benchmark("throughput", title, arguments, "ms", {}, ratios, make_tables=make_tables), seconds, out)
 
 
@@ -150,9 +146,10 @@ def _build_torch_steps(form: str, channels: str, workload: Workload) -> RunSteps
 
 
 class Cases(NamedTuple):
-    """The cases of a workload by name, and a function that ends their processes."""
+    """The cases of a workload by name, and functions that read the memory of their processes and end them."""
 
     by_name: dict[str, Case]
+    read_memory: Callable[[], dict[str, int | None]]
     close: Callable[[], None]
 
 
@@ -163,6 +160,10 @@ def _start_cases(workload: Workload, builders: Mapping[str, Sequence[StepBuilder
     def close() -> None:
         for process in processes.values():
             process.close()
+
+    def read_memory() -> dict[str, int | None]:
+        peaks = {library: process.build(build_memory_reader, library) for library, process in processes.items()}
+        return {f"{workload.name}, {library}": read(0) for library, read in peaks.items()}
 
     # A network without convolutions has no channels.
     selected = [
@@ -178,7 +179,7 @@ def _start_cases(workload: Workload, builders: Mapping[str, Sequence[StepBuilder
         for (_, builder), run_steps in zip(selected, steps, strict=True):
             per_call = workload.steps if builder.build is build_trainer_steps else 1
             cases[f"{workload.name}, {builder.label}"] = _make_case(run_steps, seconds, per_call)
-        return Cases(cases, close)
+        return Cases(cases, read_memory, close)
     except BaseException:
         close()
         raise
@@ -214,26 +215,6 @@ def _make_case(run_steps: RunSteps, seconds: float, steps: int) -> Case:
     # The caches hold another case's data, and an idle core starts slowly; neither belongs to this case's time.
     lead = steps * round(_LEAD_SECONDS / call_seconds)
     return Case(lambda: run_steps(count), 1 / count, (lambda: run_steps(lead)) if lead else None)
-
-
-def _make_speed_tables(workloads: Sequence[Workload], seconds: Mapping[str, Sequence[float]]) -> list[ResultTable]:
-    """Returns images per second, and the fraction of the chip's peak.
-
-    A training step counts as three forward passes: one forward, and two for the backward pass.
-    """
-    kind = jax.devices()[0].device_kind
-    peak = next((peak for start, peak in _PEAK_TFLOPS.items() if kind.startswith(start)), None)
-    rows = []
-    for workload in workloads:
-        for name, values in seconds.items():
-            if name.startswith(f"{workload.name}, "):
-                speed = workload.batch / float(np.median(values))
-                fraction = "-"
-                if peak is not None and workload.image_size is None:
-                    fraction = f"{6 * zoo.card(workload.net).multiply_adds * speed / (peak * 1e12):.1%}"
-                rows.append((name, format_number(speed), fraction))
-    peak_text = "unknown" if peak is None else f"{peak} TFLOP/s"
-    return [ResultTable((f"{kind} (peak: {peak_text})", "images/s", "fraction of peak"), rows)]
 
 
 if __name__ == "__main__":

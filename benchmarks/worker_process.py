@@ -26,10 +26,10 @@ class WorkerProcess:
         worker_end.close()
         self._num_functions, self._lock = 0, Lock()
 
-    def build(self, builder: Callable[..., Callable[[int], None]], *arguments: Any) -> Callable[[int], None]:
+    def build(self, builder: Callable[..., Callable[[int], Any]], *arguments: Any) -> Callable[[int], Any]:
         """Calls `builder(*arguments)` in the worker and returns a proxy of the function that it returns.
 
-        `builder` and `arguments` are pickled.
+        `builder`, `arguments` and the function's results are pickled.
 
         **Raises:** an `InputError` raised in the worker; any other exception as a `RuntimeError` with its traceback.
         """
@@ -45,31 +45,32 @@ class WorkerProcess:
         self._process.join(timeout=5)
         self._process.terminate()
 
-    def _request(self, target: Any, *arguments: Any) -> None:
+    def _request(self, target: Any, *arguments: Any) -> Any:
         try:
             self._connection.send((target, arguments))
-            problem = self._connection.recv()
+            result, problem = self._connection.recv()
         except (EOFError, OSError) as error:
             raise InputError("the worker process of a compared library has died; is there enough memory?") from error
         if problem is not None:
             raise problem
+        return result
 
 
 def _serve(connection: Connection) -> None:
     """Builds or calls functions on request until the connection closes."""
-    functions: list[Callable[[int], None]] = []
+    functions: list[Callable[[int], Any]] = []
     with suppress(EOFError, OSError, KeyboardInterrupt):
         while True:
             target, arguments = connection.recv()
+            result = problem = None
             try:
                 if isinstance(target, int):
-                    functions[target](*arguments)
+                    result = functions[target](*arguments)
                 else:
                     functions.append(target(*arguments))
             except InputError as error:
-                connection.send(error)
+                problem = error
             except Exception as error:
                 # Sent as text, since not every exception can be pickled.
-                connection.send(RuntimeError("".join(format_exception(error))))
-            else:
-                connection.send(None)
+                problem = RuntimeError("".join(format_exception(error)))
+            connection.send((result, problem))

@@ -5,7 +5,7 @@ import sys
 import jax
 import pytest
 
-from benchmarks import throughput, trainer_step
+from benchmarks import gpu_tables, throughput, trainer_step
 from benchmarks.peers import flax_steps
 from benchmarks.timing import ResultTable
 from benchmarks.worker_process import WorkerProcess
@@ -107,6 +107,7 @@ def record_calls(path):
         if count < 0:
             raise ValueError("a count is never negative")
         path.write_text(f"{path.read_text() if path.exists() else ''}{count} ")
+        return 10 * count
 
     return run_steps
 
@@ -120,7 +121,7 @@ def test_functions_built_in_a_worker_process_are_called_there(tmp_path):
     worker = WorkerProcess()
     first, second = (worker.build(record_calls, tmp_path / name) for name in ("first", "second"))
     for run_steps, count in ((first, 3), (second, 5), (first, 2)):
-        run_steps(count)
+        assert run_steps(count) == 10 * count
     # Each call has returned after the function.
     assert (tmp_path / "first").read_text() == "3 2 "
     assert (tmp_path / "second").read_text() == "5 "
@@ -134,7 +135,7 @@ def test_functions_built_in_a_worker_process_are_called_there(tmp_path):
 
 def test_the_fraction_of_the_peak_counts_three_forward_passes(monkeypatch):
     kind = jax.devices()[0].device_kind
-    monkeypatch.setitem(throughput._PEAK_TFLOPS, kind, 100)
+    monkeypatch.setitem(gpu_tables._PEAK_TFLOPS, kind, 100)
     workloads = [Workload("wrn_28_10", 256, "momentum"), Workload("resnet18", 8, "momentum", image_size=32)]
     seconds = {"wrn_28_10_256, eqxcnn": [0.2, 0.1, 9.0], "wrn_28_10_256, torch": [0.4], "resnet18_8, eqxcnn": [2.0]}
     # The median step of 0.2 s has 1280 images/s, each of 3 * 5.24 billion multiply-adds of two operations.
@@ -144,7 +145,9 @@ def test_the_fraction_of_the_peak_counts_three_forward_passes(monkeypatch):
         ("resnet18_8, eqxcnn", "4.00", "-"),
     ]
     head = (f"{kind} (peak: 100 TFLOP/s)", "images/s", "fraction of peak")
-    assert throughput._make_speed_tables(workloads, seconds) == [ResultTable(head, rows)]
+    speeds, memory = gpu_tables.make_gpu_tables(workloads, {"a_1, ours": 3 * 2**29, "a_1, torch": None}, seconds)
+    assert speeds == ResultTable(head, rows)
+    assert memory.lines == [("a_1, ours", "1.50"), ("a_1, torch", "unknown")]
 
 
 def test_batch_and_image_size_of_a_workload_are_options():

@@ -23,7 +23,7 @@ from ..saved_classifier import load
 from ..types import DataInitialized, Images, Key, ModelState, Network, Pixels
 from ..weights import to_tensors
 from ..weights.fit import fit_tensors
-from ..weights.published import PUBLISHED, load_published_tensors
+from ..weights.published import PUBLISHED, find_published, load_published_tensors
 from ..weights.tensors import from_tensors, tensor_shapes, tensor_slots
 from ..weights.torch import convert_from_torch_except_head, read_torch
 from .state import TrainState
@@ -68,12 +68,16 @@ def load_warm_start(recipe: Recipe, info: DataInfo, image_size: tuple[int, int])
 
 
 def _load_from_path(recipe: Recipe, path: Path, places: dict[str, tuple[int, ...]]) -> WarmStart:
-    """Loads weights from a run's folder, a model folder or a file."""
+    """Loads weights from a run's folder, a model folder or a file, or by a model's name."""
     origin = f"`init_from` (={str(path)!r})"
     # For a name that is too long or a locked folder, `os.path.exists` returns `False`, but `Path.exists` raises.
-    if not os.path.exists(path):
-        raise InputError(f"{origin} does not exist: give a finished run, its model folder, or a file with weights")
-    if path.is_dir():
+    is_name = find_published(path) is not None
+    if not is_name and not os.path.exists(path):
+        raise InputError(
+            f"{origin} does not exist: give a finished run, its model folder, a file with weights, or the name of a "
+            "model with trained weights"
+        )
+    if is_name or path.is_dir():
         trained = load(path)
         if trained.name != recipe.model:
             raise InputError(

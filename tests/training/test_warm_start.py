@@ -44,6 +44,18 @@ def test_run_starts_from_the_weights_of_another_run(finished_run, subpath):
     assert (job.recipe.mean == (0.25,)) == (not subpath.endswith("safetensors"))
 
 
+@pytest.mark.slow
+def test_run_starts_from_trained_weights_by_name():
+    classifier = load("lenet")
+    tensors = to_tensors(classifier.model, classifier.state)
+    job, actual = load_start(Recipe(model="lenet", data="digits", train_images=64, init_from="lenet"))
+    for name in tensors:
+        np.testing.assert_array_equal(actual[name], tensors[name])
+    assert job.recipe.mean == classifier.preprocess.mean
+    with pytest.raises(InputError, match=r"holds a `lenet`, but the recipe trains `mlp`"):
+        prepare(Recipe(model="mlp", data="digits", train_images=64, init_from="lenet"))
+
+
 @pytest.fixture(scope="module")
 def three_classes(tmp_path_factory):
     """A folder of gray images of three classes."""

@@ -48,12 +48,12 @@ def test_run_starts_from_the_weights_of_another_run(finished_run, subpath):
 def test_run_starts_from_trained_weights_by_name():
     classifier = load("lenet")
     tensors = to_tensors(classifier.model, classifier.state)
-    job, actual = load_start(Recipe(model="lenet", data="digits", train_images=64, init_from="lenet"))
+    job, actual = load_start(Recipe(model="lenet", data="digits", train_images=64, batch_size=32, init_from="lenet"))
     for name in tensors:
         np.testing.assert_array_equal(actual[name], tensors[name])
     assert job.recipe.mean == classifier.preprocess.mean
     with pytest.raises(InputError, match=r"holds a `lenet`, but the recipe trains `mlp`"):
-        prepare(Recipe(model="mlp", data="digits", train_images=64, init_from="lenet"))
+        prepare(Recipe(model="mlp", data="digits", train_images=64, batch_size=32, init_from="lenet"))
 
 
 @pytest.fixture(scope="module")

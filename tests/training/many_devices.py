@@ -17,6 +17,7 @@ from layouts import RESNET20, losses, losses_of, make_recipe
 import eqxcnn
 from eqxcnn import evaluate, predict
 from eqxcnn.errors import InputError
+from eqxcnn.recipe import Recipe
 from eqxcnn.runtime.devices import choose_devices
 from eqxcnn.training import Callback, dry_run, fit, fit_seeds, prepare, resume
 from eqxcnn.training.epochs import SingleRun

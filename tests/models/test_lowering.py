@@ -35,10 +35,8 @@ RICH = {
     "optimizer": "muon", "average": "ema", "mixup": 0.2, "cutmix": 1.0, "clip_norm": 1.0,
     "augment": ("random_crop(padding=2)", "flip_horizontal", "random_erasing"),
 }  # fmt: skip
-#: Together, these have every kind of layer.
+#: Together, these have every kind of layer; the other families have other combinations of the same layers.
 SOME_FAMILIES = ("alexnet", "convnext_tiny", "lenet", "resnet9", "shufflenet_v2_x0_5", "swin_t")
-#: The layers of these networks are in others too; they take longest to trace.
-LARGE = ("googlenet", "inception_v3", "mnasnet0_5", "regnet_y_400mf")
 
 
 @cache
@@ -96,18 +94,18 @@ def count_products(text):
     return found
 
 
-def mark(name):
-    return pytest.mark.exhaustive if name in LARGE else pytest.mark.slow
+def choose(names, *tested):
+    """Returns parameters: CI runs the first names, and `-m exhaustive` the other ones."""
+    return [pytest.param(name, marks=pytest.mark.slow if name in tested else pytest.mark.exhaustive) for name in names]
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=mark(name)) for name in ONE_PER_FAMILY])
+@pytest.mark.parametrize("name", choose(ONE_PER_FAMILY, *SOME_FAMILIES))
 def test_steps_contain_nothing_for_cpus(name):
     for platform in ACCELERATORS:
         assert_is_for_accelerators(lower(trace_step(name), platform))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SOME_FAMILIES)
+@pytest.mark.parametrize("name", choose(SOME_FAMILIES, "lenet", "shufflenet_v2_x0_5"))
 def test_forms_of_layers_depend_on_the_platform_and_not_on_the_machine_that_traces(name, monkeypatch):
     here = trace_step(name)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
@@ -118,8 +116,7 @@ def test_forms_of_layers_depend_on_the_platform_and_not_on_the_machine_that_trac
     assert any("onednn" in each for each in list_calls(programs["cpu"])) == onednn.is_available()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SOME_FAMILIES)
+@pytest.mark.parametrize("name", choose(SOME_FAMILIES, "lenet", "shufflenet_v2_x0_5"))
 def test_convolutions_and_products_are_those_of_plain_layers(name, monkeypatch):
     found = count_products(lower(trace_step(name), "cuda"))
     monkeypatch.setattr(availability, "_has_primitives", lambda: False)

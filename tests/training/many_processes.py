@@ -34,6 +34,7 @@ def same(folder, peers):
         "split": losses(split, 3),
         "is_split": prepare(split).setup.data is not None,
         "scores": [run.test.loss, run.test.count, run.metrics[0]["validation_loss"]],
+        **decode_photographs(folder),
     }
 
 
@@ -59,19 +60,21 @@ class StopAtOnce(Callback):
 
 
 def files(folder, peers):
-    """A run with the logs, callbacks and other options that only process 0 sees, a seed sweep, and a dry run."""
+    """A run with the logs, callbacks and other options that only process 0 sees."""
     callback = StopAtOnce()
     recipe = make_recipe("mlp", epochs=3, mixup=0.0, log=("csv",), keep="best", checkpoint_seconds=0.0)
     run = fit(recipe, runs=folder, name="files", callbacks=[callback])
     calls = peers.gather(callback.calls)
-    sweep = fit_seeds(make_recipe("mlp", mixup=0.0), 2, runs=folder)
-    return {
-        "calls": calls, "epochs": len(run.metrics) - 1, "seeds": list(sweep.accuracies), "mean": sweep.mean,
-        "memory": dry_run(make_recipe("mlp")).memory,
-    }  # fmt: skip
+    return {"calls": calls, "epochs": len(run.metrics) - 1}
 
 
-def decode_photographs(folder, peers):
+def sweep(folder, peers):
+    """A seed sweep and a dry run."""
+    seeds = fit_seeds(make_recipe("mlp", mixup=0.0), 2, runs=folder)
+    return {"seeds": list(seeds.accuracies), "memory": dry_run(make_recipe("mlp")).memory}
+
+
+def decode_photographs(folder):
     """Images that are decoded while training; each process decodes its own part."""
     recipe = make_recipe("mlp", mixup=0.0, decode="stream", augment=("random_resized_crop",)).replace(
         data=str(folder / "pictures"), image_size=(28, 28), batch_size=8, validation=0.0, epochs=2
@@ -79,7 +82,7 @@ def decode_photographs(folder, peers):
     job = prepare(recipe)
     shapes = [pixels.shape for pixels, _, _ in job.batches(0, 0)]
     job.close()
-    return {"losses": losses(recipe, 4), "shapes": shapes}
+    return {"photographs": losses(recipe, 4), "shapes": shapes}
 
 
 def different_recipe(folder, peers):

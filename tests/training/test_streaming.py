@@ -79,7 +79,9 @@ def test_a_streamed_run_learns_and_repeats(photographs, tmp_path):
     assert eqxcnn.load(result.folder).resize == "crop"
 
 
-@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.slow), pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "step", [7, pytest.param(1, marks=pytest.mark.exhaustive), pytest.param(10, marks=pytest.mark.slow)]
+)
 def test_a_killed_run_resumes_to_the_same_bytes(photographs, tmp_path, step):
     recipe = make_recipe(photographs, checkpoint_seconds=0.0)
     whole = fit(recipe, runs=tmp_path, name="whole")
@@ -90,7 +92,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(photographs, tmp_path, step):
     assert resumed.test.loss == whole.test.loss
 
 
-@pytest.mark.parametrize("step", [9, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [9, pytest.param(3, marks=pytest.mark.exhaustive)])
 def test_a_stream_from_shards_resumes_to_the_same_bytes(photographs, tmp_path, step):
     folder = tmp_path / "shards"
     folder.mkdir()

@@ -43,7 +43,18 @@ ALIKE = frozenset({
 })  # fmt: skip
 #: Families whose layers all occur in others, with fewer layers to compile.
 SLOW_GRADIENTS = frozenset(
-    {"convmixer", "densenet", "efficientnet", "googlenet", "inception_v3", "mnasnet", "mobilenet_v2", "regnet"}
+    {
+        "convmixer",
+        "densenet",
+        "efficientnet",
+        "googlenet",
+        "inception_v3",
+        "mnasnet",
+        "mobilenet_v2",
+        "regnet",
+        "vgg",
+        "vit",
+    }
 )
 
 

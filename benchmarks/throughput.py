@@ -1,8 +1,8 @@
 """`python -m benchmarks.throughput`: training steps of the same networks in eqxcnn, Flax linen, Flax NNX and PyTorch.
 
-Every library trains the same network with the same batch size, optimizer and precision, in code that an experienced
-user would write and in a fresh process. PyTorch runs eagerly and compiled, with channels first and with channels last.
-Each case runs briefly before it is timed. Ours is the trainer's whole step, with the trainer's memory settings: it
+Every library trains the same network with the same batch size, optimizer and precision, in a fresh process of its own.
+Its code is what an experienced user would write. PyTorch runs eagerly and compiled, with channels first and with
+channels last. Each case runs briefly before it is timed. Ours is the trainer's whole step, with the trainer's memory settings: it
 gathers the batch from the images on the device, normalizes its bytes and sums the metrics. The other libraries get
 prepared floating-point images.
 

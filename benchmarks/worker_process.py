@@ -14,7 +14,8 @@ from eqxcnn.errors import InputError
 class WorkerProcess:
     """A process that builds functions and calls each with a number on request.
 
-    Process-wide settings of one library, such as its memory allocator or number of threads, do not affect the others.
+    Each compared library gets one, so that its process-wide settings, such as the memory allocator or the number of
+    threads, do not affect the other libraries.
     """
 
     def __init__(self) -> None:

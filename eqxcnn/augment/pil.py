@@ -1,7 +1,7 @@
 """Pillow's operations inside jit, on one image `[h w c]` of integers 0 to 255.
 
-Results equal Pillow's exactly, except that `blend` and `autocontrast` are sometimes off by one: they truncate to
-integers, and rounding errors, which differ from Pillow's, can move a value across an integer.
+Results equal Pillow's exactly, except that `blend` and `autocontrast` are sometimes off by one: their
+results are truncated to integers, and different rounding errors can put a value on the other side of an integer.
 
 There are three kinds of operations: `affine` moves pixels, a table of 256 values per channel maps values, and `blend`
 mixes the image with a gray or smoothed image. One pass contains one operation of each kind, so that a policy that draws

@@ -104,7 +104,8 @@ class DecodeAhead:
         import grain
 
         self.close()
-        # Each worker decodes one image, and holds some finished ones.
+        # Each thread decodes one image at a time, and a decoding process has one such thread. Finished images wait in
+        # buffers.
         ahead = max(_BUFFER_BYTES // int(np.prod(self._images.shape[1:])), 1)
         threads = 1 if self._processes else os.cpu_count() or 1
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(min(ahead, 256), threads))

@@ -83,7 +83,7 @@ def is_large(rows: Dataset, column: str) -> bool:
     if sum(chunk.nbytes for chunk in chunks) >= _LARGE_BYTES:
         return True
     paths = [path for chunk in chunks for path in _bytes_and_paths(chunk)[1]]
-    # The mean of some files is accurate enough; a million calls of `stat` would take seconds.
+    # The total size is estimated from a sample of the files, because a million calls of `stat` would take seconds.
     some = paths[:: max(len(paths) // _FILES_FOR_MEAN, 1)]
     return bool(some) and float(np.mean([_file_facts(path)[1] for path in some])) * len(paths) >= _LARGE_BYTES
 

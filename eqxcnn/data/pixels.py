@@ -51,7 +51,10 @@ def is_list(kind: DataType) -> bool:
 
 
 def storage_of(chunk: Array) -> Array:
-    """Returns the nested lists below an `Array2D` or `Array3D`, and any other arrow array unchanged."""
+    """Returns the values of an Arrow extension array, for `datasets`' `Array2D` and `Array3D` nested lists.
+
+    Any other array is returned unchanged.
+    """
     import pyarrow as pa
 
     return chunk.storage if isinstance(chunk, pa.ExtensionArray) else chunk

@@ -163,7 +163,8 @@ _IMAGENET = (
     ("vit_l_32", 32, 1024, 24, 16, 306_535_400),
     ("vit_h_14", 14, 1280, 32, 16, 632_045_800),
 )
-#: timm's `vit_tiny` and `vit_small`, for 32x32 images; the counts follow from the definition.
+#: timm's `vit_tiny` and `vit_small`, with patches of 4x4 pixels for 32x32 images. No counts are published for these
+#: sizes; the numbers of parameters are calculated from the architecture.
 _CIFAR = (
     ("vit_tiny_patch4_32", 4, 192, 12, 3, 5_362_762),
     ("vit_small_patch4_32", 4, 384, 12, 6, 21_342_346),

@@ -53,7 +53,10 @@ def async_jit(function: Callable[..., Any], *, donate: bool = False, determinist
 
 
 def jit_once(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiles `function` to run a single time: with little optimization, so that compilation is short."""
+    """Returns a jitted function for a single call.
+
+    On a CPU, it is compiled with little optimization, so that compilation is fast.
+    """
     options = _select_supported(_COMPILE_FAST) if jax.default_backend() == "cpu" else {}
     # Equinox passes further keywords on to `jax.jit`, but its type annotations do not show that.
     jit: Any = eqx.filter_jit

@@ -144,7 +144,11 @@ def _is_in_cluster() -> bool:
 def _ask_jax(
     coordinator: str | None, count: int | None, index: int | None, timeout: float
 ) -> tuple[str | None, int | None, int | None, list[int] | None]:
-    """Returns what JAX knows about the launcher: address, number of processes, index, and devices of this process."""
+    """Fills in missing values with what JAX detects from the environment of the launcher.
+
+    **Returns:** the address of process 0, the number of processes, the index of this process, and the numbers of its
+        local devices.
+    """
     # JAX offers this only as a part of `jax.distributed.initialize`, which aborts the process if it cannot connect.
     try:
         from jax._src.clusters import ClusterEnv

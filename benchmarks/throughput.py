@@ -2,9 +2,9 @@
 
 Every library trains the same network with the same batch size, optimizer and precision, in a fresh process of its own.
 Its code is what an experienced user would write. PyTorch runs eagerly and compiled, with channels first and with
-channels last. Each case runs briefly before it is timed. Ours is the trainer's whole step, with the trainer's memory settings: it
-gathers the batch from the images on the device, normalizes its bytes and sums the metrics. The other libraries get
-prepared floating-point images.
+channels last. Each case runs briefly before it is timed. Ours is the trainer's whole step, with the trainer's memory
+settings: it gathers the batch from the images on the device, normalizes its bytes and sums the metrics. The other
+libraries get prepared floating-point images.
 
 `--suite gpu` is for accelerators: larger networks in bfloat16, with ten of our steps per call, compared with PyTorch
 with channels last and autocast; it reports images per second, the fraction of the chip's peak, and the peak of the

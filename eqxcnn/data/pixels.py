@@ -51,7 +51,7 @@ def is_list(kind: DataType) -> bool:
 
 
 def storage_of(chunk: Array) -> Array:
-    """Returns the storage of an Arrow extension array; for the types `Array2D` and `Array3D` of `datasets`, nested lists.
+    """Returns the storage of an Arrow extension array; that of the types `Array2D` and `Array3D` is nested lists.
 
     Any other array is returned unchanged.
     """

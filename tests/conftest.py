@@ -14,7 +14,18 @@ def pytest_addoption(parser):
     )
 
 
+#: The files that take longest, which the two processes of xdist start with: at the end, one would wait for the other.
+LONGEST = (
+    "training/test_processes.py", "weights/test_torch.py", "training/test_streaming.py", "training/test_devices.py",
+    "training/test_job.py", "models/test_lowering.py", "recipe/test_shipped_recipes.py", "models/test_models.py",
+    "test_docs_examples.py", "test_notebook.py", "training/test_train.py", "training/test_own_parts.py",
+    "training/test_seeds.py", "benchmarks/test_scaling.py", "training/test_accuracy.py",
+)  # fmt: skip
+
+
 def pytest_collection_modifyitems(config, items):
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
     if config.getoption("--first-cases"):
         first = {item.nodeid.partition("[")[0]: item for item in reversed(items)}
         items[:] = reversed(first.values())

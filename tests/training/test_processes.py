@@ -79,8 +79,8 @@ def train_commands(count, *arguments):
 
 @pytest.mark.slow
 def test_two_processes_of_two_devices_train_the_run_of_one(tmp_path):
-    rng = np.random.default_rng(0)
     for folder in ("one", "two"):
+        rng = np.random.default_rng(0)
         for number in range(32):
             path = tmp_path / folder / "pictures" / "train" / "ab"[number % 2] / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)

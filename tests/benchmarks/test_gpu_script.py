@@ -31,5 +31,5 @@ def test_a_rehearsal_on_a_cpu_writes_both_results(tmp_path):
     accuracy, steps = (
         json.loads((tmp_path / f"{name}_gpu.json").read_text()) for name in ("time_to_accuracy", "throughput")
     )
-    assert accuracy["tables"][0]["lines"][0][:2] == ["mlp", "1"]
+    assert accuracy["tables"][0]["lines"][0][:2] == ["`mlp`", "1"]
     assert [table["head"][1] for table in steps["tables"]] == ["images/s", "peak memory on the device, GiB"]

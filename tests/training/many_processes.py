@@ -41,7 +41,7 @@ def same(folder, peers):
 def fifty(folder, peers):
     """The losses of 50 steps of LeNet and ResNet-20."""
     return {
-        "lenet": losses(make_recipe("lenet", epochs=3, learning_rate=0.002), 50),
+        "lenet": losses(make_recipe("lenet", epochs=3, learning_rate=0.005), 50),
         "resnet20": losses(make_recipe("resnet20", **RESNET20), 50),
     }
 

@@ -1,0 +1,49 @@
+"""Errors of the Hub's client, as one sentence each."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..errors import InputError
+from .address import HubAddress
+
+__all__ = ["explain_problems"]
+
+_LOG_IN = "log in with `hf auth login`, or set `HF_TOKEN`"
+
+
+@contextmanager
+def explain_problems(address: HubAddress) -> Iterator[None]:
+    """Turns errors of the Hub and of the connection into an `InputError`; errors of local files pass through."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        yield
+    except InputError:
+        raise
+    # The bases are the errors of the client's HTTP library, which differs between its versions, and `OSError`. The
+    # client reports an upload or a card that the server refuses as a ValueError, and a failed transfer of a large file
+    # as a RuntimeError.
+    except (HfHubHTTPError, *HfHubHTTPError.__bases__, ValueError, RuntimeError) as error:
+        if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+            raise
+        raise InputError(_explain(error, address)) from error
+
+
+def _explain(error: Exception, address: HubAddress) -> str:
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    name = f"`{address.repository}`"
+    response = getattr(error, "response", None)
+    status = response.status_code if isinstance(error, HfHubHTTPError) and response is not None else None
+    if isinstance(error, GatedRepoError):
+        return f"{name} is gated: ask for access on its page on the Hub, and {_LOG_IN}"
+    if isinstance(error, RepositoryNotFoundError):
+        return f"there is no model {name} on the Hugging Face Hub, or it is private: check the name, or {_LOG_IN}"
+    if isinstance(error, RevisionNotFoundError):
+        return f"{name} has no revision `{address.revision}`: give a branch, a tag or a commit hash"
+    if status == 401:
+        return f"the Hugging Face Hub does not accept your token for {name}: {_LOG_IN}"
+    if status == 403:
+        return f"your token does not have the right to do this with {name}: use a token with write access to it"
+    reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return f"the Hugging Face Hub cannot be used for {name} ({reason}): try again later"

@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import __version__
 from ..catalog import families
 from ..cost import count_parameters
 from ..data.sources import SOURCES
@@ -111,8 +110,7 @@ def _introduction(trained: Trained, name: str) -> str:
     return (
         f"# {_plain(model)}{f' trained on {_plain(name)}' if name else ''}\n\n"
         f"{_code(model)} classifies an image as one of {classes:,} classes. It was trained with the Python package "
-        f"`eqxcnn` {__version__} ([JAX](https://docs.jax.dev) and [Equinox](https://docs.kidger.site/equinox))."
-        f"{size}\n"
+        f"`eqxcnn`, on [JAX](https://docs.jax.dev) and [Equinox](https://docs.kidger.site/equinox).{size}\n"
     )
 
 

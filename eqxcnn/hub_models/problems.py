@@ -1,7 +1,9 @@
 """Errors of the Hub's client, as one sentence each."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from ..errors import InputError
 from .address import HubAddress
@@ -13,20 +15,41 @@ _LOG_IN = "log in with `hf auth login`, or set `HF_TOKEN`"
 
 @contextmanager
 def explain_problems(address: HubAddress) -> Iterator[None]:
-    """Turns errors of the Hub and of the connection into an `InputError`; errors of local files pass through."""
+    """Turns errors of the Hub and of the connection into an `InputError`; errors of local files pass through.
+
+    Inside, the client shows progress bars only in a terminal.
+    """
     from huggingface_hub.errors import HfHubHTTPError
 
-    try:
-        yield
-    except InputError:
-        raise
-    # The bases are the errors of the client's HTTP library, which differs between its versions, and `OSError`. The
+    # The bases are `OSError` and the errors of the client's HTTP library, which differs between its versions. The
     # client reports an upload or a card that the server refuses as a ValueError, and a failed transfer of a large file
     # as a RuntimeError.
-    except (HfHubHTTPError, *HfHubHTTPError.__bases__, ValueError, RuntimeError) as error:
+    bases: tuple[Any, ...] = HfHubHTTPError.__bases__
+    try:
+        with _progress_in_terminal_only():
+            yield
+    except InputError:
+        raise
+    except (*bases, ValueError, RuntimeError) as error:
         if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
             raise
         raise InputError(_explain(error, address)) from error
+
+
+@contextmanager
+def _progress_in_terminal_only() -> Iterator[None]:
+    from huggingface_hub import constants
+    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+
+    # The user has decided if the environment variable is set.
+    is_changed = constants.HF_HUB_DISABLE_PROGRESS_BARS is None and not sys.stderr.isatty()
+    if is_changed:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if is_changed:
+            enable_progress_bars()
 
 
 def _explain(error: Exception, address: HubAddress) -> str:

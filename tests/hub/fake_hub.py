@@ -121,7 +121,10 @@ class _Handler(BaseHTTPRequestHandler):
         if wanted["organization"] != self.user:
             self._refuse(403, message="You don't have the rights to create a model under this namespace")
         if name in self.server.repositories:
-            self._refuse(409, message="You already created this model repo")
+            # The client takes the address from this answer.
+            body = {"error": "You already created this model repo", "url": f"{self.server.url}/{name}"}
+            self._send(json.dumps(body).encode(), status=409)
+            return
         private = bool(wanted.get("private")) or wanted.get("visibility") == "private"
         self.server.add(name, {".gitattributes": (b"", False)}, private)
         self._reply({"url": f"{self.server.url}/{name}"})

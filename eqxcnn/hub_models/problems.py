@@ -52,12 +52,14 @@ def _progress_in_terminal_only() -> Iterator[None]:
             enable_progress_bars()
 
 
-def _explain(error: Exception, address: HubAddress) -> str:
+def _explain(error: BaseException, address: HubAddress) -> str:
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     name = f"`{address.repository}`"
+    # A large file whose upload fails is a RuntimeError that has the Hub's answer as its cause.
+    error = error.__cause__ if isinstance(error.__cause__, HfHubHTTPError) else error
     response = getattr(error, "response", None)
-    status = response.status_code if isinstance(error, HfHubHTTPError) and response is not None else None
+    status = None if response is None else response.status_code
     if isinstance(error, GatedRepoError):
         return f"{name} is gated: ask for access on its page on the Hub, and {_LOG_IN}"
     if isinstance(error, RepositoryNotFoundError):
@@ -67,6 +69,11 @@ def _explain(error: Exception, address: HubAddress) -> str:
     if status == 401:
         return f"the Hugging Face Hub does not accept your token for {name}: {_LOG_IN}"
     if status == 403:
-        return f"your token does not have the right to do this with {name}: use a token with write access to it"
-    reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    return f"the Hugging Face Hub cannot be used for {name} ({reason}): try again later"
+        return f"the Hub refuses this for {name} ({_reason(error)}): use a token with write access to it"
+    return f"the Hugging Face Hub cannot be used for {name} ({_reason(error)}): try again later"
+
+
+def _reason(error: BaseException) -> str:
+    """Returns the Hub's own message if it has sent one, else the client's."""
+    text = getattr(error, "server_message", None) or str(error)
+    return " ".join(text.split()).rstrip(".") or type(error).__name__

@@ -190,7 +190,10 @@ REFUSED = [
     (["pull", "someone/text"], "`hub:someone/text` is not a model of eqxcnn: it has no config.json"),
     (["pull", "someone/half"], "`hub:someone/half` is not a model of eqxcnn: it has no model.safetensors"),
     (["pull", "someone/changed"], "the model.safetensors of `hub:someone/changed` is damaged: its SHA-256 digest"),
-    (["push", "lenet", "bob/digits"], "your token does not have the right to do this with `bob/digits`"),
+    (
+        ["push", "lenet", "bob/digits"],
+        "the Hub refuses this for `bob/digits` (You don't have the rights to create a model under",
+    ),
     (["push", "lenet", "ann/digits", "--private"], "`ann/digits` exists and is public: make it private in its"),
     (["push", "lenet", "lenet"], "'lenet' is no name of a model on the Hub"),
     (["push", "lenet", "ann/x", "--branch", "a b"], "the revision 'a b' must be a branch, a tag or a commit hash"),

@@ -125,12 +125,6 @@ def test_a_branch_is_created_and_the_main_branch_stays(hub, run, pushed, tmp_pat
     assert eqxcnn.load(tmp_path / "copy").name == "mlp"
 
 
-def test_the_same_files_make_no_second_commit(hub, run, pushed, finished):
-    before = len(hub.repositories["ann/digits"]["commits"])
-    assert run("hub", "push", finished, "ann/digits")[:2] == (0, f"hub:ann/digits@{pushed}\n")
-    assert len(hub.repositories["ann/digits"]["commits"]) == before
-
-
 def test_a_private_model_needs_its_owners_token(hub, run, image):
     assert run("hub", "push", "lenet", "ann/secret", "--private")[0] == 0
     assert hub.repositories["ann/secret"]["private"]

@@ -122,8 +122,8 @@ def find_model_folder(folder: Path) -> Path:
     """
     if not folder.is_dir():
         raise InputError(
-            f"there is no folder `{folder}`: give a run folder, the model folder inside it, or the name of a model "
-            "with trained weights (`python -m eqxcnn.zoo list --pretrained`)"
+            f"there is no folder `{folder}`: give a run folder, the model folder inside it, the name of a model with "
+            "trained weights (`python -m eqxcnn.zoo list --pretrained`), or `hub:user/name` for a model on the Hub"
         )
     inner = folder / "model"
     folder = inner if (inner / "config.json").exists() else folder

@@ -21,16 +21,16 @@ def explain_problems(address: HubAddress) -> Iterator[None]:
     """
     from huggingface_hub.errors import HfHubHTTPError
 
-    # The bases are `OSError` and the errors of the client's HTTP library, which differs between its versions. The
-    # client reports an upload or a card that the server refuses as a ValueError, and a failed transfer of a large file
-    # as a RuntimeError.
+    # One of the bases is the error class of the client's HTTP library, which differs between its versions. The client
+    # reports an upload or a card that the server refuses as a ValueError, and a failed transfer of a large file as a
+    # RuntimeError.
     bases: tuple[Any, ...] = HfHubHTTPError.__bases__
     try:
         with _progress_in_terminal_only():
             yield
     except InputError:
         raise
-    except (*bases, ValueError, RuntimeError) as error:
+    except (*bases, OSError, ValueError, RuntimeError) as error:
         if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
             raise
         raise InputError(_explain(error, address)) from error

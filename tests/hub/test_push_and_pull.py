@@ -75,6 +75,15 @@ def test_a_push_is_one_commit_of_four_files_with_the_weights_as_a_large_file(hub
     assert yaml.safe_load(card.split("---")[1])["pipeline_tag"] == "image-classification"
 
 
+def test_the_card_can_be_printed_edited_and_pushed(hub, run, pushed, finished, tmp_path):
+    code, card, errors = run("hub", "card", finished, "ann/digits")
+    assert (code, errors) == (0, "")
+    assert card.encode().strip() == files_of(hub, "ann/digits", pushed)["README.md"][0].strip()
+    (tmp_path / "card.md").write_text(card + "Mine.\n")
+    assert run("hub", "push", finished, "ann/edited", "--card", tmp_path / "card.md")[0] == 0
+    assert files_of(hub, "ann/edited")["README.md"][0] == (tmp_path / "card.md").read_bytes()
+
+
 def test_a_pulled_model_has_the_same_bytes_and_predictions(run, pushed, finished, image, tmp_path):
     code, output, errors = run("hub", "pull", "ann/digits", "--out", tmp_path / "copy")
     assert (code, output) == (0, f"{tmp_path / 'copy'}\n")

@@ -12,6 +12,7 @@ import os
 import sys
 import traceback
 
+from eqxcnn import hub_connection
 from eqxcnn.cli import run_command
 
 
@@ -31,5 +32,6 @@ def run(module, arguments, environment):
 
 
 if __name__ == "__main__":
+    hub_connection._TIMEOUT_SECONDS = 60.0  # The machine may be busy.
     for line in sys.stdin:
         print(json.dumps(run(*json.loads(line))), file=sys.__stdout__, flush=True)

@@ -29,6 +29,9 @@ def environment(hub, tmp_path_factory):
         "HF_ENDPOINT": hub.url,
         "HF_HOME": str(tmp_path_factory.mktemp("home")),
         "HF_HUB_DISABLE_XET": "1",
+        # The machine may be busy.
+        "HF_HUB_DOWNLOAD_TIMEOUT": "60",
+        "HF_HUB_ETAG_TIMEOUT": "60",
         "HF_TOKEN": "hf_ann",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "PYTHONPATH": str(ROOT),

@@ -14,6 +14,7 @@ from jaxtyping import Int
 from .cli import run_command, show_progress
 from .data import DataSet, Split, open_source
 from .errors import InputError, printable
+from .hub_models import resolve_run
 from .images import Preprocess
 from .metrics import build as build_metrics
 from .plugins import IMPORT_HELP, take_imports
@@ -37,7 +38,8 @@ class Options:
     """Evaluates a trained classifier on labeled images."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """A run's folder, the model folder inside it, or the name of a model with trained weights, such as lenet."""
+    """A run's folder, the model folder inside it, the name of a model with trained weights, such as lenet, or a model
+    on the Hugging Face Hub, such as hub:user/name."""
     data: str | None = None
     """A data set's name, a Hub id or a local folder; by default the data of the run's recipe, or of the recipe that
     trained the named model. Scores are averaged over the views of that recipe (`test_views`)."""
@@ -63,7 +65,8 @@ def main(arguments: Sequence[str]) -> None:
     help_, arguments = f"{Options.__doc__} {IMPORT_HELP}", take_imports(arguments)
     options = tyro.cli(Options, prog="python -m eqxcnn.evaluate", description=help_, args=arguments)
     check_settings(options)
-    classifier, recipe = load(options.run), _find_recipe(options.run)
+    run = resolve_run(options.run)
+    classifier, recipe = load(run), _find_recipe(run)
     if options.data is None and (recipe is None or recipe.data == OWN):
         raise InputError(f"`{options.run}` does not say which data it was trained on: name a data set with --data")
     recipe = recipe or Recipe()

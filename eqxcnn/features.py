@@ -27,7 +27,8 @@ from .weights.published import PUBLISHED
 
 __all__ = ["Backbone", "Data", "Features", "extract"]
 
-#: A run's folder, a loaded classifier, the name of a model with trained weights, or a model and its state.
+#: A run's folder, a loaded classifier, the name of a model with trained weights, `hub:user/name`, or a model and its
+#: state.
 Backbone: TypeAlias = str | Path | ImageClassifier | tuple[Network, ModelState]
 #: A data set's name or folder, an opened data set, a decoded split, or images `[n h w c]` and labels `[n]`.
 Data: TypeAlias = str | Path | DataSet | Split | tuple[Any, Any]
@@ -62,8 +63,8 @@ def extract(
 
     **Arguments:**
 
-    - `backbone`: a run's folder, an `ImageClassifier`, the name of a zoo model with trained weights, or
-      `(model, state)`.
+    - `backbone`: a run's folder, an `ImageClassifier`, the name of a zoo model with trained weights, a model on the Hub
+      such as `"hub:user/name"`, or `(model, state)`.
     - `data`: the name or folder of a data set, as in the setting `data`; an opened data set or a decoded split of
       `eqxcnn.data`; or `(images, labels)`, with images `[n h w c]`, `uint8` or floating point in [0, 1].
     - `split`: the split of a data set.

@@ -38,7 +38,8 @@ class Options:
     """Predicts the classes of image files with a trained classifier."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """A run's folder, the model folder inside it, or the name of a model with trained weights, such as lenet."""
+    """A run's folder, the model folder inside it, the name of a model with trained weights, such as lenet, or a model
+    on the Hugging Face Hub, such as hub:user/name."""
     images: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Image files (PNG, JPEG, GIF, WebP, BMP, TIFF, ...), or folders, which are searched recursively."""
     top: int = 3

@@ -1,4 +1,4 @@
-"""Saves a trained classifier to a folder, and loads it from a folder or by the name of a model in the zoo."""
+"""Saves a trained classifier to a folder, and loads it from a folder, from the Hub, or by its name in the zoo."""
 
 import json
 from pathlib import Path
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .errors import InputError
+from .hub_models import resolve_run
 from .inference import ImageClassifier
 from .networks import as_pair
 from .registry import build, check_keywords
@@ -21,7 +22,7 @@ from .weights.files import digest_file
 from .weights.published import Published, build_published, find_published
 from .weights.tensors import check_finite
 
-__all__ = ["load", "save"]
+__all__ = ["find_model_folder", "load", "save"]
 
 
 def save(folder: Path | str, classifier: ImageClassifier) -> None:
@@ -69,32 +70,24 @@ def load(
 
     Loading an untrusted folder is safe: nothing in it is run, and nothing is downloaded. A name loads trained
     weights with their preprocessing and class names: from this package, or else from the Hugging Face Hub, downloaded
-    once. If there is a folder with that name, the folder is loaded instead.
+    once. If there is a folder with that name, the folder is loaded instead. `hub:user/name` loads a model that someone
+    has pushed to the Hub, which is as safe; it is downloaded if its newest commit is not in the Hub's local cache.
 
     **Arguments:**
 
-    - `folder`: a run folder, a folder that `save` has written, or the name of a model with trained weights, one of
-      `zoo.list_models(pretrained=True)`.
+    - `folder`: a run folder, a folder that `save` has written, the name of a model with trained weights, one of
+      `zoo.list_models(pretrained=True)`, or a model on the Hub, `hub:user/name` or `hub:user/name@revision`, with a
+      branch, a tag or a commit hash as the revision.
     - `model`: a network, or a pair `(net, state)`, with any weights, for a folder whose network is not from the zoo;
       its structure must match the saved network.
     - `allow_non_finite`: whether weights may be NaN or infinite, as after training that diverged.
 
     **Raises:** `InputError` if the folder contains no trained model, if its files are invalid or damaged, or if
-        published weights cannot be downloaded.
+        weights cannot be downloaded.
     """
     if model is None and (published := find_published(folder)) is not None:
         return _load_published(str(folder), published)
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(
-            f"there is no folder `{folder}`: give a run folder, the model folder inside it, or the name of a model "
-            "with trained weights (`python -m eqxcnn.zoo list --pretrained`)"
-        )
-    inner = folder / "model"
-    folder = inner if (inner / "config.json").exists() else folder
-    if not (folder / "config.json").exists():
-        unfinished = "its training has not finished" if (folder / "recipe.yaml").exists() else "it has no config.json"
-        raise InputError(f"`{folder}` contains no trained model: {unfinished}")
+    folder = find_model_folder(resolve_run(folder))
     config = read_config(folder / "config.json")
     preprocess = preprocess_of(config)
     # JSON stores tuples as lists, and the constructors expect tuples.
@@ -120,6 +113,24 @@ def load(
         crop_fraction=preprocess.crop_fraction,
         interpolation=preprocess.interpolation,
     )
+
+
+def find_model_folder(folder: Path) -> Path:
+    """Returns the folder that holds `config.json`: a run's `model/`, or the folder itself.
+
+    **Raises:** `InputError` if there is no such folder.
+    """
+    if not folder.is_dir():
+        raise InputError(
+            f"there is no folder `{folder}`: give a run folder, the model folder inside it, the name of a model with "
+            "trained weights (`python -m eqxcnn.zoo list --pretrained`), or `hub:user/name` for a model on the Hub"
+        )
+    inner = folder / "model"
+    folder = inner if (inner / "config.json").exists() else folder
+    if not (folder / "config.json").exists():
+        unfinished = "its training has not finished" if (folder / "recipe.yaml").exists() else "it has no config.json"
+        raise InputError(f"`{folder}` contains no trained model: {unfinished}")
+    return folder
 
 
 def _load_published(name: str, published: Published | Bundled) -> ImageClassifier:

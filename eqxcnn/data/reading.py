@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from .. import hub
+from .. import hub_connection
 from ..errors import InputError, printable
 from .class_folders import read_class_folders
 from .described import check_described, check_found, check_saved
@@ -146,7 +146,7 @@ def _read_hub(repository: str, config: str | None) -> DatasetDict:
     from datasets import config as settings
 
     was_offline = settings.HF_HUB_OFFLINE
-    unreachable = ConnectionError("offline mode is set") if was_offline else hub.why_unreachable()
+    unreachable = ConnectionError("offline mode is set") if was_offline else hub_connection.why_unreachable()
     try:
         settings.HF_HUB_OFFLINE = unreachable is not None
         return datasets.load_dataset(repository, config)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .. import hub
+from .. import hub_connection
 from ..errors import InputError
 from .class_folders import read_class_folders
 from .described import check_described, check_found
@@ -54,7 +54,7 @@ def read_streams(source: Source) -> Streams:
                 "`data_streaming`."
             )
         check_described(source.folder)
-    elif (unreachable := hub.why_unreachable()) is not None:
+    elif (unreachable := hub_connection.why_unreachable()) is not None:
         reason = first_line(getattr(unreachable, "reason", unreachable))
         raise InputError(f"`{place}` cannot be streamed, because the Hugging Face Hub cannot be reached ({reason}).")
 

@@ -19,7 +19,7 @@ __all__ = ["RENAMED", "format_recipe_list", "list_recipes", "load_recipe", "reci
 #: The folder of the recipes shipped with the package.
 _SHIPPED = Path(__file__).parents[1] / "recipes"
 
-#: Settings that had a different name before version 0.2: old name to new name.
+#: Settings that had a different name before version 0.1.0: old name to new name.
 RENAMED = {
     "warmup_share": "warmup_fraction",
     "first_factor": "initial_lr_factor",

@@ -15,6 +15,7 @@ from .. import registry, zoo
 from ..data import DataInfo
 from ..errors import InputError
 from ..forward_pass import normalize
+from ..hub_models import resolve_run
 from ..images import Preprocess
 from ..optim.factors import Factor, parse_factors
 from ..optim.optimizers import Optimizer
@@ -64,7 +65,7 @@ def load_warm_start(recipe: Recipe, info: DataInfo, image_size: tuple[int, int])
             f"the weights of `{recipe.model}`",
         )
         return WarmStart(fit_tensors(published, places, origin), PUBLISHED[recipe.model].preprocess)
-    return _load_from_path(recipe, Path(str(recipe.init_from)), places)
+    return _load_from_path(recipe, resolve_run(str(recipe.init_from)), places)
 
 
 def _load_from_path(recipe: Recipe, path: Path, places: dict[str, tuple[int, ...]]) -> WarmStart:

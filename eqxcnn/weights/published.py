@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from .. import hub
+from .. import hub_connection
 from ..errors import InputError
 from ..images import Preprocess
 from ..registry import build, family, variant
@@ -204,7 +204,7 @@ def _fetch(name: str, published: Published) -> Path:
     if isinstance(cached, str):
         return Path(cached)
     # The Hub's client would retry for half a minute.
-    unreachable: Exception | None = hub.why_unreachable()
+    unreachable: Exception | None = hub_connection.why_unreachable()
     try:
         if unreachable is None:
             return Path(huggingface_hub.hf_hub_download(*file, revision=published.revision))

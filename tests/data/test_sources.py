@@ -14,7 +14,7 @@ import pytest
 from datasets.table import InMemoryTable
 from PIL import Image
 
-from eqxcnn import hub
+from eqxcnn import hub_connection
 from eqxcnn.data import SOURCES, load, open_source
 from eqxcnn.data.columns import find_label_column, read_labels
 from eqxcnn.data.sources import find_source
@@ -361,7 +361,7 @@ def test_sizes_and_channels_are_found(tmp_path, draw, make_classes):
 
 @pytest.fixture
 def offline(monkeypatch):
-    monkeypatch.setattr(hub, "why_unreachable", lambda: ConnectionError("no route"))
+    monkeypatch.setattr(hub_connection, "why_unreachable", lambda: ConnectionError("no route"))
 
 
 @pytest.mark.usefixtures("offline")
@@ -396,7 +396,7 @@ def test_an_unknown_hub_set_is_reported(monkeypatch):
     def refuse(*_):
         raise datasets.exceptions.DatasetNotFoundError("Dataset 'org/none' doesn't exist on the Hub")
 
-    monkeypatch.setattr(hub, "why_unreachable", lambda: None)
+    monkeypatch.setattr(hub_connection, "why_unreachable", lambda: None)
     monkeypatch.setattr(datasets, "load_dataset", refuse)
     with pytest.raises(InputError, match="no data set `org/none` that you may read"):
         open_source("org/none")
@@ -412,15 +412,15 @@ class Refusing(http.server.BaseHTTPRequestHandler):
 
 def test_an_unreachable_hub_is_detected(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(hub, "_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(hub_connection, "_TIMEOUT_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        assert isinstance(hub.why_unreachable(), OSError)  # It accepts the connection and never answers.
-    assert isinstance(hub.why_unreachable(), OSError)  # Nothing listens on the port any more.
+        assert isinstance(hub_connection.why_unreachable(), OSError)  # It accepts the connection and never answers.
+    assert isinstance(hub_connection.why_unreachable(), OSError)  # Nothing listens on the port any more.
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "no address")
-    assert isinstance(hub.why_unreachable(), ConnectionError)
+    assert isinstance(hub_connection.why_unreachable(), ConnectionError)
     with http.server.HTTPServer(("127.0.0.1", 0), Refusing) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
-        monkeypatch.setattr(hub, "_TIMEOUT_SECONDS", 20.0)
+        monkeypatch.setattr(hub_connection, "_TIMEOUT_SECONDS", 20.0)
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-        assert hub.why_unreachable() is None
+        assert hub_connection.why_unreachable() is None

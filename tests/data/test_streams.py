@@ -213,7 +213,7 @@ def test_sources_that_cannot_be_streamed_are_refused(make_classes, tmp_path, mon
     ):
         with pytest.raises(InputError, match=message):
             open_source(source, streaming=True)
-    monkeypatch.setattr("eqxcnn.hub.why_unreachable", lambda: ConnectionError("no route"))
+    monkeypatch.setattr("eqxcnn.hub_connection.why_unreachable", lambda: ConnectionError("no route"))
     with pytest.raises(
         InputError, match=r"`org/name` cannot be streamed, because the .* Hub cannot be reached \(no route"
     ):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from benchmarks.bundle import evaluate, round_tensors, score_classes
 from eqxcnn import evaluate as evaluate_command
-from eqxcnn import hub, load, predict, zoo
+from eqxcnn import hub_connection, load, predict, zoo
 from eqxcnn.data import open_source
 from eqxcnn.errors import InputError
 from eqxcnn.registry import build, variant
@@ -108,7 +108,7 @@ def small(tmp_path, monkeypatch):
     preprocess = dataclasses.replace(lenet.preprocess, size=(8, 8))
     row = dataclasses.replace(lenet, model="mlp", sha256=sha256, dtype="float16", preprocess=preprocess)
     monkeypatch.setitem(PUBLISHED, "mlp", row)
-    monkeypatch.setattr(hub, "why_unreachable", lambda: pytest.fail("the network was used"))
+    monkeypatch.setattr(hub_connection, "why_unreachable", lambda: pytest.fail("the network was used"))
     return row, {key: tensor.astype(np.float32) for key, tensor in tensors.items()}
 
 

@@ -13,7 +13,7 @@ import pytest
 from huggingface_hub.errors import RemoteEntryNotFoundError
 from PIL import Image
 
-from eqxcnn import forward, hub, zoo
+from eqxcnn import forward, hub_connection, zoo
 from eqxcnn.errors import InputError
 from eqxcnn.registry import build, family
 from eqxcnn.training import Recipe, prepare
@@ -50,7 +50,7 @@ def published(cifar_cnn, tmp_path, monkeypatch):
         return str(path)
 
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", from_cache)
-    monkeypatch.setattr(hub, "why_unreachable", lambda: pytest.fail("the network was used"))
+    monkeypatch.setattr(hub_connection, "why_unreachable", lambda: pytest.fail("the network was used"))
     return model, state, path
 
 
@@ -135,7 +135,7 @@ def test_a_model_without_trained_weights_says_so():
 
 def test_without_a_network_the_error_is_one_sentence(monkeypatch):
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *a, **k: None)
-    monkeypatch.setattr(hub, "why_unreachable", lambda: OSError("Name or service not known"))
+    monkeypatch.setattr(hub_connection, "why_unreachable", lambda: OSError("Name or service not known"))
     with pytest.raises(InputError) as caught:
         zoo.create_model("resnet18", pretrained=True, key=KEY)
     assert "\n" not in str(caught.value)
@@ -150,7 +150,7 @@ def test_errors_of_the_hub_are_reported_in_one_sentence(monkeypatch):
         raise RemoteEntryNotFoundError("404: the file is gone\nsee there", response=response)
 
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *a, **k: None)
-    monkeypatch.setattr(hub, "why_unreachable", lambda: None)
+    monkeypatch.setattr(hub_connection, "why_unreachable", lambda: None)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", gone)
     with pytest.raises(InputError, match=r"resnet18.tv_in1k: 404: the file is gone\) and this machine has no copy"):
         zoo.create_model("resnet18", pretrained=True, key=KEY)

@@ -1,0 +1,97 @@
+"""`python -m eqxcnn.hub`: shares trained classifiers on the Hugging Face Hub."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ..cli import run_command
+from ..errors import printable
+from ..hub_models.address import check_repository
+from ..plugins import IMPORT_HELP, take_imports
+from . import make_card, pull, push
+
+_MAX_PATH = 4096
+
+
+@dataclass(frozen=True)
+class Push:
+    """Upload a trained classifier with its model card, in one commit."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """A finished run's folder, the model folder inside it, or the name of a model with trained weights in the package,
+    such as lenet."""
+    repository: Annotated[str, tyro.conf.Positional]
+    """The repository on the Hub, user/name; it is created if it does not exist."""
+    private: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Create a private repository; a public one that exists is refused."""
+    branch: str | None = None
+    """The branch to commit to, created if it does not exist; by default main."""
+    message: str | None = None
+    """The first line of the commit message; by default the model's name and the version of eqxcnn."""
+    license: str | None = None
+    """The license of the weights, by the Hub's identifier, such as apache-2.0."""
+    card: Path | None = None
+    """A Markdown file to upload as the model card; by default the card that `card` prints."""
+
+
+@dataclass(frozen=True)
+class Pull:
+    """Download a model to a new folder, and check the digest of its weights."""
+
+    address: Annotated[str, tyro.conf.Positional]
+    """The model on the Hub, user/name."""
+    revision: str | None = None
+    """A branch, a tag or a commit hash; by default the newest commit of main."""
+    out: Path | None = None
+    """The new folder; by default name, in the working directory."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """Print the model card that a push would upload."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """As for push."""
+    repository: Annotated[str, tyro.conf.Positional]
+    """As for push."""
+    license: str | None = None
+    """As for push."""
+
+
+_Command = (
+    Annotated[Push, tyro.conf.subcommand("push")]
+    | Annotated[Pull, tyro.conf.subcommand("pull")]
+    | Annotated[Card, tyro.conf.subcommand("card")]
+)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parses the arguments and runs the command."""
+    description = f"Share trained classifiers on the Hugging Face Hub. {IMPORT_HELP}"
+    match tyro.cli(_Command, prog="python -m eqxcnn.hub", description=description, args=take_imports(arguments)):
+        case Push() as options:
+            pinned = push(
+                options.run,
+                options.repository,
+                private=options.private,
+                branch=options.branch,
+                message=options.message,
+                license=options.license,
+                card=options.card,
+            )
+            print(pinned)
+        case Pull(address, revision, out):
+            folder, pinned = pull(address, revision=revision, out=out)
+            print(f"copied {pinned}", file=sys.stderr)
+            print(printable(str(folder), _MAX_PATH))
+        case Card(run, repository, license):
+            check_repository(repository)
+            sys.stdout.write(make_card(run, repository, license=license).rstrip("\n") + "\n")
+
+
+if __name__ == "__main__":
+    run_command(main)

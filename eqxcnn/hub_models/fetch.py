@@ -1,0 +1,120 @@
+"""Downloads a model from the Hugging Face Hub into the Hub's local cache, and checks it."""
+
+from pathlib import Path
+from typing import Any
+
+from .. import hub_connection
+from ..errors import InputError
+from ..saved_config import read_config
+from ..weights.files import digest_file
+from .address import HubAddress, find_address
+from .problems import explain_problems
+
+__all__ = [
+    "CARD",
+    "CONFIG",
+    "FILES",
+    "RECIPE",
+    "WEIGHTS",
+    "check_model_folder",
+    "fetch_model",
+    "resolve_run",
+    "why_offline",
+]
+
+CONFIG, WEIGHTS, CARD, RECIPE = "config.json", "model.safetensors", "README.md", "recipe.yaml"
+#: All files of a model on the Hub. No other file is uploaded or downloaded.
+FILES = (CONFIG, WEIGHTS, CARD, RECIPE)
+
+
+def resolve_run(run: Path | str) -> Path:
+    """Returns the local folder of a model on the Hub, downloaded if it is not there; any other path is returned as is.
+
+    **Raises:** `InputError` as for `fetch_model`.
+    """
+    address = find_address(run)
+    return Path(run) if address is None else fetch_model(address)
+
+
+def fetch_model(address: HubAddress) -> Path:
+    """Returns a folder, named after the commit, with the model's files; downloads files that are not in the cache.
+
+    Without a connection, the newest commit in the cache is used. A commit hash in the cache needs no connection.
+
+    **Raises:** `InputError` if the model cannot be downloaded, is not a model of eqxcnn, or is damaged.
+    """
+    cached = _find_cached(address)
+    if cached is not None and address.is_pinned:
+        return cached
+    unreachable = why_offline()
+    if unreachable is None:
+        return _download(address)
+    if cached is None:
+        raise InputError(
+            f"`{address}` is not on this machine, and the Hugging Face Hub cannot be reached ({unreachable}): connect "
+            "to it once"
+        )
+    return cached
+
+
+def check_model_folder(folder: Path, what: str) -> dict[str, Any]:
+    """Checks a saved classifier's files and returns its `config.json`; nothing in them is run.
+
+    **Raises:** `InputError` if a file is missing or invalid, or if the weights do not have the recorded digest.
+    """
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise InputError(f"{what} is not a model of eqxcnn: it has no {name}")
+    config = _read_model_config(folder, what)
+    if digest_file(folder / WEIGHTS) != config["sha256"]:
+        raise InputError(f"the {WEIGHTS} of {what} is damaged: its SHA-256 digest is not the one in {CONFIG}")
+    return config
+
+
+def _read_model_config(folder: Path, what: str) -> dict[str, Any]:
+    try:
+        config = read_config(folder / CONFIG)
+    except InputError as error:
+        raise InputError(f"{what} is not a model of eqxcnn: {error}") from error
+    if "sha256" not in config:
+        raise InputError(f"the {CONFIG} of {what} has no digest of the weights: load it and save it again")
+    return config
+
+
+def why_offline() -> str | None:
+    """Returns why the Hub cannot be used; `None` if it can. The Hub's client itself would retry for half a minute."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return "`HF_HUB_OFFLINE` is set"
+    unreachable = hub_connection.why_unreachable()
+    return None if unreachable is None else str(getattr(unreachable, "reason", unreachable)).rstrip(".")
+
+
+def _find_cached(address: HubAddress) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(address.repository, revision=address.revision, local_files_only=True,
+                                        allow_patterns=list(FILES)))  # fmt: skip
+    except (LocalEntryNotFoundError, OSError):
+        return None
+    # Older versions of the client return the folder of an interrupted download too; the weights come last.
+    return folder if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file() else None
+
+
+def _download(address: HubAddress) -> Path:
+    from huggingface_hub import snapshot_download
+
+    name, what = address.repository, f"`{address}`"
+    with explain_problems(address):
+        folder = Path(snapshot_download(name, revision=address.revision, allow_patterns=[CONFIG, CARD, RECIPE]))
+        if not (folder / CONFIG).is_file():
+            raise InputError(f"{what} is not a model of eqxcnn: it has no {CONFIG}")
+        # Other repositories have a config.json too, beside gigabytes of weights, so it is checked before these come.
+        _read_model_config(folder, what)
+        # The folder's name is the commit: the main branch may have moved in the meantime.
+        folder = Path(snapshot_download(name, revision=folder.name, allow_patterns=list(FILES)))
+    check_model_folder(folder, what)
+    return folder

@@ -1,0 +1,79 @@
+"""Errors of the Hub's client, as one sentence each."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ..errors import InputError
+from .address import HubAddress
+
+__all__ = ["explain_problems"]
+
+_LOG_IN = "log in with `hf auth login`, or set `HF_TOKEN`"
+
+
+@contextmanager
+def explain_problems(address: HubAddress) -> Iterator[None]:
+    """Turns errors of the Hub and of the connection into an `InputError`; errors of local files pass through.
+
+    Inside, the client shows progress bars only in a terminal.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    # One of the bases is the error class of the client's HTTP library, which differs between its versions. The client
+    # reports an upload or a card that the server refuses as a ValueError, and a failed transfer of a large file as a
+    # RuntimeError.
+    bases: tuple[Any, ...] = HfHubHTTPError.__bases__
+    try:
+        with _progress_in_terminal_only():
+            yield
+    except InputError:
+        raise
+    except (*bases, OSError, ValueError, RuntimeError) as error:
+        if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+            raise
+        raise InputError(_explain(error, address)) from error
+
+
+@contextmanager
+def _progress_in_terminal_only() -> Iterator[None]:
+    from huggingface_hub import constants
+    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+
+    # The user has decided if the environment variable is set.
+    is_changed = constants.HF_HUB_DISABLE_PROGRESS_BARS is None and not sys.stderr.isatty()
+    if is_changed:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if is_changed:
+            enable_progress_bars()
+
+
+def _explain(error: BaseException, address: HubAddress) -> str:
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    name = f"`{address.repository}`"
+    # A large file whose upload fails is a RuntimeError that has the Hub's answer as its cause.
+    error = error.__cause__ if isinstance(error.__cause__, HfHubHTTPError) else error
+    response = getattr(error, "response", None)
+    status = None if response is None else response.status_code
+    if isinstance(error, GatedRepoError):
+        return f"{name} is gated: ask for access on its page on the Hub, and {_LOG_IN}"
+    if isinstance(error, RepositoryNotFoundError):
+        return f"there is no model {name} on the Hugging Face Hub, or it is private: check the name, or {_LOG_IN}"
+    if isinstance(error, RevisionNotFoundError):
+        return f"{name} has no revision `{address.revision}`: give a branch, a tag or a commit hash"
+    if status == 401:
+        return f"the Hugging Face Hub does not accept your token for {name}: {_LOG_IN}"
+    if status == 403:
+        return f"the Hub refuses this for {name} ({_reason(error)}): use a token with write access to it"
+    return f"the Hugging Face Hub cannot be used for {name} ({_reason(error)}): try again later"
+
+
+def _reason(error: BaseException) -> str:
+    """Returns the Hub's own message if it has sent one, else the client's."""
+    text = getattr(error, "server_message", None) or str(error)
+    return " ".join(text.split()).rstrip(".") or type(error).__name__

@@ -29,9 +29,9 @@ class ModelSettings:
     """Start from the model's trained weights, in this package or on the Hub; the head starts random if the number of
     classes differs."""
     init_from: str | None = None
-    """Start from weights of the same model: a finished run, its `model` folder, a model with trained weights by its name,
-    a model on the Hub (`hub:user/name`), or a file (`.safetensors`, or PyTorch's `.pth`). The head starts random if the
-    number of classes differs."""
+    """Start from weights of the same model: of a finished run, of its `model` folder, of a model with trained weights
+    by its name, of a model on the Hub (`hub:user/name`), or of a file (`.safetensors`, or PyTorch's `.pth`). The head
+    starts random if the number of classes differs."""
     init_images: Annotated[int, Range(0, 2**31 - 1)] = 0
     """Number of training images that a model with data-dependent weights (`airbench94`) is initialized from;
     0 leaves all weights random."""

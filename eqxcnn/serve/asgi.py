@@ -9,22 +9,22 @@ from .counters import Counters
 
 __all__ = ["App", "count_requests", "drain_bodies"]
 
-Message: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
-App: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
+_Message: TypeAlias = MutableMapping[str, Any]
+_Receive: TypeAlias = Callable[[], Awaitable[_Message]]
+_Send: TypeAlias = Callable[[_Message], Awaitable[None]]
+App: TypeAlias = Callable[[_Message, _Receive, _Send], Awaitable[None]]
 
 
 def count_requests(app: App, counters: Counters, paths: Collection[str]) -> App:
     """Returns an application that counts its answers, and the seconds until those of `/predict`."""
 
-    async def counted(scope: Message, receive: Receive, send: Send) -> None:
+    async def counted(scope: _Message, receive: _Receive, send: _Send) -> None:
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
         began, path = perf_counter(), scope["path"] if scope["path"] in paths else "other"
 
-        async def count(message: Message) -> None:
+        async def count(message: _Message) -> None:
             if message["type"] == "http.response.start":
                 counters.requests[path, message["status"]] += 1
                 counters.errors += message["status"] == 500
@@ -45,21 +45,21 @@ def drain_bodies(app: App, seconds: float) -> App:
     answer.
     """
 
-    async def drained(scope: Message, receive: Receive, send: Send) -> None:
+    async def drained(scope: _Message, receive: _Receive, send: _Send) -> None:
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
         names = {name for name, _ in scope["headers"]}
         is_read = not names & {b"content-length", b"transfer-encoding"}
 
-        async def note_end() -> Message:
+        async def note_end() -> _Message:
             nonlocal is_read
             message = await receive()
             # After a disconnect, there is nothing left to read either.
             is_read = is_read or message["type"] == "http.disconnect" or not message.get("more_body", False)
             return message
 
-        async def drain(message: Message) -> None:
+        async def drain(message: _Message) -> None:
             if message["type"] == "http.response.start" and not is_read:
                 try:
                     async with asyncio.timeout(seconds):

@@ -204,5 +204,6 @@ async def _answer_mistake(_: Request, error: HTTPException) -> Response:
 
 
 async def _answer_bug(_: Request, __: Exception) -> Response:
-    """Answers with a constant sentence; the server logs the traceback."""
-    return JSONResponse({"error": "the service failed on this request, and has logged why"}, 500)
+    """Answers with a constant sentence; the server logs the traceback, and closes the connection."""
+    sentence = "the service failed on this request, and has logged why"
+    return JSONResponse({"error": sentence}, 500, {"Connection": "close"})

@@ -300,6 +300,7 @@ def test_a_bug_has_a_constant_sentence_and_is_counted(served, monkeypatch):
     answer = client.post("/predict", content=SEVEN)
     assert refused(answer, 500) == "the service failed on this request, and has logged why"
     monkeypatch.undo()
+    assert answer.headers["Connection"] == "close"  # the server closes it, so no client may use it again
     assert best(client.post("/predict", content=SEVEN)) == "7"
     assert service.counters.errors == before + 1
 

@@ -119,10 +119,10 @@ def measure_model(model: str, server: Server, request: bytes, options: Options) 
 
 def measure_memory(server: Server, request: bytes, count: int) -> ResultTable:
     """Returns the memory of the service after each tenth of `count` requests."""
-    lines = [("0", format_number(server.megabytes))]
+    lines = [("0", f"{server.megabytes:,.1f}")]
     for part in range(1, _PARTS + 1):
         run_clients(server.port, _CLIENTS, _take(request, count // _PARTS), keeps_seconds=False)
-        lines.append((f"{part * (count // _PARTS):,}", format_number(server.megabytes)))
+        lines.append((f"{part * (count // _PARTS):,}", f"{server.megabytes:,.1f}"))
     return ResultTable(("requests", "memory (MB)"), lines)
 
 

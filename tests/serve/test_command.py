@@ -49,6 +49,16 @@ def test_without_the_extra_it_is_named(monkeypatch):
         main(["lenet"])
 
 
+def test_a_network_that_cannot_be_compiled_ends_the_command(monkeypatch, capsys):
+    def fail(predictor):
+        raise MemoryError("the device is full")
+
+    monkeypatch.setattr("eqxcnn.serve.predictor.Predictor.compile", fail)
+    with pytest.raises(MemoryError, match="the device is full"):
+        main(["lenet", "--port", "0"])
+    assert "lenet is compiled, then served at http://127.0.0.1:" in capsys.readouterr().out
+
+
 def is_open(port):
     with socket.socket() as connection:
         return connection.connect_ex(("127.0.0.1", port)) == 0

@@ -281,6 +281,16 @@ def test_huge_headers_are_refused(client, line):
     assert client.get("/health").status_code == 200
 
 
+def test_a_client_that_asks_before_it_sends(client):
+    # As curl does for large bodies: the service asks for the body, drains it, and then refuses.
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 400000\r\n\r\n"
+    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=30) as connection:
+        connection.sendall(head)
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 100 ")
+        connection.sendall(bytes(400_000))
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 413 ")
+
+
 def test_a_connection_that_closes_before_its_body_is_complete(served):
     service, client = served
     for head in (b"Content-Length: 1000", b"Transfer-Encoding: chunked"):

@@ -213,12 +213,28 @@ def test_more_images_than_may_wait_are_refused(client):
     assert "the form has more than 8 parts" in refused(answer, 413)
 
 
-@pytest.mark.parametrize("content", [bytes(3_000_000), iter([bytes(100_000)] * 30)], ids=["length", "chunked"])
-def test_a_body_that_is_too_large_is_read_to_its_end_and_refused(client, content):
+@pytest.mark.parametrize("path", ["/predict", "/health", "/nowhere"])
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_a_body_that_is_too_large_is_read_to_its_end_and_refused(client, path, is_chunked):
     # Without reading it, the connection would be reset while the client still writes.
-    answer = client.post("/predict", content=content)
-    assert refused(answer, 413) == ("the body has more than 300,000 bytes: send fewer or smaller images in one request")
-    assert best(client.post("/predict", content=SEVEN)) == "7"  # on the same connection
+    body, head = bytes(20_000_000), "Transfer-Encoding: chunked"
+    if is_chunked:
+        body = (b"186a0\r\n" + bytes(100_000) + b"\r\n") * 200 + b"0\r\n\r\n"
+    else:
+        head = f"Content-Length: {len(body)}"
+    received = talk(client, f"POST {path} HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n".encode() + body)
+    status, sentence = {
+        "/predict": (b"413", b"the body has more than 300,000 bytes: send fewer or smaller images in one request"),
+        "/health": (b"405", b"this method is not allowed here"),
+        "/nowhere": (b"404", b"there is no such page"),
+    }[path]
+    assert received.startswith(b"HTTP/1.1 " + status)
+    assert sentence in received
+
+
+def test_the_connection_stays_open_after_a_body_that_is_too_large(client):
+    assert "more than 300,000 bytes" in refused(client.post("/predict", content=bytes(3_000_000)), 413)
+    assert best(client.post("/predict", content=SEVEN)) == "7"
 
 
 @pytest.mark.parametrize("path", ["/predict/x", "/../../etc/passwd", "/page.html", "/%00"])

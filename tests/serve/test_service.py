@@ -216,7 +216,7 @@ def test_more_images_than_may_wait_are_refused(client):
 @pytest.mark.parametrize("path", ["/predict", "/health", "/nowhere"])
 @pytest.mark.parametrize("is_chunked", [False, True])
 def test_a_body_that_is_too_large_is_read_to_its_end_and_refused(client, path, is_chunked):
-    # Without reading it, the connection would be reset while the client still writes.
+    # The client reads nothing before it has sent everything, so a connection that is reset shows.
     body, head = bytes(20_000_000), "Transfer-Encoding: chunked"
     if is_chunked:
         body = (b"186a0\r\n" + bytes(100_000) + b"\r\n") * 200 + b"0\r\n\r\n"

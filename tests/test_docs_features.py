@@ -22,4 +22,5 @@ def test_the_examples_run_in_order(tmp_path, monkeypatch):
     assert {name: each.shape for name, each in names["maps"].items()} == {
         "stage1": (2, 32, 32, 16), "stage2": (2, 16, 16, 32), "stage3": (2, 8, 8, 64),
     }  # fmt: skip
+    assert names["heat"].shape == names["saliency"].shape == (12, 12)
     assert list(names["pyramid"]) == ["stage2", "stage3"]

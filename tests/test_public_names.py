@@ -52,7 +52,7 @@ def test_an_unknown_name_is_an_attribute_error():
 def _defined(body):
     """Yields the names without an underscore that a module's statements define, imports and fallbacks excepted."""
     for node in body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names = [node.name]
         else:
             targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]

@@ -26,8 +26,12 @@ MAX_PIXELS = 89_478_485
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
-def open_image(data: bytes) -> Image:
+def open_image(data: bytes, limit: int | None = None) -> Image:
     """Opens an encoded image; its pixels are not decoded yet.
+
+    **Arguments:**
+
+    - `limit`: the largest number of pixels; by default `max_pixels()`.
 
     **Raises:** one of `unreadable_errors` if the bytes are not an image in a known format, or have too many pixels.
     """
@@ -35,11 +39,10 @@ def open_image(data: bytes) -> Image:
 
     _check_png(data)
     image = Image.open(io.BytesIO(data), formats=_formats())
-    limit, pixels = max_pixels(), image.width * image.height
-    if pixels > limit:
-        raise ValueError(
-            f"it has {pixels:,} pixels, but the limit is {limit:,}: make it smaller, or set `EQXCNN_MAX_PIXELS`"
-        )
+    most, pixels = max_pixels() if limit is None else limit, image.width * image.height
+    if pixels > most:
+        hint = ", or set `EQXCNN_MAX_PIXELS`" if limit is None else ""
+        raise ValueError(f"it has {pixels:,} pixels, but the limit is {most:,}: make it smaller{hint}")
     return image
 
 

@@ -32,8 +32,8 @@ from .watch import Verdict, Watch
 MODULE = "tests.fuzz.entrances"
 #: Entrances in the order in which a run takes its turns.
 NAMES = (
-    "safetensors", "config", "pth", "state_dict", "yaml", "settings", "strings", "image", "arrays", "calls", "classes",
-    "tables", "saved", "cache", "resume", "report", "seeds", "command",
+    "safetensors", "config", "pth", "state_dict", "yaml", "settings", "strings", "image", "body", "arrays", "calls",
+    "classes", "tables", "saved", "cache", "resume", "report", "seeds", "command",
 )  # fmt: skip
 
 

@@ -180,6 +180,11 @@ def _foreign(rng: random.Random) -> bytes:
     ))  # fmt: skip
 
 
+def damage_image(rng: random.Random, intact: bytes) -> bytes:
+    """Returns a mutation of an image, or now and then a file of a hostile size or of another kind."""
+    return rng.choice(_HUGE)(rng) if rng.random() < 0.15 else mutate_bytes(rng, intact)
+
+
 _HUGE = (_huge_png, _huge_text_chunk, _huge_ppm, _huge_gif, _huge_bmp, _huge_tiff, _foreign)
 
 ENTRANCES = {"image": Entrance(attack_image, make_images)}

@@ -1,0 +1,33 @@
+"""Small pictures as data URLs, for the page."""
+
+import base64
+import io
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+__all__ = ["draw_heat", "draw_pixels"]
+
+#: Colors of heat 0, 1/4, ... 1: red, green, blue and opacity. Cold parts show the picture below.
+_COLORS = np.array(
+    [[40, 20, 120, 0], [90, 30, 160, 110], [220, 50, 90, 165], [250, 140, 40, 190], [255, 235, 90, 205]], np.float32
+)
+
+
+def draw_pixels(pixels: UInt8[np.ndarray, "h w c"]) -> str:
+    """Returns a data URL of a PNG file with the pixels of one or three channels."""
+    return _encode(Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
+
+
+def draw_heat(heat: Float[np.ndarray, "h w"]) -> str:
+    """Returns a data URL of a PNG file that colors heat in [0, 1], to be laid over the picture of the same size."""
+    steps = np.linspace(0, 1, len(_COLORS))
+    channels = [np.interp(heat, steps, _COLORS[:, channel]) for channel in range(4)]
+    return _encode(Image.fromarray(np.stack(channels, -1).round().astype(np.uint8)))
+
+
+def _encode(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,60 @@
+"""The network behind the service: batches of a few fixed sizes, all compiled before the first request."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float32, UInt8
+
+from ..errors import InputError
+from ..explain import grad_cam
+from ..inference import ImageClassifier
+from ..runtime.compile import async_jit
+from ..views import eval_logits
+
+__all__ = ["Predictor", "batch_sizes"]
+
+
+def batch_sizes(max_batch: int) -> tuple[int, ...]:
+    """Returns the powers of two up to the first that is at least `max_batch`."""
+    return tuple(1 << exponent for exponent in range((max_batch - 1).bit_length() + 1))
+
+
+class Predictor:
+    """Classifies batches of at most `max_batch` images, each padded to the next power of two.
+
+    All calls must come from one thread.
+
+    - `has_heat`: whether the network has feature maps, and so a Grad-CAM; known after `compile`.
+    """
+
+    def __init__(self, classifier: ImageClassifier, max_batch: int) -> None:
+        self.classifier, self.sizes, self.has_heat = classifier, batch_sizes(max_batch), False
+        self._probabilities = async_jit(_probabilities)
+        self._empty = np.zeros((*classifier.image_size, classifier.in_channels), np.uint8)
+
+    def compile(self) -> None:
+        """Compiles the programs of all batch sizes, and that of Grad-CAM."""
+        for size in self.sizes:
+            self.classify([self._empty] * size)
+        try:
+            grad_cam(self.classifier, self._empty)
+            self.has_heat = True
+        except InputError:  # such as a perceptron
+            self.has_heat = False
+
+    def classify(self, images: Sequence[UInt8[np.ndarray, "h w c"]]) -> Float32[np.ndarray, "n classes"]:
+        """Returns the probabilities of each image."""
+        size = next(size for size in self.sizes if size >= len(images))
+        batch = np.stack([*images, *[self._empty] * (size - len(images))])
+        return np.asarray(self._probabilities(self.classifier, jnp.asarray(batch)))[: len(images)]
+
+    def heat(self, image: UInt8[np.ndarray, "h w c"], target: int) -> Float32[np.ndarray, "h w"] | None:
+        """Returns the Grad-CAM of a class, or `None` for a network without feature maps."""
+        return grad_cam(self.classifier, image, target) if self.has_heat else None
+
+
+def _probabilities(classifier: ImageClassifier, images: UInt8[Array, "b h w c"]) -> Float[Array, "b classes"]:
+    logits = eval_logits(classifier.model, classifier.state, images, classifier.mean, classifier.std)
+    return jax.nn.softmax(logits.astype(jnp.float32))

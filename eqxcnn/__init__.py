@@ -25,6 +25,7 @@ __all__ = [
     "augment",
     "data",
     "explain",
+    "export",
     "extract",
     "fit",
     "fit_seeds",

@@ -11,6 +11,7 @@ COMMANDS = {
     "evaluate": "Measures a trained classifier's accuracy, loss and per-class scores on labeled images.",
     "predict": "Prints the most probable classes of image files.",
     "serve": "Serves a trained classifier over HTTP, with a page to try it.",
+    "export": "Writes a trained classifier as StableHLO, ONNX or PyTorch's weights.",
     "report": "Draws the figures of a run and writes a page about it.",
     "hub": "Shares trained classifiers on the Hugging Face Hub: push with a model card, pull.",
     "data": "Shows what a data set contains: classes, sizes, unreadable and repeated images.",

@@ -66,5 +66,6 @@ def view_logits(model: Network, state: ModelState, images: Images, views: Views 
         weights = [weight / 2 for weight in weights for _ in range(2)]
     # One call compiles the network once; in eval mode the images of a batch do not affect each other.
     logits = forward(model, state, jnp.concatenate(crops), key=None)[0]
-    per_view = logits.reshape(len(crops), len(images), logits.shape[-1])
+    # Not `len(images)`: the number of images may be symbolic.
+    per_view = logits.reshape(len(crops), images.shape[0], logits.shape[-1])
     return (jnp.asarray(weights, logits.dtype)[:, None, None] * per_view).sum(0)

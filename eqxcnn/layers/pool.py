@@ -14,8 +14,10 @@ from jaxtyping import Array, Float, jaxtyped
 
 from ..errors import InputError
 from ..types import Image
+from .cpu.availability import is_plain
 from .cpu.nonoverlapping_pool import max_windows, sum_windows
 from .sizes import Pair, Size, parse_pair
+from .windows import reduce_windows
 
 __all__ = ["AdaptiveAvgPool", "AvgPool", "MaxPool", "global_avg_pool", "global_max_pool"]
 
@@ -178,7 +180,10 @@ def _pool(
     - `combine_windows`: pools windows that do not overlap and cover the image.
     - `combine`: combines two arrays elementwise.
     """
-    x = _pad_to_windows(image, pool, fill)
+    edges = _find_edges(image, pool)
+    if is_plain():
+        return reduce_windows(image, pool.kernel_size, pool.stride, edges, fill)
+    x = lax.pad(image, jnp.asarray(fill, image.dtype), [*((*edge, 0) for edge in edges), (0, 0, 0)])
     if pool.kernel_size == pool.stride and prod(pool.kernel_size) <= _MAX_PIXELS_AT_ONCE:
         return combine_windows(x, pool.kernel_size)
     # One axis at a time, because on a CPU the gradient of `lax.reduce_window` is slow, and the gradient of one slice
@@ -194,14 +199,14 @@ def _pool(
     return x
 
 
-def _pad_to_windows(image: Image, pool: MaxPool | AvgPool, fill: float) -> Float[Array, "h2 w2 c"]:
-    """Pads the image, or crops its end, so that it runs from the start of the first window to the end of the last."""
+def _find_edges(image: Image, pool: MaxPool | AvgPool) -> list[tuple[int, int]]:
+    """Returns the pixels to add before and after height and width; negative ones at the end are left over."""
     edges = []
     for axis in (0, 1):
         size, edge = image.shape[axis], pool.padding[axis]
         span = (_count_windows(pool, axis, size) - 1) * pool.stride[axis] + pool.kernel_size[axis]
-        edges.append((edge, span - size - edge, 0))  # negative where pixels are left over
-    return lax.pad(image, jnp.asarray(fill, image.dtype), [*edges, (0, 0, 0)])
+        edges.append((edge, span - size - edge))
+    return edges
 
 
 def _count_windows(pool: MaxPool | AvgPool, axis: int, size: int) -> int:

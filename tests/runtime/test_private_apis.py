@@ -24,6 +24,7 @@ PRIVATE = (
 )
 #: Every use in the package. docs/architecture.md has what happens without each.
 USES = {
+    "export/onnx/converting.py": {"jax.extend.core.ClosedJaxpr", "jax.extend.core.Jaxpr", "jax.extend.core.Literal"},
     "layers/cpu/barrier_primitive.py": {"jax.interpreters.ad"},
     "layers/cpu/biased_convolution.py": {"jax.interpreters.ad"},
     "layers/cpu/convolution.py": {"jax.interpreters.ad"},

@@ -1,11 +1,36 @@
 """Whether layers may use the primitives of this package."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 
 import jax
 from jax.sharding import AxisType
 
-__all__ = ["can_use_primitives"]
+__all__ = ["can_use_primitives", "is_plain", "plain_layers"]
+
+_is_plain = ContextVar("_is_plain", default=False)
+
+
+@contextmanager
+def plain_layers() -> Iterator[None]:
+    """Makes layers that are traced in this context use one operation of JAX each, with no form for any platform.
+
+    There are no barriers and none of the primitives of this package, and a pooling layer is one `lax.reduce_window`.
+    Programs for other runtimes are converted from this form. Functions that were already traced by `jax.jit` keep
+    theirs.
+    """
+    token = _is_plain.set(True)
+    try:
+        yield
+    finally:
+        _is_plain.reset(token)
+
+
+def is_plain() -> bool:
+    """Returns whether layers are traced inside `plain_layers`."""
+    return _is_plain.get()
 
 
 def can_use_primitives() -> bool:
@@ -14,6 +39,8 @@ def can_use_primitives() -> bool:
     Inside `jax.shard_map`, and under a mesh with explicit axes, the types of arrays include their sharding, for which
     the primitives have no rules.
     """
+    if is_plain():
+        return False
     return _has_primitives() and all(kind == AxisType.Auto for kind in jax.sharding.get_abstract_mesh().axis_types)
 
 

@@ -3,7 +3,7 @@
 from jax import lax
 from jaxtyping import Array
 
-from .availability import can_use_primitives
+from .availability import can_use_primitives, is_plain
 
 __all__ = ["keep_on_cpu"]
 
@@ -15,6 +15,8 @@ def keep_on_cpu(x: Array, only_without_onednn: bool = False) -> Array:
 
     - `only_without_onednn`: whether to leave the barrier out where oneDNN is available.
     """
+    if is_plain():
+        return x
     if can_use_primitives():
         from .barrier_primitive import bind_barrier
 

@@ -1,0 +1,105 @@
+"""`python -m eqxcnn.export`: writes a trained classifier as a file for another runtime."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from ..cli import run_command
+from ..errors import InputError, printable
+from ..inference import ImageClassifier
+from ..plugins import IMPORT_HELP, take_imports
+from ..saved_classifier import load
+from .program import Batch, Outputs, Precision
+from .staging import check_target, file_stem
+
+#: The end of the file's name for each format.
+SUFFIXES = {"stablehlo": ".stablehlo.zip", "onnx": ".onnx", "safetensors-torch": ".torch.safetensors"}
+_DEFAULT_PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Writes a trained classifier as a file for another runtime, after comparing its scores with the classifier's."""
+
+    run: Annotated[str, tyro.conf.Positional]
+    """A run's folder, the model folder inside it, or the name of a model with trained weights, such as lenet."""
+    format: Literal["stablehlo", "onnx", "safetensors-torch"]
+    """A StableHLO program for JAX, an ONNX model, or weights with the names of torchvision or timm."""
+    out: Path = Path(".")
+    """Folder of the file, which is named after the model; it is made if it does not exist."""
+    batch: str = "dynamic"
+    """Images per call: a number, or dynamic for any number."""
+    platforms: tuple[str, ...] = ()
+    """Where a StableHLO program can run: any of cpu, cuda, rocm and tpu; by default cpu, cuda and tpu."""
+    precision: Precision = "float32"
+    """Precision of weights and computation; of the stored weights for safetensors-torch."""
+    outputs: Outputs = "logits"
+    """The scores before or after softmax."""
+    images: Path | None = None
+    """Folder with images to compare the scores on; by default, 32 random images."""
+    force: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Overwrite an existing file."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parses the flags, loads the classifier, exports it, and prints the file and the measured difference."""
+    help_, arguments = f"{Options.__doc__} {IMPORT_HELP}", take_imports(arguments)
+    options = tyro.cli(Options, prog="python -m eqxcnn.export", description=help_, args=arguments)
+    batch = _parse_batch(options.batch)
+    _check_flags(options)
+    classifier = load(options.run)
+    path = options.out / f"{file_stem(classifier.name)}{SUFFIXES[options.format]}"
+    check_target(path, options.force)
+    error = _export(options, classifier, path, batch)
+    print(
+        f"{printable(str(path), 4096)}: {path.stat().st_size:,} bytes; the logits differ by {error:.1e} of the largest"
+    )
+
+
+def _export(options: Options, classifier: ImageClassifier, path: Path, batch: Batch) -> float:
+    # Imported here, because each format needs a package that others do not.
+    match options.format:
+        case "stablehlo":
+            from .stablehlo import export_stablehlo
+
+            return export_stablehlo(
+                classifier, path, batch=batch, platforms=options.platforms or _DEFAULT_PLATFORMS,
+                precision=options.precision, outputs=options.outputs, images=options.images, overwrite=options.force,
+            )  # fmt: skip
+        case "onnx":
+            from .onnx import export_onnx
+
+            return export_onnx(
+                classifier, path, batch=batch, precision=options.precision, outputs=options.outputs,
+                images=options.images, overwrite=options.force,
+            )  # fmt: skip
+        case "safetensors-torch":
+            from .torch_weights import export_torch_weights
+
+            return export_torch_weights(
+                classifier, path, precision=options.precision, images=options.images, overwrite=options.force
+            )
+
+
+def _parse_batch(text: str) -> Batch:
+    if text == "dynamic":
+        return "dynamic"
+    if not (text.isascii() and text.isdigit() and 0 < len(text) < 10 and int(text) >= 1):
+        raise InputError(f"`--batch` (={text}) must be `dynamic`, or an integer of at least 1")
+    return int(text)
+
+
+def _check_flags(options: Options) -> None:
+    """Refuses flags that would have no effect."""
+    if options.platforms and options.format != "stablehlo":
+        raise InputError(f"`--platforms` is only for `--format stablehlo`: omit it with {options.format}")
+    for name, default in (("batch", "dynamic"), ("outputs", "logits")):
+        if options.format == "safetensors-torch" and getattr(options, name) != default:
+            raise InputError(f"`--{name}` has no effect on weights: omit it with safetensors-torch")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,51 @@
+"""The facts about an exported classifier that its file contains."""
+
+import json
+from typing import Any
+
+from .. import __version__
+from ..saved_config import shortest
+from .program import Program
+
+__all__ = ["as_strings", "describe"]
+
+
+def describe(program: Program) -> dict[str, Any]:
+    """Returns the metadata of a file, as values of JSON.
+
+    - `format`: 1, the version of this list.
+    - `eqxcnn`, `model`: the version of the package, and the model's name.
+    - `input`, `outputs`, `precision`: the dtype and shape of the pixels, `logits` or `probabilities`, and the dtype of
+      the computation. The pixels are normalized by the program.
+    - `class_names`: the name of each class, in the order of the scores.
+    - `preprocess`: the fields of `eqxcnn.images.Preprocess`.
+    """
+    classifier = program.classifier
+    how = classifier.preprocess
+    batch = "batch" if program.batch == "dynamic" else program.batch
+    return {
+        "format": 1,
+        "eqxcnn": __version__,
+        "model": classifier.name,
+        "input": {"dtype": "uint8", "shape": [batch, *classifier.image_size, classifier.in_channels]},
+        "outputs": program.outputs,
+        "precision": program.precision,
+        "class_names": list(classifier.class_names),
+        "preprocess": {
+            "size": list(how.size),
+            "channels": how.channels,
+            "resize": how.resize,
+            "crop_fraction": how.crop_fraction,
+            "interpolation": how.interpolation,
+            "mean": shortest(classifier.mean),
+            "std": shortest(classifier.std),
+        },
+    }
+
+
+def as_strings(metadata: dict[str, Any]) -> dict[str, str]:
+    """Returns metadata for formats that store only strings: values that are no strings are written as JSON."""
+    return {
+        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for name, value in metadata.items()
+    }

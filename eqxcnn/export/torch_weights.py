@@ -1,0 +1,77 @@
+"""Exports a classifier's weights under the names of its twin in torchvision or timm."""
+
+from pathlib import Path
+
+import equinox as eqx
+import ml_dtypes
+import numpy as np
+
+from ..errors import InputError
+from ..inference import ImageClassifier
+from ..registry import families, variant
+from ..weights import from_torch, load_safetensors, save_safetensors, to_torch
+from .check import check_outputs, choose_images
+from .metadata import as_strings, describe
+from .program import Precision, Program
+from .staging import check_target, stage
+
+__all__ = ["export_torch_weights"]
+
+_DTYPES = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "bf16": np.dtype(ml_dtypes.bfloat16)}
+
+
+def export_torch_weights(
+    classifier: ImageClassifier,
+    path: Path | str,
+    *,
+    precision: Precision = "float32",
+    images: Path | None = None,
+    overwrite: bool = False,
+) -> float:
+    """Writes a safetensors file with the `state_dict` of the model's torch twin, and the classifier's metadata.
+
+    The twin does not normalize: give it `(pixels / 255 - mean) / std`, channels first. The name of the twin is the
+    metadata's `torch_twin`. Before the file is written, a model with the weights of the file is compared with the
+    classifier.
+
+    **Arguments:**
+
+    - `precision`: the dtype of the stored weights.
+    - `path`, `images`, `overwrite`: as for `export_stablehlo`.
+
+    **Returns:** the largest difference of two logits in the comparison, divided by the largest absolute logit.
+
+    **Raises:** `InputError` for a model without a twin, and as for `export_stablehlo`.
+    """
+    path, program = Path(path), Program(classifier, precision=precision)
+    name = classifier.name
+    twin = variant(name).torch_twin if name in families() else None
+    if twin is None:
+        raise InputError(
+            f"`{name}` has no twin in torchvision or timm, so there are no names for its weights: export it as "
+            "stablehlo or onnx"
+        )
+    check_target(path, overwrite)
+    examples = choose_images(classifier, images)
+    tensors = to_torch(name, classifier.model, classifier.state)  # type: ignore[arg-type]
+    stored = {name: tensor.astype(_DTYPES[precision]) for name, tensor in tensors.items()}
+    metadata = describe(program)
+    metadata = {**{key: metadata[key] for key in metadata if key not in ("input", "outputs")}, "torch_twin": twin}
+    with stage(path) as staged:
+        save_safetensors(staged, stored, as_strings(metadata))
+        written = _read(classifier, staged)
+        return check_outputs(program, lambda pixels: np.asarray(written(pixels)), examples)
+
+
+def _read(classifier: ImageClassifier, path: Path) -> ImageClassifier:
+    """Returns the classifier with the weights of a file."""
+    model, state = from_torch(
+        classifier.name,
+        load_safetensors(path),
+        num_classes=len(classifier.class_names),
+        in_channels=classifier.in_channels,
+        image_size=classifier.image_size,
+        **dict(classifier.architecture),
+    )
+    model = eqx.nn.inference_mode(model)
+    return eqx.tree_at(lambda each: (each.model, each.state), classifier, (model, state))

@@ -1,0 +1,69 @@
+"""One network of each family in ONNX: its scores, and the transpositions that are left after optimization.
+
+The networks have random weights, one block per stage, and the smallest images they take.
+"""
+
+import sys
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import onnx
+import onnxruntime
+import pytest
+
+from eqxcnn import ImageClassifier, export, zoo
+from eqxcnn.registry import build, family, variant
+
+sys.path.append(str(Path(__file__).parents[1] / "models"))
+from test_models import ONE_PER_FAMILY, shallow
+
+#: Slow to compile; the layers of these networks are in others too.
+LARGE = (
+    "alexnet", "efficientnet_b0", "googlenet", "inception_v3", "mnasnet0_5", "mobilenet_v2_x0_5", "regnet_y_400mf",
+    "resnet9", "swin_t", "vgg11_bn_cifar",
+)  # fmt: skip
+#: Transpositions in networks whose blocks need some: for shuffled channels, attention heads and windows. All others
+#: have one before the first convolution and at most one before the first dense layer.
+TRANSPOSITIONS = {"shufflenet_v2": 9, "swin": 30, "vit": 7}
+
+
+def mark(name):
+    return pytest.mark.exhaustive if name not in ONE_PER_FAMILY or name in LARGE else pytest.mark.slow
+
+
+def make_classifier(name):
+    row = variant(name)
+    size, channels = max(row.smallest, 32), row.input[2]
+    # A generator that compiles faster than JAX's default one.
+    key = jax.random.key(0, impl="unsafe_rbg")
+    make = eqx.filter_jit(lambda key: build(name, num_classes=7, image_size=size, key=key, **shallow(name)))
+    model, state = make(key)
+    moments = jnp.full(channels, 0.5), jnp.full(channels, 0.25)
+    return ImageClassifier(eqx.nn.inference_mode(model), state, *moments, name, (size, size), tuple("abcdefg"))
+
+
+def count_after_optimization(path, operator):
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(path.with_name("optimized.onnx"))
+    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    nodes = onnx.load(options.optimized_model_filepath).graph.node
+    return sum(node.op_type == operator for node in nodes)
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=mark(name)) for name in zoo.list_models()])
+def test_scores_are_the_classifiers_with_few_transpositions(name, tmp_path, fast_compilation):
+    classifier = make_classifier(name)
+    path = tmp_path / "model.onnx"
+    assert export.export_onnx(classifier, path) < 2e-5
+    jax.clear_caches()
+    if name in ONE_PER_FAMILY:
+        assert count_after_optimization(path, "Transpose") <= TRANSPOSITIONS.get(family(name), 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "vit_tiny_patch4_32"])
+def test_stablehlo_programs(name, tmp_path, fast_compilation):
+    assert export.export_stablehlo(make_classifier(name), tmp_path / "model.zip") < 2e-5

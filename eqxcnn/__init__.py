@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import augment, data, explain, metrics, training, zoo
+    from . import augment, data, explain, export, hub, metrics, training, zoo
     from .errors import InputError
     from .features import Features, extract
     from .forward_pass import forward, forward_features, normalize
@@ -31,6 +31,7 @@ __all__ = [
     "fit_seeds",
     "forward",
     "forward_features",
+    "hub",
     "load",
     "load_recipe",
     "metrics",

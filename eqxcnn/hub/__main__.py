@@ -36,6 +36,8 @@ class Push:
     """The license of the weights, by the Hub's identifier, such as apache-2.0."""
     card: Path | None = None
     """A Markdown file to upload as the model card; by default the card that `card` prints."""
+    exports: tuple[str, ...] = ()
+    """Further formats of the model to upload: stablehlo, onnx or both."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class Card:
     """As for push."""
     license: str | None = None
     """As for push."""
+    exports: tuple[str, ...] = ()
+    """As for push."""
 
 
 _Command = (
@@ -82,15 +86,16 @@ def main(arguments: Sequence[str]) -> None:
                 message=options.message,
                 license=options.license,
                 card=options.card,
+                exports=options.exports,
             )
             print(pinned)
         case Pull(address, revision, out):
             folder, pinned = pull(address, revision=revision, out=out)
             print(f"copied {pinned}", file=sys.stderr)
             print(printable(str(folder), _MAX_PATH))
-        case Card(run, repository, license):
+        case Card(run, repository, license, exports):
             check_repository(repository)
-            sys.stdout.write(make_card(run, repository, license=license).rstrip("\n") + "\n")
+            sys.stdout.write(make_card(run, repository, license=license, exports=exports).rstrip("\n") + "\n")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import math
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from ..hub_models import HubAddress
 from ..recipe import OWN, Recipe
 from ..saved_classifier import load
 from ..saved_config import preprocess_of
+from .exports import check_exports, describe_exports
 from .trained import Trained, open_trained
 
 if TYPE_CHECKING:
@@ -28,15 +30,16 @@ _LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]{0,49}")
 _SETTINGS = ("epochs", "batch_size", "optimizer", "learning_rate", "schedule", "augment", "precision", "seed")
 
 
-def make_card(run: Path | str, repository: str, *, license: str | None = None) -> str:
+def make_card(run: Path | str, repository: str, *, license: str | None = None, exports: Sequence[str] = ()) -> str:
     """Returns the model card that `push` uploads, as Markdown with metadata.
 
     **Arguments:** as for `push`.
 
     **Raises:** `InputError` as for `push`.
     """
+    check_exports(exports)
     with open_trained(run) as trained:
-        return build_card(trained, HubAddress(repository), license or trained.license)
+        return build_card(trained, HubAddress(repository), license or trained.license, exports)
 
 
 def check_license(license: str | None) -> None:
@@ -45,7 +48,7 @@ def check_license(license: str | None) -> None:
         raise InputError(f"`license` (={show(license)}) must be an identifier of the Hub, such as apache-2.0 or mit")
 
 
-def build_card(trained: Trained, address: HubAddress, license: str | None) -> str:
+def build_card(trained: Trained, address: HubAddress, license: str | None, exports: Sequence[str] = ()) -> str:
     """Returns the card of a classifier for its repository on the Hub."""
     from huggingface_hub import ModelCard, ModelCardData
 
@@ -65,6 +68,7 @@ def build_card(trained: Trained, address: HubAddress, license: str | None) -> st
     sections = (
         _introduction(trained, name),
         _use(trained, address),
+        describe_exports(exports),
         _accuracy(trained, name),
         _data(trained, name, repository),
         _preprocessing(trained),
@@ -72,7 +76,7 @@ def build_card(trained: Trained, address: HubAddress, license: str | None) -> st
         _license(license),
         _limits(name),
     )
-    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n".join(sections)))
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n".join(filter(None, sections))))
 
 
 def describe_data(recipe: Recipe | None) -> tuple[str, str | None]:

@@ -1,7 +1,8 @@
 """Uploads a trained classifier and its model card to the Hugging Face Hub, in one commit."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from .. import __version__
@@ -11,6 +12,7 @@ from ..hub_models.address import check_repository, check_revision
 from ..hub_models.fetch import CARD, CONFIG, FILES, RECIPE, WEIGHTS, why_offline
 from ..parsing import read_text
 from .card import build_card
+from .exports import EXPORTS, check_exports, write_exports
 from .trained import Trained, open_trained
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ def push(
     message: str | None = None,
     license: str | None = None,
     card: Path | str | None = None,
+    exports: Sequence[str] = (),
 ) -> HubAddress:
     """Uploads a trained classifier to the Hugging Face Hub, and creates the repository if it does not exist.
 
@@ -44,6 +47,7 @@ def push(
     - `message`: the first line of the commit message.
     - `license`: the license of the weights, by the Hub's identifier, such as `apache-2.0`.
     - `card`: a file to upload as the model card; by default `make_card` writes it.
+    - `exports`: further formats of the model to upload, any of `stablehlo` and `onnx`; see `eqxcnn.export`.
 
     **Returns:** the address of the new commit, which always names these weights.
 
@@ -53,10 +57,14 @@ def push(
     check_repository(repository)
     if branch is not None:
         check_revision(branch)
+    check_exports(exports)
     address = HubAddress(repository, branch)
-    with open_trained(run) as trained:
-        text = build_card(trained, HubAddress(repository), license or trained.license) if card is None else None
-        files = _choose_files(trained, read_text(Path(card)) if card is not None else str(text))
+    with open_trained(run) as trained, TemporaryDirectory() as scratch:
+        if card is None:
+            text = build_card(trained, HubAddress(repository), license or trained.license, exports)
+        else:
+            text = read_text(Path(card))
+        files = _choose_files(trained, text) | write_exports(trained, exports, Path(scratch))
         api = _open_api(address)
         with explain_problems(address):
             _prepare_repository(api, address, private)
@@ -108,7 +116,7 @@ def _commit(api: "HfApi", address: HubAddress, files: Mapping[str, Path | bytes]
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     name, revision = address.repository, address.revision
-    old = set(api.list_repo_files(name, revision=revision)) & (set(FILES) - set(files))
+    old = set(api.list_repo_files(name, revision=revision)) & ({*FILES, *EXPORTS.values()} - set(files))
     deletions = [CommitOperationDelete(path_in_repo=path) for path in sorted(old)]
     additions = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=source) for path, source in files.items()]
     return api.create_commit(name, [*additions, *deletions], commit_message=message, revision=revision).oid

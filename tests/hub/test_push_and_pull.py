@@ -9,6 +9,7 @@ import sys
 
 import jax
 import numpy as np
+import onnxruntime
 import pytest
 import yaml
 from PIL import Image
@@ -82,6 +83,24 @@ def test_the_card_can_be_printed_edited_and_pushed(hub, run, pushed, finished, t
     (tmp_path / "card.md").write_text(card + "Mine.\n")
     assert run("hub", "push", finished, "ann/edited", "--card", tmp_path / "card.md")[0] == 0
     assert files_of(hub, "ann/edited")["README.md"][0] == (tmp_path / "card.md").read_bytes()
+
+
+def test_exports_come_with_a_push_and_leave_with_the_next(hub, run, finished, tmp_path):
+    code, _, errors = run("hub", "push", finished, "ann/exported", "--exports", "stablehlo", "onnx")
+    assert (code, errors) == (0, "")
+    files = {name: content for name, (content, _) in files_of(hub, "ann/exported").items()}
+    assert "| `model.onnx` | ONNX Runtime |" in files["README.md"].decode()
+    pixels = np.random.default_rng(1).integers(0, 256, (3, 28, 28, 1), np.uint8)
+    (tmp_path / "program.zip").write_bytes(files["model.stablehlo.zip"])
+    session = onnxruntime.InferenceSession(files["model.onnx"], providers=["CPUExecutionProvider"])
+    expected = eqxcnn.load(finished)(pixels)
+    for found in (eqxcnn.export.load(tmp_path / "program.zip")(pixels), session.run(None, {"pixels": pixels})[0]):
+        np.testing.assert_allclose(found, expected, atol=1e-3)
+    assert run("hub", "push", finished, "ann/exported")[0] == 0
+    assert not {"model.onnx", "model.stablehlo.zip"} & files_of(hub, "ann/exported").keys()
+    code, _, errors = run("hub", "push", finished, "ann/exported", "--exports", "tflite")
+    assert (code, errors.count("\n")) == (1, 1)
+    assert "must name formats, each once: any of stablehlo, onnx" in errors
 
 
 def test_a_pulled_model_has_the_same_bytes_and_predictions(run, pushed, finished, image, tmp_path):

@@ -16,6 +16,7 @@ from .images import Preprocess
 from .images.decode import Interpolation
 from .images.preprocess import Resize
 from .registry import has_type
+from .runtime.transfer import to_device
 from .saved_config import check_normalization, shortest
 from .types import BatchLogits, Logits, ModelState, Network
 from .views import eval_logits
@@ -83,7 +84,8 @@ class ImageClassifier(eqx.Module):
         """
         check_unmasked(images, "`images`")
         try:
-            images = jnp.asarray(images)
+            # A NumPy array is copied to the device after the checks.
+            images = images if isinstance(images, np.ndarray) else jnp.asarray(images)
         except (TypeError, ValueError, OverflowError, SyntaxError) as error:
             raise InputError(
                 f"`images` of type {type(images).__name__} are not an array of numbers: {error}"
@@ -95,7 +97,8 @@ class ImageClassifier(eqx.Module):
                 "channels last; `prepare` resizes any image to that shape"
             )
         check_pixels(images)
-        logits = _logits(self, images.reshape(-1, *expected))
+        batch = images.reshape(-1, *expected)
+        logits = _logits(self, to_device(batch) if isinstance(batch, np.ndarray) else batch)
         return logits if images.ndim == 4 else logits[0]
 
     def top_k(self, images: Any, k: int = 5) -> list[list[tuple[str, float]]]:
@@ -110,11 +113,15 @@ class ImageClassifier(eqx.Module):
         """
         if not has_type(k, int) or k < 1:
             raise InputError(f"`k` (={k}) must be an integer, 1 or more")
-        logits = jnp.atleast_2d(self(images))
-        values, classes = jax.lax.top_k(jax.nn.softmax(logits), min(k, len(self.class_names)))
+        # In NumPy: JAX would compile a program for each of these operations.
+        logits = np.atleast_2d(np.asarray(self(images), np.float32))
+        exponentials = np.exp(logits - logits.max(1, keepdims=True))
+        probabilities = exponentials / exponentials.sum(1, keepdims=True)
+        # A stable sort puts the first of equally probable classes first.
+        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
         return [
-            [(self.class_names[index], float(value)) for index, value in zip(*row, strict=True)]
-            for row in zip(np.asarray(classes), np.asarray(values), strict=True)
+            [(self.class_names[index], float(row[index])) for index in classes]
+            for row, classes in zip(probabilities, order, strict=True)
         ]
 
     def prepare(self, image: Any) -> UInt8[np.ndarray, "h w c"]:

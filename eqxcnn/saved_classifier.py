@@ -6,7 +6,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from .errors import InputError
@@ -14,6 +13,7 @@ from .hub_models import resolve_run
 from .inference import ImageClassifier
 from .networks import as_pair
 from .registry import build, check_keywords
+from .runtime.transfer import to_device
 from .saved_config import FORMAT, preprocess_of, read_config, shortest
 from .types import Classifier, ModelState, Network
 from .weights import from_tensors, load_safetensors, save_safetensors, to_tensors, write_text_atomically
@@ -104,8 +104,8 @@ def load(
         name=config["model"],
         model=eqx.nn.inference_mode(network),
         state=state,
-        mean=jnp.asarray(config["mean"], jnp.float32),
-        std=jnp.asarray(config["std"], jnp.float32),
+        mean=to_device(np.float32(config["mean"])),
+        std=to_device(np.float32(config["std"])),
         image_size=tuple(config["image_size"]),
         class_names=tuple(config["class_names"]),
         architecture=tuple(architecture.items()),
@@ -140,8 +140,8 @@ def _load_published(name: str, published: Published | Bundled) -> ImageClassifie
         name=name,
         model=eqx.nn.inference_mode(model),
         state=state,
-        mean=jnp.asarray(how.mean, jnp.float32),
-        std=jnp.asarray(how.std, jnp.float32),
+        mean=to_device(np.float32(how.mean)),
+        std=to_device(np.float32(how.std)),
         image_size=how.size,
         class_names=published.class_names,
         resize=how.resize,

@@ -5,6 +5,8 @@ import io
 import json
 import os
 import re
+import subprocess
+import sys
 import threading
 
 import equinox as eqx
@@ -207,3 +209,15 @@ def test_a_progress_bar_appears_on_a_terminal_that_shows_no_results(run, images,
     err.truncate()
     predict.main([str(run), str(images[0])])
     assert err.getvalue() == ""
+
+
+@pytest.mark.slow
+def test_the_first_answer_waits_for_the_compilation_of_the_network_only(tmp_path):
+    Image.new("L", (28, 28)).save(tmp_path / "black.png")
+    command = [sys.executable, "-m", "eqxcnn.predict", "lenet", tmp_path / "black.png"]
+    done = subprocess.run(command, env={**os.environ, "JAX_LOG_COMPILES": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0
+    compiled = re.findall(r"Finished XLA compilation of (.*?) in", done.stderr)
+    assert "jit(_logits)" in compiled
+    # Random weights or small operations outside of jit would be further programs, beside the two for a key.
+    assert len(compiled) <= 4

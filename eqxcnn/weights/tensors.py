@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from ..errors import InputError
+from ..runtime.transfer import to_device
 from ..types import ModelState
 
 __all__ = [
@@ -184,7 +185,7 @@ def _join(names: Sequence[str]) -> str:
 def _put(tensor: np.ndarray | Array, slot: Slot) -> Slot:
     if isinstance(slot, np.ndarray | np.generic):
         return np.array(tensor)
-    array = jnp.array(tensor)
+    array = to_device(tensor) if isinstance(tensor, np.ndarray | np.generic) else jnp.array(tensor)
     # A weakly typed array must stay weakly typed, or later arithmetic could give a different dtype.
     if getattr(slot, "weak_type", False) and tensor.ndim == 0 and jnp.result_type(tensor.item()) == tensor.dtype:
         array = jnp.asarray(tensor.item())

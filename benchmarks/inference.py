@@ -1,0 +1,206 @@
+"""`python -m benchmarks.inference`: images per second of trained classifiers in eqxcnn, exported, and in PyTorch.
+
+Every case turns a batch of bytes into scores, with normalization, and each library has a process of its own. "eqxcnn"
+is a call of the classifier, "StableHLO" its export, run by JAX alone, and "ONNX" its export, run by onnxruntime.
+PyTorch runs the same network eagerly and compiled, with channels first and with channels last. All networks have random
+weights.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+import eqxcnn
+from eqxcnn import zoo
+from eqxcnn.cli import run_command
+from eqxcnn.errors import InputError
+
+from .markdown import format_number
+from .timing import (
+    RESULTS,
+    TOO_NOISY,
+    Case,
+    Ratio,
+    ResultTable,
+    check_options,
+    is_noisy,
+    measure,
+    ratio_spread,
+    write_tables,
+)
+from .worker_process import WorkerProcess
+
+#: A function that classifies the same batch a number of times.
+Classify = Callable[[int], None]
+
+_OURS, _STABLEHLO, _ONNX, _TORCH = "eqxcnn", "StableHLO", "ONNX", "fastest torch"
+_TORCH_FORMS = tuple((form, channels) for form in ("eager", "compiled") for channels in ("first", "last"))
+#: Targets of the ratios at the smallest and at the largest batch.
+_TARGETS = {_TORCH: (">= 1", ">= 1.2"), _ONNX: (">= 1", ">= 1.2")}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Time classifiers in several runtimes; needs onnxruntime and PyTorch."""
+
+    models: tuple[str, ...] = ("lenet", "resnet20", "resnet18", "mobilenet_v2", "resnet50", "vit_b_16")
+    """Networks."""
+    batches: tuple[int, ...] = (1, 16, 64)
+    """Images per call."""
+    compiled: bool = True
+    """Whether to time compiled PyTorch too, which takes minutes to compile."""
+    rounds: int = 5
+    """Measurements of each case."""
+    seconds: float = 0.3
+    """Approximate duration of one measurement."""
+    out: Path = RESULTS / "inference.json"
+    """Path of the results file."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parses the options, measures, writes and prints the results."""
+    options = tyro.cli(Options, prog="python -m benchmarks.inference", args=arguments)
+    check_options(options.rounds, options.out)
+    if not options.models or min(options.batches, default=0) < 1:
+        raise InputError("`models` and `batches` must not be empty, and each batch must have at least one image")
+    for package, pip in (("torch", "torch==2.13.0 torchvision==0.28.0"), ("onnxruntime", "onnx onnxruntime")):
+        if find_spec(package) is None:
+            raise InputError(f"the comparison needs {package}, which is not installed: run `pip install {pip}`")
+    speeds, ratios = [], []
+    for model in options.models:
+        for batch in options.batches:
+            seconds = _measure(model, batch, options)
+            speeds.append(_format_speeds(model, batch, seconds))
+            ratios.append(_format_ratios(model, batch, seconds, options))
+    head = ("network", "batch", _OURS, _STABLEHLO, _ONNX, *map(_torch_name, _forms(options)))
+    targets = [f"{name} / {_OURS}" for name in (_TORCH, _ONNX)]
+    tables = [ResultTable(head, speeds), ResultTable(("network", "batch", *_alternate(targets)), ratios)]
+    write_tables("inference", "Images per second, and ratios of the times per batch", arguments, tables, options.out)
+
+
+def _forms(options: Options) -> list[tuple[str, str]]:
+    return [pair for pair in _TORCH_FORMS if options.compiled or pair[0] == "eager"]
+
+
+def _torch_name(pair: tuple[str, str]) -> str:
+    return f"torch {pair[0]}{' channels last' * (pair[1] == 'last')}"
+
+
+def _alternate(names: Sequence[str]) -> list[str]:
+    """Returns each name with a column for its target."""
+    return [each for name in names for each in (name, "target")]
+
+
+def _measure(model: str, batch: int, options: Options) -> dict[str, list[float]]:
+    """Returns the seconds per batch of every case in every round; the cases take turns."""
+    builders: dict[str, Callable[..., Classify]] = {
+        _OURS: classify_with_eqxcnn, _STABLEHLO: classify_with_stablehlo, _ONNX: classify_with_onnx,
+        **{_torch_name(pair): partial(classify_with_torch, *pair) for pair in _forms(options)},
+    }  # fmt: skip
+    processes = {name: WorkerProcess() for name in builders}
+    try:
+        cases = {
+            name: _make_case(processes[name].build(builder, model, batch), options.seconds)
+            for name, builder in builders.items()
+        }
+        return measure(cases, options.rounds, warm_up=False)
+    finally:
+        for process in processes.values():
+            process.close()
+
+
+def _make_case(classify: Classify, seconds: float) -> Case:
+    """Compiles and warms up, then returns a case that takes about `seconds`; its time is that of one batch."""
+    classify(1)
+    classify(1)
+    started = perf_counter()
+    classify(3)
+    count = max(1, round(seconds / ((perf_counter() - started) / 3)))
+    return Case(partial(classify, count), 1 / count, partial(classify, max(1, count // 4)))
+
+
+def _format_speeds(model: str, batch: int, seconds: dict[str, list[float]]) -> list[str]:
+    speeds = (format_number(batch / float(np.median(values))) for values in seconds.values())
+    return [f"`{model}`", str(batch), *speeds]
+
+
+def _format_ratios(model: str, batch: int, seconds: dict[str, list[float]], options: Options) -> list[str]:
+    cells = []
+    torch = tuple(name for name in seconds if name.startswith("torch"))
+    for name, numerator in ((_TORCH, torch), (_ONNX, _ONNX)):
+        found = ratio_spread(Ratio(numerator, _OURS, name=name), seconds)
+        cells.append(TOO_NOISY if is_noisy(found) else f"{found[0]:.2f}")
+        small, large = _TARGETS[name]
+        cells.append(large if batch == max(options.batches) > 1 else small if batch == 1 else ">= 1")
+    return [f"`{model}`", str(batch), *cells]
+
+
+@cache
+def make_classifier(model: str) -> eqxcnn.ImageClassifier:
+    """Returns a classifier with random weights."""
+    card = zoo.card(model)
+    network, state = zoo.create_model(model, key=jax.random.key(0))
+    channels = card.input[2]
+    return eqxcnn.ImageClassifier(
+        name=model, model=network, state=state, mean=jnp.full(channels, 0.5), std=jnp.full(channels, 0.25),
+        image_size=card.input[:2], class_names=tuple(f"class {index}" for index in range(card.num_classes)),
+    )  # fmt: skip
+
+
+def make_pixels(model: str, batch: int) -> np.ndarray:
+    """Returns random pixels `uint8[batch h w c]` of a network's size."""
+    return np.random.default_rng(0).integers(0, 256, (batch, *zoo.card(model).input), np.uint8)
+
+
+def _repeat(classify: Callable[[np.ndarray], Any], pixels: np.ndarray) -> Classify:
+    def run(count: int) -> None:
+        for _ in range(count):
+            np.asarray(classify(pixels))
+
+    return run
+
+
+def classify_with_eqxcnn(model: str, batch: int) -> Classify:
+    """Calls the classifier."""
+    return _repeat(make_classifier(model), make_pixels(model, batch))
+
+
+def classify_with_stablehlo(model: str, batch: int) -> Classify:
+    """Exports the classifier with a dynamic batch, and calls the program."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "program.zip"
+        eqxcnn.export.export_stablehlo(make_classifier(model), path, platforms=(jax.devices()[0].platform,))
+        return _repeat(eqxcnn.export.load(path), make_pixels(model, batch))
+
+
+def classify_with_onnx(model: str, batch: int) -> Classify:
+    """Exports the classifier with a dynamic batch, and calls onnxruntime with its default settings."""
+    import onnxruntime
+
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        eqxcnn.export.export_onnx(make_classifier(model), path)
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return _repeat(lambda pixels: session.run(None, {"pixels": pixels})[0], make_pixels(model, batch))
+
+
+def classify_with_torch(form: str, channels: str, model: str, batch: int) -> Classify:
+    """Runs the same network in PyTorch."""
+    # Imported only in the worker process.
+    from .peers.torch_inference import torch_classify
+
+    return _repeat(torch_classify(model, form, channels), make_pixels(model, batch))
+
+
+if __name__ == "__main__":
+    run_command(main)

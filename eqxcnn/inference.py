@@ -16,7 +16,7 @@ from .images import Preprocess
 from .images.decode import Interpolation
 from .images.preprocess import Resize
 from .registry import has_type
-from .runtime.transfer import to_device
+from .runtime.compile import FlatJit
 from .saved_config import check_normalization, shortest
 from .types import BatchLogits, Logits, ModelState, Network
 from .views import eval_logits
@@ -84,7 +84,7 @@ class ImageClassifier(eqx.Module):
         """
         check_unmasked(images, "`images`")
         try:
-            # A NumPy array is copied to the device after the checks.
+            # The compiled function takes NumPy arrays.
             images = images if isinstance(images, np.ndarray) else jnp.asarray(images)
         except (TypeError, ValueError, OverflowError, SyntaxError) as error:
             raise InputError(
@@ -97,8 +97,7 @@ class ImageClassifier(eqx.Module):
                 "channels last; `prepare` resizes any image to that shape"
             )
         check_pixels(images)
-        batch = images.reshape(-1, *expected)
-        logits = _logits(self, to_device(batch) if isinstance(batch, np.ndarray) else batch)
+        logits = _logits(self, images.reshape(-1, *expected))
         return logits if images.ndim == 4 else logits[0]
 
     def top_k(self, images: Any, k: int = 5) -> list[list[tuple[str, float]]]:
@@ -136,6 +135,6 @@ class ImageClassifier(eqx.Module):
         return self.preprocess(image)
 
 
-@eqx.filter_jit
+@FlatJit
 def _logits(classifier: ImageClassifier, images: Array) -> BatchLogits:
     return eval_logits(classifier.model, classifier.state, images, classifier.mean, classifier.std)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import jaxlib
 import numpy as np
 
-__all__ = ["DETERMINISTIC", "AsyncJit", "Option", "async_jit", "jit_once"]
+__all__ = ["DETERMINISTIC", "AsyncJit", "FlatJit", "Option", "async_jit", "jit_once"]
 
 Option: TypeAlias = tuple[str, str | int | bool]
 
@@ -129,6 +129,36 @@ class AsyncJit:
         return previous.result.tree
 
 
+class FlatJit:
+    """Like `eqx.filter_jit` for a function of a pytree and an array, called many times with the same pytree.
+
+    The pytree is flattened once, since pytrees are immutable: for a small network, flattening takes longer than the
+    network itself.
+    """
+
+    def __init__(self, function: Callable[[Any, Any], Any]) -> None:
+        self._function = function
+        self._compiled: dict[_Static, Callable[..., Any]] = {}
+        self._thread = threading.local()
+
+    def __call__(self, tree: Any, array: Any) -> Any:
+        """Returns the function's result."""
+        previous, arrays, call = getattr(self._thread, "latest", (None, None, None))
+        if call is None or tree is not previous:
+            arrays, static = _partition(tree)
+            call = self._compiled.setdefault(static, jax.jit(self._bind(static)))
+            if _is_concrete(arrays):
+                self._thread.latest = tree, arrays, call
+        return call(arrays, array)
+
+    def _bind(self, static: _Static) -> Callable[..., Any]:
+        def call(arrays: list[Any], array: Any) -> Any:
+            return self._function(_combine(arrays, static), jnp.asarray(array))
+
+        call.__name__ = self._function.__name__  # shown in traces and messages
+        return call
+
+
 class _PreviousCall(threading.local):
     """The latest call of an `AsyncJit` in one thread: its first argument, its result, and whether it took long."""
 
@@ -145,6 +175,14 @@ def _waits_for_each_call() -> bool:
     a device whose thread is waiting in the other call.
     """
     return jax.default_backend() == "cpu" and jax.device_count() > 1
+
+
+def _is_concrete(arrays: list[Any]) -> bool:
+    """Returns whether no array is traced."""
+    try:
+        return all(leaf is None or leaf.devices() for leaf in arrays)
+    except jax.errors.ConcretizationTypeError:
+        return False
 
 
 def _partition(tree: Any) -> tuple[list[Any], _Static]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from eqxcnn.runtime import compile
-from eqxcnn.runtime.compile import async_jit
+from eqxcnn.runtime.compile import FlatJit, async_jit
 
 
 class Pair(eqx.Module):
@@ -147,3 +147,21 @@ def test_matrix_products_use_all_cores_and_elementwise_operations_stay_with_xla(
     program = step.lower(0, images, weight).compile().compiled.as_text()
     assert re.search(r"%ynn_fusion = f32\[64,128\]\S* fusion\(.*op_name=\"jit\(<lambda>\)/dot_general\"", program)
     assert re.search(r"fusion\(%ynn_fusion\), kind=kLoop", program)
+
+
+def test_a_flat_jit_flattens_the_same_tree_once_and_compiles_one_program_per_structure():
+    traced = []
+
+    def apply(tree, array):
+        traced.append(tree["name"])
+        return tree["weight"] * array
+
+    call, trees = FlatJit(apply), [{"weight": jnp.float32(number), "name": "a"} for number in (2, 3)]
+    assert [float(call(tree, np.float32(5))) for tree in (trees[0], trees[1], trees[0])] == [10, 15, 10]
+    assert traced == ["a"]
+    assert float(call({**trees[0], "name": "b"}, np.float32(5))) == 10
+    assert traced == ["a", "b"]
+    # Traced arrays are not kept.
+    assert float(jax.grad(lambda weight: call({"weight": weight, "name": "a"}, jnp.float32(5)))(2.0)) == 5
+    assert call._thread.latest[0]["name"] == "b"
+    assert float(jax.jit(lambda weight: call({"weight": weight, "name": "a"}, jnp.float32(5)))(4.0)) == 20

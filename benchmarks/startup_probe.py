@@ -1,4 +1,4 @@
-"""The process that `benchmarks.startup` starts: runs `eqxcnn.train`, and reports its moments and its memory."""
+"""The process that `benchmarks.startup` starts: runs `eqxcnn.train`, and reports when each phase ended, and memory."""
 
 import json
 import re

@@ -25,7 +25,7 @@ __all__ = ["find_size_and_channels", "read_header", "size_and_channels"]
 _FIRST_ROWS = 64
 _QUICK_ROWS = 1000
 _CHUNK_ROWS = 1024
-#: From this many rows on, the result is kept in the cache.
+#: The size and channels of a split with at least this many rows are kept in the cache.
 _NOTE_ROWS = 4096
 #: Names of the chunks of a PNG that can hold an orientation; they may also follow the pixels.
 _PNG_METADATA = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")

@@ -13,8 +13,9 @@ from .program import Program
 
 __all__ = ["TOLERANCES", "check_outputs", "choose_images", "compare_scores"]
 
-#: The largest difference of two logits, as a fraction of the largest absolute logit. A half-precision network rounds
-#: every activation: to 11 bits (float16) or to 8 bits (bf16).
+#: The largest difference allowed between a logit of the export and the same logit of the classifier, as a fraction of
+#: the classifier's largest absolute logit. A half-precision network rounds every activation: to 11 bits (float16) or to
+#: 8 bits (bf16).
 TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bf16": 5e-2}
 
 _NUM_IMAGES = 32
@@ -45,7 +46,7 @@ def choose_images(classifier: ImageClassifier, folder: Path | None = None) -> UI
 def check_outputs(
     program: Program, run: Callable[[UInt8[np.ndarray, "b h w c"]], np.ndarray], images: UInt8[np.ndarray, "n h w c"]
 ) -> float:
-    """Returns the largest difference of two logits of an exported program and its classifier; see `compare_scores`.
+    """Runs an exported program on images, and returns what `compare_scores` finds.
 
     **Arguments:**
 
@@ -57,7 +58,7 @@ def check_outputs(
 
 
 def compare_scores(program: Program, found: np.ndarray, wanted: Float[np.ndarray, "n classes"]) -> float:
-    """Returns the largest difference of two logits, divided by the largest absolute logit.
+    """Returns the largest difference between a found logit and the wanted one, divided by the largest wanted logit.
 
     Probabilities are compared by their logarithms, which differ by at most twice as much as the logits.
 

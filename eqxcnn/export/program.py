@@ -17,7 +17,7 @@ from ..views import view_logits
 
 __all__ = ["DTYPES", "Batch", "Outputs", "Precision", "Program"]
 
-#: The number of images of a call, or any number of them.
+#: The fixed number of images per call, or `"dynamic"` for any number.
 Batch: TypeAlias = int | Literal["dynamic"]
 Precision: TypeAlias = Literal["float32", "bf16", "float16"]
 Outputs: TypeAlias = Literal["logits", "probabilities"]

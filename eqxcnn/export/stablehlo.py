@@ -53,7 +53,8 @@ def export_stablehlo(
     - `images`: a folder of images for the comparison, instead of random ones.
     - `overwrite`: whether an existing file is replaced.
 
-    **Returns:** the largest difference of two logits in the comparison, divided by the largest absolute logit.
+    **Returns:** the largest difference between a logit of the export and the same logit of the classifier, divided by
+        the classifier's largest absolute logit.
 
     **Raises:** `InputError` that names an invalid argument, or the difference if it is too large.
     """

@@ -31,15 +31,16 @@ def export_torch_weights(
     """Writes a safetensors file with the `state_dict` of the model's torch twin, and the classifier's metadata.
 
     The twin does not normalize: give it `(pixels / 255 - mean) / std`, channels first. The name of the twin is the
-    metadata's `torch_twin`. Before the file is written, a model with the weights of the file is compared with the
-    classifier.
+    metadata's `torch_twin`. The weights are written to a temporary file, which is read back into the model and moved to
+    `path` only if the scores of that model agree with the classifier's.
 
     **Arguments:**
 
     - `precision`: the dtype of the stored weights.
     - `path`, `images`, `overwrite`: as for `export_stablehlo`.
 
-    **Returns:** the largest difference of two logits in the comparison, divided by the largest absolute logit.
+    **Returns:** the largest difference between a logit of the export and the same logit of the classifier, divided by
+        the classifier's largest absolute logit.
 
     **Raises:** `InputError` for a model without a twin, and as for `export_stablehlo`.
     """

@@ -57,7 +57,7 @@ class Trained:
 def open_trained(run: Path | str) -> Iterator[Trained]:
     """Opens a finished run, a folder that `eqxcnn.save` has written, or a model with trained weights in this package.
 
-    The weights are loaded once, so that only a classifier that others can load is shared.
+    The weights are loaded as a check: a classifier that cannot be loaded must not be shared.
 
     **Raises:** `InputError` if there is no finished run, or if its files are invalid or damaged.
     """

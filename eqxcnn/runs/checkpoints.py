@@ -58,7 +58,8 @@ class Checkpoints:
 
         **Arguments:**
 
-        - `others`: the earlier steps whose checkpoints are kept; by default the steps of the newest `keep` checkpoints.
+        - `others`: the earlier steps whose checkpoints are kept; by default, the newest `keep` checkpoints are kept,
+          including this one.
 
         **Raises:** `InputError` if the checkpoint cannot be written; the earlier ones are then left as they were.
         """

@@ -13,14 +13,15 @@ class Agreement:
 
     Steps are sent to the devices ahead of their results, so a process may be some calls ahead of another. Process 0
     asks all of them how far they are, and the request is due at the furthest of these calls. Until that is known, no
-    process starts a further call. The answers come from the threads that receive messages: a main thread may be waiting
-    for the result of a step that another process has not started yet.
+    process starts a further call. A request carries a reason, the integer given to `Peers.request`. The answers come
+    from the threads that receive messages: a main thread may be waiting for the result of a step that another process
+    has not started yet.
 
-    **Arguments:**
+        **Arguments:**
 
-    - `count`: number of processes.
-    - `send_up`: sends a message to process 0.
-    - `send_down`: sends a message from process 0 to all processes.
+        - `count`: number of processes.
+        - `send_up`: sends a message to process 0.
+        - `send_down`: sends a message from process 0 to all processes.
     """
 
     #: The kinds of messages that `receive` accepts: a request; for process 0, how far a process is; and for all, the
@@ -34,7 +35,7 @@ class Agreement:
         self._requests, self._replies = list[int](), dict[int, int]()
 
     def poll(self) -> list[int]:
-        """Returns the reasons that are due at this call."""
+        """Returns the reasons of the requests that are due at this call."""
         with self._changed:
             self._changed.wait_for(lambda: not self._is_frozen)
             due = [reason for call, reason in self._agreed if call <= self._polls]

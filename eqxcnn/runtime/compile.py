@@ -94,7 +94,7 @@ class AsyncJit:
     def __init__(self, function: Callable[..., Any], *, donate: bool, compiler_options: dict[str, Any]) -> None:
         jit: Any = eqx.filter_jit
         donated = "all-except-first" if donate else "none"
-        #: `lower(*arguments).compile()` shows the compiled program.
+        #: `lower(*arguments).compile()` returns the compiled program for inspection.
         self.lower = jit(function, donate=donated, compiler_options=compiler_options).lower
 
         def call(first: list[Any], rest: list[list[Any]], static: tuple[_Static, ...]) -> Any:

@@ -22,13 +22,13 @@ from .interrupts import Interrupted
 __all__ = ["Peers"]
 
 _INTERRUPTED = "interrupted before there was anything to save"
-#: Seconds in which process 0 prints an error of its own before it prints the same error of another process.
+#: Seconds that process 0 has to print an error of its own before it prints the same error of another process.
 _OWN_ERROR = 3.0
-#: Seconds in which a process that has failed waits for process 0 to hear of it.
+#: Seconds that a failed process waits for process 0 to hear of it.
 _HEARD = 10.0
-#: Seconds in which a process that ends as it should waits for the others.
+#: Seconds that a process which ends as it should waits for the others.
 _LEAVING = 10.0
-#: Seconds in which a process that has disappeared is noticed.
+#: Seconds within which the disappearance of a process is noticed.
 _NOTICED = 5.0
 
 
@@ -94,11 +94,11 @@ class Peers:
             return self._gathered.pop(number, [])
 
     def request(self, reason: int) -> None:
-        """Asks that `poll` returns `reason` in all processes, at the same of its calls."""
+        """Asks that the same call of `poll` returns `reason` in every process."""
         self._send_up({"kind": "request", "reason": reason})
 
     def poll(self) -> list[int]:
-        """Returns the reasons that are due at this call; they are the same in all processes. See `Agreement`."""
+        """Returns the reasons of the requests that are due at this call, the same in all processes; see `Agreement`."""
         return self._agreement.poll()
 
     def fail(self, sentence: str) -> NoReturn:

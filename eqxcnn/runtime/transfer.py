@@ -8,6 +8,9 @@ __all__ = ["to_device"]
 
 
 def to_device(array: np.ndarray | np.generic) -> Array:
-    """Returns a copy of a NumPy array on the default device; `jnp.array` compiles a program per shape and dtype."""
+    """Copies a NumPy array to the default device.
+
+    `jnp.array` would compile a program for each shape and dtype.
+    """
     # JAX may use the memory of the array that it is given.
     return jax.device_put(np.array(array))

@@ -16,7 +16,7 @@ App: TypeAlias = Callable[[_Message, _Receive, _Send], Awaitable[None]]
 
 
 def count_requests(app: App, counters: Counters, paths: Collection[str]) -> App:
-    """Returns an application that counts its answers, and the seconds until those of `/predict`."""
+    """Wraps an application: counts its answers by path and status, and records the response times of `/predict`."""
 
     async def counted(scope: _Message, receive: _Receive, send: _Send) -> None:
         if scope["type"] != "http":

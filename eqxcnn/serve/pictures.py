@@ -9,7 +9,8 @@ from PIL import Image
 
 __all__ = ["draw_heat", "draw_pixels"]
 
-#: Colors of heat 0, 1/4, ... 1: red, green, blue and opacity. Cold parts show the picture below.
+#: One color per line for heat 0, 1/4, 1/2, 3/4 and 1, each as red, green, blue and opacity: the picture below shows
+#: through where heat is low.
 _COLORS = np.array(
     [[40, 20, 120, 0], [90, 30, 160, 110], [220, 50, 90, 165], [250, 140, 40, 190], [255, 235, 90, 205]], np.float32
 )

@@ -191,8 +191,9 @@ def _init_images(recipe: Recipe, train: Split, rows: Int[np.ndarray, " k"]) -> N
 
 
 def _put_on_devices(recipe: Recipe, train: Split, devices: Devices) -> tuple[jax.Array, jax.Array] | None:
-    """Returns the training images and labels as device arrays, or `None` if they exceed `device_budget` per device.
+    """Returns the training images and labels as device arrays.
 
+    Returns `None` for images that are decoded while training, and for those that exceed `device_budget` per device.
     Images that fit on one device are copied to each; images that fit only on all devices together are split over them.
     """
     budget = recipe.device_budget * 2**30

@@ -41,7 +41,8 @@ def export_onnx(
     - `precision`: `float32` or `float16`; onnxruntime has no convolutions in `bf16`.
     - `batch`, `outputs`, `images`, `overwrite`: as for `export_stablehlo`.
 
-    **Returns:** the largest difference of two logits in the comparison, divided by the largest absolute logit.
+    **Returns:** the largest difference between a logit of the export and the same logit of the classifier, divided by
+        the classifier's largest absolute logit.
 
     **Raises:** `InputError` for a network with an operation that has no conversion, and as for `export_stablehlo`.
     """

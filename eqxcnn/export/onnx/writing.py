@@ -17,9 +17,10 @@ __all__ = ["write_model"]
 #: The version of the operators, and the earliest version of the file format that contains it: older runtimes can read
 #: the file too.
 _OPSET, _IR_VERSION = 18, 8
-#: A file of protobuf has less than two gigabytes. Some room is left for the nodes.
+#: A protobuf message must be smaller than 2 GiB. Some room is left for the nodes.
 _MAX_BYTES = 2**31 - 2**24
-#: Smaller arrays stay in the main file, because a runtime reads shapes before it reads the weights.
+#: Arrays with fewer bytes stay in the `.onnx` file: some hold the shapes that `Reshape` needs, and a runtime uses these
+#: before it loads the weights from the second file.
 _MIN_EXTERNAL = 1024
 
 

@@ -1,4 +1,4 @@
-"""Torchvision's names for EfficientNet, and timm's for version 1."""
+"""Torchvision's names for EfficientNet and EfficientNetV2, and timm's for EfficientNet."""
 
 import re
 
@@ -39,7 +39,7 @@ def _timm_block(match: re.Match[str]) -> str:
     return f"blocks.{stage}.{match['block']}.{(_EXPANDED if stage else _FIRST)[match['part']]}."
 
 
-#: Timm's names for version 1 only.
+#: Timm's names for EfficientNet-B0 to B7; there is no table for EfficientNetV2.
 TIMM = (
     (r"^trunk\.(?P<stage>\d+)\.(?P<block>\d+)\.layers\.(?P<part>\d\.\w+)\.", _timm_block),
     (r"^trunk\.0\.conv\.", "conv_stem."),

@@ -57,7 +57,7 @@ def test_recipe_comment_has_command_source_and_score(name):
     # A paper with its year, a write-up, or another recipe that cites one of these.
     others = [other for other in re.findall(r"`(\w+)`", comment) if other in list_recipes()]
     assert re.search(r"[A-Z]\w+ (et al\. )?(19|20)\d\d, \"|write-up", comment) or others
-    measured = re.findall(r"docs/(results|benchmarks)\.md", comment)
+    measured = re.findall(r"docs/(results|benchmarks|zoo)\.md", comment)
     published = re.search(r"\d %.* which was not reproduced here\.", comment)
     assert bool(measured) + bool(published) + ("there is no score to compare with" in comment) == 1
     for page_name in measured:

@@ -34,6 +34,7 @@ def test_tutorial_runs_and_shows_its_figures(tmp_path):
     assert seconds < 240
 
 
+@pytest.mark.exhaustive
 def test_interrupted_kernel_keeps_the_run(tmp_path):
     notebook = nbformat.v4.new_notebook()
     notebook.cells = [

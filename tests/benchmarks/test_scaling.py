@@ -45,7 +45,7 @@ def test_a_single_gpu_communicates_nothing():
     assert (found.communicate, found.efficiency) == (0, 1)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_processes_are_measured_beside_one(tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     out = tmp_path / "scaling.json"

@@ -19,10 +19,10 @@ from eqxcnn.registry import build, family, variant
 sys.path.append(str(Path(__file__).parents[1] / "models"))
 from test_models import ONE_PER_FAMILY, shallow
 
-#: Slow to compile; the layers of these networks are in others too.
-LARGE = (
-    "alexnet", "efficientnet_b0", "googlenet", "inception_v3", "mnasnet0_5", "mobilenet_v2_x0_5", "regnet_y_400mf",
-    "resnet9", "swin_t", "vgg11_bn_cifar",
+#: Slow to compile, or with layers that are in the other networks too.
+OTHERS = (
+    "alexnet", "all_cnn_a", "efficientnet_b0", "googlenet", "inception_v3", "mnasnet0_5", "mobilenet_v2_x0_5", "nin",
+    "regnet_y_400mf", "resnet18_cifar", "resnet9", "scratch", "se_resnet20", "swin_t", "vgg11_bn_cifar", "wrn_16_4",
 )  # fmt: skip
 #: Transpositions in networks whose blocks need some: for shuffled channels, attention heads and windows. All others
 #: have one before the first convolution and at most one before the first dense layer.
@@ -30,7 +30,7 @@ TRANSPOSITIONS = {"shufflenet_v2": 9, "swin": 30, "vit": 7}
 
 
 def mark(name):
-    return pytest.mark.exhaustive if name not in ONE_PER_FAMILY or name in LARGE else pytest.mark.slow
+    return pytest.mark.exhaustive if name not in ONE_PER_FAMILY or name in OTHERS else pytest.mark.slow
 
 
 def make_classifier(name):

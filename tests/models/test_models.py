@@ -55,6 +55,13 @@ def mark_others_slow(name):
     return None if name in ONE_PER_FAMILY else pytest.mark.slow
 
 
+def mark_counted(name):
+    """For torch twins, `tests/weights/test_torch.py` compares the shapes of all parameters."""
+    if name in ONE_PER_FAMILY:
+        return None
+    return pytest.mark.exhaustive if variant(name).torch_twin else pytest.mark.slow
+
+
 def mark_others_exhaustive(name):
     return None if name in ONE_PER_FAMILY else pytest.mark.exhaustive
 
@@ -131,7 +138,7 @@ def assert_one_sentence(error, *words):
     assert ". " not in text.rstrip(".")
 
 
-@every_variant
+@pytest.mark.parametrize("name", with_marks(zoo.list_models(), mark_counted))
 def test_parameter_count_is_the_published_one(name):
     model, _ = build_abstract(name)
     count = sum(leaf.size for leaf in jax.tree.leaves(model) if isinstance(leaf, jax.ShapeDtypeStruct))
@@ -218,8 +225,8 @@ FAST = {"lenet", "mlp", "resnet_cifar", "simple_cnn", "vit"}
 #: Slow to compile, or large. `test_torch.py` compares their logits with torch's, and their gradients, some of them
 #: with `-m exhaustive`.
 EXHAUSTIVE = {
-    "alexnet", "convnext", "googlenet", "inception_v3", "mnasnet", "mobilenet_v2", "mobilenet_v3", "regnet", "resnet",
-    "se_resnet", "shufflenet_v2", "squeezenet", "swin", "vgg",
+    "alexnet", "convnext", "efficientnet", "googlenet", "inception_v3", "mnasnet", "mobilenet_v2", "mobilenet_v3",
+    "regnet", "resnet", "se_resnet", "shufflenet_v2", "squeezenet", "swin", "vgg",
 }  # fmt: skip
 
 

@@ -44,6 +44,8 @@ DEEP = (
     "efficientnet_b0_catsdogs", "googlenet_catsdogs", "mnasnet0_5_catsdogs", "mobilenet_v3_small_catsdogs",
     "regnet_y_400mf_catsdogs",
 )  # fmt: skip
+#: Recipes that differ from another one in the depth or width of the network.
+ALIKE = ("densenet_bc_100_12", "preact_resnet164", "resnet56", "resnet110", "wrn_16_8", "wrn_28_10")
 #: Image height, width, channels and number of classes used here for each data set.
 SIZES = {"mnist": (28, 28, 1, 10), "cifar10": (32, 32, 3, 10), "cats_vs_dogs": (40, 52, 3, 2)}
 
@@ -126,7 +128,8 @@ def tiny_data_sets(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.exhaustive if name in DEEP else ()) for name in list_recipes()]
+    "name",
+    [pytest.param(name, marks=pytest.mark.exhaustive if name in (*DEEP, *ALIKE) else ()) for name in list_recipes()],
 )
 def test_recipe_can_start(name, tiny_data_sets, monkeypatch):
     # A jitted function takes no compiler options when another function traces it.

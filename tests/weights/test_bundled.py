@@ -29,12 +29,14 @@ ROOT = Path(__file__).parents[2]
 KEY = jax.random.key(5)
 FOLDER = ROOT / "eqxcnn" / "weights" / "bundled"
 #: Networks that take longer than a few seconds for a test split.
-LARGE = ("airbench94", "cifar_cnn", "catsdogs_cnn", "mnist_cnn")
+LARGE = ("cifar_cnn", "mnist_cnn")
 
 parametrize_names = pytest.mark.parametrize("name", BUNDLED)
-parametrize_with_slow = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in BUNDLED]
-)
+#: Scoring it takes half a minute.
+LARGEST = "airbench94"
+MARKS = dict.fromkeys(BUNDLED, ()) | dict.fromkeys(LARGE, pytest.mark.slow) | {LARGEST: pytest.mark.exhaustive}
+
+parametrize_with_slow = pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS[name]) for name in BUNDLED])
 
 
 def test_the_files_are_complete_and_small():

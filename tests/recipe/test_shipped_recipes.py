@@ -129,7 +129,7 @@ def tiny_data_sets(tmp_path_factory):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.exhaustive if name in (*DEEP, *ALIKE) else ()) for name in list_recipes()],
+    [pytest.param(name, marks=pytest.mark.exhaustive if name in DEEP + ALIKE else ()) for name in list_recipes()],
 )
 def test_recipe_can_start(name, tiny_data_sets, monkeypatch):
     # A jitted function takes no compiler options when another function traces it.

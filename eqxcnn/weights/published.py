@@ -155,14 +155,14 @@ def build_published(
         image_size = row.preprocess.size
     published = load_published_tensors(name, image_size=image_size, **architecture)
     sizes: dict[str, Any] = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
-    abstract = eqx.filter_eval_shape(build, name, **sizes, **architecture, key=key)
-    shapes = tensor_shapes(*abstract)
+    model, state = eqx.filter_eval_shape(build, name, **sizes, **architecture, key=key)
+    shapes = tensor_shapes(model, state)
     fitted = fit_tensors(published, shapes, f"the file of trained weights of `{name}`")
-    if set(fitted) == set(shapes):
-        # Random weights would take most of the time.
-        return from_tensors(*abstract, fitted)
-    model, state = build(name, **sizes, **architecture, key=key)
-    return from_tensors(model, state, to_tensors(model, state) | fitted)
+    if set(fitted) != set(shapes):
+        # Only for a new head: random weights would take most of the time.
+        model, state = build(name, **sizes, **architecture, key=key)
+        fitted = to_tensors(model, state) | fitted
+    return from_tensors(model, state, fitted)
 
 
 def load_published_tensors(name: str, **arguments: Any) -> dict[str, np.ndarray]:

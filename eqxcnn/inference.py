@@ -84,8 +84,9 @@ class ImageClassifier(eqx.Module):
         """
         check_unmasked(images, "`images`")
         try:
-            # The compiled function takes NumPy arrays.
-            images = images if isinstance(images, np.ndarray) else jnp.asarray(images)
+            # The compiled function takes the usual NumPy arrays; `jnp.asarray` would compile a program for each shape.
+            is_usual = type(images) is np.ndarray and images.dtype in (np.uint8, np.float32)
+            images = images if is_usual else jnp.asarray(images)
         except (TypeError, ValueError, OverflowError, SyntaxError) as error:
             raise InputError(
                 f"`images` of type {type(images).__name__} are not an array of numbers: {error}"

@@ -345,7 +345,6 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
 
 def test_numpy_arrays_that_a_compiled_function_does_not_take():
     classifier, images = eqxcnn.load("lenet"), np.zeros((1, 28, 28, 1), np.uint8)
-    with pytest.raises(InputError, match="are not an array of numbers"):
-        classifier(images.astype(np.longdouble))
-    # A masked array without masked values is an array of numbers.
-    np.testing.assert_array_equal(classifier(np.ma.array(images)), classifier(images))
+    for other in (images.astype(np.longdouble), np.ma.array(images)):
+        with pytest.raises(InputError, match="are not an array of numbers"):
+            classifier(other)

@@ -84,9 +84,11 @@ def make_server(service: "Service", limits: Limits) -> "uvicorn.Server":
     import uvicorn
 
     # h11 is the parser that the tests run with; `auto` would take another one where it is installed. Warnings are left
-    # out, because there is one for each request that is not HTTP.
+    # out, because there is one for each request that is not HTTP. With a configuration for logging, uvicorn would close
+    # the handlers of other packages, and the streams that these write to.
     config = uvicorn.Config(
-        service.app, http="h11", ws="none", lifespan="on", log_level="error", access_log=False, server_header=False,
+        service.app, http="h11", ws="none", lifespan="on", log_level="error", log_config=None,
+        access_log=False, server_header=False,
         h11_max_incomplete_event_size=_MAX_HEADERS, timeout_graceful_shutdown=max(1, round(limits.timeout)),
     )  # fmt: skip
     return uvicorn.Server(config)

@@ -1,7 +1,8 @@
 """Image classifiers for JAX: an Equinox model zoo, and its trainer, with published recipes."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from . import augment, data, explain, export, hub, metrics, training, zoo
@@ -42,7 +43,7 @@ __all__ = [
     "zoo",
 ]
 
-#: Where each name is defined. Modules are imported when a name is first used, because JAX alone takes half a second.
+#: The module of each name. Modules are imported when a name is first used, because JAX alone takes half a second.
 _HOMES = {
     "Callback": "training",
     "ChannelsFirst": "networks",
@@ -62,15 +63,4 @@ _HOMES = {
     "save": "saved_classifier",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module `eqxcnn` has no attribute `{name}`")
-    module = import_module(f".{_HOMES.get(name, name)}", __name__)
-    value = getattr(module, name) if name in _HOMES else module
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = lazy_names(__name__, __all__, _HOMES)

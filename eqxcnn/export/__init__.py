@@ -1,10 +1,11 @@
-"""Exports a trained classifier to other runtimes: StableHLO, ONNX, and PyTorch's weights.
+"""Exports a trained classifier to other runtimes: as StableHLO, as ONNX, or as weights for PyTorch.
 
 Modules are imported when a name is first used, so that `load` needs only JAX, NumPy and flatbuffers.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from .loading import LoadedProgram, load
@@ -22,14 +23,4 @@ _HOMES = {
     "load": "loading",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module `{__name__}` has no attribute `{name}`")
-    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = lazy_names(__name__, __all__, _HOMES)

@@ -12,34 +12,35 @@ from ..errors import InputError, printable
 from ..inference import ImageClassifier
 from ..plugins import IMPORT_HELP, take_imports
 from ..saved_classifier import load
-from .program import Batch, Outputs, Precision
+from .program import MAX_BATCH, Batch, Outputs, Precision
+from .stablehlo import DEFAULT_PLATFORMS, export_stablehlo
 from .staging import check_target, file_stem
+from .torch_weights import export_torch_weights
 
-#: The end of the file's name for each format.
+#: File name suffix of each format.
 SUFFIXES = {"stablehlo": ".stablehlo.zip", "onnx": ".onnx", "safetensors-torch": ".torch.safetensors"}
-_DEFAULT_PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 @dataclass(frozen=True)
 class Options:
-    """Writes a trained classifier as a file for another runtime, after comparing its scores with the classifier's."""
+    """Writes a trained classifier as a file for another runtime, if its scores agree with the classifier's."""
 
     run: Annotated[str, tyro.conf.Positional]
-    """A run's folder, the model folder inside it, or the name of a model with trained weights, such as lenet."""
+    """A run's folder, its model folder, hub:user/name, or the name of a model with trained weights, such as lenet."""
     format: Literal["stablehlo", "onnx", "safetensors-torch"]
-    """A StableHLO program for JAX, an ONNX model, or weights with the names of torchvision or timm."""
+    """A StableHLO program for JAX, an ONNX model, or weights under the names of torchvision or timm."""
     out: Path = Path(".")
-    """Folder of the file, which is named after the model; it is made if it does not exist."""
+    """Folder for the file, which is named after the model; created if it does not exist."""
     batch: str = "dynamic"
     """Images per call: a number, or dynamic for any number."""
     platforms: tuple[str, ...] = ()
-    """Where a StableHLO program can run: any of cpu, cuda, rocm and tpu; by default cpu, cuda and tpu."""
+    """Platforms of a StableHLO program: any of cpu, cuda, rocm and tpu; by default cpu, cuda and tpu."""
     precision: Precision = "float32"
     """Precision of weights and computation; of the stored weights for safetensors-torch."""
     outputs: Outputs = "logits"
     """The scores before or after softmax."""
     images: Path | None = None
-    """Folder with images to compare the scores on; by default, 32 random images."""
+    """Folder with images for the comparison, of which the first 32 are used; by default, 32 random images."""
     force: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Overwrite an existing file."""
 
@@ -60,16 +61,14 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _export(options: Options, classifier: ImageClassifier, path: Path, batch: Batch) -> float:
-    # Imported here, because each format needs a package that others do not.
     match options.format:
         case "stablehlo":
-            from .stablehlo import export_stablehlo
-
             return export_stablehlo(
-                classifier, path, batch=batch, platforms=options.platforms or _DEFAULT_PLATFORMS,
+                classifier, path, batch=batch, platforms=options.platforms or DEFAULT_PLATFORMS,
                 precision=options.precision, outputs=options.outputs, images=options.images, overwrite=options.force,
             )  # fmt: skip
         case "onnx":
+            # Imported here, because the converter needs private parts of JAX; the other formats do not.
             from .onnx import export_onnx
 
             return export_onnx(
@@ -77,8 +76,6 @@ def _export(options: Options, classifier: ImageClassifier, path: Path, batch: Ba
                 images=options.images, overwrite=options.force,
             )  # fmt: skip
         case "safetensors-torch":
-            from .torch_weights import export_torch_weights
-
             return export_torch_weights(
                 classifier, path, precision=options.precision, images=options.images, overwrite=options.force
             )
@@ -87,13 +84,13 @@ def _export(options: Options, classifier: ImageClassifier, path: Path, batch: Ba
 def _parse_batch(text: str) -> Batch:
     if text == "dynamic":
         return "dynamic"
-    if not (text.isascii() and text.isdigit() and 0 < len(text) < 10 and int(text) >= 1):
-        raise InputError(f"`--batch` (={text}) must be `dynamic`, or an integer of at least 1")
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= MAX_BATCH):
+        raise InputError(f"`--batch` (={text}) must be `dynamic`, or an integer from 1 to {MAX_BATCH:,}")
     return int(text)
 
 
 def _check_flags(options: Options) -> None:
-    """Refuses flags that would have no effect."""
+    """Raises an error for flags that would have no effect."""
     if options.platforms and options.format != "stablehlo":
         raise InputError(f"`--platforms` is only for `--format stablehlo`: omit it with {options.format}")
     for name, default in (("batch", "dynamic"), ("outputs", "logits")):

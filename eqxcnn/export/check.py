@@ -1,4 +1,4 @@
-"""Compares an exported program with the classifier, before its file is written."""
+"""Compares an exported program with the classifier."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,16 +19,17 @@ __all__ = ["TOLERANCES", "check_outputs", "choose_images", "compare_scores"]
 TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bf16": 5e-2}
 
 _NUM_IMAGES = 32
-#: Cells per side of the random images: single pixels would be noise, which a network scores all alike.
+#: Cells of one color per side of the random images; 0 makes each pixel a cell. A network scores all images of pixel noise
+#: alike, so most images have few cells.
 _CELLS = (2, 4, 8, 0)
-#: Less probable classes are not compared, because their logarithms exceed the precision of a probability.
+#: Less probable classes are not compared: rounding changes the logarithm of a tiny probability too much.
 _LEAST_PROBABLE = 1e-5
 
 
 def choose_images(classifier: ImageClassifier, folder: Path | None = None) -> UInt8[np.ndarray, "n h w c"]:
-    """Returns the first 32 images of a folder, preprocessed, or 32 random images, which are the same in every call.
+    """Returns the first 32 images of a folder, preprocessed, or 32 random images, the same in every call.
 
-    **Raises:** `InputError` if the folder has no images, or if one cannot be read.
+    **Raises:** `InputError` if the folder has no images or an image cannot be read.
     """
     if folder is not None:
         return np.stack([classifier.prepare(path) for path in find_images(folder)[:_NUM_IMAGES]])
@@ -46,25 +47,25 @@ def choose_images(classifier: ImageClassifier, folder: Path | None = None) -> UI
 def check_outputs(
     program: Program, run: Callable[[UInt8[np.ndarray, "b h w c"]], np.ndarray], images: UInt8[np.ndarray, "n h w c"]
 ) -> float:
-    """Runs an exported program on images, and returns what `compare_scores` finds.
+    """Runs an exported program on images, and returns the difference that `compare_scores` measures.
 
     **Arguments:**
 
-    - `program`: what was exported.
-    - `run`: the exported program, which takes batches of the size that `program.batch` says.
+    - `program`: the classifier and the settings of its export.
+    - `run`: the exported program, called with batches of size `program.batch`.
     """
     wanted = np.asarray(program.classifier(images), np.float32)
     return compare_scores(program, _run_in_batches(run, images, program.batch), wanted)
 
 
 def compare_scores(program: Program, found: np.ndarray, wanted: Float[np.ndarray, "n classes"]) -> float:
-    """Returns the largest difference between a found logit and the wanted one, divided by the largest wanted logit.
+    """Returns the largest difference between a found logit and the wanted one, divided by the largest absolute logit.
 
     Probabilities are compared by their logarithms, which differ by at most twice as much as the logits.
 
     **Arguments:**
 
-    - `program`: what was exported.
+    - `program`: the classifier and the settings of its export.
     - `found`: the outputs of the exported program.
     - `wanted`: the logits of the classifier.
 
@@ -72,28 +73,35 @@ def compare_scores(program: Program, found: np.ndarray, wanted: Float[np.ndarray
         most probable class of an image differs although the classifier's two largest logits do not tie.
     """
     name, allowed = program.classifier.name, TOLERANCES[program.precision]
-    if found.shape != wanted.shape or not (np.isfinite(found).all() and np.isfinite(wanted).all()):
+    advice = "export it with `precision` float32" if program.precision != "float32" else "please report this"
+    if not np.isfinite(wanted).all():
         raise InputError(
-            f"the exported `{name}` gives scores of shape {found.shape}, some of which may not be finite, so nothing "
-            "was written: evaluate the classifier first, with `python -m eqxcnn.evaluate`"
+            f"the classifier `{name}` gives logits that are not finite, so nothing was written: evaluate it first, with "
+            "`python -m eqxcnn.evaluate`"
         )
+    if found.shape != wanted.shape:
+        raise InputError(
+            f"the exported `{name}` gives scores of shape {found.shape} instead of {wanted.shape}, so nothing was "
+            "written: please report this"
+        )
+    if not np.isfinite(found).all():
+        raise InputError(f"the exported `{name}` gives scores that are not finite, so nothing was written: {advice}")
     scale = float(np.abs(wanted).max()) or 1.0
     if program.outputs == "probabilities":
         error = _compare_probabilities(found, wanted) / 2 / scale
     else:
         error = float(np.abs(found - wanted).max()) / scale
-    advice = "export it with `precision` float32" if program.precision != "float32" else "please report this"
     if error > allowed:
         raise InputError(
             f"the logits of the exported `{name}` differ from the classifier's by {error:.1e} of the largest logit, "
-            f"and {allowed:g} is allowed, so nothing was written: {advice}"
+            f"but at most {allowed:g} is allowed, so nothing was written: {advice}"
         )
     top = np.sort(wanted)[:, -2:]
     is_clear = top[:, -1] - top[:, 0] > allowed * scale
     differs = (found.argmax(1) != wanted.argmax(1)) & is_clear
     if differs.any():
         raise InputError(
-            f"the exported `{name}` gives {differs.sum()} of {len(wanted)} images another class than the classifier "
+            f"the exported `{name}` classifies {differs.sum()} of {len(wanted)} images differently from the classifier "
             f"(the logits differ by {error:.1e} of the largest), so nothing was written: {advice}"
         )
     return error
@@ -103,7 +111,7 @@ def _run_in_batches(
     run: Callable[[UInt8[np.ndarray, "b h w c"]], np.ndarray], images: UInt8[np.ndarray, "n h w c"], batch: int | str
 ) -> Float[np.ndarray, "n classes"]:
     if isinstance(batch, str):
-        # Two sizes, so that a program that is right for only one of them is found out.
+        # Two sizes, because a program may be right for only one of them.
         parts = [images[:1], images[1:]] if len(images) > 1 else [images]
         return np.concatenate([np.asarray(run(part), np.float32) for part in parts])
     missing = -len(images) % batch

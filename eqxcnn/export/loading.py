@@ -1,4 +1,4 @@
-"""Reads an exported StableHLO program. This file needs only JAX, NumPy and flatbuffers."""
+"""Reads an exported StableHLO program; needs only JAX, NumPy and flatbuffers."""
 
 import json
 import zipfile
@@ -25,10 +25,10 @@ PROGRAM, METADATA = "program.bin", "metadata.json"
 class LoadedProgram:
     """An exported classifier: `program(pixels)` returns its scores.
 
-    - `metadata`: everything that `metadata.json` contains.
+    - `metadata`: the content of `metadata.json`.
     - `class_names`: the name of each class, in the order of the scores.
     - `outputs`: `logits` or `probabilities`.
-    - `platforms`: where the program can run, such as `cpu` and `cuda`.
+    - `platforms`: the platforms of the program, such as `cpu` and `cuda`.
     - `input_shape`: the shape of the pixels, `(batch, h, w, c)`; `batch` is `None` if it is dynamic.
     """
 
@@ -60,7 +60,7 @@ class LoadedProgram:
 
     @property
     def preprocess(self) -> Preprocess:
-        """The preprocessing that turns an image file into pixels `[h w c]`. It needs Pillow and jaxtyping."""
+        """The preprocessing that turns an image file into pixels `[h w c]`. Needs Pillow and jaxtyping."""
         from ..images import Preprocess
 
         how: dict[str, Any] = {
@@ -71,24 +71,25 @@ class LoadedProgram:
 
 
 def load(path: Path | str) -> LoadedProgram:
-    """Reads a file that `export_stablehlo` has written.
+    """Reads a file written by `export_stablehlo`.
 
     **Raises:** `InputError` if the file cannot be read, is damaged or has another format.
     """
     try:
         with zipfile.ZipFile(path) as file:
             if any(part.compress_type != zipfile.ZIP_STORED for part in file.infolist()):
-                raise InputError(f"`{path}` is compressed, so eqxcnn has not written it: give an exported program")
+                raise zipfile.BadZipFile("its parts are compressed")
             program, metadata = file.read(PROGRAM), json.loads(file.read(METADATA))
-    except OSError as error:
-        raise InputError(f"`{path}` cannot be read: {error.strerror or error}") from error
-    except (zipfile.BadZipFile, KeyError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    # `RuntimeError`: an encrypted part, or JSON that is nested too deep.
+    except (zipfile.BadZipFile, KeyError, UnicodeDecodeError, json.JSONDecodeError, RuntimeError) as error:
         raise InputError(
-            f"`{path}` is no exported program, or damaged ({error}): export the classifier again"
+            f"`{path}` is not an exported program, or it is damaged ({error}): export the classifier again"
         ) from error
+    except (OSError, ValueError) as error:  # `ValueError`: the path contains a null character
+        raise InputError(f"`{path}` cannot be read: {getattr(error, 'strerror', None) or error}") from error
     version = metadata.get("format") if isinstance(metadata, dict) else None
     if version != 1:
-        raise InputError(f"`{path}` has the format {show(version)}, and this version of eqxcnn reads format 1")
+        raise InputError(f"`{path}` has format {show(version)}, but this version of eqxcnn reads only format 1")
     try:
         return LoadedProgram(jax.export.deserialize(bytearray(program)), metadata)
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""The facts about an exported classifier that its file contains."""
+"""The metadata in the file of an exported classifier."""
 
 import json
 from typing import Any
@@ -11,12 +11,12 @@ __all__ = ["as_strings", "describe"]
 
 
 def describe(program: Program) -> dict[str, Any]:
-    """Returns the metadata of a file, as values of JSON.
+    """Returns the metadata of a file, as JSON values.
 
-    - `format`: 1, the version of this list.
+    - `format`: 1, the version of these fields.
     - `eqxcnn`, `model`: the version of the package, and the model's name.
     - `input`, `outputs`, `precision`: the dtype and shape of the pixels, `logits` or `probabilities`, and the dtype of
-      the computation. The pixels are normalized by the program.
+      the computation. The program normalizes the pixels.
     - `class_names`: the name of each class, in the order of the scores.
     - `preprocess`: the fields of `eqxcnn.images.Preprocess`.
     """
@@ -44,7 +44,7 @@ def describe(program: Program) -> dict[str, Any]:
 
 
 def as_strings(metadata: dict[str, Any]) -> dict[str, str]:
-    """Returns metadata for formats that store only strings: values that are no strings are written as JSON."""
+    """Returns the metadata as strings, for formats that store only these: other values become JSON."""
     return {
         name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         for name, value in metadata.items()

@@ -1,4 +1,4 @@
-"""The function that is exported: pixels to scores, with the normalization and the weights inside."""
+"""The exported function: pixels to scores, including the normalization and the weights."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from ..inference import ImageClassifier
 from ..registry import has_type
 from ..views import view_logits
 
-__all__ = ["DTYPES", "Batch", "Outputs", "Precision", "Program"]
+__all__ = ["DTYPES", "MAX_BATCH", "Batch", "Outputs", "Precision", "Program"]
 
 #: The fixed number of images per call, or `"dynamic"` for any number.
 Batch: TypeAlias = int | Literal["dynamic"]
@@ -24,18 +24,18 @@ Outputs: TypeAlias = Literal["logits", "probabilities"]
 
 DTYPES = {"float32": jnp.float32, "bf16": jnp.bfloat16, "float16": jnp.float16}
 _OUTPUTS = ("logits", "probabilities")
-_MAX_BATCH = 2**20
+MAX_BATCH = 2**20
 
 
 @dataclass(frozen=True)
 class Program:
     """A classifier with the settings of its export.
 
-    - `batch`: the number of images of each call; `"dynamic"` for any number, at least 1.
-    - `precision`: the dtype of weights and computation. The outputs are float32 in any case.
+    - `batch`: the number of images per call; `"dynamic"` for any number from 1.
+    - `precision`: the dtype of weights and computation. The outputs are always float32.
     - `outputs`: the scores before or after softmax.
 
-    **Raises:** `InputError` that names an invalid setting.
+    **Raises:** `InputError` for an invalid setting.
     """
 
     classifier: ImageClassifier
@@ -44,8 +44,8 @@ class Program:
     outputs: Outputs = "logits"
 
     def __post_init__(self) -> None:
-        if self.batch != "dynamic" and not (has_type(self.batch, int) and 1 <= self.batch <= _MAX_BATCH):
-            raise InputError(f"`batch` (={show(self.batch)}) must be `dynamic`, or an integer from 1 to {_MAX_BATCH:,}")
+        if self.batch != "dynamic" and not (has_type(self.batch, int) and 1 <= self.batch <= MAX_BATCH):
+            raise InputError(f"`batch` (={show(self.batch)}) must be `dynamic`, or an integer from 1 to {MAX_BATCH:,}")
         for name, known in (("precision", tuple(DTYPES)), ("outputs", _OUTPUTS)):
             if getattr(self, name) not in known:
                 raise InputError(f"`{name}` (={show(getattr(self, name))}) must be one of {', '.join(known)}")

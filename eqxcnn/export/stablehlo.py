@@ -1,10 +1,10 @@
-"""Exports a classifier as a StableHLO program, in a zip file that JAX alone can open and run."""
+"""Exports a classifier as a StableHLO program, in a zip file that runs with JAX and without eqxcnn."""
 
 import importlib
 import json
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import jax
@@ -18,12 +18,15 @@ from .metadata import describe
 from .program import Batch, Outputs, Precision, Program
 from .staging import check_target, stage
 
-__all__ = ["PLATFORMS", "export_stablehlo"]
+__all__ = ["DEFAULT_PLATFORMS", "PLATFORMS", "export_stablehlo"]
 
 #: The platforms that JAX can export for.
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
-#: The earliest time that a zip file can contain: equal classifiers give equal files.
+DEFAULT_PLATFORMS = ("cpu", "cuda", "tpu")
+#: The time of the parts: the earliest that zip files support. With a fixed time, equal classifiers give equal files.
 _TIME = (1980, 1, 1, 0, 0, 0)
+#: JAX's option for the number of stack frames per operation.
+_LOCATIONS = "jax_traceback_in_locations_limit"
 
 
 def export_stablehlo(
@@ -31,7 +34,7 @@ def export_stablehlo(
     path: Path | str,
     *,
     batch: Batch = "dynamic",
-    platforms: Sequence[str] = ("cpu", "cuda", "tpu"),
+    platforms: Sequence[str] = DEFAULT_PLATFORMS,
     precision: Precision = "float32",
     outputs: Outputs = "logits",
     images: Path | None = None,
@@ -39,24 +42,24 @@ def export_stablehlo(
 ) -> float:
     """Writes a zip file with the program `uint8[b h w c] -> float32[b classes]` and its metadata.
 
-    The weights are in the program. It is run on the first platform of `platforms` that this process has, and compared
-    with the classifier, before the file is written. `load` reads the file; so does JAX alone:
+    The program contains the weights. Before the file is written, the program runs on JAX's default platform, and its
+    scores are compared with the classifier's. `load` reads the file; without eqxcnn, use
     `jax.export.deserialize(bytearray(zipfile.ZipFile(path).read("program.bin")))`.
 
     **Arguments:**
 
     - `path`: by convention, a name that ends with `.stablehlo.zip`.
-    - `batch`: the number of images of a call, or `"dynamic"`.
-    - `platforms`: where the program can run, any of `PLATFORMS`.
+    - `batch`: the number of images per call, or `"dynamic"`.
+    - `platforms`: the platforms of the program, any of `PLATFORMS`; JAX's default platform must be among them.
     - `precision`: the dtype of weights and computation, `float32`, `bf16` or `float16`.
     - `outputs`: `logits` or `probabilities`.
-    - `images`: a folder of images for the comparison, instead of random ones.
-    - `overwrite`: whether an existing file is replaced.
+    - `images`: a folder of images for the comparison; by default, random images are used.
+    - `overwrite`: whether to replace an existing file.
 
     **Returns:** the largest difference between a logit of the export and the same logit of the classifier, divided by
         the classifier's largest absolute logit.
 
-    **Raises:** `InputError` that names an invalid argument, or the difference if it is too large.
+    **Raises:** `InputError` for an invalid argument, or if the difference is too large.
     """
     path, program = Path(path), Program(classifier, batch, precision, outputs)
     _check_platforms(platforms)
@@ -79,27 +82,31 @@ def export_stablehlo(
 
 @contextmanager
 def _without_locations() -> Iterator[None]:
-    """Leaves the paths of source files, which depend on the machine, out of programs."""
-    before = getattr(jax.config, "jax_traceback_in_locations_limit", 10)
-    jax.config.update("jax_traceback_in_locations_limit", 0)
+    """Keeps the paths of source files, which depend on the machine, out of programs, if JAX has the option."""
+    before = getattr(jax.config, _LOCATIONS, 10)
+    with suppress(AttributeError):
+        jax.config.update(_LOCATIONS, 0)
     try:
         yield
     finally:
-        jax.config.update("jax_traceback_in_locations_limit", before)
+        with suppress(AttributeError):
+            jax.config.update(_LOCATIONS, before)
 
 
 def _check_platforms(platforms: Sequence[str]) -> None:
     if isinstance(platforms, str) or not platforms or len(set(platforms)) < len(platforms):
-        raise InputError(f"`platforms` (={platforms!r}) must name each platform once: any of {', '.join(PLATFORMS)}")
+        raise InputError(
+            f"`platforms` (={platforms!r}) must be a list of different platforms, any of {', '.join(PLATFORMS)}"
+        )
     for platform in platforms:
         if platform not in PLATFORMS:
-            raise InputError(f"`platforms` has `{platform}`, which is unknown: name any of {', '.join(PLATFORMS)}")
+            raise InputError(f"`platforms` contains the unknown `{platform}`: choose any of {', '.join(PLATFORMS)}")
     here = jax.default_backend()
     own = {"gpu": ("cuda", "rocm")}.get(here, (here,))
     if not set(own) & set(platforms):
         raise InputError(
             f"`platforms` (={', '.join(platforms)}) must include the platform of this machine ({' or '.join(own)}), "
-            "because the program is run before it is written"
+            "because the program is tried before it is written"
         )
 
 

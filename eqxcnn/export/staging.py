@@ -1,4 +1,4 @@
-"""Writes the files of an export: first under temporary names, and to their places when they have passed the check."""
+"""Writes the files of an export to a temporary folder, and moves them into place after the check."""
 
 import os
 import re
@@ -13,20 +13,20 @@ __all__ = ["check_target", "file_stem", "stage"]
 
 
 def file_stem(name: str) -> str:
-    """Returns the name of a model without the characters that a file name should not have."""
+    """Returns a model's name with unsafe characters replaced by `_`, for use as a file name."""
     return re.sub(r"[^\w.-]+", "_", name).strip(".") or "model"
 
 
 def check_target(path: Path, overwrite: bool) -> None:
-    """Refuses the path of a file that exists already, before anything is computed.
+    """Checks that a file may be written to `path`; called before anything is computed.
 
-    **Raises:** `InputError` if there is such a file and `overwrite` is false, or if the path is a folder.
+    **Raises:** `InputError` if the path is a folder, or if the file exists and `overwrite` is false.
     """
     if path.is_dir():
         raise InputError(f"`{path}` is a folder: give the path of a file")
     if path.exists() and not overwrite:
         raise InputError(
-            f"`{path}` exists already: name another place, or overwrite it (`--force`, in Python `overwrite=True`)"
+            f"`{path}` exists already: choose another path, or overwrite it (`--force`, in Python `overwrite=True`)"
         )
 
 
@@ -34,18 +34,18 @@ def check_target(path: Path, overwrite: bool) -> None:
 def stage(path: Path) -> Iterator[Path]:
     """Yields a path with the same file name in a temporary folder; moves the folder's files to `path` afterwards.
 
-    If an exception is raised, nothing is moved, and the temporary folder is removed in any case.
+    After an exception, nothing is moved. The temporary folder is always removed.
 
     **Raises:** `InputError` if a file cannot be written.
     """
-    # Beside the target, because a file is replaced atomically only within one file system.
+    # Beside the target, because replacing a file is atomic only within one file system.
     folder = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             folder.mkdir()
             yield folder / path.name
-            # The main file last: the files beside it are parts of it.
+            # The main file last, because it refers to the others.
             for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
                 with file.open("rb+") as written:
                     os.fsync(written.fileno())

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import equinox as eqx
-import ml_dtypes
 import numpy as np
 
 from ..errors import InputError
@@ -12,12 +11,10 @@ from ..registry import families, variant
 from ..weights import from_torch, load_safetensors, save_safetensors, to_torch
 from .check import check_outputs, choose_images
 from .metadata import as_strings, describe
-from .program import Precision, Program
+from .program import DTYPES, Precision, Program
 from .staging import check_target, stage
 
 __all__ = ["export_torch_weights"]
-
-_DTYPES = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "bf16": np.dtype(ml_dtypes.bfloat16)}
 
 
 def export_torch_weights(
@@ -30,14 +27,14 @@ def export_torch_weights(
 ) -> float:
     """Writes a safetensors file with the `state_dict` of the model's torch twin, and the classifier's metadata.
 
-    The twin does not normalize: give it `(pixels / 255 - mean) / std`, channels first. The name of the twin is the
-    metadata's `torch_twin`. The weights are written to a temporary file, which is read back into the model and moved to
-    `path` only if the scores of that model agree with the classifier's.
+    The metadata `torch_twin` is the name of the twin. The twin does not normalize: its input is
+    `(pixels / 255 - mean) / std`, channels first. Before the file is moved to `path`, its weights are read back into the
+    model, whose scores must agree with the classifier's.
 
     **Arguments:**
 
     - `precision`: the dtype of the stored weights.
-    - `path`, `images`, `overwrite`: as for `export_stablehlo`.
+    - `path`, `images`, `overwrite`: as for `export_stablehlo`; by convention, the name ends with `.torch.safetensors`.
 
     **Returns:** the largest difference between a logit of the export and the same logit of the classifier, divided by
         the classifier's largest absolute logit.
@@ -49,13 +46,13 @@ def export_torch_weights(
     twin = variant(name).torch_twin if name in families() else None
     if twin is None:
         raise InputError(
-            f"`{name}` has no twin in torchvision or timm, so there are no names for its weights: export it as "
-            "stablehlo or onnx"
+            f"`{name}` has no twin in torchvision or timm, so its weights have no names there: export it as stablehlo "
+            "or onnx"
         )
     check_target(path, overwrite)
     examples = choose_images(classifier, images)
     tensors = to_torch(name, classifier.model, classifier.state)  # type: ignore[arg-type]
-    stored = {name: tensor.astype(_DTYPES[precision]) for name, tensor in tensors.items()}
+    stored = {name: tensor.astype(np.dtype(DTYPES[precision])) for name, tensor in tensors.items()}
     metadata = describe(program)
     metadata = {**{key: metadata[key] for key in metadata if key not in ("input", "outputs")}, "torch_twin": twin}
     with stage(path) as staged:
@@ -65,7 +62,7 @@ def export_torch_weights(
 
 
 def _read(classifier: ImageClassifier, path: Path) -> ImageClassifier:
-    """Returns the classifier with the weights of a file."""
+    """Returns the classifier with the weights from a file."""
     model, state = from_torch(
         classifier.name,
         load_safetensors(path),

@@ -1,4 +1,4 @@
-"""A trained classifier as one object: images in, scores or class names out."""
+"""A trained classifier as one object, from images to scores or class names."""
 
 import contextlib
 from typing import Any
@@ -25,11 +25,11 @@ __all__ = ["ImageClassifier"]
 
 
 class ImageClassifier(eqx.Module):
-    """A model with everything that is needed to classify images.
+    """A model with its normalization, preprocessing and class names.
 
     - `name`: the model's name in the zoo, or the qualified name of its class.
     - `model`, `state`: in training or eval mode; evaluation always uses eval mode.
-    - `mean`, `std`: the normalization per channel, on the scale [0, 1].
+    - `mean`, `std`: the normalization of each channel, for pixels in [0, 1].
     - `image_size`: `(height, width)` in pixels.
     - `class_names`: the name of each class, in the order of the scores.
     - `architecture`: the additional keyword arguments of the model's constructor, as `(name, value)` pairs.
@@ -76,11 +76,11 @@ class ImageClassifier(eqx.Module):
         **Arguments:**
 
         - `images`: `[b h w c]`, or one image `[h w c]`, with the classifier's image size and channels, `uint8` or
-          floating point in [0, 1]. `prepare` makes such an array from an image file of any size.
+          floating point in [0, 1]. `prepare` converts an image file of any size to such an array.
 
         **Returns:** `[b classes]`, or `[classes]` for one image.
 
-        **Raises:** `InputError` that names the expected shape, dtype or values.
+        **Raises:** `InputError` for an unexpected shape, dtype or value.
         """
         check_unmasked(images, "`images`")
         try:
@@ -94,7 +94,7 @@ class ImageClassifier(eqx.Module):
         expected = (*self.image_size, self.in_channels)
         if images.shape[-3:] != expected or images.ndim not in (3, 4):
             raise InputError(
-                f"`images` of shape {images.shape} must be (batch, {', '.join(map(str, expected))}) or {expected}, "
+                f"`images` of shape {images.shape} must have shape (batch, {', '.join(map(str, expected))}) or {expected}, "
                 "channels last; `prepare` resizes any image to that shape"
             )
         check_pixels(images)
@@ -112,7 +112,7 @@ class ImageClassifier(eqx.Module):
         **Raises:** `InputError` if `k` is less than 1, and as for `__call__`.
         """
         if not has_type(k, int) or k < 1:
-            raise InputError(f"`k` (={k}) must be an integer, 1 or more")
+            raise InputError(f"`k` (={k}) must be an integer of at least 1")
         # In NumPy: JAX would compile a program for each of these operations.
         logits = np.atleast_2d(np.asarray(self(images), np.float32))
         exponentials = np.exp(logits - logits.max(1, keepdims=True))
@@ -125,7 +125,7 @@ class ImageClassifier(eqx.Module):
         ]
 
     def prepare(self, image: Any) -> UInt8[np.ndarray, "h w c"]:
-        """Decodes and resizes one image in the same way as when the classifier was evaluated.
+        """Decodes and resizes one image as in the classifier's evaluation.
 
         **Arguments:**
 

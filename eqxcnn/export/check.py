@@ -19,8 +19,8 @@ __all__ = ["TOLERANCES", "check_outputs", "choose_images", "compare_scores"]
 TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bf16": 5e-2}
 
 _NUM_IMAGES = 32
-#: Cells of one color per side of the random images; 0 makes each pixel a cell. A network scores all images of pixel noise
-#: alike, so most images have few cells.
+#: Cells of one color per side of the random images; 0 makes each pixel a cell. Most images have few cells, because a
+#: network scores all images of pixel noise alike.
 _CELLS = (2, 4, 8, 0)
 #: Less probable classes are not compared: rounding changes the logarithm of a tiny probability too much.
 _LEAST_PROBABLE = 1e-5
@@ -76,7 +76,7 @@ def compare_scores(program: Program, found: np.ndarray, wanted: Float[np.ndarray
     advice = "export it with `precision` float32" if program.precision != "float32" else "please report this"
     if not np.isfinite(wanted).all():
         raise InputError(
-            f"the classifier `{name}` gives logits that are not finite, so nothing was written: evaluate it first, with "
+            f"the classifier `{name}` gives logits that are not finite, so nothing was written: evaluate it with "
             "`python -m eqxcnn.evaluate`"
         )
     if found.shape != wanted.shape:

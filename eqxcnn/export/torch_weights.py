@@ -28,13 +28,14 @@ def export_torch_weights(
     """Writes a safetensors file with the `state_dict` of the model's torch twin, and the classifier's metadata.
 
     The metadata `torch_twin` is the name of the twin. The twin does not normalize: its input is
-    `(pixels / 255 - mean) / std`, channels first. Before the file is moved to `path`, its weights are read back into the
-    model, whose scores must agree with the classifier's.
+    `(pixels / 255 - mean) / std`, channels first. Before the file is moved to `path`, its weights are read back into
+    the model, whose scores must agree with the classifier's.
 
     **Arguments:**
 
+    - `path`: by convention, a name that ends with `.torch.safetensors`.
     - `precision`: the dtype of the stored weights.
-    - `path`, `images`, `overwrite`: as for `export_stablehlo`; by convention, the name ends with `.torch.safetensors`.
+    - `images`, `overwrite`: as for `export_stablehlo`.
 
     **Returns:** the largest difference between a logit of the export and the same logit of the classifier, divided by
         the classifier's largest absolute logit.

@@ -30,7 +30,7 @@ class Conv(eqx.Module):
     - `kernel_size`, `stride`, `dilation`: an integer, or a `(height, width)` pair.
     - `padding`: the zeros added around the image. `"SAME"` gives `h' = ceil(h / stride)`; if the number of zeros
       is odd, the extra one is at the bottom or right, so `"SAME"` differs from torch's `padding=1` at stride 2.
-      `"VALID"` adds none. The other forms are a number of pixels, a `(height, width)` pair, and
+      `"VALID"` adds none. Otherwise, give a number of pixels, a `(height, width)` pair, or
       `((top, bottom), (left, right))`.
     - `groups`: the number of groups of channels that are convolved separately; `groups=in_channels` is a depthwise
       convolution.
@@ -104,17 +104,18 @@ class Conv(eqx.Module):
 
 
 def _convolve(image: Image, kernel: Kernel, bias: Float[Array, " o"] | None, window: Window) -> Float[Array, "h2 w2 o"]:
-    """Convolves an image and adds the bias, if there is one; a program for a CPU has faster forms of both."""
-    by_taps, pointwise = (test(kernel.shape, window, kernel.dtype) for test in (is_by_taps, is_pointwise))
+    """Convolves an image and adds the bias, if there is one; programs for CPUs have faster implementations of both."""
+    by_taps = is_by_taps(kernel.shape, window, kernel.dtype)
+    pointwise = is_pointwise(kernel.shape, window, kernel.dtype)
     if not by_taps:
-        # Otherwise, XLA recomputes the input, in a slower layout, for the kernel gradient. The barrier comes before the
-        # axis of size 1, which would let XLA choose another layout for it.
+        # Without the barrier, XLA recomputes the input, in a slower layout, for the kernel gradient. The barrier comes
+        # before the batch axis is added, because XLA may choose another layout for an array with that axis.
         image = keep_on_cpu(image, only_without_onednn=pointwise)
     images = lax.expand_dims(image, [0])  # `vmap` turns this batch of one into the whole batch
     if not can_use_primitives():
         out = XLA.convolve(images, kernel, window)
     else:
-        # These modules need private parts of JAX.
+        # Imported here, because these modules need private parts of JAX.
         from .cpu.biased_convolution import convolve_biased
         from .cpu.convolution import convolve
 
@@ -129,7 +130,7 @@ def _convolve(image: Image, kernel: Kernel, bias: Float[Array, " o"] | None, win
 
 
 def _spans(conv: Conv) -> Pair:
-    """Returns the height and width in pixels that the dilated kernel covers."""
+    """Returns the height and width of the dilated kernel in pixels."""
     (height, width), (down, right) = conv.kernel_size, conv.dilation
     return down * (height - 1) + 1, right * (width - 1) + 1
 

@@ -1,4 +1,4 @@
-"""Dense layers: `eqx.nn.Linear` with a faster product on a CPU."""
+"""Dense layers: `eqx.nn.Linear` with a faster matrix product on a CPU."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ __all__ = ["Linear", "make_linear"]
 
 
 class Linear(eqx.nn.Linear):
-    """`eqx.nn.Linear`; a program for a CPU multiplies with oneDNN if the batch is large enough to benefit."""
+    """`eqx.nn.Linear`; a program for a CPU uses oneDNN if the product is large enough to benefit."""
 
     def __init__(self, in_features: int, out_features: int, use_bias: bool = True, *, key: Key):
         """Draws weights and bias as Equinox does: uniform up to `in_features ** -0.5`."""
@@ -23,7 +23,7 @@ class Linear(eqx.nn.Linear):
         is_float32_vector = x.ndim == 1 and x.dtype == self.weight.dtype == jnp.float32
         if not (is_float32_vector and can_use_primitives()):
             return super().__call__(x, key=key)
-        # This module needs private parts of JAX.
+        # Imported here, because this module needs private parts of JAX.
         from .cpu.product import matrix_product
 
         out = matrix_product(x[None], self.weight, transpose_right=True)[0]
@@ -31,8 +31,8 @@ class Linear(eqx.nn.Linear):
 
 
 def make_linear(in_features: int, out_features: int, weight_init: Initializer, *, key: Key) -> Linear:
-    """Builds a `Linear` with zero bias and a weight drawn by `weight_init`, which gets the shape `[in out]`."""
-    # Built with shapes only, so that Equinox's random values are never computed.
+    """Builds a `Linear` with zero bias and a weight drawn by `weight_init` in the shape `[in out]`."""
+    # Only shapes are evaluated, so Equinox's random values are never computed.
     layer = eqx.filter_eval_shape(Linear, in_features, out_features, key=key)
     weight = weight_init(key, (in_features, out_features)).T
     return eqx.tree_at(

@@ -1,4 +1,4 @@
-"""Pooling as one operation of JAX, for programs that are converted to another format."""
+"""Pooling as a single JAX operation, for programs that are converted to ONNX."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,8 @@ def reduce_windows(
     **Arguments:**
 
     - `window`, `stride`: `(height, width)` pairs.
-    - `edges`: the pixels to add before and after height and width. Negative numbers are pixels that are left over.
+    - `edges`: the pixels to add before and after the height and the width. A negative number after an axis drops the
+      pixels that no window covers.
     - `fill`: the value of added pixels.
     """
     kept = image[tuple(slice(size + min(after, 0)) for size, (_, after) in zip(image.shape, edges, strict=False))]

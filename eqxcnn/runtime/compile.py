@@ -1,4 +1,4 @@
-"""Compilation: `eqx.filter_jit` with the compiler options that training needs, and without waiting for the result."""
+"""Replacements of `eqx.filter_jit` that do not wait for the result, with the compiler options that training needs."""
 
 import threading
 import warnings
@@ -27,12 +27,12 @@ _USE_YNNPACK: Option = (
 )
 #: Disables the pass in which XLA's CPU compiler removes optimization barriers, which `layers/cpu/barrier.py` needs.
 _KEEP_BARRIERS: Option = ("xla_disable_hlo_passes", "cse_barrier_expander")
-#: Makes a GPU add in a fixed order and choose algorithms without timing them. CPUs always do.
+#: Makes a GPU add in a fixed order and choose algorithms without timing them, as CPUs always do.
 DETERMINISTIC: Option = ("xla_gpu_deterministic_ops", True)
 #: Optimization level 0 of 3 and the older code generator for loops, which compile faster on a CPU.
 _COMPILE_FAST: tuple[Option, ...] = (("xla_backend_optimization_level", 0), ("xla_cpu_use_fusion_emitters", False))
 
-#: After a call that takes longer than this, the next call waits for its own result.
+#: After a call that has waited longer than this, the next call waits for its own result.
 _LONG_CALL_SECONDS = 0.1
 
 
@@ -41,8 +41,8 @@ def async_jit(function: Callable[..., Any], *, donate: bool = False, determinist
 
     **Arguments:**
 
-    - `donate`: whether the memory of all arguments but the first may be reused for the result.
-    - `deterministic`: whether a GPU may only use operations that give the same bits each time.
+    - `donate`: whether the result may reuse the memory of all arguments except the first.
+    - `deterministic`: whether a GPU must use operations that give the same bits each time.
     """
     options = [DETERMINISTIC] if deterministic else []
     if jax.default_backend() == "cpu":
@@ -73,7 +73,7 @@ class _Static:
 
 
 class _Partition(NamedTuple):
-    """A pytree and its two parts: its arrays, with `None` in the place of each other leaf, and everything else."""
+    """A pytree and its two parts: its arrays, with `None` in place of each other leaf, and everything else."""
 
     tree: Any
     arrays: list[Any]
@@ -85,7 +85,7 @@ class AsyncJit:
 
     `eqx.filter_jit` waits for its result, so the device idles while Python prepares the next call. Here each call waits
     for the previous one instead: the device computes one call while Python prepares the next. Two calls in flight need
-    the memory of both, so after a long call the next one waits for its own result: Python's time is then negligible.
+    the memory of both, so after a long wait the next call waits for its own result: Python's time is then negligible.
 
     The first argument and the previous result are not flattened again when they are passed in unchanged, since pytrees
     are immutable. Threads may call one `AsyncJit` at the same time; each thread has its own previous call.
@@ -160,7 +160,7 @@ class FlatJit:
 
 
 class _PreviousCall(threading.local):
-    """The latest call of an `AsyncJit` in one thread: its first argument, its result, and whether it took long."""
+    """The latest call of an `AsyncJit` in one thread: its first argument, its result, and whether it waited long."""
 
     def __init__(self) -> None:
         self.first = self.result = _Partition(None, *_partition(None))

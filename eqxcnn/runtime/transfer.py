@@ -1,4 +1,4 @@
-"""Copies NumPy arrays to a device without compiling anything."""
+"""Copies NumPy arrays to a device without compilation."""
 
 import jax
 import numpy as np
@@ -12,5 +12,5 @@ def to_device(array: np.ndarray | np.generic) -> Array:
 
     `jnp.array` would compile a program for each shape and dtype.
     """
-    # JAX may use the memory of the array that it is given.
+    # Copied, because JAX may use the memory of the given array.
     return jax.device_put(np.array(array))

@@ -1,4 +1,4 @@
-"""Converts a classifier to ONNX: from the operations of JAX, one by one, with the `onnx` package as the writer."""
+"""Converts a classifier to ONNX, one JAX operation at a time; the `onnx` package writes the file."""
 
 from .exporting import export_onnx
 

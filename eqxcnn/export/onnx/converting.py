@@ -1,4 +1,4 @@
-"""Converts a traced program to a graph, one operation of JAX after the other."""
+"""Converts a traced program to a graph, one JAX operation at a time."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,20 +16,20 @@ from .values import Value, is_known
 __all__ = ["convert"]
 
 _RULES = {**elementwise.RULES, **shaping.RULES, **products.RULES, **reductions.RULES}
-#: Operations that call a function once, and the parameters that hold its program.
+#: Operations that call a function once, in any supported version of JAX, and the parameters that hold its program.
 _CALLS = {
-    "checkpoint", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", "jit",
-    "pjit", "remat",
+    "call", "checkpoint", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr",
+    "jit", "pjit", "remat", "remat2",
 }  # fmt: skip
 _CALLED = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 
 
 def convert(function: Callable[..., Any], pixels: jax.ShapeDtypeStruct) -> tuple[Graph, str]:
-    """Traces a function of one array, and returns its graph and the name of the tensor with its result.
+    """Traces a function of one array, and returns its graph and the name of the result's tensor.
 
     **Arguments:**
 
-    - `pixels`: the shape and the dtype of the array, whose first axis may be symbolic.
+    - `pixels`: the shape and dtype of the array; the length of its first axis may be symbolic.
 
     **Raises:** `Unsupported` if an operation has no conversion.
     """
@@ -78,11 +78,15 @@ def _convert_equation(graph: Graph, equation: Any, values: list[Value]) -> Seque
 
 
 def _compute(equation: Any, values: Sequence[Value]) -> list[Value] | None:
-    """Computes an operation on constants; returns `None` if its result depends on the size of the batch."""
+    """Computes an operation on constants.
+
+    Returns `None` if a result's shape depends on the batch, unless the operation is elementwise: its result is then
+    stored without the batch axis's length and broadcast.
+    """
     shapes = [out.aval.shape for out in equation.outvars]
     arrays = [np.asarray(value.array) for value in values]
     if equation.primitive.name in elementwise.RULES:
-        # The constants may be broadcast along the batch.
+        # The stored arrays may have length 1 along the batch.
         arrays = np.broadcast_arrays(*arrays) if any(value.shape for value in values) else arrays
     else:
         if not all(is_known(length) for shape in shapes for length in shape):

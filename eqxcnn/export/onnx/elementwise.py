@@ -1,4 +1,4 @@
-"""Rules for operations on each element. Their operands may be stored in any order of axes."""
+"""Rules for elementwise operations. Their operands may be stored in any order of axes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from .values import Shape, Value, is_one
 
 __all__ = ["RULES", "apply", "find_maker", "scalar"]
 
-#: Operations that ONNX has too, by JAX's names.
+#: ONNX operators by the names of the same operations in JAX.
 _SAME = {
     "abs": "Abs", "add": "Add", "add_any": "Add", "and": "And", "ceil": "Ceil", "cos": "Cos", "eq": "Equal",
     "erf": "Erf", "exp": "Exp", "floor": "Floor", "ge": "GreaterOrEqual", "gt": "Greater", "le": "LessOrEqual",
@@ -21,16 +21,16 @@ _COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 
 
 def apply(graph: Graph, operator: str, *values: Value, dtype: Any = None, **attributes: Any) -> Value:
-    """Adds a node for an elementwise operator and returns its result, in the order of axes of the largest operand."""
+    """Adds a node for an elementwise operator; its result has the axis order of the operand with the most axes."""
     rank = max(len(value.shape) for value in values)
     values = tuple(_lift(value, rank) for value in values)
     tensors = [value for value in values if value.array is None]
-    # Among equally large operands, one whose order is not JAX's own: a convolution has left it behind.
+    # Among equals, prefer an axis order other than JAX's: a convolution's result has one.
     largest = max(tensors, key=lambda value: (len(value.stored), value.stored != sorted(value.stored)))
     axes = list(largest.order)
     if missing := {axis for value in values for axis in value.stored} - set(axes):
         axes = sorted({*axes, *missing})
-    # The largest operand has all axes, also those of length 1, which the others may leave to broadcasting.
+    # The largest operand is placed with all axes; the others omit leading axes of length 1.
     names = [graph.place(value, axes if value is largest else _trim(axes, value)) for value in values]
     shape = _broadcast_shapes([value.shape for value in values])
     if dtype is None:
@@ -45,27 +45,27 @@ def scalar(value: Value, number: float | int) -> Value:
 
 
 def find_maker(graph: Graph, value: Value, operator: str) -> Any:
-    """Returns the node that computes a value, if it is of this operator, else `None`."""
+    """Returns the node that computes a value if it has this operator, else `None`."""
     node = graph.makers.get(value.name) if value.array is None else None
     return node if node is not None and node.operator == operator else None
 
 
 def _lift(value: Value, rank: int) -> Value:
-    """Returns a scalar as a value of this rank."""
+    """Gives a scalar constant `rank` axes of length 1; returns other values unchanged."""
     if len(value.shape) == rank or value.array is None:
         return value
     return Value((1,) * rank, value.dtype, value.array.reshape((1,) * rank))
 
 
 def _trim(axes: list[int], value: Value) -> list[int | None]:
-    """Returns the axes that a value's tensor needs: those before its first one follow from broadcasting."""
+    """Returns the axes that a value's tensor needs: broadcasting adds those before its first stored axis."""
     stored = value.stored
     first = next((index for index, axis in enumerate(axes) if axis in stored), len(axes))
     return [axis if axis in stored else None for axis in axes[first:]]
 
 
 def _broadcast_shapes(shapes: Sequence[Shape]) -> Shape:
-    """Returns the shape of the result for operands of one rank: axes of length 1 are repeated."""
+    """Returns the broadcast shape of operands with the same rank."""
     return tuple(next((length for length in lengths if not is_one(length)), 1) for lengths in zip(*shapes, strict=True))
 
 
@@ -78,7 +78,7 @@ def _maximum(graph: Graph, _: Any, x: Value, y: Value) -> Value:
         x, y = y, x
     if _is_scalar(y, -np.inf):
         return x
-    # Runtimes join a convolution with a `Relu`, but not with a `Max`.
+    # Runtimes fuse a convolution with a `Relu`, but not with a `Max`.
     return apply(graph, "Relu", x) if _is_scalar(y, 0) else apply(graph, "Max", x, y)
 
 
@@ -94,7 +94,7 @@ def _minimum(graph: Graph, _: Any, x: Value, y: Value) -> Value:
 
 
 def _divide(graph: Graph, _: Any, x: Value, y: Value) -> Value:
-    """Divides; a sum that was just multiplied by the same constant is returned itself, as for an average pool."""
+    """Returns `x / y`; if `x` is `z * y` with a constant `y`, as after an average pool, returns `z`."""
     product = find_maker(graph, x, "Mul")
     if product is not None and y.array is not None and product.inputs[1] in graph.arrays:
         factor = graph.arrays[product.inputs[1]]
@@ -116,7 +116,7 @@ def _is_scalar(value: Value, number: float | int | None = None) -> bool:
 
 
 def _erfc(graph: Graph, _: Any, x: Value) -> Value:
-    """Returns `1 - erf(x)`; in a GELU, where `x` is `-y * c`, as `1 + erf(y / (1 / c))`, which runtimes know."""
+    """Returns `1 - erf(x)`; in a GELU, where `x` is `-y * c`, as `1 + erf(y / (1 / c))`, which runtimes can fuse."""
     scaled = find_maker(graph, x, "Mul")
     negative = None if scaled is None else graph.makers.get(scaled.inputs[0])
     if scaled is None or negative is None or negative.operator != "Neg" or scaled.inputs[1] not in graph.arrays:

@@ -32,8 +32,8 @@ def export_onnx(
     """Writes an ONNX model with the input `pixels`, `uint8[b h w c]`, and the output `logits` or `probabilities`.
 
     The model normalizes the pixels itself. Its metadata has the class names and the preprocessing. Before the file is
-    written, onnxruntime runs the model, and its scores are compared with the classifier's. If the weights exceed two
-    gigabytes, they are in a second file beside the first, `NAME.onnx.data`.
+    written, onnxruntime runs the model, and its scores are compared with the classifier's. Weights of more than about
+    two gigabytes are written to a second file beside the first, `NAME.onnx.data`.
 
     **Arguments:**
 
@@ -44,20 +44,20 @@ def export_onnx(
     **Returns:** the largest difference between a logit of the export and the same logit of the classifier, divided by
         the classifier's largest absolute logit.
 
-    **Raises:** `InputError` for a network with an operation that has no conversion, and as for `export_stablehlo`.
+    **Raises:** `InputError` for an operation without a conversion, and as for `export_stablehlo`.
     """
     path, program = Path(path), Program(classifier, batch, precision, outputs)
     if precision == "bf16":
         raise InputError("`precision` (=bf16) must be float32 or float16: onnxruntime has no convolutions in bf16")
     check_target(path, overwrite)
     runtime = _import_packages()
-    # This module imports `onnx`.
+    # Imported here, because this module imports `onnx`.
     from .writing import write_model
 
     examples = choose_images(classifier, images)
     try:
-        # A fixed batch is traced as a symbolic one too, and gets its size in the file: a batch of one image would
-        # otherwise look like any other axis of length 1.
+        # A fixed batch is traced as symbolic too and written with its size: while tracing, a batch of one image would
+        # look like any other axis of length 1.
         graph, result = convert(program.make_function(), replace(program, batch="dynamic").pixels)
     except Unsupported as error:
         raise InputError(f"`{classifier.name}` {error}: export it as stablehlo") from error
@@ -68,7 +68,7 @@ def export_onnx(
 
 
 def _import_packages() -> Any:
-    """Returns the module `onnxruntime`."""
+    """Returns the module `onnxruntime`; checks that `onnx` is installed too."""
     for name in ("onnx", "onnxruntime"):
         try:
             module = importlib.import_module(name)

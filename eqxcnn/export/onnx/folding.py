@@ -1,4 +1,4 @@
-"""Passes over a finished graph: scales and shifts go into the convolution before them, and unused nodes are removed."""
+"""Passes over a finished graph: scales and shifts are folded into convolutions, and unused nodes are removed."""
 
 from collections import Counter
 
@@ -12,7 +12,7 @@ __all__ = ["fold_scales", "remove_unused"]
 def fold_scales(graph: Graph, output: str) -> None:
     """Multiplies the kernels of convolutions by the scales that follow them, and adds shifts to their biases.
 
-    So BatchNorm in eval mode needs no operation of its own.
+    A BatchNorm in eval mode after a convolution then needs no operation of its own.
     """
     uses = Counter(name for node in graph.nodes for name in node.inputs)
     uses[output] += 1
@@ -29,18 +29,16 @@ def fold_scales(graph: Graph, output: str) -> None:
             continue
         channels = _per_channel(graph.arrays[second], graph.shapes[first][1])
         if channels is not None and uses[first] == 1 and _fold(graph, convolution, node.operator, channels):
-            replaced[node.outputs[0]] = first
-            uses[first] = uses[node.outputs[0]]
-            graph.shapes[node.outputs[0]] = graph.shapes[first]
-    # The result itself may have been replaced: its name stays.
-    for old, new in replaced.items():
-        if old == output:
-            maker = graph.makers[new]
-            maker.outputs[maker.outputs.index(new)] = old
+            replaced[node.output] = first
+            uses[first] = uses[node.output]
+            graph.shapes[node.output] = graph.shapes[first]
+    # The graph's output keeps its name, even if it was folded into a convolution.
+    if output in replaced:
+        graph.makers[replaced[output]].output = output
 
 
 def _per_channel(array: np.ndarray, channels: int) -> np.ndarray | None:
-    """Returns one number per channel of maps `[b c h w]`, or `None` if the array has others."""
+    """Returns an array as one number per channel of maps `[b c h w]`, or `None` if it varies along other axes."""
     shape = (1,) * (4 - array.ndim) + array.shape
     if array.ndim > 4 or array.size != shape[1] or shape[1] not in (1, channels):
         return None
@@ -66,7 +64,7 @@ def remove_unused(graph: Graph, output: str) -> None:
     """Removes the nodes and arrays that the output does not need."""
     needed, kept = {output}, []
     for node in reversed(graph.nodes):
-        if needed & set(node.outputs):
+        if node.output in needed:
             kept.append(node)
             needed.update(node.inputs)
     graph.nodes = kept[::-1]

@@ -1,4 +1,4 @@
-"""`Graph`: an ONNX graph while it is built."""
+"""`Graph`: an ONNX graph under construction."""
 
 import hashlib
 from collections.abc import Sequence
@@ -16,25 +16,25 @@ INPUT = "pixels"
 
 
 class Unsupported(Exception):
-    """An operation has no conversion. The message ends a sentence about the model."""
+    """An operation has no conversion. The message is a predicate whose subject is the model."""
 
 
 @dataclass(eq=False)
 class Node:
-    """One operation: the ONNX operator, the names of its inputs and outputs, and its attributes."""
+    """One operation: the ONNX operator, the names of its inputs and of its output, and its attributes."""
 
     operator: str
     inputs: list[str]
-    outputs: list[str]
+    output: str
     attributes: dict[str, Any]
 
 
 @dataclass(eq=False)
 class Graph:
-    """Nodes in the order of their computation, and the arrays that they need.
+    """Nodes in the order of their computation, and the constants that they need.
 
     - `batch`: the size of the batch, an integer or a symbolic dimension.
-    - `nodes`, `arrays`: what was added so far; `arrays` by the names of the tensors.
+    - `nodes`, `arrays`: the nodes in order, and the constant arrays by the names of their tensors.
     - `shapes`, `makers`: the shape of each tensor, and the node that computes it.
     """
 
@@ -43,41 +43,33 @@ class Graph:
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     shapes: dict[str, Shape] = field(default_factory=dict)
     makers: dict[str, Node] = field(default_factory=dict)
-    _known: dict[Any, list[str]] = field(default_factory=dict)
+    _known: dict[Any, str] = field(default_factory=dict)
 
-    def add(self, operator: str, inputs: Sequence[str], *shapes: Shape, **attributes: Any) -> str:
-        """Adds a node with one output per shape, and returns the name of the first output.
-
-        A node that is there already is not added again.
-        """
+    def add(self, operator: str, inputs: Sequence[str], shape: Shape, **attributes: Any) -> str:
+        """Adds a node, unless an equal one exists, and returns the name of its output, which has this shape."""
         key = operator, tuple(inputs), repr(sorted(attributes.items()))
         if key not in self._known:
-            outputs = [
-                f"{operator.lower()}_{len(self.nodes)}{f'_{index}' * (index > 0)}" for index in range(len(shapes))
-            ]
-            node = Node(operator, list(inputs), outputs, attributes)
+            name = f"{operator.lower()}_{len(self.nodes)}"
+            node = Node(operator, list(inputs), name, attributes)
             self.nodes.append(node)
-            self._known[key] = outputs
-            self.shapes.update(zip(outputs, shapes, strict=True))
-            self.makers.update(dict.fromkeys(outputs, node))
-        return self._known[key][0]
+            self._known[key], self.shapes[name], self.makers[name] = name, shape, node
+        return self._known[key]
 
     def store(self, array: np.ndarray) -> str:
-        """Adds an array of numbers, and returns the name of its tensor. Equal arrays share one tensor."""
-        array = np.ascontiguousarray(array).reshape(array.shape)
+        """Adds a constant array, and returns the name of its tensor. Equal arrays share one tensor."""
         key = hashlib.sha256(array.tobytes()).digest(), array.dtype, array.shape
         if key not in self._known:
             name = f"constant_{len(self.arrays)}"
-            self._known[key] = [name]
+            self._known[key] = name
             self.arrays[name], self.shapes[name] = array, array.shape
-        return self._known[key][0]
+        return self._known[key]
 
     def integers(self, numbers: Sequence[int | np.integer]) -> str:
         """Adds a vector of integers, such as a shape."""
         return self.store(np.array(numbers, np.int64))
 
     def place(self, value: Value, axes: Sequence[int | None]) -> str:
-        """Returns the name of a tensor with a value's numbers in a certain order of axes.
+        """Returns the name of a tensor with a value's numbers in the given axis order.
 
         **Arguments:**
 
@@ -105,25 +97,25 @@ class Graph:
         return name
 
     def place_fully(self, value: Value, axes: Sequence[int | None]) -> str:
-        """Returns the same as `place`, but repeats the numbers where the value is broadcast."""
+        """Like `place`, but repeats the numbers along broadcast axes."""
         name, wanted = self.place(value, axes), tuple(1 if axis is None else value.shape[axis] for axis in axes)
         if self.shapes[name] == wanted:
             return name
         return self.add("Expand", [name, self._shape_vector(wanted)], wanted)
 
     def reshape(self, name: str, shape: Shape) -> str:
-        """Adds a reshape of a tensor to lengths of which at most one is symbolic."""
+        """Adds a reshape of a tensor to a shape with at most one symbolic length."""
         if (maker := self.makers.get(name)) is not None and maker.operator == "Reshape":
             name = maker.inputs[0]
         if self.shapes[name] == shape:
             return name
         lengths = [length if is_known(length) else -1 for length in shape]
         if lengths.count(-1) > 1:
-            raise Unsupported(f"has an array of shape {shape} with the size of the batch in several axes")
+            raise Unsupported(f"has an array of shape {shape}, in which several axes depend on the batch")
         return self.add("Reshape", [name, self.integers(lengths)], shape)
 
     def _shape_vector(self, shape: Shape) -> str:
-        """Returns the name of a tensor with the lengths of a shape, which may be multiples of the batch."""
+        """Returns the name of a tensor that holds a shape; its lengths are known or multiples of the batch."""
         if all(is_known(length) for length in shape):
             return self.integers(shape)
         batch = self.add("Shape", [INPUT], (1,), start=0, end=1)
@@ -134,11 +126,11 @@ class Graph:
                 continue
             factor = length // self.batch
             if not is_known(factor) or factor * self.batch != length:
-                raise Unsupported(f"has an axis of length {length}, which is no multiple of the batch")
+                raise Unsupported(f"has an axis of length {length}, which is not a multiple of the batch")
             parts.append(batch if factor == 1 else self.add("Mul", [batch, self.integers([factor])], (1,)))
         return self.add("Concat", parts, (len(shape),), axis=0)
 
 
 def tensor(shape: Shape, dtype: Any, name: str, axes: Sequence[int]) -> Value:
-    """Returns a value for a tensor of the graph; axes of the tensor that are no axes of `shape` are -1."""
+    """Returns a value for a tensor of the graph; in `axes`, -1 marks an axis that `shape` does not have."""
     return Value(tuple(shape), np.dtype(dtype), None, name, tuple(axes))

@@ -17,8 +17,10 @@ __all__ = ["RULES"]
 def _convolve(graph: Graph, equation: Any, images: Value, kernel: Value) -> Value:
     params, shape = equation.params, equation.outvars[0].aval.shape
     numbers = params["dimension_numbers"]
-    if set(params["lhs_dilation"]) != {1} or params["batch_group_count"] != 1:
+    if set(params["lhs_dilation"]) != {1}:
         raise Unsupported("has a transposed convolution")
+    if params["batch_group_count"] != 1:
+        raise Unsupported("has a convolution with batch groups")
     spatial = numbers.lhs_spec[2:]
     edges = [(0, 0)] * len(images.shape)
     for axis, edge in zip(spatial, params["padding"], strict=True):
@@ -43,7 +45,7 @@ def _multiply_matrices(graph: Graph, equation: Any, left: Value, right: Value) -
     left, right = (_cast(graph, value, out.dtype) for value in (left, right))
     left_free = _others(left, left_sum, left_batch)
     right_free = _others(right, right_sum, right_batch)
-    # The axes of the result: batch, left's other axes, right's other axes.
+    # The axes of the result, in order: batch, left's free axes, right's free axes.
     places = {
         "batch": range(len(left_batch)),
         "left": range(len(left_batch), len(left_batch) + len(left_free)),
@@ -71,13 +73,16 @@ def _multiply_matrices(graph: Graph, equation: Any, left: Value, right: Value) -
 def _multiply_constant(
     graph: Graph, out: Any, x: Value, x_sum: int, matrix: Value, matrix_sum: int, places: Sequence[int], new: int
 ) -> Value:
-    """Multiplies a tensor by a constant matrix, in the tensor's own order of axes if the summed axis permits that.
+    """Multiplies a tensor by a constant matrix.
+
+    The tensor keeps its axis order if the summed axis is the last or the second last; otherwise that axis becomes the
+    last.
 
     **Arguments:**
 
     - `x_sum`, `matrix_sum`: the axes over which the products are summed.
-    - `places`: the axes of the result that the other axes of `x` become.
-    - `new`: the axis of the result that the other axis of the matrix becomes.
+    - `places`: for each other axis of `x`, its position in the result.
+    - `new`: the position of the matrix's other axis in the result.
     """
     others = [axis for axis in range(len(x.shape)) if axis != x_sum]
     becomes = {**dict(zip(others, places, strict=True)), x_sum: new}

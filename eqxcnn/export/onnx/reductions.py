@@ -1,4 +1,4 @@
-"""Rules for sums and extremes over whole axes and over windows."""
+"""Rules for reductions over whole axes and over windows."""
 
 from collections.abc import Callable
 from math import prod
@@ -32,23 +32,23 @@ def _reduce(operator: str) -> Callable[..., Value]:
 
 
 def _pool(graph: Graph, equation: Any, x: Value, operator: str, **attributes: Any) -> Value:
-    """Pools the windows of a batch of images, whose channels may be first or last."""
+    """Pools windows of images, channels first or last."""
     params, shape = equation.params, equation.outvars[0].aval.shape
     window, strides, edges = params["window_dimensions"], params["window_strides"], params["padding"]
     moved = {axis for axis in range(len(window)) if (window[axis], strides[axis], *edges[axis]) != (1, 1, 0, 0)}
     last = len(window) - 1
     spatial = (last - 2, last - 1) if last not in moved else (last - 1, last)
-    # Axes of length 1, such as the one that `vmap` makes of a batch of one image, are left out.
+    # Axes of length 1, such as each image's batch axis under `vmap`, are left out.
     others = [axis for axis in range(len(window)) if axis not in spatial and not is_one(x.shape[axis])]
     if len(window) < 3 or len(others) > 2 or not moved <= set(spatial):
-        raise Unsupported("pools windows of arrays that are no images")
+        raise Unsupported("pools windows over axes other than the height and width of images")
     if {*params["base_dilation"], *params["window_dilation"]} != {1}:
-        raise Unsupported("pools windows that are dilated")
+        raise Unsupported("pools dilated windows")
     x = crop(graph, x, edges)
     pads = [max(int(edges[axis][end]), 0) for end in (0, 1) for axis in spatial]
     kernel = [int(window[axis]) for axis in spatial]
     if any(pad >= size for pad, size in zip(pads, kernel * 2, strict=True)):
-        raise Unsupported("pools windows with more padding than the window is large")
+        raise Unsupported("pools windows that are not larger than their padding")
     axes = [*others, *[None] * (2 - len(others)), *spatial]
     name = graph.place_fully(x, axes)
     name = graph.add(

@@ -1,4 +1,4 @@
-"""Rules for operations that move numbers without changing them."""
+"""Rules for operations that only rearrange, cut or pad arrays."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ def _reshape(graph: Graph, equation: Any, x: Value) -> Value:
     groups = _match(x.shape, shape)
     stored = x.stored
     moved = [(old, new) for old, new in groups if len(old) != 1 or len(new) != 1]
-    # An axis that is broadcast must be written out before it is joined with another, or split.
+    # A broadcast axis must be expanded before it is merged or split.
     axes = stored + [axis for old, _ in moved for axis in old if axis not in stored]
     if len(axes) > len(stored) or not all(_is_run(stored, old) for old, _ in moved):
         axes = sorted(axes)
@@ -27,7 +27,7 @@ def _reshape(graph: Graph, equation: Any, x: Value) -> Value:
 
 
 def _match(old: Shape, new: Shape) -> list[tuple[list[int], list[int]]]:
-    """Returns pairs of old and new axes that have equally many numbers. Axes of length 1 are in no pair."""
+    """Returns pairs of runs of old and new axes with equal products of lengths, without axes of length 1."""
     groups = []
     before = [axis for axis, length in enumerate(old) if not is_one(length)]
     after = [axis for axis, length in enumerate(new) if not is_one(length)]
@@ -46,9 +46,9 @@ def _match(old: Shape, new: Shape) -> list[tuple[list[int], list[int]]]:
 
 
 def _pair_ones(old: Shape, new: Shape, groups: Sequence[tuple[list[int], list[int]]]) -> dict[int, int]:
-    """Returns pairs of axes of length 1: between two longer axes, the last old one becomes the last new one, and so on.
+    """Maps old axes of length 1 to new ones, from the last to the first before each longer axis.
 
-    The axes of maps that are one pixel high and wide stay axes, and `vmap` adds its own before them.
+    So the height and width of maps of one pixel keep their axes, although `vmap` adds an axis before them.
     """
     ends = [(old_axes[0], new_axes[0]) for old_axes, new_axes in groups] + [(len(old), len(new))]
     pairs: dict[int, int] = {}
@@ -62,12 +62,12 @@ def _pair_ones(old: Shape, new: Shape, groups: Sequence[tuple[list[int], list[in
 def _is_less(left: Dimension, right: Dimension) -> bool:
     try:
         return bool(left < right)
-    except Exception as error:  # JAX cannot compare the two symbolic lengths
+    except Exception as error:  # JAX cannot compare some symbolic lengths
         raise Unsupported(f"reshapes an array in a way that depends on the batch ({left} and {right})") from error
 
 
 def _is_run(stored: Sequence[int], axes: Sequence[int]) -> bool:
-    """Returns whether axes are stored one after the other, in this order."""
+    """Returns whether axes are stored next to each other, in this order."""
     places = [stored.index(axis) if axis in stored else -1 for axis in axes]
     return places == list(range(places[0], places[0] + len(places))) and places[0] >= 0
 
@@ -98,7 +98,7 @@ def _slice(graph: Graph, equation: Any, x: Value) -> Value:
 
 
 def crop(graph: Graph, x: Value, edges: Sequence[tuple[Any, Any]]) -> Value:
-    """Returns a value without the numbers at its edges for which `edges` has negative counts, per axis."""
+    """Cuts off each axis of a value as many elements before and after as `edges` has negative padding."""
     bounds = [
         (max(-before, 0), length + min(after, 0), 1) for length, (before, after) in zip(x.shape, edges, strict=True)
     ]
@@ -106,25 +106,18 @@ def crop(graph: Graph, x: Value, edges: Sequence[tuple[Any, Any]]) -> Value:
 
 
 def _cut(graph: Graph, x: Value, bounds: Sequence[tuple[Any, Any, int]], shape: Shape) -> Value:
-    """Returns the part of a value from the starts to the limits, in steps. Broadcast axes need no operation."""
-    cuts = [
-        axis for axis in x.stored
-        if not (_equals(bounds[axis][0], 0) and _equals(bounds[axis][1], x.shape[axis]) and bounds[axis][2] == 1)
-    ]  # fmt: skip
+    """Slices a value; `bounds` has `(start, limit, step)` per axis. Broadcast axes need no operation."""
+    cuts = [axis for axis in x.stored if bounds[axis] != (0, x.shape[axis], 1)]
     axes = x.stored
     if not cuts:
         return x.relabel(shape, {axis: axis for axis in axes})
     name = graph.place(x, axes)
     starts, ends, steps = zip(*(bounds[axis] for axis in cuts), strict=True)
     if not all(is_known(number) for number in (*starts, *ends)):
-        raise Unsupported("takes a part of the batch")
+        raise Unsupported("slices the batch")
     inputs = [graph.integers(each) for each in (starts, ends, [axes.index(axis) for axis in cuts], steps)]
     name = graph.add("Slice", [name, *inputs], tuple(shape[axis] for axis in axes))
     return tensor(shape, x.dtype, name, axes)
-
-
-def _equals(left: Dimension, right: Dimension) -> bool:
-    return bool(left == right)
 
 
 def _split(graph: Graph, equation: Any, x: Value) -> list[Value]:
@@ -152,8 +145,10 @@ def _concatenate(graph: Graph, equation: Any, *values: Value) -> Value:
 
 def _pad(graph: Graph, equation: Any, x: Value, fill: Value) -> Value:
     config = equation.params["padding_config"]
-    if any(interior for _, _, interior in config) or fill.array is None:
-        raise Unsupported("puts numbers between the elements of an array")
+    if any(interior for _, _, interior in config):
+        raise Unsupported("pads between the elements of an array")
+    if fill.array is None:
+        raise Unsupported("pads an array with a computed value")
     x = crop(graph, x, [(low, high) for low, high, _ in config])
     edges = [(max(low, 0), max(high, 0)) for low, high, _ in config]
     padded = [axis for axis, edge in enumerate(edges) if any(edge)]

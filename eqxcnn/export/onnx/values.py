@@ -1,4 +1,4 @@
-"""`Value`: an array of the traced program, as a constant or as a tensor of the ONNX graph."""
+"""`Value`: an array of the traced program, either a constant or a tensor of the ONNX graph."""
 
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -7,7 +7,7 @@ import numpy as np
 
 __all__ = ["Dimension", "Shape", "Value", "is_known", "is_one"]
 
-#: A length: an integer, or an expression with the symbolic size of the batch.
+#: The length of an axis: an integer, or an expression of the symbolic batch size.
 Dimension: TypeAlias = Any
 Shape: TypeAlias = tuple[Dimension, ...]
 
@@ -16,14 +16,14 @@ Shape: TypeAlias = tuple[Dimension, ...]
 class Value:
     """An array of the traced program.
 
-    A value says where its numbers are, so that transposing it, adding axes of length 1 and broadcasting it need no
-    operation in the graph. An operation that needs a certain order of axes asks for it with `Graph.place`.
+    A value records how its numbers are stored, so transposing, adding axes of length 1 and broadcasting need no
+    operation in the graph. An operation that needs a certain axis order calls `Graph.place`.
 
-    - `shape`, `dtype`: the array's own; `shape` may contain the symbolic size of the batch.
+    - `shape`, `dtype`: as in the traced program; `shape` may contain the symbolic batch size.
     - `array`: the numbers of a constant, with one axis for each axis of `shape`, of length 1 if the constant is
-      broadcast along this axis; `None` for a tensor.
-    - `name`, `axes`: the name of a tensor, and for each of its axes the axis of `shape` that it is, or -1 for
-      an axis of length 1 that is none of them. The value is broadcast along axes that are missing.
+      broadcast along it; `None` for a tensor.
+    - `name`, `axes`: the name of a tensor, and for each of its axes the corresponding axis of `shape`, or -1 for an
+      axis of length 1 without one. The value is broadcast along axes of `shape` that are not in `axes`.
     """
 
     shape: Shape
@@ -34,20 +34,20 @@ class Value:
 
     @property
     def stored(self) -> list[int]:
-        """The axes that are longer than 1 and not broadcast, in the order in which the numbers are stored."""
+        """The axes that are longer than 1 and not broadcast, in storage order."""
         if self.array is not None:
             return [axis for axis, length in enumerate(self.array.shape) if length != 1]
         return [axis for axis in self.axes if axis >= 0 and not is_one(self.shape[axis])]
 
     @property
     def order(self) -> list[int]:
-        """The axes in the order in which the numbers are stored, with those of length 1 that a tensor has."""
+        """The stored axes in storage order, including a tensor's axes of length 1."""
         return self.stored if self.array is not None else [axis for axis in self.axes if axis >= 0]
 
     def relabel(self, shape: Shape, new_axes: dict[int, int]) -> "Value":
-        """Returns the same numbers with another shape; `new_axes` says which new axis each stored axis becomes.
+        """Returns the same numbers with another shape; `new_axes` maps each stored axis to its new axis.
 
-        All other axes of the new shape have length 1, or the value is broadcast along them.
+        All other axes of the new shape have length 1 or are broadcast.
         """
         if self.array is None:
             return Value(shape, self.dtype, None, self.name, tuple(new_axes.get(axis, -1) for axis in self.axes))
@@ -60,7 +60,7 @@ class Value:
 
 
 def is_known(length: Dimension) -> bool:
-    """Returns whether a length is a number, not symbolic."""
+    """Returns whether a length is an integer, not symbolic."""
     return isinstance(length, int | np.integer)
 
 

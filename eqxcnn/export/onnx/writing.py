@@ -1,4 +1,4 @@
-"""Writes a graph as an ONNX file. The only module that uses the `onnx` package."""
+"""Writes a graph as an ONNX file. Only this module uses the `onnx` package."""
 
 from pathlib import Path
 from typing import Any
@@ -14,24 +14,24 @@ from .values import Shape, is_known
 
 __all__ = ["write_model"]
 
-#: The version of the operators, and the earliest version of the file format that contains it: older runtimes can read
-#: the file too.
+#: The operator set, and the earliest version of the file format that allows it, for the sake of older runtimes.
 _OPSET, _IR_VERSION = 18, 8
-#: A protobuf message must be smaller than 2 GiB. Some room is left for the nodes.
+#: Larger weights need a second file: a protobuf message must be smaller than 2 GiB, including the nodes.
 _MAX_BYTES = 2**31 - 2**24
-#: Arrays with fewer bytes stay in the `.onnx` file: some hold the shapes that `Reshape` needs, and a runtime uses these
-#: before it loads the weights from the second file.
+#: Arrays with fewer bytes stay in the `.onnx` file: some are shapes for `Reshape`, which a runtime reads before the
+#: second file.
 _MIN_EXTERNAL = 1024
 
 
 def write_model(graph: Graph, result: str, program: Program, metadata: dict[str, str], path: Path) -> None:
-    """Writes a graph, whose result is a batch of scores, to `path`; large weights to a second file beside it.
+    """Writes a graph that computes a batch of scores; weights of more than `_MAX_BYTES` go to a second file.
 
     **Arguments:**
 
     - `result`: the tensor with the scores.
-    - `program`: gives the size of the batch, and the name of the output.
-    - `metadata`: texts by name.
+    - `program`: determines the batch size and the name of the output.
+    - `metadata`: strings by name.
+    - `path`: the file; the second one is beside it, with `.data` after its name.
     """
     nodes = [_make_node(node) for node in graph.nodes]
     nodes.append(helper.make_node("Identity", [result], [program.outputs]))
@@ -63,11 +63,11 @@ def _make_node(node: Node) -> Any:
         name: helper.np_dtype_to_tensor_dtype(value) if isinstance(value, np.dtype) else value
         for name, value in node.attributes.items()
     }
-    return helper.make_node(node.operator, node.inputs, node.outputs, **attributes)
+    return helper.make_node(node.operator, node.inputs, [node.output], **attributes)
 
 
 def _make_arrays(arrays: dict[str, np.ndarray], data: Path | None) -> list[Any]:
-    """Returns the protobuf messages of arrays; with `data`, large ones are written to that file."""
+    """Returns the protobuf messages of arrays; if `data` is given, writes large arrays to that file."""
     if data is None:
         return [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()]
     messages = []
@@ -77,7 +77,7 @@ def _make_arrays(arrays: dict[str, np.ndarray], data: Path | None) -> list[Any]:
                 messages.append(onnx.numpy_helper.from_array(array, name))
                 continue
             offset = file.tell()
-            file.write(np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
+            file.write(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
             message = TensorProto(
                 name=name, dims=array.shape, data_type=helper.np_dtype_to_tensor_dtype(array.dtype),
                 data_location=TensorProto.EXTERNAL,

@@ -1,1 +1,1 @@
-"""Fast implementations, for CPUs, of operations in the plain layers."""
+"""Fast implementations of the plain layers' operations for CPUs."""

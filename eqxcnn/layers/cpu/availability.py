@@ -1,4 +1,4 @@
-"""Whether layers may use the primitives of this package."""
+"""Determines whether layers may use the primitives of this package."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,11 +15,10 @@ _is_plain = ContextVar("_is_plain", default=False)
 
 @contextmanager
 def plain_layers() -> Iterator[None]:
-    """Makes layers that are traced in this context use one operation of JAX each, with no form for any platform.
+    """Makes layers that are traced in this context use plain JAX operations, which are the same for all platforms.
 
-    There are no barriers and none of the primitives of this package, and a pooling layer is one `lax.reduce_window`.
-    Programs for other runtimes are converted from this form. Functions that were already traced by `jax.jit` keep
-    theirs.
+    These programs have no barriers and none of the primitives of this package, and a pooling layer is a single
+    `lax.reduce_window`, so they can be converted to ONNX. Functions that `jax.jit` has already traced do not change.
     """
     token = _is_plain.set(True)
     try:
@@ -36,8 +35,8 @@ def is_plain() -> bool:
 def can_use_primitives() -> bool:
     """Returns whether layers may use primitives while they are traced; otherwise they use plain JAX.
 
-    Inside `jax.shard_map`, and under a mesh with explicit axes, the types of arrays include their sharding, for which
-    the primitives have no rules.
+    They may not inside `jax.shard_map` or under a mesh with explicit axes: there, the types of arrays include their
+    sharding, for which the primitives have no rules.
     """
     if is_plain():
         return False

@@ -1,4 +1,4 @@
-"""An optimization barrier that only programs for a CPU contain."""
+"""An optimization barrier for programs for a CPU."""
 
 from jax import lax
 from jaxtyping import Array
@@ -9,11 +9,11 @@ __all__ = ["keep_on_cpu"]
 
 
 def keep_on_cpu(x: Array, only_without_onednn: bool = False) -> Array:
-    """Returns `x`; in a program for a CPU, XLA computes it once, before anything that uses it.
+    """Returns `x`; in a program for a CPU, XLA computes `x` once, before all operations that use it.
 
     **Arguments:**
 
-    - `only_without_onednn`: whether to leave the barrier out where oneDNN is available.
+    - `only_without_onednn`: whether to omit the barrier if oneDNN is available.
     """
     if is_plain():
         return x

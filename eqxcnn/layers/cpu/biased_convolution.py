@@ -1,4 +1,4 @@
-"""Convolution with a bias as a primitive: `stem_gradient` computes the gradients of kernel and bias together."""
+"""Convolution with a bias as a primitive, so that `stem_gradient` can compute both gradients together."""
 
 from collections.abc import Sequence
 from functools import partial, reduce
@@ -21,7 +21,7 @@ _Bias: TypeAlias = Float[Array, " o"]
 
 
 def convolve_biased(images: Images, kernel: Kernel, bias: _Bias, window: Window) -> Outputs:
-    """Returns `convolve(images, kernel, window) + bias`, one bias per output channel, for float32."""
+    """Returns `convolve(images, kernel, window) + bias` in float32, with one bias per output channel."""
     return _convolve.bind(images, kernel, bias, window=window)
 
 
@@ -81,12 +81,12 @@ def _jvp(primals: Sequence[Array], tangents: Sequence[Any], window: Window) -> t
 
 
 def _transpose(out: Array, images: Images, kernel: Any, bias: Any, window: Window) -> tuple[None, Array, Array]:
-    """Returns the gradients of kernel and bias; `_jvp` binds the primitive as a linear function of both."""
+    """Returns the gradients of kernel and bias, in which the primitive is jointly linear; see `_jvp`."""
     return None, *_gradients.bind(out, images, window=window, shape=kernel.aval.shape)
 
 
 def _gradients_jvp(primals: Sequence[Array], tangents: Sequence[Any], **parameters: Any) -> tuple[Any, Any]:
-    """The rule for `jvp` of the gradients: that of the two gradients one by one."""
+    """The rule for `jvp` of the gradients: differentiates the kernel's and the bias's gradient separately."""
 
     def separately(out: Outputs, images: Images) -> tuple[Kernel, _Bias]:
         return kernel_gradient(out, images, **parameters), out.sum((0, 1, 2))

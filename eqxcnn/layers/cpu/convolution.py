@@ -1,7 +1,8 @@
-"""Convolution as a primitive whose gradients are primitives too; a program for a CPU has a faster form of each.
+"""Convolution as a primitive whose gradients are primitives too, each with a faster implementation for CPUs.
 
-`sum(out * convolve(images, kernel))` is linear in each of the three arrays, and each primitive is its gradient for one
-of them. So their derivatives of any order are among the three, and lowering chooses the form of all.
+`sum(out * convolve(images, kernel))` is linear in each of the three arrays, and each primitive is its gradient with
+respect to one of them. So derivatives of any order consist of these three primitives, and lowering chooses the
+implementation of each.
 """
 
 from collections.abc import Callable, Sequence
@@ -87,7 +88,7 @@ def batch_convolution(
     bind: Callable[..., Array],
     by_xla: Callable[..., Array],
 ) -> tuple[Array, int]:
-    """The rule for `vmap`: a batch of the first operand becomes a larger batch; batches of others are left to XLA."""
+    """The rule for `vmap`: merges a batch of the first operand with its batch axis; leaves other batches to XLA."""
     first, *others = operands
     if any(axis is not None for axis in axes[1:]):
         return jax.vmap(by_xla, in_axes=tuple(axes))(*operands), 0
@@ -111,7 +112,7 @@ def _batch_images_gradient(
 def _batch_kernel_gradient(
     operands: Sequence[Array], axes: Sequence[int | None], **parameters: Any
 ) -> tuple[Array, int]:
-    """Leaves batches to XLA, since each gradient is a sum over its own images."""
+    """Leaves batches to XLA: merging them would add up gradients that must stay separate."""
     return jax.vmap(partial(XLA.kernel_gradient, **parameters), in_axes=tuple(axes))(*operands), 0
 
 
@@ -145,7 +146,7 @@ _kernel_gradient = make_primitive(
     _batch_kernel_gradient,
     _count_kernel_gradient,
 )
-# For each operand, the function of the cotangent that is its gradient.
+# For each operand, the function that maps the cotangent to its gradient.
 ad.defbilinear(
     _convolve,
     lambda out, images, kernel, window: images_gradient(out, kernel, window, images.aval.shape[1:3]),

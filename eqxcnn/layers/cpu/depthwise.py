@@ -1,7 +1,7 @@
 """Depthwise convolution on a CPU, as a sum over the kernel's pixels ("taps").
 
-XLA computes a depthwise convolution, and both of its gradients, in a naive loop on a CPU. A sum of shifted images, each
-multiplied by one tap, is fused into one loop along the channels and is many times faster.
+On a CPU, XLA computes a depthwise convolution and both of its gradients in a naive loop. XLA fuses a sum of shifted
+images, each multiplied by one tap, into one loop along the channels, which is many times faster.
 """
 
 from typing import TypeAlias
@@ -29,7 +29,7 @@ def _convolve(images: Images, kernel: Kernel, window: Window) -> Outputs:
 
 
 def _images_gradient(out: Outputs, kernel: Kernel, window: Window, size: Pair) -> Images:
-    """Convolves the gradient of the outputs, spread by the stride, with the flipped kernel."""
+    """Convolves the gradient of the outputs, with `stride - 1` zeros between its pixels, with the flipped kernel."""
     spread = []
     for axis in (0, 1):
         span = (kernel.shape[axis] - 1) * window.dilation[axis]
@@ -65,12 +65,12 @@ def _kernel_gradient(out: Outputs, images: Images, window: Window, shape: Kernel
         zeros = tuple(jnp.zeros((rows, width, channels), out.dtype) for _ in range(columns))
         return jnp.stack([total.sum(1) for total in lax.fori_loop(0, height, add_row, zeros)], axis=1)
 
-    # One image after the other, which keeps the data of its loop in the cache.
+    # One image at a time, so that its data stays in the cache.
     return lax.map(sum_products, (images, out)).sum(0)[:, :, None]
 
 
 def _sum_taps(padded: Image, weight: _Taps, stride: Pair, dilation: Pair) -> _Filtered:
-    """Sums, over all taps, a slice of the image times the tap."""
+    """Returns the sum over all taps of the tap times a slice of the image."""
     sizes = [
         (size - dilated * (kernel - 1) - 1) // step
         for size, kernel, step, dilated in zip(padded.shape, weight.shape, stride, dilation, strict=False)

@@ -1,4 +1,4 @@
-"""A convolution of a batch and its two gradients: the interface that all implementations share, and XLA's."""
+"""The interface of the implementations of a convolution and its two gradients, and XLA's implementation."""
 
 from collections.abc import Callable
 from math import prod
@@ -30,7 +30,7 @@ Outputs: TypeAlias = Float[Array, "n h2 w2 o"]
 #: Height, width, input channels per group, output channels.
 KernelShape: TypeAlias = tuple[int, ...]
 
-#: Larger kernels are not written out tap by tap, which would take minutes to compile.
+#: Kernels with more taps are left to XLA, because a sum over so many would take minutes to compile.
 _MAX_TAPS = 256
 
 
@@ -49,11 +49,11 @@ class Window(NamedTuple):
 
 
 class Implementation(NamedTuple):
-    """Three functions of two arrays.
+    """A convolution and its two gradients, each a function of two arrays.
 
     - `convolve(images, kernel, window)`
-    - `images_gradient(out, kernel, window, size)`: the gradient of the images, which have this height and width.
-    - `kernel_gradient(out, images, window, shape)`: the gradient of the kernel, which has this shape.
+    - `images_gradient(out, kernel, window, size)`: the gradient of the images; `size` is their height and width.
+    - `kernel_gradient(out, images, window, shape)`: the gradient of the kernel; `shape` is its shape.
 
     `out` is the gradient of the outputs.
     """
@@ -87,7 +87,7 @@ def _convolve(images: Images, kernel: Kernel, window: Window) -> Outputs:
 
 
 def implement(convolve: Callable[[Images, Kernel, Window], Outputs]) -> Implementation:
-    """Returns an implementation whose gradients are those of automatic differentiation."""
+    """Returns an implementation with gradients by automatic differentiation."""
 
     def images_gradient(out: Outputs, kernel: Kernel, window: Window, size: Pair) -> Images:
         images = jax.ShapeDtypeStruct((len(out), *size, kernel.shape[2] * window.groups), out.dtype)

@@ -1,8 +1,8 @@
 """Sum and max pooling over windows that do not overlap and cover the image exactly, with fast gradients on a CPU.
 
 The forward pass splits the image into one array per position in the window, and combines these arrays elementwise. In
-the backward pass, each pixel reads the gradient of its window: one pass over the image.
-JAX's own gradient of the slices would write one image per pixel of the window and add or concatenate these images.
+the backward pass, each pixel reads the gradient of its window, in one pass over the image. JAX's own gradient of the
+slices would write one image per position and add or concatenate these images.
 """
 
 from functools import partial, reduce
@@ -46,7 +46,7 @@ def _(window: Pair, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Arra
     for position, values in enumerate(others, 1):
         winner = jnp.where(values > largest, jnp.int8(position), winner)
         largest = jnp.maximum(largest, values)
-    # Without the barrier XLA recomputes the winner for each pixel of the window.
+    # Without the barrier, XLA recomputes the winner for each pixel of the window.
     winner = keep_on_cpu(winner)
     positions = jnp.arange(prod(window), dtype=winner.dtype).reshape(1, window[0], 1, window[1], 1)
     is_winner = winner[:, None, :, None] == positions

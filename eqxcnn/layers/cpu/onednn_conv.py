@@ -1,4 +1,4 @@
-"""Convolutions by oneDNN on a CPU, channels last, and their gradients, which are convolutions too."""
+"""Convolutions by oneDNN on a CPU, channels last, and their gradients as convolutions."""
 
 from functools import partial
 from math import prod
@@ -19,10 +19,10 @@ __all__ = ["ONEDNN", "is_stem"]
 #: The order of the kernel's axes, in the letters of `lax.conv_general_dilated`.
 _KernelLayout: TypeAlias = Literal["HWIO", "IHWO"]
 
-#: A kernel with at most this many values per output channel (3x3 pixels of an RGB image) has its gradient computed by
-#: `stem_gradient`.
+#: `stem_gradient` computes the gradient of kernels with at most this many values per output channel: 3x3 pixels of an
+#: RGB image.
 _MAX_STEM_FAN_IN = 27
-#: XLA computes the kernel gradient of larger kernels faster when images have at most this many channels. XLA is also
+#: For larger kernels, XLA computes the kernel gradient faster if the images have at most this many channels. XLA is also
 #: faster at both gradients of strided convolutions, but slower at all gradients of grouped convolutions.
 _MAX_CHANNELS_FOR_XLA = 4
 
@@ -70,7 +70,7 @@ def _images_gradient(out: Outputs, kernel: Kernel, window: Window, size: Pair) -
     flipped = jnp.flip(kernel, (0, 1)).reshape(height, width, n_in, groups, n_out // groups)
     flipped = flipped.transpose(0, 1, 4, 3, 2).reshape(height, width, n_out // groups, groups * n_in)
     if not is_plain:
-        # oneDNN multiplies the zeros between strided outputs too, but XLA's loop over groups is slower still.
+        # oneDNN multiplies the inserted zeros too, but XLA's loop over groups is even slower.
         spread = [(*edge, step - 1) for edge, step in zip(back_edges, stride, strict=True)]
         out = lax.pad(out, jnp.zeros((), out.dtype), [(0, 0, 0), *spread, (0, 0, 0)])
         back_edges = [(0, 0), (0, 0)]
@@ -97,7 +97,7 @@ def _kernel_gradient(out: Outputs, images: Images, window: Window, shape: Kernel
     row_edges: Edges = edges[0], (edges[1][0] * channels, edges[1][1] * channels)
     row_window = Window((1, 1), row_edges, (stride[0], stride[1] * channels), groups)
     found = _convolve(rows, out, row_window, kernel_layout="IHWO")
-    # If the stride leaves pixels over at the end of an axis, the result has positions beyond the kernel: drop them.
+    # If no window covers the last pixels of an axis, the result has positions beyond the kernel: drop them.
     return found[:, :height, : width * channels].reshape(shape)
 
 

@@ -17,5 +17,5 @@ def _convolve(images: Images, kernel: Kernel, window: Window) -> Outputs:
     return out.reshape(*images.shape[:-1], out.shape[-1])
 
 
-#: For kernels of one pixel, without groups.
+#: For 1x1 kernels without groups, in float32.
 POINTWISE = implement(_convolve)

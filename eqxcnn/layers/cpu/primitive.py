@@ -1,9 +1,10 @@
-"""JAX primitives that become one function in a program for a CPU and another in programs for other platforms.
+"""JAX primitives with one implementation in programs for a CPU and another in programs for other platforms.
 
-The platform is the one that a program is lowered for, not the machine that traces it: a program that is lowered for a
-GPU on a CPU contains nothing that was written for CPUs. The public `jax.lax.platform_dependent` makes the same choice,
-but `vmap` and `grad` then transform the functions of all platforms, so that a training step takes two to three times
-as long to trace. A primitive has rules for these transformations, and only lowering traces the chosen function.
+The choice depends on the platform that a program is lowered for, not on the machine that traces it: a program for a
+GPU, even if it is lowered on a CPU, contains no implementation for CPUs. The public `jax.lax.platform_dependent` makes
+the same choice, but with it, `vmap` and `grad` transform the implementations for all platforms, so a training step
+takes two to three times as long to trace. A primitive has its own rules for these transformations, and only lowering
+traces the chosen implementation.
 
 This file needs private parts of JAX; see `availability.py`.
 """
@@ -31,14 +32,14 @@ def make_primitive(
     count_multiply_adds: Callable[[Any], int] | None = None,
     multiple_results: bool = False,
 ) -> Primitive:
-    """Returns a primitive that takes arrays and, by keyword, static parameters; its gradients are not defined yet.
+    """Returns a primitive of arrays and static keyword parameters; the caller defines its gradients.
 
     **Arguments:**
 
-    - `on_cpu`, `elsewhere`: the same function for a CPU and for other platforms. `on_cpu` takes the further keyword
-      `uses_onednn`, which says whether it may call oneDNN.
+    - `on_cpu`, `elsewhere`: the implementations for a CPU and for other platforms. `on_cpu` takes the additional
+      keyword `uses_onednn`: whether it may call oneDNN.
     - `batching_rule`: the rule for `vmap`, a function of the operands and their batch axes.
-    - `count_multiply_adds`: the cost of one jaxpr equation of this primitive; `None` if it has none.
+    - `count_multiply_adds`: returns the multiply-adds of a jaxpr equation of this primitive; `None` if it has none.
     - `multiple_results`: whether the functions return several arrays.
     """
     primitive = Primitive(name)
@@ -60,7 +61,7 @@ def make_primitive(
         return jax.tree.map(lambda result: ShapedArray(result.shape, result.dtype), results)
 
     def lower_for_cpu(context: mlir.LoweringRuleContext, *operands: Any, **parameters: Any) -> Sequence[Any]:
-        # The jaxlib that runs an exported program may not know oneDNN's calls.
+        # The jaxlib that runs an exported program may lack oneDNN's calls.
         is_export = context.module_context.lowering_parameters.for_export
         function = partial(on_cpu, uses_onednn=not is_export and onednn.is_available())
         return mlir.lower_fun(function, multiple_results)(context, *operands, **parameters)

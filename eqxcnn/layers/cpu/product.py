@@ -1,4 +1,4 @@
-"""Matrix products, which a program for a CPU gives to oneDNN, for dense layers and 1x1 convolutions."""
+"""Matrix products for dense layers and 1x1 convolutions; on a CPU, large ones use oneDNN if it is available."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -51,13 +51,13 @@ def _product_on_cpu(
 
 
 def _batch_product(operands: Sequence[Array], axes: Sequence[int | None], **parameters: bool) -> tuple[Array, int]:
-    """The rule for `vmap`: a batch of `left` matrices becomes one taller matrix; other batches are left to XLA."""
+    """The rule for `vmap`: stacks a batch of `left` matrices into one; leaves other batches to XLA."""
     left, right = operands
     if axes[1] is not None or parameters["transpose_left"]:
         return jax.vmap(partial(_product_by_xla, **parameters), in_axes=tuple(axes))(left, right), 0
     left = jnp.moveaxis(left, axes[0] or 0, 0)
     out = _product.bind(left.reshape(-1, left.shape[-1]), right, **parameters)
-    # The last length is explicit, because `reshape` cannot infer a length (-1) if the batch is empty.
+    # The last length is explicit, because `reshape` cannot infer a length (-1) for an empty batch.
     return out.reshape(*left.shape[:2], out.shape[-1]), 0
 
 

@@ -1,8 +1,8 @@
 """The kernel and bias gradients of a network's first convolution, as one matrix product.
 
 The first convolution has few input channels and very many positions. Its kernel gradient is therefore a small matrix,
-summed over all positions, for which both XLA and oneDNN's convolutions are slow. Here the windows of all images are
-written out as the columns of a matrix and multiplied by the gradient of the outputs.
+summed over all positions, for which the convolutions of both XLA and oneDNN are slow. Here the windows of all images
+become the columns of a matrix, which is multiplied by the gradient of the outputs.
 """
 
 import jax.numpy as jnp
@@ -21,8 +21,8 @@ def stem_gradient(
     """Returns the gradients of kernel and bias for stride 1 and dilation 1.
 
     Two neighboring output columns are treated as one position with `2 * o` channels, whose window is one column wider
-    than the kernel. That halves the number of windows, and the product has more columns. A constant 1 at the end of
-    each window gives the gradient of the bias.
+    than the kernel. That halves the number of windows and gives the product more columns. A constant 1 at the end of
+    each window yields the gradient of the bias.
 
     **Arguments:**
 
@@ -32,7 +32,7 @@ def stem_gradient(
     """
     (count, height, width, n_out), (rows, columns), channels = out.shape, kernel_size, images.shape[-1]
     pairs, (top, _), (left, _) = -(-width // 2), *edges
-    # Separates even and odd columns of the images, so that a window's pixels are contiguous in memory for all pairs.
+    # Separates even and odd columns, so that each pixel of a window is contiguous in memory over all pairs.
     halves = pairs + columns // 2
     padding = (top, height + rows - 1 - top - images.shape[1], 0), (left, 2 * halves - left - images.shape[2], 0)
     padded = lax.pad(images, jnp.zeros((), images.dtype), [(0, 0, 0), *padding, (0, 0, 0)])

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Everything that is measured on a GPU, in less than ten minutes: training steps with images/s, fraction of the chip's
-# peak and memory, then airbench94 with five seeds, its accuracy and time.
+# All measurements on a GPU, in less than ten minutes: airbench94 with five seeds (accuracy and time), then training
+# steps (images/s, fraction of the chip's peak, memory).
 #
 #     benchmarks/gpu.sh [CIFAR-10] [FOLDER]
 #
-# CIFAR-10: a folder or Hub id, by default `cifar10`. FOLDER: where the results go, by default benchmarks/results.
+# CIFAR-10: a folder or Hub id, by default `cifar10`. FOLDER: for the results, by default benchmarks/results.
 # Needs JAX for the GPU and, for the comparison, PyTorch; PYTHON names the interpreter, by default python3. The last
-# line says whether all parts have succeeded; results that are there are complete.
+# line says whether all parts have succeeded; every results file that exists is complete.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 data=${1:-cifar10}
@@ -27,7 +27,7 @@ if [[ ${EQXCNN_GPU_REHEARSAL:-} != 1 && $machine == cpu* ]]; then
     exit 1
 fi
 echo "$machine"
-# A rehearsal on a CPU: the same parts, as small as they can be.
+# A rehearsal on a CPU: the same parts at the smallest size.
 small=() epochs=()
 if [[ ${EQXCNN_GPU_REHEARSAL:-} == 1 ]]; then
     small=(--only resnet18_256 --batch 2 --image-size 32 --rounds 2 --seconds .01)
@@ -36,7 +36,7 @@ fi
 mkdir -p "$out"
 peers=()
 "$python" -c 'import torch, torchvision' 2>/dev/null && peers=(torch)
-# Accuracy first: it is worth more than another ratio if the time runs out.
+# Accuracy first, in case the time runs out: it matters more than another ratio.
 run "airbench94, five seeds" 270 "$python" -m benchmarks.time_to_accuracy --recipes airbench94 --data "$data" \
     --accuracies .94 --seconds 60 --seeds 5 --out "$out/time_to_accuracy_gpu.json" "${epochs[@]}"
 run "training steps" 300 "$python" -m benchmarks.throughput --suite gpu --rounds 3 --peers "${peers[@]}" \

@@ -1,5 +1,6 @@
-"""What `benchmarks.throughput --suite gpu` reports besides times: speed against the chip's peak, and memory."""
+"""The additional tables of `benchmarks.throughput --suite gpu`: speed relative to the chip's peak, and memory."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
@@ -11,15 +12,21 @@ from .markdown import format_number
 from .timing import ResultTable
 from .workloads import Workload
 
-#: Dense bfloat16 TFLOP/s from the manufacturers' data sheets, by the beginning of the device's name.
+#: Dense bfloat16 TFLOP/s from the manufacturers' data sheets, by the first words of the device's name. The first match
+#: counts.
 _PEAK_TFLOPS = {
     "NVIDIA H200": 989, "NVIDIA H100 PCIe": 756, "NVIDIA H100": 989, "NVIDIA A100": 312, "NVIDIA L40S": 362,
     "NVIDIA L4": 121, "TPU v6 lite": 918, "TPU v5 lite": 197, "TPU v5": 459, "TPU v4": 275,
 }  # fmt: skip
 
 
+def find_peak(kind: str) -> float | None:
+    """Returns the peak of a kind of device in TFLOP/s, or `None` if it is unknown."""
+    return next((peak for start, peak in _PEAK_TFLOPS.items() if re.match(rf"{re.escape(start)}(?!\w)", kind)), None)
+
+
 def build_memory_reader(library: str) -> Callable[[int], int | None]:
-    """Returns a function of any number: the peak bytes of this process on its device, or `None` if it is not known."""
+    """Returns a function that ignores its argument and returns the peak bytes of this process on its device, if known."""
 
     def read(_: int) -> int | None:
         if library == "torch":
@@ -34,12 +41,12 @@ def build_memory_reader(library: str) -> Callable[[int], int | None]:
 def make_gpu_tables(
     workloads: Sequence[Workload], memory: Mapping[str, int | None], seconds: Mapping[str, Sequence[float]]
 ) -> list[ResultTable]:
-    """Returns two tables: images per second with the fraction of the chip's peak, and the peak memory of processes.
+    """Returns two tables: images per second as a fraction of the chip's peak, and the peak memory of each process.
 
-    A training step counts as three forward passes: one forward, and two for the backward pass.
+    A training step counts as three forward passes: one for the forward and two for the backward pass.
     """
     kind = jax.devices()[0].device_kind
-    peak = next((peak for start, peak in _PEAK_TFLOPS.items() if kind.startswith(start)), None)
+    peak = find_peak(kind)
     rows = []
     for workload in workloads:
         for name, values in seconds.items():

@@ -1,4 +1,4 @@
-"""A load generator for HTTP, and a process that serves a classifier."""
+"""An HTTP load generator, and a process that serves a classifier."""
 
 import asyncio
 import os
@@ -15,19 +15,19 @@ from urllib.request import urlopen
 
 __all__ = ["Load", "Server", "make_request", "run_clients", "serve"]
 
-#: Seconds until a network must be compiled.
+#: Seconds until the service must be ready; it compiles the network first.
 _MAX_START = 900
 
 
 class Server(NamedTuple):
-    """A running service: its port on 127.0.0.1, and the number of its process."""
+    """A running service: its port on 127.0.0.1 and its process id."""
 
     port: int
     process: int
 
     @property
     def megabytes(self) -> float:
-        """The memory of the process (Linux only)."""
+        """The resident memory of the process (Linux only)."""
         pages = int(Path(f"/proc/{self.process}/statm").read_text(encoding="ascii").split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
@@ -57,7 +57,7 @@ def _is_ready(port: int) -> bool:
     try:
         with urlopen(f"http://127.0.0.1:{port}/health", timeout=60) as answer:
             return answer.status == 200
-    except OSError:  # 503, too
+    except OSError:  # includes status 503
         return False
 
 
@@ -69,7 +69,7 @@ def make_request(body: bytes, content_type: str = "image/png", path: str = "/pre
 
 @dataclass
 class Load:
-    """What clients have measured: answers by status, seconds of each request, and seconds of all together."""
+    """Measurements of all clients: answers by status, seconds of each request, and total seconds."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
@@ -79,7 +79,7 @@ class Load:
 def run_clients(
     port: int, clients: int, next_request: Callable[[], bytes | None], *, keeps_seconds: bool = True
 ) -> Load:
-    """Sends requests from several clients, each over one connection and one at a time, until there are no more.
+    """Sends requests from several clients, each over one connection and one at a time, until none is left.
 
     **Arguments:**
 
@@ -104,7 +104,7 @@ async def _run_client(port: int, next_request: Callable[[], bytes | None], load:
         try:
             head = await _exchange(reader, writer, request)
         except (asyncio.IncompleteReadError, ConnectionError):
-            # The server closes a connection that was idle for seconds, while `next_request` was working.
+            # The server closes a connection that stays idle for seconds while `next_request` is working.
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             head = await _exchange(reader, writer, request)
         load.statuses[int(head.split()[1])] += 1

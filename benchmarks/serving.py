@@ -1,10 +1,10 @@
 """`python -m benchmarks.serving`: requests per second and latency of `python -m eqxcnn.serve`.
 
-Clients on the same cores send one image per request, each client over one connection, and wait for the answer before
-the next request. The images are PNG files of the network's own size. Networks without trained weights in the package
-have random ones, which take the same time. The second table is the memory of the service while 32 clients send many
-requests to the first network; the third one has the answers to hostile requests, damaged images, forms and JSON from
-`tests.fuzz`, of which none may be a failure of the service.
+Clients share the cores with the service. Each sends one image per request over a single connection, and waits for the
+answer before the next request. The images are PNG files of the network's own size. Networks without trained weights in
+the package have random weights, which take the same time. The second table is the memory of the service while 32
+clients send many requests to the first network. The third table counts the answers to hostile requests (damaged images,
+forms and JSON from `tests.fuzz`), none of which may make the service fail.
 """
 
 import io
@@ -15,8 +15,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
 from PIL import Image
@@ -32,10 +30,12 @@ from tests.fuzz.images import make_images
 
 from .load import Load, Server, make_request, run_clients, serve
 from .markdown import format_number
+from .random_classifier import make_random_classifier
 from .timing import RESULTS, ResultTable, check_options, write_tables
 
 #: Measurements of memory, after equal numbers of requests.
 _PARTS = 10
+#: Clients while memory is measured.
 _CLIENTS = 32
 
 
@@ -50,11 +50,11 @@ class Options:
     seconds: float = 10.0
     """Seconds per measurement."""
     rounds: int = 3
-    """Measurements of each number of clients, in turns."""
+    """Measurements for each number of clients, which take turns."""
     requests: int = 100_000
-    """Requests during which memory is measured."""
+    """Number of requests while memory is measured."""
     hostile: int = 5_000
-    """Hostile requests."""
+    """Number of hostile requests."""
     out: Path = RESULTS / "serving.json"
     """Path of the results file."""
 
@@ -62,7 +62,7 @@ class Options:
 def main(arguments: Sequence[str]) -> None:
     """Parses the options, measures, writes and prints the results.
 
-    **Raises:** `RuntimeError` if the service failed on a hostile request.
+    **Raises:** `RuntimeError` if the service fails on a request.
     """
     options = tyro.cli(Options, prog="python -m benchmarks.serving", args=arguments)
     check_options(options.rounds, options.out)
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def prepare(model: str, folder: Path) -> tuple[Path | str, bytes]:
-    """Returns what `python -m eqxcnn.serve` takes for a network, and a request with an image of its size."""
+    """Returns the name or folder of a network for `python -m eqxcnn.serve`, and a request with an image of its size."""
     height, width, channels = zoo.card(model).input
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, channels), np.uint8)
     encoded = io.BytesIO()
@@ -91,17 +91,12 @@ def prepare(model: str, folder: Path) -> tuple[Path | str, bytes]:
     request = make_request(encoded.getvalue())
     if isinstance(PUBLISHED.get(model), Bundled):
         return model, request
-    network, state = zoo.create_model(model, key=jax.random.key(0))
-    classifier = eqxcnn.ImageClassifier(
-        name=model, model=network, state=state, mean=jnp.full(channels, 0.5), std=jnp.full(channels, 0.25),
-        image_size=(height, width), class_names=tuple(f"class {index}" for index in range(zoo.card(model).num_classes)),
-    )  # fmt: skip
-    eqxcnn.save(folder / model, classifier)
+    eqxcnn.save(folder / model, make_random_classifier(model))
     return folder / model, request
 
 
 def measure_model(model: str, server: Server, request: bytes, options: Options) -> list[tuple[str, ...]]:
-    """Returns a line of the table for each number of clients: the medians over the rounds."""
+    """Returns a table row for each number of clients, with medians over the rounds."""
     loads: dict[int, list[Load]] = {count: [] for count in options.clients}
     run_clients(server.port, max(options.clients), _take(request, 2 * max(options.clients)))  # not measured
     for turn in range(options.rounds):
@@ -110,7 +105,7 @@ def measure_model(model: str, server: Server, request: bytes, options: Options) 
     lines = []
     for count, found in loads.items():
         if bad := {status for load in found for status in load.statuses} - {200}:
-            raise RuntimeError(f"the service answered a sound request with status {bad}")
+            raise RuntimeError(f"the service answered a valid request with status {bad}")
         speed = np.median([len(load.seconds) / load.total for load in found])
         middle, high = (1e3 * np.median([np.quantile(load.seconds, part) for load in found]) for part in (0.5, 0.99))
         lines.append((f"`{model}`", str(count), *(format_number(float(each)) for each in (speed, middle, high))))
@@ -127,9 +122,9 @@ def measure_memory(server: Server, request: bytes, count: int) -> ResultTable:
 
 
 def send_hostile(server: Server, count: int, folder: Path) -> ResultTable:
-    """Returns the number of answers by status.
+    """Returns a table of the number of answers by status.
 
-    **Raises:** `RuntimeError` if the service failed on one.
+    **Raises:** `RuntimeError` if the service fails on a request.
     """
     images, number = make_images(folder), iter(range(count))
 

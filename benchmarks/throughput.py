@@ -1,15 +1,15 @@
 """`python -m benchmarks.throughput`: training steps of the same networks in eqxcnn, Flax linen, Flax NNX and PyTorch.
 
-Every library trains the same network with the same batch size, optimizer and precision, in a fresh process of its own.
-Its code is what an experienced user would write. PyTorch runs eagerly and compiled, with channels first and with
+Every library trains the same network with the same batch size, optimizer and precision, in a fresh process of its own,
+with the code that an experienced user would write. PyTorch runs eagerly and compiled, with channels first and with
 channels last. Each case runs briefly before it is timed. Ours is the trainer's whole step, with the trainer's memory
 settings: it gathers the batch from the images on the device, normalizes its bytes and sums the metrics. The other
 libraries get prepared floating-point images.
 
-`--suite gpu` is for accelerators: larger networks in bfloat16, with ten of our steps per call, compared with PyTorch
-with channels last and autocast; it reports images per second, the fraction of the chip's peak, and the peak of the
-memory that each library's process took on the device. `benchmarks/gpu.sh` runs it and then `airbench94` with five
-seeds. So far it has been run only on a CPU at small sizes: all figures below are from a CPU.
+`--suite gpu` is for accelerators. It compares larger networks in bfloat16, with ten of our steps per call, with PyTorch
+with channels last and autocast, and reports images per second, the fraction of the chip's peak, and the peak device
+memory of each library's process. `benchmarks/gpu.sh` runs it after `airbench94` with five seeds. So far it has been run
+only on a CPU at small sizes: all figures below are from a CPU.
 """
 
 import os
@@ -31,12 +31,15 @@ from eqxcnn.errors import InputError
 from .gpu_tables import build_memory_reader, make_gpu_tables
 from .peers import flax_steps
 from .timing import RESULTS, Benchmark, Case, Ratio, check_options, measure, report
+from .torch_loader import TORCH_PACKAGES
 from .trainer_step import NUM_IMAGES, build_trainer_steps
 from .worker_process import WorkerProcess
 from .workloads import FLAX_TARGET_NEWEST, SUITES, Workload
 
-#: Approximate seconds that a case runs before it is timed; not applied to cases with much longer steps.
+#: Approximate seconds that a case runs before it is timed; cases with much longer steps skip this.
 _LEAD_SECONDS = 0.2
+#: Larger images would not fit: `NUM_IMAGES` RGB images of this side take 6 GiB.
+_MAX_IMAGE_SIZE = 1024
 #: A function that runs a number of training steps and waits for the last one.
 RunSteps = Callable[[int], None]
 
@@ -102,9 +105,10 @@ def _select_workloads(options: Options) -> list[Workload]:
         if name not in known:
             raise InputError(f"`only` (={name!r}) must be among the workloads of `{options.suite}`: {', '.join(known)}")
     changes = {name: getattr(options, name) for name in ("batch", "image_size") if getattr(options, name) is not None}
+    limits = {"batch": NUM_IMAGES, "image_size": _MAX_IMAGE_SIZE}
     for name, value in changes.items():
-        if not 0 < value <= NUM_IMAGES:
-            raise InputError(f"`{name}` (={value}) must be from 1 to {NUM_IMAGES}")
+        if not 0 < value <= limits[name]:
+            raise InputError(f"`{name}` (={value}) must be from 1 to {limits[name]}")
     if options.suite == "gpu" and jax.default_backend() == "cpu":
         # On a CPU, loops around convolutions are slow.
         changes["steps"] = 1
@@ -125,9 +129,7 @@ def _select_builders(options: Options) -> dict[str, list[StepBuilder]]:
             builders[name] = [StepBuilder(label, build)]
     if forms := [form for form, name in (("eager", "torch"), ("compiled", "torch_compiled")) if name in selected]:
         if find_spec("torch") is None or find_spec("torchvision") is None:
-            raise InputError(
-                "`peers` includes PyTorch, which is not installed: run `pip install torch==2.13.0 torchvision==0.28.0`"
-            )
+            raise InputError(f"`peers` includes PyTorch, which is not installed: run `pip install {TORCH_PACKAGES}`")
         builders["torch"] = [
             StepBuilder(
                 f"torch {form}{' channels last' * (channels == 'last')}", partial(_build_torch_steps, form, channels)
@@ -146,7 +148,7 @@ def _build_torch_steps(form: str, channels: str, workload: Workload) -> RunSteps
 
 
 class Cases(NamedTuple):
-    """The cases of a workload by name, and functions that read the memory of their processes and end them."""
+    """The cases of a workload by name, and functions that read their processes' memory and end the processes."""
 
     by_name: dict[str, Case]
     read_memory: Callable[[], dict[str, int | None]]
@@ -165,7 +167,7 @@ def _start_cases(workload: Workload, builders: Mapping[str, Sequence[StepBuilder
         peaks = {library: process.build(build_memory_reader, library) for library, process in processes.items()}
         return {f"{workload.name}, {library}": read(0) for library, read in peaks.items()}
 
-    # A network without convolutions has no channels.
+    # A network without convolutions has no channel layout.
     selected = [
         (processes[library], builder)
         for library, of_library in builders.items()
@@ -188,7 +190,7 @@ def _start_cases(workload: Workload, builders: Mapping[str, Sequence[StepBuilder
 def _make_ratios(workload: Workload, names: Sequence[str]) -> list[Ratio]:
     """Returns the ratio of each other library's fastest case to ours."""
     ratios = []
-    # From version 0.12 on, JAX runs convolutions on several threads, for Flax as well.
+    # From version 0.12 on, JAX runs convolutions in several threads, for Flax as well.
     flax_target = workload.flax_target if jax.__version_info__ < (0, 12) else FLAX_TARGET_NEWEST
     for library, target in (("torch", workload.torch_target), ("Flax", flax_target)):
         cases = tuple(name for name in names if f", {library}" in name)

@@ -11,6 +11,8 @@ from PIL import Image
 
 from eqxcnn.errors import InputError
 
+#: The arguments of `pip install` for the compared PyTorch.
+TORCH_PACKAGES = "torch==2.13.0 torchvision==0.28.0"
 #: Operators for which torchvision registers shapes at import, even if its build does not have them.
 _OPERATORS = ("nms", "qnms", "roi_align", "ps_roi_align", "ps_roi_pool", "roi_pool", "deform_conv2d")
 _OPERATORS += tuple(f"_{name}_backward" for name in _OPERATORS[2:])
@@ -94,8 +96,8 @@ def import_torch_module(name: str) -> Any:
         return import_module(name)
     except ImportError as error:
         raise InputError(
-            f"the comparison needs {name}, which is not installed: run `pip install torch==2.13.0 torchvision`, or "
-            "leave PyTorch out with `--no-torch`"
+            f"the comparison needs {name}, which is not installed: run `pip install {TORCH_PACKAGES}`, or leave PyTorch "
+            "out with `--no-torch`"
         ) from error
     except RuntimeError:
         return _import_without_operators(name)

@@ -94,8 +94,8 @@ class ImageClassifier(eqx.Module):
         expected = (*self.image_size, self.in_channels)
         if images.shape[-3:] != expected or images.ndim not in (3, 4):
             raise InputError(
-                f"`images` of shape {images.shape} must have shape (batch, {', '.join(map(str, expected))}) or {expected}, "
-                "channels last; `prepare` resizes any image to that shape"
+                f"`images` of shape {images.shape} must have the shape (batch, {', '.join(map(str, expected))}) or "
+                f"{expected}, channels last; `prepare` resizes any image to that shape"
             )
         check_pixels(images)
         logits = _logits(self, images.reshape(-1, *expected))
@@ -112,7 +112,7 @@ class ImageClassifier(eqx.Module):
         **Raises:** `InputError` if `k` is less than 1, and as for `__call__`.
         """
         if not has_type(k, int) or k < 1:
-            raise InputError(f"`k` (={k}) must be an integer of at least 1")
+            raise InputError(f"`k` (={k}) must be an integer, 1 or more")
         # In NumPy: JAX would compile a program for each of these operations.
         logits = np.atleast_2d(np.asarray(self(images), np.float32))
         exponentials = np.exp(logits - logits.max(1, keepdims=True))

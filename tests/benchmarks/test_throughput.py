@@ -92,6 +92,8 @@ def test_unknown_names_and_missing_libraries_are_refused(monkeypatch):
         throughput.main(["--suite", "gpu", "--peers", "linen"])
     with pytest.raises(InputError, match=r"`batch` \(=0\) must be from 1 to 2048"):
         throughput.main(["--only", "mlp_64", "--batch", "0"])
+    with pytest.raises(InputError, match=r"`image_size` \(=1025\) must be from 1 to 1024"):
+        throughput.main(["--only", "mlp_64", "--image-size", "1025"])
     monkeypatch.setitem(sys.modules, "benchmarks.peers.nnx", None)
     with pytest.raises(InputError, match="Flax NNX, which cannot be imported"):
         flax_steps.nnx(SUITES["cpu"]["mlp_64"])
@@ -148,6 +150,17 @@ def test_the_fraction_of_the_peak_counts_three_forward_passes(monkeypatch):
     speeds, memory = gpu_tables.make_gpu_tables(workloads, {"a_1, ours": 3 * 2**29, "a_1, torch": None}, seconds)
     assert speeds == ResultTable(head, rows)
     assert memory.lines == [("a_1, ours", "1.50"), ("a_1, torch", "unknown")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "peak"),
+    [
+        ("NVIDIA L4", 121), ("NVIDIA L40", None), ("NVIDIA L40S", 362), ("NVIDIA A100-SXM4-40GB", 312),
+        ("NVIDIA H100 PCIe", 756), ("NVIDIA H100 80GB HBM3", 989), ("TPU v5 lite", 197), ("cpu", None),
+    ],
+)  # fmt: skip
+def test_the_peak_is_found_by_whole_words(kind, peak):
+    assert gpu_tables.find_peak(kind) == peak
 
 
 def test_batch_and_image_size_of_a_workload_are_options():

@@ -1,11 +1,12 @@
-"""The comparison of an exported program with the classifier, and what is left on the disk when it fails."""
+"""The comparison of an exported program with the classifier, and the files on the disk after it fails."""
+
+import os
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-import eqxcnn
 from eqxcnn import export
 from eqxcnn.errors import InputError
 from eqxcnn.export import stablehlo
@@ -15,17 +16,12 @@ from eqxcnn.export.staging import file_stem, stage
 
 
 @pytest.fixture(scope="module")
-def lenet():
-    return eqxcnn.load("lenet")
-
-
-@pytest.fixture(scope="module")
 def logits(lenet):
     return np.asarray(lenet(choose_images(lenet)))
 
 
 def run_by_row(scores):
-    """Returns a program that gives the next rows of `scores`, whatever the images are."""
+    """Returns a program that returns the next rows of `scores` for any images."""
     rows = iter(scores)
     return lambda pixels: np.stack([next(rows) for _ in pixels])
 
@@ -40,7 +36,7 @@ def test_the_difference_is_relative_to_the_largest_logit(lenet, logits):
     changed[7, 2] += 0.5e-4 * scale
     assert check_outputs(Program(lenet), run_by_row(changed), images) == pytest.approx(0.5e-4, rel=0.01)
     changed[7, 2] += 1e-4 * scale
-    with pytest.raises(InputError, match=r"differ .* by 1\.5e-04 of the largest logit, and 0\.0001 is allowed"):
+    with pytest.raises(InputError, match=r"differ .* by 1\.5e-04 of the largest logit, but at most 0\.0001 is allowed"):
         check_outputs(Program(lenet), run_by_row(changed), images)
     assert check_outputs(Program(lenet, precision="bf16"), run_by_row(changed), images) > 1e-4
 
@@ -54,7 +50,7 @@ def test_another_class_is_refused_unless_the_logits_tie(lenet, gap):
     if gap < 0.05:
         assert compare_scores(program, found, wanted) == pytest.approx(0.031, abs=1e-3)
     else:
-        with pytest.raises(InputError, match="32 of 32 images another class"):
+        with pytest.raises(InputError, match="32 of 32 images differently"):
             compare_scores(program, found, wanted)
 
 
@@ -67,8 +63,16 @@ def test_probabilities_are_compared_by_their_logarithms(lenet, logits):
 
 
 def test_scores_that_are_not_finite_are_refused(lenet, logits):
-    with pytest.raises(InputError, match="may not be finite"):
-        check_outputs(Program(lenet), run_by_row(np.full_like(logits, np.nan)), choose_images(lenet))
+    nans = np.full_like(logits, np.nan)
+    with pytest.raises(InputError, match="the exported `lenet` gives scores that are not finite"):
+        check_outputs(Program(lenet), run_by_row(nans), choose_images(lenet))
+    with pytest.raises(InputError, match=r"the classifier `lenet` gives logits that are not finite.*eqxcnn\.evaluate"):
+        compare_scores(Program(lenet), nans, nans)
+
+
+def test_scores_of_another_shape_are_refused(lenet, logits):
+    with pytest.raises(InputError, match=r"scores of shape \(32, 9\) instead of \(32, 10\)"):
+        compare_scores(Program(lenet), logits[:, :9], logits)
 
 
 @pytest.mark.parametrize("batch", [5, 32, 40])
@@ -114,12 +118,22 @@ def test_nothing_is_written_when_the_check_fails(lenet, tmp_path, monkeypatch):
     assert kept.read_text() == "mine"
 
 
-def test_staged_files_are_moved_together(tmp_path):
+def test_staged_files_are_moved_together(tmp_path, monkeypatch):
+    moved, replace = [], os.replace
+    monkeypatch.setattr(os, "replace", lambda old, new: moved.append(new.name) or replace(old, new))
     with stage(tmp_path / "new" / "a.onnx") as path:
         path.write_text("a")
         (path.parent / "a.onnx.data").write_text("b")
         assert not (tmp_path / "new" / "a.onnx").exists()
     assert {file.name: file.read_text() for file in (tmp_path / "new").iterdir()} == {"a.onnx": "a", "a.onnx.data": "b"}
+    assert moved == ["a.onnx.data", "a.onnx"]
+
+
+def test_nothing_is_left_after_an_exception(tmp_path):
+    with pytest.raises(RuntimeError, match="midway"), stage(tmp_path / "a.onnx") as path:
+        path.write_text("a")
+        raise RuntimeError("midway")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):

@@ -1,6 +1,6 @@
-"""One network of each family in ONNX: its scores, and the transpositions that are left after optimization.
+"""All networks of the zoo in ONNX: their scores, and in one per family the transpositions left after optimization.
 
-The networks have random weights, one block per stage, and the smallest images they take.
+The networks have random weights, few blocks, and the smallest images that they take, of at least 32 pixels.
 """
 
 import sys
@@ -19,13 +19,13 @@ from eqxcnn.registry import build, family, variant
 sys.path.append(str(Path(__file__).parents[1] / "models"))
 from test_models import ONE_PER_FAMILY, shallow
 
-#: Slow to compile, or with layers that are in the other networks too.
+#: Networks that compile slowly, or whose layers all occur in other networks.
 OTHERS = (
     "alexnet", "all_cnn_a", "efficientnet_b0", "googlenet", "inception_v3", "mnasnet0_5", "mobilenet_v2_x0_5", "nin",
     "regnet_y_400mf", "resnet18_cifar", "resnet9", "scratch", "se_resnet20", "swin_t", "vgg11_bn_cifar", "wrn_16_4",
 )  # fmt: skip
-#: Transpositions in networks whose blocks need some: for shuffled channels, attention heads and windows. All others
-#: have one before the first convolution and at most one before the first dense layer.
+#: Limits of transpositions in families whose blocks need some: for shuffled channels, attention heads and windows. All
+#: other networks have at most two: before the first convolution and before the first dense layer.
 TRANSPOSITIONS = {"shufflenet_v2": 9, "swin": 30, "vit": 7}
 
 
@@ -36,7 +36,7 @@ def mark(name):
 def make_classifier(name):
     row = variant(name)
     size, channels = max(row.smallest, 32), row.input[2]
-    # A generator that compiles faster than JAX's default one.
+    # This generator compiles faster than JAX's default.
     key = jax.random.key(0, impl="unsafe_rbg")
     make = eqx.filter_jit(lambda key: build(name, num_classes=7, image_size=size, key=key, **shallow(name)))
     model, state = make(key)

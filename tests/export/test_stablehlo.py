@@ -13,16 +13,12 @@ import pytest
 import eqxcnn
 from eqxcnn import export
 from eqxcnn.errors import InputError
+from eqxcnn.export import stablehlo
 from eqxcnn.export.check import choose_images
 from eqxcnn.export.program import Program
 
-#: What importing JAX alone needs, and what eqxcnn needs besides.
+#: Packages that eqxcnn needs, but neither JAX nor `load`.
 OTHERS = ("equinox", "jaxtyping", "beartype", "einops", "optax", "datasets", "PIL", "safetensors", "tyro", "yaml")
-
-
-@pytest.fixture(scope="module")
-def lenet():
-    return eqxcnn.load("lenet")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +36,7 @@ def test_scores_are_the_classifiers_for_any_number_of_images(lenet, exported):
         np.testing.assert_allclose(scores, lenet(images[:batch]), atol=1e-4)
 
 
-def test_a_loaded_program_has_the_facts_about_the_classifier(lenet, exported):
+def test_a_loaded_program_has_the_metadata_of_the_classifier(lenet, exported):
     program = export.load(exported)
     assert program.class_names == lenet.class_names
     assert program.preprocess == lenet.preprocess
@@ -52,7 +48,7 @@ def test_a_loaded_program_has_the_facts_about_the_classifier(lenet, exported):
     assert program.metadata["precision"] == "float32"
 
 
-def test_programs_for_accelerators_contain_no_form_for_cpus(lenet, tmp_path, fast_compilation):
+def test_programs_for_accelerators_contain_no_implementation_for_cpus(lenet, fast_compilation):
     program = Program(lenet)
     function = jax.jit(program.make_function())
     text = jax.export.export(function, platforms=["cuda"])(program.pixels).mlir_module()
@@ -135,9 +131,9 @@ def test_other_pixels_are_refused(exported, pixels, message):
     [
         ({"batch": 0}, r"`batch` \(=0\) must be `dynamic`, or an integer"),
         ({"batch": True}, r"`batch` \(=True\)"),
-        ({"platforms": ["cpu", "cdua"]}, "`cdua`, which is unknown: name any of cpu, cuda"),
-        ({"platforms": []}, "must name each platform once"),
-        ({"platforms": ["cpu", "cpu"]}, "must name each platform once"),
+        ({"platforms": ["cpu", "cdua"]}, "the unknown `cdua`: choose any of cpu, cuda"),
+        ({"platforms": []}, "must be a list of different platforms"),
+        ({"platforms": ["cpu", "cpu"]}, "must be a list of different platforms"),
         ({"platforms": ["tpu"]}, "must include the platform of this machine"),
     ],
 )
@@ -168,6 +164,12 @@ def test_programs_contain_no_paths_of_this_machine(exported):
     assert b".py" not in content
 
 
+def test_a_jax_without_the_option_for_locations_exports_too(monkeypatch):
+    monkeypatch.setattr(stablehlo, "_LOCATIONS", "jax_no_such_option")
+    with stablehlo._without_locations():
+        pass
+
+
 def test_an_existing_file_is_kept(lenet, tmp_path):
     path = tmp_path / "lenet.zip"
     path.write_text("mine")
@@ -178,7 +180,7 @@ def test_an_existing_file_is_kept(lenet, tmp_path):
     assert path.read_text() == "mine"
 
 
-def test_flatbuffers_is_named_where_it_is_missing(lenet, exported, tmp_path, monkeypatch):
+def test_flatbuffers_is_named_where_it_is_missing(lenet, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "flatbuffers", None)
     with pytest.raises(InputError, match=r"pip install 'eqxcnn\[export\]'"):
         export.export_stablehlo(lenet, tmp_path / "lenet.zip")
@@ -196,11 +198,11 @@ def _replaced(exported, path, **parts):
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"program": None}, "no exported program, or damaged"),
+        ({"program": None}, "is not an exported program, or it is damaged"),
         ({"program": b"nonsense" * 20}, "cannot be read by jax"),
-        ({"metadata": b"{"}, "no exported program, or damaged"),
-        ({"metadata": b"[]"}, "has the format None"),
-        ({"metadata": json.dumps({"format": 2}).encode()}, "has the format 2"),
+        ({"metadata": b"{"}, "is not an exported program, or it is damaged"),
+        ({"metadata": b"[]"}, "has format None"),
+        ({"metadata": json.dumps({"format": 2}).encode()}, "has format 2"),
         ({"metadata": json.dumps({"format": 1}).encode()}, "cannot be read"),
     ],
 )
@@ -213,9 +215,23 @@ def test_files_that_are_no_programs_are_refused(tmp_path):
     with pytest.raises(InputError, match="cannot be read: No such file"):
         export.load(tmp_path / "nothing.zip")
     (tmp_path / "text.zip").write_text("text")
-    with pytest.raises(InputError, match="no exported program"):
+    with pytest.raises(InputError, match="is not an exported program"):
         export.load(tmp_path / "text.zip")
     with zipfile.ZipFile(tmp_path / "compressed.zip", "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("program.bin", b"0" * 10_000)
-    with pytest.raises(InputError, match="is compressed"):
+    with pytest.raises(InputError, match="its parts are compressed"):
         export.load(tmp_path / "compressed.zip")
+    with pytest.raises(InputError, match="cannot be read: embedded null byte"):
+        export.load("null\0.zip")
+
+
+def test_an_encrypted_file_is_refused(exported, tmp_path):
+    content = bytearray(exported.read_bytes())
+    # The lowest flag bit of each part in the central directory marks the part as encrypted.
+    start = content.index(b"PK\1\2")
+    content[start + 8] |= 1
+    local = content.index(b"PK\3\4")
+    content[local + 6] |= 1
+    (tmp_path / "encrypted.zip").write_bytes(content)
+    with pytest.raises(InputError, match="is not an exported program, .*encrypted"):
+        export.load(tmp_path / "encrypted.zip")

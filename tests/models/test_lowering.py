@@ -1,4 +1,4 @@
-"""Programs for accelerators, lowered on any machine: the training step contains nothing that is written for CPUs.
+"""Programs for accelerators, lowered on any machine: the training step contains no implementation for CPUs.
 
 Nothing is compiled or run, so no accelerator is needed.
 """
@@ -28,20 +28,20 @@ sys.path.append(str(Path(__file__).parent))
 from test_models import ONE_PER_FAMILY, shallow
 
 ACCELERATORS = ("cuda", "tpu")
-#: Custom calls in programs of JAX itself: random bits on an Nvidia GPU.
+#: JAX's own custom calls: random bits on an NVIDIA GPU.
 ALLOWED_CALLS = {"cu_threefry2x32_ffi"}
 BATCH = 4
 RICH = {
     "optimizer": "muon", "average": "ema", "mixup": 0.2, "cutmix": 1.0, "clip_norm": 1.0,
     "augment": ("random_crop(padding=2)", "flip_horizontal", "random_erasing"),
 }  # fmt: skip
-#: Together, these have every kind of layer; the other families have other combinations of the same layers.
+#: Together, these have every kind of layer; the other families combine the same layers differently.
 SOME_FAMILIES = ("alexnet", "convnext_tiny", "lenet", "resnet9", "shufflenet_v2_x0_5", "swin_t")
 
 
 @cache
 def trace_step(name, steps=1, precision="float32", **settings):
-    """Traces the training step of a shallow variant on the smallest images it takes; the train state is donated."""
+    """Traces the training step of a shallow variant, with its smallest images and a donated train state."""
     recipe = Recipe(model=name, **{"optimizer": "sgd", "precision": precision, **settings})
     size, channels = variant(name).smallest, variant(name).input[2]
     optimizer = build_optimizer(recipe, 10, 5)
@@ -77,13 +77,13 @@ def list_calls(text):
 
 def assert_is_for_accelerators(text):
     assert list_calls(text) <= ALLOWED_CALLS
-    # A conditional would be left of `jax.lax.platform_dependent`.
+    # `jax.lax.platform_dependent` would leave a conditional.
     assert "optimization_barrier" not in text
     assert "stablehlo.case" not in text
 
 
 def count_products(text):
-    """Counts a program's convolutions, and its matrix products by the sizes of operands and result in any order."""
+    """Counts equal convolutions, and matrix products with equal sizes of operands and result in any order."""
     found = Counter()
     for line in text.splitlines():
         if "stablehlo.convolution" in line:
@@ -95,18 +95,18 @@ def count_products(text):
 
 
 def choose(names, *tested):
-    """Returns parameters: CI runs the first names, and `-m exhaustive` the other ones."""
+    """Returns parameters: CI runs the names in `tested`, and `-m exhaustive` the other names."""
     return [pytest.param(name, marks=pytest.mark.slow if name in tested else pytest.mark.exhaustive) for name in names]
 
 
 @pytest.mark.parametrize("name", choose(ONE_PER_FAMILY, *SOME_FAMILIES))
-def test_steps_contain_nothing_for_cpus(name):
+def test_steps_contain_no_implementation_for_cpus(name):
     for platform in ACCELERATORS:
         assert_is_for_accelerators(lower(trace_step(name), platform))
 
 
 @pytest.mark.parametrize("name", choose(SOME_FAMILIES, "lenet", "shufflenet_v2_x0_5"))
-def test_forms_of_layers_depend_on_the_platform_and_not_on_the_machine_that_traces(name, monkeypatch):
+def test_implementations_depend_on_the_platform_and_not_on_the_machine_that_traces(name, monkeypatch):
     here = trace_step(name)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     on_gpu = trace_step.__wrapped__(name)
@@ -132,4 +132,6 @@ def test_several_steps_in_bfloat16_with_donated_state(name):
         assert "optimization_barrier" not in text
         assert "stablehlo.while" in text
         assert re.search("tf.aliasing_output|jax.buffer_donor", text)
-        assert all("bf16" in line for line in text.splitlines() if "stablehlo.convolution" in line)
+        convolutions = [line for line in text.splitlines() if "stablehlo.convolution" in line]
+        assert convolutions
+        assert all("bf16" in line for line in convolutions)

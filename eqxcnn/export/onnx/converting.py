@@ -81,7 +81,7 @@ def _compute(equation: Any, values: Sequence[Value]) -> list[Value] | None:
     """Computes an operation on constants.
 
     Returns `None` if a result's shape depends on the batch, unless the operation is elementwise: its result is then
-    stored without the batch axis's length and broadcast.
+    stored once and broadcast along the batch.
     """
     shapes = [out.aval.shape for out in equation.outvars]
     arrays = [np.asarray(value.array) for value in values]

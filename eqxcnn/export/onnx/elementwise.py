@@ -21,7 +21,7 @@ _COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 
 
 def apply(graph: Graph, operator: str, *values: Value, dtype: Any = None, **attributes: Any) -> Value:
-    """Adds a node for an elementwise operator; its result has the axis order of the operand with the most axes."""
+    """Adds a node for an elementwise operator; its result has the axis order of the largest operand."""
     rank = max(len(value.shape) for value in values)
     values = tuple(_lift(value, rank) for value in values)
     tensors = [value for value in values if value.array is None]

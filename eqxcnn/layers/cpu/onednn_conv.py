@@ -22,8 +22,8 @@ _KernelLayout: TypeAlias = Literal["HWIO", "IHWO"]
 #: `stem_gradient` computes the gradient of kernels with at most this many values per output channel: 3x3 pixels of an
 #: RGB image.
 _MAX_STEM_FAN_IN = 27
-#: For larger kernels, XLA computes the kernel gradient faster if the images have at most this many channels. XLA is also
-#: faster at both gradients of strided convolutions, but slower at all gradients of grouped convolutions.
+#: For larger kernels, XLA computes the kernel gradient faster if the images have at most this many channels. XLA is
+#: also faster at both gradients of strided convolutions, but slower at both gradients of grouped convolutions.
 _MAX_CHANNELS_FOR_XLA = 4
 
 

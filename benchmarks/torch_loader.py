@@ -96,8 +96,8 @@ def import_torch_module(name: str) -> Any:
         return import_module(name)
     except ImportError as error:
         raise InputError(
-            f"the comparison needs {name}, which is not installed: run `pip install {TORCH_PACKAGES}`, or leave PyTorch "
-            "out with `--no-torch`"
+            f"the comparison needs {name}, which is not installed: run `pip install {TORCH_PACKAGES}`, or leave "
+            "PyTorch out with `--no-torch`"
         ) from error
     except RuntimeError:
         return _import_without_operators(name)

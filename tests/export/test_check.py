@@ -130,9 +130,12 @@ def test_staged_files_are_moved_together(tmp_path, monkeypatch):
 
 
 def test_nothing_is_left_after_an_exception(tmp_path):
-    with pytest.raises(RuntimeError, match="midway"), stage(tmp_path / "a.onnx") as path:
+    def write_and_fail(path):
         path.write_text("a")
         raise RuntimeError("midway")
+
+    with pytest.raises(RuntimeError, match="midway"), stage(tmp_path / "a.onnx") as path:
+        write_and_fail(path)
     assert list(tmp_path.iterdir()) == []
 
 

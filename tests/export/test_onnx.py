@@ -137,7 +137,7 @@ class Checkpointed(eqx.Module):
     network: Many
 
     def __call__(self, image):
-        return jax.checkpoint(self.network)(image)
+        return jax.checkpoint(Many.__call__)(self.network, image)
 
 
 @pytest.fixture(scope="module")

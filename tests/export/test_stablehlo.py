@@ -233,5 +233,5 @@ def test_an_encrypted_file_is_refused(exported, tmp_path):
     local = content.index(b"PK\3\4")
     content[local + 6] |= 1
     (tmp_path / "encrypted.zip").write_bytes(content)
-    with pytest.raises(InputError, match="is not an exported program, .*encrypted"):
+    with pytest.raises(InputError, match=r"is not an exported program, .*encrypted"):
         export.load(tmp_path / "encrypted.zip")

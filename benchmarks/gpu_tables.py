@@ -26,7 +26,7 @@ def find_peak(kind: str) -> float | None:
 
 
 def build_memory_reader(library: str) -> Callable[[int], int | None]:
-    """Returns a function that returns the peak bytes of this process on its device, if known; it ignores its argument."""
+    """Returns a function that reads the peak bytes of this process on its device, if known; its argument is ignored."""
 
     def read(_: int) -> int | None:
         if library == "torch":

@@ -94,8 +94,8 @@ class ImageClassifier(eqx.Module):
         expected = (*self.image_size, self.in_channels)
         if images.shape[-3:] != expected or images.ndim not in (3, 4):
             raise InputError(
-                f"`images` of shape {images.shape} must have the shape (batch, {', '.join(map(str, expected))}) or "
-                f"{expected}, channels last; `prepare` resizes any image to that shape"
+                f"`images` of shape {images.shape} must be (batch, {', '.join(map(str, expected))}) or {expected}, "
+                "channels last; `prepare` resizes any image to that shape"
             )
         check_pixels(images)
         logits = _logits(self, images.reshape(-1, *expected))

@@ -5,7 +5,7 @@ Modules are imported when a name is first used, so that `load` needs only JAX, N
 
 from typing import TYPE_CHECKING
 
-from ..lazy_names import lazy_names
+from ..lazy import lazy_names
 
 if TYPE_CHECKING:
     from .loading import LoadedProgram, load

@@ -20,10 +20,7 @@ WEIGHTS = [[2.0, -1.0], [-1.0, 3.0], [-1.0, -1.0]]
 
 
 class PooledNet(eqx.Module):
-    """One feature map of two channels, the image (averaged over `step` pixels) and one minus it; mean, dense layer.
-
-    The first map of `features` is the image itself.
-    """
+    """A last feature map of two channels, the image and one minus it, averaged over `step` pixels; pooling; dense."""
 
     weights: jax.Array
     step: int = eqx.field(static=True, default=1)
@@ -50,8 +47,8 @@ IMAGE = np.array([[[0.0], [0.2], [0.6], [1.0]]], np.float32)
 
 def test_grad_cam_of_pooled_maps_is_the_weighted_sum_of_the_maps():
     classifier = make_classifier(PooledNet(jnp.asarray(WEIGHTS)))
-    # The gradient of a score is its weight divided by the number of positions, a factor that the scaling removes. So the
-    # heat of `a` is relu(2 x - (1 - x)) = relu(3 x - 1), and that of `b` is relu(-x + 3 (1 - x)).
+    # The gradient of a score is its weight divided by the number of positions, a factor that the scaling removes. So
+    # the heat of `a` is relu(2 x - (1 - x)) = relu(3 x - 1), and that of `b` is relu(-x + 3 (1 - x)).
     np.testing.assert_allclose(grad_cam(classifier, IMAGE, "a"), [[0, 0, 0.8 / 2, 1]], atol=1e-6)
     np.testing.assert_allclose(grad_cam(classifier, IMAGE, "b"), [[1, 2.2 / 3, 0.6 / 3, 0]], atol=1e-6)
     # Scores: 2 * 0.45 - 0.55 = 0.35 and -0.45 + 3 * 0.55 = 1.2, so `b` is the most probable class.

@@ -143,7 +143,7 @@ def test_only_the_head_changes_when_the_backbone_is_frozen(finished_run, tmp_pat
     [
         (
             {"init_from": "nowhere"},
-            "`init_from` .='nowhere'. does not exist: give a finished run, .* or `hub:user/name` for",
+            "`init_from` .='nowhere'. does not exist: give a finished run, .* or `hub:user/name`",
         ),
         (
             {"model": "mlp", "init_from": "RUN"},

@@ -155,9 +155,7 @@ def test_addresses_are_found(text, address):
      "hub:a/b@x..y", "hub:a/b@/etc", f"hub:a/{'b' * 95}", "hub:a/b@\x1b", "hub:a/b c"],
 )  # fmt: skip
 def test_invalid_addresses_are_refused(text):
-    with pytest.raises(
-        InputError, match=r"is not the name of a model|must be a branch, a tag or a commit hash"
-    ):
+    with pytest.raises(InputError, match=r"is not the name of a model|must be a branch, a tag or a commit hash"):
         eqxcnn.load(text)
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Float32, Int
 
 from .errors import InputError, nearest, show
 from .forward_pass import check_pixels, forward, forward_features, normalize
-from .inference import ImageClassifier
+from .inference import ImageClassifier, as_array
 from .networks import signature_of
 from .types import Image, Key, Logits, Maps, ModelState, Network
 
@@ -18,22 +18,22 @@ __all__ = ["grad_cam", "saliency"]
 
 
 def grad_cam(classifier: ImageClassifier, image: Any, target: int | str | None = None) -> Float32[np.ndarray, "h w"]:
-    """Returns where the last feature maps of a convolutional network raise the score of a class (Grad-CAM).
+    """Returns the Grad-CAM of a class: a heat map of the positions where the last feature map raises its score.
 
-    The weight of a channel is the gradient of the score with respect to that channel of the last map, averaged over all
-    positions; the heat is the positive part of the weighted sum of the channels (Selvaraju et al. 2017, "Grad-CAM",
-    arXiv:1610.02391, equations 1 and 2). It is resized to the image and divided by its maximum. Heat that is zero
-    everywhere means that no position raises the score.
+    The weight of a channel is the gradient of the score with respect to that channel of the last feature map, averaged
+    over all positions; the heat is the positive part of the weighted sum of the channels (Selvaraju et al. 2017,
+    "Grad-CAM", arXiv:1610.02391, equations 1 and 2), resized to the image and divided by its maximum. If no position
+    raises the score, the heat is zero everywhere.
 
     **Arguments:**
 
     - `image`: one image `[h w c]`, as for a call of the classifier; `classifier.prepare` makes such an array.
-    - `target`: the class, as its name or its index in `class_names`; by default the most probable class.
+    - `target`: the name of the class or its index in `class_names`; by default, the most probable class.
 
     **Returns:** heat in [0, 1], with the height and width of the image.
 
-    **Raises:** `InputError` for a network without feature maps, for one whose scores are not computed from the last map
-        of `features`, for an unknown class, and for an image that the classifier would refuse.
+    **Raises:** `InputError` if the network has no feature maps or does not compute its scores from the last one (such
+        as a vision transformer), if the class is unknown, or if the classifier would refuse the image.
     """
     return np.asarray(_grad_cam(classifier, *_check(classifier, image, target)))
 
@@ -42,8 +42,8 @@ def saliency(classifier: ImageClassifier, image: Any, target: int | str | None =
     """Returns how much the score of a class depends on each pixel.
 
     The saliency of a pixel is the largest absolute value, over its channels, of the gradient of the score (Simonyan et
-    al. 2014, "Deep Inside Convolutional Networks", arXiv:1312.6034, section 3.1), here with respect to pixels on the
-    scale [0, 1], divided by the maximum over all pixels. Any network has one.
+    al. 2014, "Deep Inside Convolutional Networks", arXiv:1312.6034, section 3.1), divided by the maximum over all
+    pixels. It is defined for any network.
 
     **Arguments:**
 
@@ -51,21 +51,21 @@ def saliency(classifier: ImageClassifier, image: Any, target: int | str | None =
 
     **Returns:** saliency in [0, 1], with the height and width of the image.
 
-    **Raises:** `InputError` for an unknown class, and for an image that the classifier would refuse.
+    **Raises:** `InputError` if the class is unknown, or if the classifier would refuse the image.
     """
     return np.asarray(_saliency(classifier, *_check(classifier, image, target)))
 
 
 def _check(classifier: ImageClassifier, image: Any, target: Any) -> tuple[Image, Int[Array, ""]]:
-    """Returns the pixels in [0, 1], and the index of the class, -1 for the most probable one."""
-    pixels, names = np.asarray(image), classifier.class_names
+    """Returns the pixels in [0, 1] and the index of the class, which is -1 for the most probable class."""
+    pixels, names = np.asarray(as_array(image, "the pixels of `image`")), classifier.class_names
     expected = (*classifier.image_size, classifier.in_channels)
     if pixels.shape != expected:
         raise InputError(
             f"`image` of shape {pixels.shape} must be {expected}, channels last; `prepare` resizes any image to that "
             "shape"
         )
-    check_pixels(pixels, "`image`")
+    check_pixels(pixels, "the pixels of `image`")
     if isinstance(target, str):
         if target not in names:
             raise InputError(f"there is no class `{target}`; {nearest(target, names)}")
@@ -115,7 +115,7 @@ def _saliency(classifier: ImageClassifier, image: Image, target: Int[Array, ""])
 
 
 def _select(logits: Logits, target: Int[Array, ""]) -> Float[Array, ""]:
-    """Returns the score of a class, of the most probable one for -1."""
+    """Returns the score of a class; -1 means the most probable class."""
     return logits[jnp.where(target < 0, logits.argmax(), target)]
 
 
@@ -127,8 +127,9 @@ def _scale(heat: Float[Array, "h w"]) -> Float[Array, "h w"]:
 class _ShiftedMaps(eqx.Module):
     """A network that adds `shift` to the last map of its `features` and computes its scores from the sum.
 
-    The derivative of a score by `shift` at zero is the one by the last map. It runs the network's own `__call__` on
-    itself, with all other attributes from the network, because a network has no function from maps to scores.
+    The derivative of a score with respect to `shift`, at zero, is the derivative with respect to the last map. Networks
+    have no function from maps to scores, so this class calls the network's `__call__` with itself as `self`, and takes
+    all attributes but `features` from the network.
     """
 
     model: Network
@@ -136,7 +137,7 @@ class _ShiftedMaps(eqx.Module):
     calls: list[str] = eqx.field(static=True)
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("model", "shift", "calls"):  # while the fields are not set
+        if name in ("model", "shift", "calls"):  # before the fields are set
             raise AttributeError(name)
         return getattr(self.model, name)
 

@@ -1,4 +1,4 @@
-"""A quick check of whether the Hugging Face Hub can be reached; the Hub's client retries for half a minute."""
+"""A quick check of whether the Hugging Face Hub can be reached; the Hub's client would retry for half a minute."""
 
 import ssl
 import threading
@@ -6,9 +6,19 @@ import urllib.error
 import urllib.request
 from http.client import HTTPException
 
-__all__ = ["why_unreachable"]
+__all__ = ["why_offline", "why_unreachable"]
 
 _TIMEOUT_SECONDS = 4.0
+
+
+def why_offline() -> str | None:
+    """Returns why the Hub cannot be used, from `HF_HUB_OFFLINE` or from `why_unreachable`; `None` if it can."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return "`HF_HUB_OFFLINE` is set"
+    unreachable = why_unreachable()
+    return None if unreachable is None else str(getattr(unreachable, "reason", unreachable)).rstrip(".")
 
 
 def why_unreachable() -> OSError | None:

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 
 from .data.array_checks import check_unmasked
 from .errors import InputError
@@ -21,7 +21,7 @@ from .saved_config import check_normalization, shortest
 from .types import BatchLogits, Logits, ModelState, Network
 from .views import eval_logits
 
-__all__ = ["ImageClassifier"]
+__all__ = ["ImageClassifier", "as_array", "rank_classes"]
 
 
 class ImageClassifier(eqx.Module):
@@ -82,15 +82,7 @@ class ImageClassifier(eqx.Module):
 
         **Raises:** `InputError` for an unexpected shape, dtype or value.
         """
-        check_unmasked(images, "`images`")
-        try:
-            # The compiled function takes the usual NumPy arrays; `jnp.asarray` would compile a program for each shape.
-            is_usual = type(images) is np.ndarray and images.dtype in (np.uint8, np.float32)
-            images = images if is_usual else jnp.asarray(images)
-        except (TypeError, ValueError, OverflowError, SyntaxError) as error:
-            raise InputError(
-                f"`images` of type {type(images).__name__} are not an array of numbers: {error}"
-            ) from error
+        images = as_array(images, "`images`")
         expected = (*self.image_size, self.in_channels)
         if images.shape[-3:] != expected or images.ndim not in (3, 4):
             raise InputError(
@@ -117,11 +109,8 @@ class ImageClassifier(eqx.Module):
         logits = np.atleast_2d(np.asarray(self(images), np.float32))
         exponentials = np.exp(logits - logits.max(1, keepdims=True))
         probabilities = exponentials / exponentials.sum(1, keepdims=True)
-        # A stable sort puts the first of equally probable classes first.
-        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
         return [
-            [(self.class_names[index], float(row[index])) for index in classes]
-            for row, classes in zip(probabilities, order, strict=True)
+            [(self.class_names[index], float(row[index])) for index in rank_classes(row, k)] for row in probabilities
         ]
 
     def prepare(self, image: Any) -> UInt8[np.ndarray, "h w c"]:
@@ -134,6 +123,25 @@ class ImageClassifier(eqx.Module):
         **Raises:** `InputError` if the image cannot be read.
         """
         return self.preprocess(image)
+
+
+def as_array(images: Any, what: str) -> Array | np.ndarray:
+    """Returns images as an array of numbers; `what` is the plural subject of error messages.
+
+    **Raises:** `InputError` for masked arrays, and for anything that is not an array of numbers.
+    """
+    check_unmasked(images, what)
+    try:
+        # The compiled function takes the usual NumPy arrays; `jnp.asarray` would compile a program for each shape.
+        is_usual = type(images) is np.ndarray and images.dtype in (np.uint8, np.float32)
+        return images if is_usual else jnp.asarray(images)
+    except (TypeError, ValueError, OverflowError, SyntaxError) as error:
+        raise InputError(f"{what} of type {type(images).__name__} are not an array of numbers: {error}") from error
+
+
+def rank_classes(probabilities: Float[np.ndarray, " classes"], k: int) -> Int[np.ndarray, " k"]:
+    """Returns the indices of the `k` most probable classes, most probable first; ties keep the order of the classes."""
+    return np.argsort(-probabilities, kind="stable")[:k]
 
 
 @FlatJit

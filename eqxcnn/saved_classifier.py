@@ -52,11 +52,11 @@ def save(folder: Path | str, classifier: ImageClassifier) -> None:
     except (TypeError, ValueError) as error:
         raise InputError(f"the settings of `{classifier.name}` cannot be written as JSON: {error}") from error
     except OSError as error:
-        raise InputError(f"the folder `{folder}` cannot be made: {error.strerror}") from error
+        raise InputError(f"the folder `{folder}` cannot be created: {error.strerror}") from error
     config["sha256"] = save_safetensors(
         folder / "model.safetensors", to_tensors(classifier.model, classifier.state), {"model": classifier.name}
     )
-    # Written last, because a folder with a config.json counts as complete.
+    # Written last: a folder with a `config.json` is complete.
     write_text_atomically(folder / "config.json", json.dumps(config, indent=2) + "\n")
 
 
@@ -66,20 +66,20 @@ def load(
     model: Network | tuple[Network, ModelState] | None = None,
     allow_non_finite: bool = False,
 ) -> ImageClassifier:
-    """Loads a trained classifier from a run folder, or from the `model/` folder inside it, or by its name in the zoo.
+    """Loads a trained classifier from a run folder or the `model/` folder inside it, by name, or from the Hub.
 
-    Loading an untrusted folder is safe: nothing in it is run, and nothing is downloaded. A name loads trained
-    weights with their preprocessing and class names: from this package, or else from the Hugging Face Hub, downloaded
-    once. If there is a folder with that name, the folder is loaded instead. `hub:user/name` loads a model that someone
-    has pushed to the Hub, which is as safe; it is downloaded if its newest commit is not in the Hub's local cache.
+    A name loads trained weights with their preprocessing and class names, from this package or from the Hugging Face
+    Hub, downloaded once; a folder of that name takes precedence. `hub:user/name` loads a model that someone has pushed
+    to the Hub; it is downloaded unless its newest commit is in the local cache. Untrusted folders and models are safe
+    to load: nothing in them is run.
 
     **Arguments:**
 
-    - `folder`: a run folder, a folder that `save` has written, the name of a model with trained weights, one of
-      `zoo.list_models(pretrained=True)`, or a model on the Hub, `hub:user/name` or `hub:user/name@revision`, with a
-      branch, a tag or a commit hash as the revision.
-    - `model`: a network, or a pair `(net, state)`, with any weights, for a folder whose network is not from the zoo;
-      its structure must match the saved network.
+    - `folder`: a run folder, a folder that `save` has written, the name of a model in
+      `zoo.list_models(pretrained=True)`, or a model on the Hub, `hub:user/name` or `hub:user/name@revision`, where the
+      revision is a branch, a tag or a commit hash.
+    - `model`: for a network that is not from the zoo: a network of the same structure, with any weights, or a pair
+      `(net, state)`.
     - `allow_non_finite`: whether weights may be NaN or infinite, as after training that diverged.
 
     **Raises:** `InputError` if the folder contains no trained model, if its files are invalid or damaged, or if
@@ -176,7 +176,7 @@ def _build_abstract(
 
 
 def _load_tensors(path: Path, sha256: str | None) -> dict[str, np.ndarray]:
-    """Loads the tensors of a file and checks the file's digest; folders saved by older versions have no digest."""
+    """Loads the tensors of a file and checks its digest, which folders saved by older versions do not have."""
     if sha256 is not None and digest_file(path) != sha256:
         raise InputError(
             f"`{path}` has changed since it was saved (its SHA-256 digest is not the one in config.json): restore it, "

@@ -1,4 +1,4 @@
-"""Grad-CAM and saliency against their formulas, and the networks that have none."""
+"""Grad-CAM and saliency compared with their formulas, and the networks that Grad-CAM does not support."""
 
 import equinox as eqx
 import jax
@@ -15,12 +15,12 @@ from eqxcnn.layers import flatten_for
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
-#: Scores per channel: class `a` likes the first channel, `b` the second, `c` neither.
+#: Rows: classes `a`, `b` and `c`; columns: the weights of the two channels.
 WEIGHTS = [[2.0, -1.0], [-1.0, 3.0], [-1.0, -1.0]]
 
 
 class PooledNet(eqx.Module):
-    """Two maps, the image and one minus it, each the mean of `step` pixels; then their averages and a dense layer."""
+    """A last feature map of two channels, the image and one minus it, averaged over `step` pixels; pooling; dense."""
 
     weights: jax.Array
     step: int = eqx.field(static=True, default=1)
@@ -47,8 +47,8 @@ IMAGE = np.array([[[0.0], [0.2], [0.6], [1.0]]], np.float32)
 
 def test_grad_cam_of_pooled_maps_is_the_weighted_sum_of_the_maps():
     classifier = make_classifier(PooledNet(jnp.asarray(WEIGHTS)))
-    # The gradient of a score is its weight divided by the number of positions, so up to that factor, which the scaling
-    # removes, the heat of `a` is relu(2 x - (1 - x)) = relu(3 x - 1), and that of `b` is relu(-x + 3 (1 - x)).
+    # The gradient of a score is its weight divided by the number of positions, a factor that the scaling removes. So
+    # the heat of `a` is relu(2 x - (1 - x)) = relu(3 x - 1), and that of `b` is relu(-x + 3 (1 - x)).
     np.testing.assert_allclose(grad_cam(classifier, IMAGE, "a"), [[0, 0, 0.8 / 2, 1]], atol=1e-6)
     np.testing.assert_allclose(grad_cam(classifier, IMAGE, "b"), [[1, 2.2 / 3, 0.6 / 3, 0]], atol=1e-6)
     # Scores: 2 * 0.45 - 0.55 = 0.35 and -0.45 + 3 * 0.55 = 1.2, so `b` is the most probable class.
@@ -59,7 +59,7 @@ def test_grad_cam_of_pooled_maps_is_the_weighted_sum_of_the_maps():
 
 def test_heat_of_smaller_maps_is_resized_to_the_image():
     classifier = make_classifier(PooledNet(jnp.asarray(WEIGHTS), step=2))
-    # The maps are 0.1 and 0.8, so the heat of `a` is relu(3 x - 1) = 0 and 1.4; bilinear weights are 1/4 and 3/4.
+    # The first channel is 0.1 and 0.8, so the heat of `a` is relu(3 x - 1) = 0 and 1.4; bilinear weights are 1/4, 3/4.
     heat = grad_cam(classifier, IMAGE, "a")
     np.testing.assert_allclose(heat, [[0, 0.25, 0.75, 1]], atol=1e-6)
     assert heat.dtype == np.float32
@@ -85,7 +85,7 @@ def test_grad_cam_of_lenet_equals_the_gradient_through_its_written_out_head():
 
 
 class DenseNet(eqx.Module):
-    """One dense layer on all values; no method `features`."""
+    """One dense layer on all pixels, without a method `features`."""
 
     weights: jax.Array
 
@@ -96,7 +96,7 @@ class DenseNet(eqx.Module):
 def test_saliency_is_the_largest_gradient_over_the_channels_with_respect_to_pixels():
     weights = np.array([[1, -4, 0.5, 2], [0, 0, 0, 0], [0, 0, 0, 0]], np.float32)  # two pixels of two channels
     classifier = make_classifier(DenseNet(jnp.asarray(weights)), (1, 2), mean=(0.5, 0.5), std=(0.5, 0.1))
-    # By pixels, the gradient is the weight divided by the deviation: (2, -40) and (1, 20).
+    # With respect to pixels, the gradient is the weight divided by the standard deviation: (2, -40) and (1, 20).
     np.testing.assert_allclose(saliency(classifier, np.ones((1, 2, 2), np.uint8), "a"), [[1, 0.5]], atol=1e-6)
     np.testing.assert_array_equal(saliency(classifier, np.ones((1, 2, 2), np.uint8), "b"), [[0, 0]])
 
@@ -138,7 +138,10 @@ def test_a_head_that_does_not_use_the_maps_is_refused():
     ("image", "target", "message"),
     [
         (IMAGE[0], None, r"`image` of shape \(4, 1\) must be \(1, 4, 1\), channels last"),
-        (IMAGE * 255, None, "`image` in floating point have values from 0 to 255"),
+        (IMAGE * 255, None, "the pixels of `image` in floating point have values from 0 to 255"),
+        (np.ma.masked_array(IMAGE, IMAGE > 0.5), None, "the pixels of `image` contain masked values: replace them"),
+        ("image.png", None, "the pixels of `image` of type str are not an array of numbers"),
+        ([[0.0], [0.0, 1.0]], None, "the pixels of `image` of type list are not an array of numbers"),
         (IMAGE, "d", "there is no class `d`; known: `a`, `b`, `c`."),
         (IMAGE, 3, r"`target` \(=3\) must be the name of a class, or its index from 0 to 2"),
         (IMAGE, -1, r"`target` \(=-1\)"),

@@ -329,7 +329,7 @@ def test_settings_that_json_lacks_are_refused_before_anything_is_written(tmp_pat
         save(tmp_path / "model", odd)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"the folder .*file` cannot be made: File exists"):
+    with pytest.raises(InputError, match=r"the folder .*file` cannot be created: File exists"):
         save(tmp_path / "file", classifier)
 
 

@@ -1,4 +1,4 @@
-"""Files of a release: versions that agree, the table of supported versions, the workflows, the sdist and the wheel."""
+"""The files of a release: versions, the table of supported versions, the workflows, the sdist and the wheel."""
 
 import datetime
 import os
@@ -54,7 +54,7 @@ def lowest(package):
 
 
 def pinned(package, python):
-    """The version in `constraints.txt` for a minor version of Python 3."""
+    """Returns the version in `constraints.txt` for a minor version of Python 3."""
     pins = {}
     for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
         if match := re.fullmatch(rf'{package}==(\S+?)(?:; python_version (<|>=) "3\.(\d+)")?', line):

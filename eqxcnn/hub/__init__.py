@@ -1,4 +1,4 @@
-"""Shares trained classifiers on the Hugging Face Hub: `push` with a model card, and `pull`."""
+"""Shares trained classifiers on the Hugging Face Hub: `push` uploads one with a model card, `pull` downloads one."""
 
 from .card import make_card
 from .download import pull

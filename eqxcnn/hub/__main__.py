@@ -19,15 +19,15 @@ _MAX_PATH = 4096
 
 @dataclass(frozen=True)
 class Push:
-    """Upload a trained classifier with its model card, in one commit."""
+    """Upload a trained classifier and its model card, in one commit."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """A finished run's folder, the model folder inside it, or the name of a model with trained weights in the package,
-    such as lenet."""
+    """A finished run folder, the model folder inside it, a folder that eqxcnn.save or pull has written, or the name of
+    a model with trained weights in the package, such as lenet."""
     repository: Annotated[str, tyro.conf.Positional]
-    """The repository on the Hub, user/name; it is created if it does not exist."""
+    """The repository on the Hub, user/name, created if it does not exist."""
     private: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Create a private repository; a public one that exists is refused."""
+    """Create a private repository; an existing public one is refused."""
     branch: str | None = None
     """The branch to commit to, created if it does not exist; by default main."""
     message: str | None = None
@@ -42,14 +42,14 @@ class Push:
 
 @dataclass(frozen=True)
 class Pull:
-    """Download a model to a new folder, and check the digest of its weights."""
+    """Download a model to a new folder and check the SHA-256 digest of its weights."""
 
     address: Annotated[str, tyro.conf.Positional]
-    """The model on the Hub, user/name."""
+    """The model on the Hub: user/name or user/name@revision, with or without hub:."""
     revision: str | None = None
     """A branch, a tag or a commit hash; by default the newest commit of main."""
     out: Path | None = None
-    """The new folder; by default name, in the working directory."""
+    """The new folder; by default, the model's name in the working directory."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str]) -> None:
             print(pinned)
         case Pull(address, revision, out):
             folder, pinned = pull(address, revision=revision, out=out)
-            print(f"copied {pinned}", file=sys.stderr)
+            print(f"downloaded {pinned}", file=sys.stderr)
             print(printable(str(folder), _MAX_PATH))
         case Card(run, repository, license, exports):
             check_repository(repository)

@@ -1,4 +1,4 @@
-"""The model card of a trained classifier: the README.md of its repository on the Hub."""
+"""The model card of a trained classifier: the `README.md` of its repository on the Hub."""
 
 import math
 import os
@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..catalog import families
 from ..cost import count_parameters
 from ..data.sources import SOURCES
 from ..errors import InputError, printable, show
 from ..hub_models import HubAddress
 from ..recipe import OWN, Recipe
-from ..saved_classifier import load
+from ..registry import family
 from ..saved_config import preprocess_of
 from .exports import check_exports, describe_exports
 from .trained import Trained, open_trained
@@ -26,7 +25,7 @@ __all__ = ["build_card", "check_license", "describe_data", "make_card"]
 _TASK = "image-classification"
 _MAX_CLASSES = 100
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]{0,49}")
-#: The settings that a card shows; `recipe.yaml` has all of them.
+#: The settings that a card shows; `recipe.yaml` contains all of them.
 _SETTINGS = ("epochs", "batch_size", "optimizer", "learning_rate", "schedule", "augment", "precision", "seed")
 
 
@@ -80,12 +79,12 @@ def build_card(trained: Trained, address: HubAddress, license: str | None, expor
 
 
 def describe_data(recipe: Recipe | None) -> tuple[str, str | None]:
-    """Returns a name for the training data, without the path of a local folder, and their repository on the Hub."""
+    """Returns the name of the training data, without a local path, and their repository on the Hub, if any."""
     if recipe is None or recipe.data == OWN:
         return "", None
     if recipe.data in SOURCES:
         return recipe.data, SOURCES[recipe.data].hub
-    # A folder is recorded by its absolute path; `:` separates its configuration or that of a repository.
+    # A folder is recorded by its absolute path; in a repository's name, the configuration follows after `:`.
     if os.path.isabs(recipe.data) or recipe.data.startswith((".", "~")) or os.path.exists(recipe.data):
         return Path(recipe.data).name, None
     return recipe.data, recipe.data.partition(":")[0] if "/" in recipe.data else None
@@ -110,7 +109,7 @@ def _eval_results(trained: Trained, name: str, repository: str | None) -> "list[
 def _introduction(trained: Trained, name: str) -> str:
     model = trained.config["model"].rpartition(".")[2]
     classes = len(trained.config["class_names"])
-    size = f" It has {count_parameters(load(trained.folder).model):,} parameters." if trained.is_from_zoo else ""
+    size = f" It has {count_parameters(trained.classifier.model):,} parameters." if trained.classifier else ""
     return (
         f"# {_plain(model)}{f' trained on {_plain(name)}' if name else ''}\n\n"
         f"{_code(model)} classifies an image as one of {classes:,} classes. It was trained with the Python package "
@@ -119,7 +118,7 @@ def _introduction(trained: Trained, name: str) -> str:
 
 
 def _use(trained: Trained, address: HubAddress) -> str:
-    own = "" if trained.is_from_zoo else ", model=net"
+    own = ", model=net" if trained.classifier is None else ""
     text = (
         "## Use\n\n```python\nimport eqxcnn\n\n"
         f'classifier = eqxcnn.load("{address}"{own})\n'
@@ -127,11 +126,11 @@ def _use(trained: Trained, address: HubAddress) -> str:
     )
     if own:
         return f"{text}\n`net` is a {_code(trained.config['model'])} of the same structure, with any weights.\n"
-    if "/" in families()[trained.config["model"]]:
+    if "/" in family(trained.config["model"]):  # the family of a model of another package
         text += "\nThe network is not part of `eqxcnn`: import the module that registers it first.\n"
     return (
         f"{text}\nOn the command line:\n\n```bash\npython -m eqxcnn.predict {address} image.png\n```\n\n"
-        f"Append `@` and a commit hash to the address to load these weights also after a later push.\n"
+        f"Append `@` and a commit hash to the address to load the same weights after later pushes, too.\n"
     )
 
 
@@ -145,7 +144,7 @@ def _accuracy(trained: Trained, name: str) -> str:
     if recipe is not None and recipe.test_views != "one":
         notes += f" The scores are averaged over the views {_code(recipe.test_views)} of each image."
     if recipe is not None and recipe.validation == "test":
-        notes += " Progress was measured on the same images during training."
+        notes += " The same images were also used to measure progress during training."
     images = f"{count:,} images" if count is not None else "the images"
     where = f" of {_code(name)}" if name else ""
     return (
@@ -164,7 +163,7 @@ def _data(trained: Trained, name: str, repository: str | None) -> str:
     shown = ", ".join(map(_code, names[:_MAX_CLASSES]))
     more = f", and {len(names) - _MAX_CLASSES:,} more in `config.json`" if len(names) > _MAX_CLASSES else ""
     page = f"[{_plain(name)}](https://huggingface.co/datasets/{repository})" if repository else _code(name)
-    source = f"The training data are {page}.\n\n" if name else "The training data are not recorded.\n\n"
+    source = f"Trained on {page}.\n\n" if name else "The training data are not recorded.\n\n"
     return f"## Data\n\n{source}Classes, in the order of the scores: {shown}{more}.\n"
 
 
@@ -215,10 +214,9 @@ def _license(license: str | None) -> str:
 def _limits(name: str) -> str:
     like = f"those of {_code(name)}" if name else "the training images"
     return (
-        f"## Limits\n\nThe accuracy holds for images like {like}. Every image gets one of the classes, also an image "
-        "that shows none of them. A probability is a softmax score, not a calibrated probability, unless the table "
-        "above has a calibration error. The classifier was not tested for fairness or against images made to deceive "
-        "it.\n"
+        f"## Limits\n\nThe accuracy holds for images like {like}. Every image is assigned to one of the classes, even "
+        "if it shows none of them. Probabilities are softmax scores and may not be calibrated. The classifier was not "
+        "tested for fairness or for robustness to adversarial images.\n"
     )
 
 
@@ -228,5 +226,5 @@ def _plain(text: str) -> str:
 
 
 def _code(text: str) -> str:
-    """Formats text as code that fits into a cell of a table."""
+    """Formats text as inline code for a table cell."""
     return "`" + printable(text).replace("`", "'").replace("|", "/") + "`"

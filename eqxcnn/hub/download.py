@@ -15,29 +15,29 @@ __all__ = ["pull"]
 def pull(address: str, *, revision: str | None = None, out: Path | str | None = None) -> tuple[Path, str]:
     """Downloads a model from the Hugging Face Hub to a folder that `eqxcnn.load` and the commands read.
 
-    Only the files that `push` writes are downloaded. Nothing in them is run, and the weights must have the digest that
-    is recorded in `config.json`.
+    Only the weights, `config.json`, the model card and the recipe are downloaded, not the exports. Nothing in them is
+    run, and the weights must have the SHA-256 digest in `config.json`.
 
     **Arguments:**
 
-    - `address`: `user/name`, or `hub:user/name@revision`.
+    - `address`: `user/name` or `user/name@revision`, with or without `hub:`.
     - `revision`: a branch, a tag or a commit hash; by default the newest commit of the main branch.
-    - `out`: the new folder; by default `name`, in the working directory.
+    - `out`: the new folder; by default, `name` in the working directory.
 
-    **Returns:** the folder, and the address of the commit that it is a copy of.
+    **Returns:** the folder, and the address of the downloaded commit.
 
-    **Raises:** `InputError` if the folder exists and is not empty, if the model cannot be downloaded, is not a model of
-        eqxcnn, or is damaged.
+    **Raises:** `InputError` if the folder exists and is not empty, or if the model cannot be downloaded, is not a model
+        of eqxcnn, or is damaged.
     """
     found = parse_address(address)
     if revision is not None:
         check_revision(revision)
         if found.revision not in (None, revision):
-            raise InputError(f"`revision` (={revision}) is not the one in `{found}`: give one of them")
+            raise InputError(f"`revision` (={revision}) differs from the one in `{found}`: give only one of them")
         found = type(found)(found.repository, revision)
     folder = Path(found.repository.partition("/")[2] if out is None else out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"`{folder}` exists already: choose another folder with `--out`")
+        raise InputError(f"`{folder}` already exists and is not empty: choose another folder with `--out`")
     source = fetch_model(found)
     check_model_folder(source, f"`{found}`")
     _copy(source, folder)
@@ -45,7 +45,7 @@ def pull(address: str, *, revision: str | None = None, out: Path | str | None = 
 
 
 def _copy(source: Path, folder: Path) -> None:
-    """Copies the files under a temporary name first, so that an interrupted call leaves no partial folder."""
+    """Copies the files to a temporary folder and renames it, so that an interrupted call leaves no partial folder."""
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
         try:

@@ -1,4 +1,4 @@
-"""The files for other runtimes that a push can add to a model."""
+"""Files for other runtimes, which a push can add to a model."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -6,12 +6,11 @@ from typing import Any
 
 from ..errors import InputError, show
 from ..export import export_onnx, export_stablehlo
-from ..saved_classifier import load
 from .trained import Trained
 
 __all__ = ["EXPORTS", "check_exports", "describe_exports", "write_exports"]
 
-#: The name of each format's file in the repository.
+#: Maps each format to the name of its file in the repository.
 EXPORTS = {"stablehlo": "model.stablehlo.zip", "onnx": "model.onnx"}
 _WRITE: dict[str, Callable[..., Any]] = {"stablehlo": export_stablehlo, "onnx": export_onnx}
 _RUNTIMES = {"stablehlo": "JAX alone, on a CPU, GPU or TPU", "onnx": "ONNX Runtime"}
@@ -20,23 +19,23 @@ _RUNTIMES = {"stablehlo": "JAX alone, on a CPU, GPU or TPU", "onnx": "ONNX Runti
 def check_exports(exports: Sequence[str]) -> None:
     """**Raises:** `InputError` unless `exports` names each format of `EXPORTS` at most once."""
     if isinstance(exports, str) or not set(exports) <= set(EXPORTS) or len(set(exports)) < len(exports):
-        raise InputError(f"`exports` (={show(exports)}) must name formats, each once: any of {', '.join(EXPORTS)}")
+        raise InputError(f"`exports` (={show(exports)}) must be any of {', '.join(EXPORTS)}, each at most once")
 
 
 def write_exports(trained: Trained, exports: Sequence[str], folder: Path) -> dict[str, Path]:
     """Writes a classifier in each format, and returns the files by their names in the repository.
 
-    **Raises:** `InputError` for a network that is not from the zoo, if a package is missing, and if the scores of an
-        export differ from the classifier's.
+    **Raises:** `InputError` if the network is not from the zoo, if a package is missing, or if the scores of an export
+        differ from the classifier's.
     """
-    if exports and not trained.is_from_zoo:
+    if exports and trained.classifier is None:
         raise InputError(
             f"`{trained.config['model']}` is not from the zoo, so only Python can export it: leave `exports` out, and "
             "use `eqxcnn.export`"
         )
     files = {EXPORTS[name]: folder / EXPORTS[name] for name in exports}
     for name in exports:
-        _WRITE[name](load(trained.folder), files[EXPORTS[name]])
+        _WRITE[name](trained.classifier, files[EXPORTS[name]])
     return files
 
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..errors import InputError
+from ..hub_connection import why_offline
 from ..hub_models import HubAddress, explain_problems
 from ..hub_models.address import check_repository, check_revision
-from ..hub_models.fetch import CARD, CONFIG, FILES, RECIPE, WEIGHTS, why_offline
+from ..hub_models.fetch import CARD, CONFIG, FILES, RECIPE, WEIGHTS
 from ..parsing import read_text
 from .card import build_card
 from .exports import EXPORTS, check_exports, write_exports
@@ -34,25 +35,26 @@ def push(
 ) -> HubAddress:
     """Uploads a trained classifier to the Hugging Face Hub, and creates the repository if it does not exist.
 
-    The commit contains `model.safetensors`, `config.json`, the model card `README.md`, and `recipe.yaml` if the folder
-    is a run. The token is the one that the Hub's client uses: from `HF_TOKEN`, or saved by `hf auth login`.
+    The commit contains `model.safetensors`, `config.json`, the model card `README.md`, the exports, and `recipe.yaml`
+    if the recipe is known: for a run, a pulled model that has one, or a model in this package. The Hub's client takes
+    the token from `HF_TOKEN`, or from `hf auth login`.
 
     **Arguments:**
 
-    - `run`: a finished run's folder, the model folder inside it, a folder that `eqxcnn.save` has written, or the name
-      of a model with trained weights in this package.
-    - `repository`: `user/name`, or `organization/name`.
-    - `private`: whether a new repository is private. An existing repository that is public is refused.
+    - `run`: a finished run folder, the model folder inside it, a folder that `eqxcnn.save` or `pull` has written, or
+      the name of a model with trained weights in this package.
+    - `repository`: `user/name` or `organization/name`.
+    - `private`: whether a new repository is private; if a public repository of that name exists, it is refused.
     - `branch`: the branch to commit to, created if it does not exist; by default the main branch.
     - `message`: the first line of the commit message.
     - `license`: the license of the weights, by the Hub's identifier, such as `apache-2.0`.
-    - `card`: a file to upload as the model card; by default `make_card` writes it.
+    - `card`: a file to upload as the model card; by default, the result of `make_card` is uploaded.
     - `exports`: further formats of the model to upload, any of `stablehlo` and `onnx`; see `eqxcnn.export`.
 
-    **Returns:** the address of the new commit, which always names these weights.
+    **Returns:** the address of the new commit, which always refers to these weights.
 
-    **Raises:** `InputError` if there is no finished run, if the repository's name is invalid, or if the Hub cannot be
-        reached or refuses.
+    **Raises:** `InputError` if the run is not finished, if the repository's name is invalid, or if the Hub cannot be
+        reached or refuses the upload.
     """
     check_repository(repository)
     if branch is not None:
@@ -73,7 +75,7 @@ def push(
 
 
 def _choose_files(trained: Trained, card: str) -> dict[str, Path | bytes]:
-    """Returns the files of the commit by their name in the repository, each as a path or as its contents."""
+    """Maps the name of each file in the repository to its local path, or to its contents."""
     files: dict[str, Path | bytes] = {
         CONFIG: trained.folder / CONFIG,
         WEIGHTS: trained.folder / WEIGHTS,
@@ -101,7 +103,7 @@ def _open_api(address: HubAddress) -> "HfApi":
 def _prepare_repository(api: "HfApi", address: HubAddress, private: bool) -> None:
     """Creates the repository and the branch if they do not exist."""
     name = address.repository
-    # Without `private`, an organization's own default applies.
+    # `None` applies the organization's default.
     api.create_repo(name, private=private or None, exist_ok=True)
     if private and not api.model_info(name).private:
         raise InputError(
@@ -112,7 +114,7 @@ def _prepare_repository(api: "HfApi", address: HubAddress, private: bool) -> Non
 
 
 def _commit(api: "HfApi", address: HubAddress, files: Mapping[str, Path | bytes], message: str) -> str:
-    """Uploads the files in one commit, which also deletes files of an earlier push; returns the commit's hash."""
+    """Uploads the files and deletes outdated files of an earlier push, in one commit; returns the commit's hash."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     name, revision = address.repository, address.revision

@@ -33,14 +33,14 @@ class HubAddress:
 
     @property
     def is_pinned(self) -> bool:
-        """Whether the revision is a commit hash, so that the address always names the same bytes."""
+        """Whether the revision is a commit hash, so that the address always refers to the same bytes."""
         return self.revision is not None and _COMMIT.fullmatch(self.revision) is not None
 
 
 def find_address(text: Path | str) -> HubAddress | None:
-    """Returns the address that a user gives instead of a folder or a name; `None` for a text without `hub:`.
+    """Returns the address that a user gives in place of a folder or a name; `None` if the text has no prefix `hub:`.
 
-    **Raises:** `InputError` if the text starts with `hub:` and is no address.
+    **Raises:** `InputError` if the text starts with `hub:` but is not an address.
     """
     plain = text.as_posix() if isinstance(text, Path) else text
     return parse_address(plain) if plain.startswith(_PREFIX) else None
@@ -64,8 +64,8 @@ def check_repository(name: str) -> None:
     is_valid = len(parts) == 2 and all(_PART.fullmatch(part) for part in parts) and len(name) <= _MAX_REPOSITORY
     if not is_valid or "--" in name or ".." in name or name.endswith(".git"):
         raise InputError(
-            f"{show(name)} is no name of a model on the Hub: give user/name, with letters, digits, `_`, single `-` and "
-            f"single `.`, and at most {_MAX_REPOSITORY} characters"
+            f"{show(name)} is not the name of a model on the Hub: give user/name, with letters, digits, `_`, single "
+            f"`-` and single `.`, and at most {_MAX_REPOSITORY} characters"
         )
 
 

@@ -3,32 +3,22 @@
 from pathlib import Path
 from typing import Any
 
-from .. import hub_connection
 from ..errors import InputError
+from ..hub_connection import why_offline
 from ..saved_config import read_config
 from ..weights.files import digest_file
 from .address import HubAddress, find_address
 from .problems import explain_problems
 
-__all__ = [
-    "CARD",
-    "CONFIG",
-    "FILES",
-    "RECIPE",
-    "WEIGHTS",
-    "check_model_folder",
-    "fetch_model",
-    "resolve_run",
-    "why_offline",
-]
+__all__ = ["CARD", "CONFIG", "FILES", "RECIPE", "WEIGHTS", "check_model_folder", "fetch_model", "resolve_run"]
 
 CONFIG, WEIGHTS, CARD, RECIPE = "config.json", "model.safetensors", "README.md", "recipe.yaml"
-#: All files of a model on the Hub. No other file is uploaded or downloaded.
+#: The files of a model on the Hub. Nothing else is downloaded; a push can add exports.
 FILES = (CONFIG, WEIGHTS, CARD, RECIPE)
 
 
 def resolve_run(run: Path | str) -> Path:
-    """Returns the local folder of a model on the Hub, downloaded if it is not there; any other path is returned as is.
+    """Returns the local folder of a model on the Hub, downloaded if needed; any other path is returned unchanged.
 
     **Raises:** `InputError` as for `fetch_model`.
     """
@@ -37,7 +27,7 @@ def resolve_run(run: Path | str) -> Path:
 
 
 def fetch_model(address: HubAddress) -> Path:
-    """Returns a folder, named after the commit, with the model's files; downloads files that are not in the cache.
+    """Returns the folder of a model in the cache, named after its commit; downloads files that are not there.
 
     Without a connection, the newest commit in the cache is used. A commit hash in the cache needs no connection.
 
@@ -46,13 +36,13 @@ def fetch_model(address: HubAddress) -> Path:
     cached = _find_cached(address)
     if cached is not None and address.is_pinned:
         return cached
-    unreachable = why_offline()
+    unreachable = why_offline()  # The client itself would retry for half a minute.
     if unreachable is None:
         return _download(address)
     if cached is None:
         raise InputError(
-            f"`{address}` is not on this machine, and the Hugging Face Hub cannot be reached ({unreachable}): connect "
-            "to it once"
+            f"`{address}` is not on this machine, and the Hugging Face Hub cannot be reached ({unreachable}): run once "
+            "online"
         )
     return cached
 
@@ -81,16 +71,6 @@ def _read_model_config(folder: Path, what: str) -> dict[str, Any]:
     return config
 
 
-def why_offline() -> str | None:
-    """Returns why the Hub cannot be used; `None` if it can. The Hub's client itself would retry for half a minute."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return "`HF_HUB_OFFLINE` is set"
-    unreachable = hub_connection.why_unreachable()
-    return None if unreachable is None else str(getattr(unreachable, "reason", unreachable)).rstrip(".")
-
-
 def _find_cached(address: HubAddress) -> Path | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -100,7 +80,7 @@ def _find_cached(address: HubAddress) -> Path | None:
                                         allow_patterns=list(FILES)))  # fmt: skip
     except (LocalEntryNotFoundError, OSError):
         return None
-    # Older versions of the client return the folder of an interrupted download too; the weights come last.
+    # Older versions of the client also return the folder of an interrupted download; the weights are downloaded last.
     return folder if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file() else None
 
 
@@ -112,9 +92,9 @@ def _download(address: HubAddress) -> Path:
         folder = Path(snapshot_download(name, revision=address.revision, allow_patterns=[CONFIG, CARD, RECIPE]))
         if not (folder / CONFIG).is_file():
             raise InputError(f"{what} is not a model of eqxcnn: it has no {CONFIG}")
-        # Other repositories have a config.json too, beside gigabytes of weights, so it is checked before these come.
+        # Other repositories also have a config.json, and gigabytes of weights, so it is checked before the download.
         _read_model_config(folder, what)
-        # The folder's name is the commit: the main branch may have moved in the meantime.
+        # By the commit, which is the folder's name, because the branch may have moved since.
         folder = Path(snapshot_download(name, revision=folder.name, allow_patterns=list(FILES)))
     check_model_folder(folder, what)
     return folder

@@ -1,4 +1,4 @@
-"""Errors of the Hub's client, as one sentence each."""
+"""Errors of the Hub's client as one sentence each."""
 
 import sys
 from collections.abc import Iterator
@@ -21,8 +21,8 @@ def explain_problems(address: HubAddress) -> Iterator[None]:
     """
     from huggingface_hub.errors import HfHubHTTPError
 
-    # One of the bases is the error class of the client's HTTP library, which differs between its versions. The client
-    # reports an upload or a card that the server refuses as a ValueError, and a failed transfer of a large file as a
+    # One of the bases is the error class of the client's HTTP library, which depends on the client's version. If the
+    # server refuses an upload or a card, the client raises a ValueError; if a large file's transfer fails, a
     # RuntimeError.
     bases: tuple[Any, ...] = HfHubHTTPError.__bases__
     try:
@@ -41,7 +41,7 @@ def _progress_in_terminal_only() -> Iterator[None]:
     from huggingface_hub import constants
     from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
-    # The user has decided if the environment variable is set.
+    # If the environment variable is set, the user has decided.
     is_changed = constants.HF_HUB_DISABLE_PROGRESS_BARS is None and not sys.stderr.isatty()
     if is_changed:
         disable_progress_bars()
@@ -56,7 +56,7 @@ def _explain(error: BaseException, address: HubAddress) -> str:
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     name = f"`{address.repository}`"
-    # A large file whose upload fails is a RuntimeError that has the Hub's answer as its cause.
+    # If the upload of a large file fails, the client raises a RuntimeError whose cause is the Hub's answer.
     error = error.__cause__ if isinstance(error.__cause__, HfHubHTTPError) else error
     response = getattr(error, "response", None)
     status = None if response is None else response.status_code
@@ -69,11 +69,11 @@ def _explain(error: BaseException, address: HubAddress) -> str:
     if status == 401:
         return f"the Hugging Face Hub does not accept your token for {name}: {_LOG_IN}"
     if status == 403:
-        return f"the Hub refuses this for {name} ({_reason(error)}): use a token with write access to it"
+        return f"the Hugging Face Hub refuses access to {name} ({_reason(error)}): use a token with write access to it"
     return f"the Hugging Face Hub cannot be used for {name} ({_reason(error)}): try again later"
 
 
 def _reason(error: BaseException) -> str:
-    """Returns the Hub's own message if it has sent one, else the client's."""
+    """Returns the Hub's message if there is one, or else the client's."""
     text = getattr(error, "server_message", None) or str(error)
     return " ".join(text.split()).rstrip(".") or type(error).__name__

@@ -23,38 +23,29 @@ if TYPE_CHECKING:
 
     from .app import Service
 
-#: Bytes of an incomplete request line with its headers, at which a connection is refused.
+#: The largest request line and headers, in bytes; if they are longer, the connection is refused.
 _MAX_HEADERS = 32_768
 #: Modules of the extra `serve`.
 _EXTRA = ("starlette", "uvicorn", "python_multipart")
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class Options(Limits):
     """Serves a trained classifier over HTTP, with a page to try it."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """A run's folder, the model folder inside it, or the name of a model with trained weights, such as lenet."""
+    """A run folder, the model folder inside it, the name of a model with trained weights, such as lenet, or
+    hub:user/name for a model on the Hub."""
     host: str = "127.0.0.1"
-    """Address to listen on; by default only this machine can connect, with 0.0.0.0 every machine."""
+    """Address to listen on. With the default, only this machine can connect; with 0.0.0.0, any machine."""
     port: Annotated[int, Range(0, 65_535)] = 8000
     """Port to listen on; 0 chooses a free one."""
-    max_batch: Annotated[int, Range(1, 4096)] = Limits.max_batch
-    """Images that the network classifies at once; one program is compiled for each power of two up to it."""
-    max_pixels: Annotated[int, Range(1, 10**9)] = Limits.max_pixels
-    """Pixels of an image, checked before it is decoded."""
-    max_bytes: Annotated[int, Range(1, 10**9)] = Limits.max_bytes
-    """Bytes in the body of a request."""
-    queue: Annotated[int, Range(1, 10**6)] = Limits.queue
-    """Requests in work, and images that wait for the network; further ones are answered with status 503."""
-    timeout: Annotated[float, Range(0, 3600, excludes_low=True)] = Limits.timeout
-    """Seconds until a request is answered with an error, and seconds to finish requests after SIGTERM."""
 
 
 def main(arguments: Sequence[str]) -> None:
     """Parses the flags, loads the classifier, and serves it until SIGINT or SIGTERM.
 
-    **Raises:** `InputError` for a classifier that cannot be loaded, and for an address that cannot be used.
+    **Raises:** `InputError` if the classifier cannot be loaded, or if the address cannot be used.
     """
     help_, arguments = f"{Options.__doc__} {IMPORT_HELP}", take_imports(arguments)
     options = tyro.cli(Options, prog="python -m eqxcnn.serve", description=help_, args=arguments)
@@ -66,12 +57,17 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Opens the address before the network is loaded, which takes longer."""
+    """Returns a socket that listens on the address.
+
+    It is opened before the network is loaded, which takes longer, so that a bad address is reported at once.
+
+    **Raises:** `InputError` if the address cannot be used.
+    """
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address[:2], family=family, backlog=2048)
     except (OSError, UnicodeError) as error:
-        # Python adds the address in parentheses.
+        # Python appends the address in parentheses.
         reason = str(getattr(error, "strerror", None) or error).partition(" (while")[0]
         raise InputError(
             f"`--host` (={host}) and `--port` (={port}) cannot be used: {reason}; choose another port, or 0 for a "
@@ -83,9 +79,9 @@ def make_server(service: "Service", limits: Limits) -> "uvicorn.Server":
     """Returns the HTTP server of a service; `run(sockets=[...])` starts it."""
     import uvicorn
 
-    # h11 is the parser that the tests run with; `auto` would take another one where it is installed. Warnings are left
-    # out, because there is one for each request that is not HTTP. With a configuration for logging, uvicorn would close
-    # the handlers of other packages, and the streams that these write to.
+    # The tests run with h11; `auto` would use another parser where one is installed. Warnings are not logged, because
+    # each request that is not HTTP causes one. With a logging configuration, uvicorn would close other packages'
+    # handlers and the streams that they write to.
     config = uvicorn.Config(
         service.app, http="h11", ws="none", lifespan="on", log_level="error", log_config=None,
         access_log=False, server_header=False,
@@ -98,7 +94,7 @@ def _serve(options: Options, listener: socket.socket) -> None:
     from .app import Service
     from .predictor import Predictor
 
-    # It warns about each form that it refuses, and the answer says so too.
+    # The parser logs a warning for each invalid form, which the answer already reports.
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     failures: list[BaseException] = []
 
@@ -106,14 +102,13 @@ def _serve(options: Options, listener: socket.socket) -> None:
         failures.append(error)
         server.should_exit = True
 
-    limits = Limits(options.max_batch, options.max_pixels, options.max_bytes, options.queue, options.timeout)
-    service = Service(Predictor(load(options.run), options.max_batch), limits, stop)
-    server = make_server(service, limits)
+    service = Service(Predictor(load(options.run), options.max_batch), options, stop)
+    server = make_server(service, options)
     host, port = listener.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    print(f"{printable(str(options.run), 4096)} is compiled, then served at {address}", flush=True)
+    print(f"compiling {printable(str(options.run), 4096)}, then serving it at {address}", flush=True)
     try:
-        # After the last answer, uvicorn raises the signal that stopped it once more.
+        # After the last answer, uvicorn raises the signal that stopped it again.
         server.run(sockets=[listener])
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,4 +1,4 @@
-"""The service as an ASGI application: its routes, and the answer to every mistake of a client."""
+"""The service as an ASGI application: its routes and its error answers."""
 
 import asyncio
 import contextlib
@@ -19,6 +19,7 @@ from starlette.routing import Route
 from ..errors import InputError
 from ..images.decode import explain
 from ..images.opening import open_image
+from ..inference import rank_classes
 from .asgi import App, count_requests, drain_bodies
 from .batches import Batcher, QueueFull
 from .bodies import TooLarge, read_body, split_body
@@ -30,7 +31,7 @@ from .predictor import Predictor
 __all__ = ["Service"]
 
 _PAGE = Path(__file__).with_name("page.html")
-#: The page may talk to this service only; its own script and style are in the file.
+#: The page may connect to this service only; its script and style are inline.
 _PAGE_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
@@ -44,7 +45,7 @@ _RETRY = {"Retry-After": "1"}
 
 
 class Service:
-    """A classifier behind HTTP. `app` is the application, which starts to compile when the server starts.
+    """A classifier as an HTTP service. `app` is the ASGI application; it compiles the network when the server starts.
 
     - `on_failure`: called with the exception if the network cannot be compiled.
     """
@@ -55,7 +56,7 @@ class Service:
         self.predictor, self.limits, self.is_ready, self._on_failure = predictor, limits, False, on_failure
         self._preprocess, self._num_active = predictor.classifier.preprocess, 0
         self._decoders = ThreadPoolExecutor(os.cpu_count() or 1, "decode")
-        #: One thread, because the device computes one batch at a time.
+        # One thread, because the device computes one batch at a time.
         self._compute = ThreadPoolExecutor(1, "compute")
         self.counters = Counters(predictor.sizes)
         self.batcher = Batcher(
@@ -131,7 +132,7 @@ class Service:
         limits = self.limits
         top = _read_number(request, "top", _DEFAULT_TOP, 1, 10**6)
         shows_pictures = bool(_read_number(request, "explain", 0, 0, 1))
-        sentence, status = "the request did not arrive", 408
+        sentence, status = "the body did not arrive", 408
         try:
             async with asyncio.timeout(limits.timeout):
                 body = await read_body(request.stream(), request.headers.get("content-length"), limits.max_bytes)
@@ -154,7 +155,7 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(self._decoders, partial(function, *arguments))
 
     def _decode(self, data: bytes, index: int, count: int) -> np.ndarray:
-        """Decodes one image; an error says which of several images it is."""
+        """Decodes one image; errors name its position if there are several."""
         try:
             with explain(data):
                 image = open_image(data, self.limits.max_pixels)
@@ -163,24 +164,24 @@ class Service:
             raise InputError(f"image {index + 1} of {count}: {error}" if count > 1 else str(error)) from error
 
     def _name_classes(self, row: np.ndarray, top: int) -> list[dict[str, Any]]:
-        """Returns the most probable classes, most probable first."""
+        """Returns the `top` most probable classes, most probable first."""
         names = self.predictor.classifier.class_names
-        order = np.argsort(-row, kind="stable")[:top]
         return [
-            {"index": int(index), "name": names[index], "probability": round(float(row[index]), 6)} for index in order
+            {"index": int(index), "name": names[index], "probability": round(float(row[index]), 6)}
+            for index in rank_classes(row, top)
         ]
 
     async def _draw(self, image: np.ndarray, row: np.ndarray) -> dict[str, str | None]:
-        """Returns the prepared pixels, and the Grad-CAM of the most probable class, as data URLs."""
+        """Returns data URLs of the prepared pixels and of the most probable class's Grad-CAM."""
         loop = asyncio.get_running_loop()
         heat = await loop.run_in_executor(self._compute, self.predictor.heat, image, int(row.argmax()))
         return {"seen": draw_pixels(image), "heat": None if heat is None else draw_heat(heat)}
 
 
 def _read_number(request: Request, name: str, default: int, low: int, high: int) -> int:
-    """Returns a number of the query.
+    """Returns a number from the query string.
 
-    **Raises:** `InputError` for anything that is not a number from `low` to `high`.
+    **Raises:** `InputError` unless the query has at most one value, a whole number from `low` to `high`.
     """
     values: Sequence[str] = request.query_params.getlist(name) or [str(default)]
     text = values[0]
@@ -195,15 +196,15 @@ def _busy() -> HTTPException:
 
 
 async def _answer_mistake(_: Request, error: HTTPException) -> Response:
-    """Answers with the sentence of an error; Starlette's own errors get one here."""
+    """Answers with the error's sentence; Starlette's own errors get theirs here."""
     sentences = {
         404: "there is no such page: the service has `/`, `/predict`, `/health` and `/metrics`",
-        405: "this method is not allowed here: send images with `POST /predict`, and read the other pages with `GET`",
+        405: "this method is not allowed here: send images with `POST /predict`, and use `GET` for the other pages",
     }
     return JSONResponse({"error": sentences.get(error.status_code, error.detail)}, error.status_code, error.headers)
 
 
 async def _answer_bug(_: Request, __: Exception) -> Response:
-    """Answers with a constant sentence; the server logs the traceback, and closes the connection."""
-    sentence = "the service failed on this request, and has logged why"
+    """Answers with a fixed sentence; the server logs the traceback and closes the connection."""
+    sentence = "the service failed on this request and logged the error"
     return JSONResponse({"error": sentence}, 500, {"Connection": "close"})

@@ -16,7 +16,7 @@ App: TypeAlias = Callable[[_Message, _Receive, _Send], Awaitable[None]]
 
 
 def count_requests(app: App, counters: Counters, paths: Collection[str]) -> App:
-    """Wraps an application: counts its answers by path and status, and records the response times of `/predict`."""
+    """Returns an application that counts answers by path and status, and records the response times of `/predict`."""
 
     async def counted(scope: _Message, receive: _Receive, send: _Send) -> None:
         if scope["type"] != "http":
@@ -38,11 +38,11 @@ def count_requests(app: App, counters: Counters, paths: Collection[str]) -> App:
 
 
 def drain_bodies(app: App, seconds: float) -> App:
-    """Returns an application that reads what is left of a request's body before it answers, and discards it.
+    """Returns an application that reads and discards the rest of a request's body before it answers.
 
-    A server that answers and closes the connection while the client still sends resets the connection, and the client
-    sees that instead of the answer. The connection of a client that still sends after `seconds` is closed after the
-    answer.
+    If a server answers and closes the connection while the client is still sending, the connection is reset, and the
+    client may not see the answer. A body that is still incomplete after `seconds` is not waited for: the answer is
+    sent, and the connection is closed.
     """
 
     async def drained(scope: _Message, receive: _Receive, send: _Send) -> None:
@@ -55,7 +55,7 @@ def drain_bodies(app: App, seconds: float) -> App:
         async def note_end() -> _Message:
             nonlocal is_read
             message = await receive()
-            # After a disconnect, there is nothing left to read either.
+            # After a disconnect, nothing is left to read.
             is_read = is_read or message["type"] == "http.disconnect" or not message.get("more_body", False)
             return message
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -12,17 +12,17 @@ __all__ = ["Batcher", "QueueFull"]
 
 
 class QueueFull(Exception):
-    """As many images wait as may wait."""
+    """The queue has no room for the images."""
 
 
 class Batcher:
-    """One worker that takes all images that wait, up to `max_batch`, classifies them, and takes those that came since.
+    """A worker that repeatedly classifies the waiting images, at most `max_batch` at once.
 
-    A single image is classified at once, and the more requests come, the larger the batches are: no request waits for
-    others that may never come.
+    If the network is idle, an image is classified immediately. Images that arrive while the network computes form the
+    next batch, so batches grow with the load, and no image waits for a batch to fill up.
 
-    - `classify`: maps a list of images to one row per image; called in `thread`, never twice at a time.
-    - `max_waiting`: the largest number of images that wait.
+    - `classify`: returns one row per image; called in `thread`, one call at a time.
+    - `max_waiting`: the capacity of the queue, in images.
     - `on_batch`: called with the size of each batch.
     """
 
@@ -43,9 +43,9 @@ class Batcher:
         return len(self._waiting)
 
     async def predict(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Returns one row per image; a cancelled call takes its waiting images out of the queue.
+        """Returns one row per image. Cancelling the call removes its images from the queue.
 
-        **Raises:** `QueueFull` if not all of the images may wait; then none does.
+        **Raises:** `QueueFull` if the queue has no room for all of the images; none is then added.
         """
         if len(self._waiting) + len(images) > self._max_waiting:
             raise QueueFull
@@ -74,15 +74,10 @@ class Batcher:
             try:
                 rows = await loop.run_in_executor(self._thread, self._classify, images)
             except Exception as error:
-                _finish(futures, lambda future, _, error=error: future.set_exception(error), futures)
+                for future in futures:
+                    if not future.done():  # A future is done if its request was cancelled.
+                        future.set_exception(error)
             else:
-                _finish(futures, lambda future, row: future.set_result(row), rows)
-
-
-def _finish(
-    futures: Sequence[asyncio.Future[np.ndarray]], finish: Callable[[Any, Any], None], values: Iterable[Any]
-) -> None:
-    """Calls `finish` for all futures but those of requests that have given up."""
-    for future, value in zip(futures, values, strict=True):
-        if not future.done():
-            finish(future, value)
+                for future, row in zip(futures, rows, strict=True):
+                    if not future.done():
+                        future.set_result(row)

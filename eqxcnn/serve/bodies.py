@@ -1,4 +1,4 @@
-"""From the body of a request to encoded images: raw bytes, a form with files, or JSON."""
+"""Extracts the encoded images from the body of a request: raw bytes, a form with files, or JSON."""
 
 import base64
 import binascii
@@ -15,7 +15,7 @@ __all__ = ["TooLarge", "read_body", "split_body"]
 
 
 class TooLarge(Exception):
-    """The request asks for more than the service does at once; the message is a sentence."""
+    """The body is too large or has too many images; the message is one sentence."""
 
 
 async def read_body(stream: AsyncIterable[bytes], declared: str | None, max_bytes: int) -> bytes:
@@ -23,9 +23,9 @@ async def read_body(stream: AsyncIterable[bytes], declared: str | None, max_byte
 
     **Arguments:**
 
-    - `declared`: the header `Content-Length`, if there is one.
+    - `declared`: the `Content-Length` header, if there is one.
 
-    **Raises:** `TooLarge` as soon as it is known that the body has more than `max_bytes`.
+    **Raises:** `TooLarge` as soon as the body is known to exceed `max_bytes`.
     """
     sentence = f"the body has more than {max_bytes:,} bytes: send fewer or smaller images in one request"
     if declared is not None and declared.isdecimal() and int(declared) > max_bytes:
@@ -42,11 +42,11 @@ async def read_body(stream: AsyncIterable[bytes], declared: str | None, max_byte
 def split_body(body: bytes, content_type: str, max_images: int) -> list[bytes]:
     """Returns the encoded images of a body, at least one.
 
-    Files of a form (`multipart/form-data`) and base64 in JSON (`application/json`) may be several; a body of any other
-    type is the file of one image.
+    A form (`multipart/form-data`) and JSON (`application/json`, in base64) can hold several images; a body of any other
+    type is one image file.
 
-    **Raises:** `InputError` for a body without an image, and for a form or JSON that is not as it must be; `TooLarge`
-        for more than `max_images`.
+    **Raises:** `InputError` for a body without an image, an invalid form or invalid JSON; `TooLarge` for more than
+        `max_images`.
     """
     kind, parameters = parse_options_header(content_type.encode("latin-1", "replace"))
     if kind == b"multipart/form-data":
@@ -57,7 +57,7 @@ def split_body(body: bytes, content_type: str, max_images: int) -> list[bytes]:
         images = [body] if body else []
     if not images:
         raise InputError(
-            "the request has no image: send the bytes of an image file, a form with files, or JSON as in "
+            "the request has no image: send the bytes of an image file, a form with files, or JSON such as "
             '`{"images": ["<base64>"]}`'
         )
     if len(images) > max_images:
@@ -71,7 +71,7 @@ def _split_form(body: bytes, boundary: bytes, max_images: int) -> list[bytes]:
     ends: list[bool] = []
 
     def begin() -> None:
-        # More parts are not kept, because a body may hold millions of empty ones.
+        # Checked here, because a body can hold millions of empty parts.
         if len(parts) == max_images:
             raise TooLarge(f"the form has more than {max_images:,} parts: send at most {max_images:,} images at once")
         parts.append([])
@@ -98,7 +98,7 @@ def _split_json(body: bytes) -> list[bytes]:
     entries = parse_json(body, "the body")
     images = entries.get("images") if isinstance(entries, dict) and set(entries) == {"images"} else None
     if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
-        raise InputError('the body must be JSON as in `{"images": ["<base64>", ...]}`, and nothing else')
+        raise InputError('the body must be a JSON object with one key, as in `{"images": ["<base64>", ...]}`')
     return [_decode_base64(image, number, len(images)) for number, image in enumerate(images, 1)]
 
 

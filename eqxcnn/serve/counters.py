@@ -1,4 +1,4 @@
-"""Counters and histograms of the service, as text in the format of Prometheus.
+"""Counters and histograms of the service, in Prometheus's text format.
 
 https://prometheus.io/docs/instrumenting/exposition_formats/
 """
@@ -14,9 +14,9 @@ _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0,
 
 
 class Histogram:
-    """Counts values by size.
+    """Counts values in buckets.
 
-    - `bounds`: the largest value of each bucket, ascending; a last bucket holds all larger values.
+    - `bounds`: the largest value of each bucket, in ascending order; one more bucket counts all larger values.
     """
 
     def __init__(self, bounds: Sequence[float | int]) -> None:
@@ -28,7 +28,7 @@ class Histogram:
         self.sum += value
 
     def lines(self, name: str, purpose: str) -> Iterator[str]:
-        """Yields the lines of the histogram; each bucket includes all smaller ones."""
+        """Yields the lines of the histogram; the count of a bucket includes those of all smaller buckets."""
         yield from _head(name, purpose, "histogram")
         total = 0
         for bound, count in zip((*map(repr, self.bounds), "+Inf"), self.counts, strict=True):
@@ -39,11 +39,11 @@ class Histogram:
 
 
 class Counters:
-    """Everything that `/metrics` shows. Only the thread of the event loop changes it.
+    """The counters and histograms that `/metrics` shows. Only the event loop's thread changes them.
 
-    - `requests`: answers by path and status; paths that the service does not have are counted as `other`.
-    - `errors`: requests that ended with an exception that nobody expected, answered with status 500.
-    - `seconds`: seconds from the first byte of a request for `/predict` to the start of its answer.
+    - `requests`: answers by path and status; unknown paths are counted as `other`.
+    - `errors`: requests that raised an unexpected exception, answered with status 500.
+    - `seconds`: seconds from the complete headers of a request for `/predict` to the start of its answer.
     - `batches`: images per call of the network, without padding.
     """
 
@@ -59,7 +59,7 @@ class Counters:
             f'eqxcnn_requests_total{{path="{path}",status="{status}"}} {count}'
             for (path, status), count in sorted(self.requests.items())
         ]
-        lines += _head("eqxcnn_errors_total", "Requests that ended with an unexpected exception.", "counter")
+        lines += _head("eqxcnn_errors_total", "Requests that raised an unexpected exception.", "counter")
         lines.append(f"eqxcnn_errors_total {self.errors}")
         lines += _head("eqxcnn_waiting_images", "Decoded images that wait for the network.", "gauge")
         lines.append(f"eqxcnn_waiting_images {waiting}")

@@ -1,23 +1,26 @@
 """The limits of the service."""
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from ..ranges import Range
 
 __all__ = ["Limits"]
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request, and all requests together, may take.
+    """Limits on one request, and on all requests together. The descriptions are also the help of the flags."""
 
-    - `max_batch`: the largest number of images that the network classifies at once.
-    - `max_pixels`: the largest number of pixels of an image, checked before it is decoded.
-    - `max_bytes`: the largest body of a request.
-    - `queue`: the largest number of requests in work, and of decoded images that wait for the network.
-    - `timeout`: seconds until a request is answered with an error.
-    """
-
-    max_batch: int = 32
-    max_pixels: int = 16_000_000
-    max_bytes: int = 16_000_000
-    queue: int = 256
-    timeout: float = 30.0
+    max_batch: Annotated[int, Range(1, 4096)] = 32
+    """Images that the network classifies at once. A program is compiled for each power of two up to the first that is
+    at least this number."""
+    max_pixels: Annotated[int, Range(1, 10**9)] = 16_000_000
+    """Pixels of an image, checked before it is decoded."""
+    max_bytes: Annotated[int, Range(1, 10**9)] = 16_000_000
+    """Bytes in the body of a request."""
+    queue: Annotated[int, Range(1, 10**6)] = 256
+    """Requests in progress, and decoded images that wait for the network; more are refused with status 503."""
+    timeout: Annotated[float, Range(0, 3600, excludes_low=True)] = 30.0
+    """Seconds until a request is answered with an error (up to twice as long if its body is incomplete), and seconds
+    to finish requests after SIGTERM."""

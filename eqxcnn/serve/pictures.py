@@ -9,20 +9,20 @@ from PIL import Image
 
 __all__ = ["draw_heat", "draw_pixels"]
 
-#: One color per line for heat 0, 1/4, 1/2, 3/4 and 1, each as red, green, blue and opacity: the picture below shows
-#: through where heat is low.
+#: Red, green, blue and opacity for heat 0, 1/4, 1/2, 3/4 and 1. Low heat is transparent, so the image below shows
+#: through.
 _COLORS = np.array(
     [[40, 20, 120, 0], [90, 30, 160, 110], [220, 50, 90, 165], [250, 140, 40, 190], [255, 235, 90, 205]], np.float32
 )
 
 
 def draw_pixels(pixels: UInt8[np.ndarray, "h w c"]) -> str:
-    """Returns a data URL of a PNG file with the pixels of one or three channels."""
+    """Returns pixels with one or three channels as the data URL of a PNG file."""
     return _encode(Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
 
 
 def draw_heat(heat: Float[np.ndarray, "h w"]) -> str:
-    """Returns a data URL of a PNG file that colors heat in [0, 1], to be laid over the picture of the same size."""
+    """Returns colors for heat in [0, 1], to lay over an image of the same size, as the data URL of a PNG file."""
     steps = np.linspace(0, 1, len(_COLORS))
     channels = [np.interp(heat, steps, _COLORS[:, channel]) for channel in range(4)]
     return _encode(Image.fromarray(np.stack(channels, -1).round().astype(np.uint8)))

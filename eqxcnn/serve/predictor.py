@@ -1,4 +1,4 @@
-"""The network behind the service: batches of a few fixed sizes, all compiled before the first request."""
+"""The network behind the service, compiled for a few fixed batch sizes before the first request."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,7 @@ class Predictor:
 
     All calls must come from one thread.
 
-    - `has_heat`: whether the network has feature maps, and so a Grad-CAM; known after `compile`.
+    - `has_heat`: whether Grad-CAM supports the network; known after `compile`.
     """
 
     def __init__(self, classifier: ImageClassifier, max_batch: int) -> None:
@@ -35,13 +35,13 @@ class Predictor:
         self._empty = np.zeros((*classifier.image_size, classifier.in_channels), np.uint8)
 
     def compile(self) -> None:
-        """Compiles the programs of all batch sizes, and that of Grad-CAM."""
+        """Compiles a program for each batch size, and one for Grad-CAM if it supports the network."""
         for size in self.sizes:
             self.classify([self._empty] * size)
         try:
             grad_cam(self.classifier, self._empty)
             self.has_heat = True
-        except InputError:  # such as a perceptron
+        except InputError:  # such as `mlp` or a vision transformer
             self.has_heat = False
 
     def classify(self, images: Sequence[UInt8[np.ndarray, "h w c"]]) -> Float32[np.ndarray, "n classes"]:
@@ -51,7 +51,7 @@ class Predictor:
         return np.asarray(self._probabilities(self.classifier, jnp.asarray(batch)))[: len(images)]
 
     def heat(self, image: UInt8[np.ndarray, "h w c"], target: int) -> Float32[np.ndarray, "h w"] | None:
-        """Returns the Grad-CAM of a class, or `None` for a network without feature maps."""
+        """Returns the Grad-CAM of a class; `None` if Grad-CAM does not support the network."""
         return grad_cam(self.classifier, image, target) if self.has_heat else None
 
 

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -41,8 +40,8 @@ __all__ = [
 class WarmStart:
     """Weights that a run starts from instead of random ones.
 
-    - `tensors`: weights by name; the head's weights are left out if the number of classes differs.
-    - `preprocess`: the preprocessing of the images that these weights were trained on, if known.
+    - `tensors`: weights by name, without those of the head if the number of classes differs.
+    - `preprocess`: the preprocessing that these weights were trained with, if known.
     """
 
     tensors: dict[str, np.ndarray]
@@ -50,7 +49,7 @@ class WarmStart:
 
 
 def load_warm_start(recipe: Recipe, info: DataInfo, image_size: tuple[int, int]) -> WarmStart | None:
-    """Loads the weights that the recipe starts from; returns `None` for a recipe that starts from random weights.
+    """Loads the weights that the recipe starts from; returns `None` if it starts from random weights.
 
     **Raises:** `InputError` if the weights cannot be read, belong to a different model, or do not fit.
     """
@@ -65,18 +64,18 @@ def load_warm_start(recipe: Recipe, info: DataInfo, image_size: tuple[int, int])
             f"the weights of `{recipe.model}`",
         )
         return WarmStart(fit_tensors(published, places, origin), PUBLISHED[recipe.model].preprocess)
-    return _load_from_path(recipe, resolve_run(str(recipe.init_from)), places)
+    return _load_init_from(recipe, str(recipe.init_from), places)
 
 
-def _load_from_path(recipe: Recipe, path: Path, places: dict[str, tuple[int, ...]]) -> WarmStart:
-    """Loads weights from a run's folder, a model folder or a file, or by a model's name."""
-    origin = f"`init_from` (={str(path)!r})"
-    # For a name that is too long or a locked folder, `os.path.exists` returns `False`, but `Path.exists` raises.
+def _load_init_from(recipe: Recipe, init_from: str, places: dict[str, tuple[int, ...]]) -> WarmStart:
+    """Loads weights from a run folder, a model folder or a file, from the Hub, or by the name of a model."""
+    origin, path = f"`init_from` (={init_from!r})", resolve_run(init_from)
+    # `Path.exists` raises for a name that is too long or a folder without access; `os.path.exists` returns `False`.
     is_name = find_published(path) is not None
     if not is_name and not os.path.exists(path):
         raise InputError(
-            f"{origin} does not exist: give a finished run, its model folder, a file with weights, or the name of a "
-            "model with trained weights"
+            f"{origin} does not exist: give a finished run, its model folder, a file with weights, the name of a model "
+            "with trained weights, or `hub:user/name` for a model on the Hub"
         )
     if is_name or path.is_dir():
         trained = load(path)
@@ -107,11 +106,11 @@ def init_train_state(
 
     **Arguments:**
 
-    - `moments`: mean and standard deviation that images are normalized by.
-    - `own`: a network and its state to use instead of building the recipe's.
+    - `moments`: the mean and standard deviation that normalize the images.
+    - `own`: a network and its state, used instead of building the recipe's model.
     - `pixels`: the first `init_images` training images `[i h w c]`.
-    - `tensors`: weights to use instead of random ones, by name.
-    - `key`: for the random weights.
+    - `tensors`: weights by name, used instead of random ones.
+    - `key`: PRNG key for the random weights.
 
     **Raises:** `InputError` if the recipe sets `init_images` for a model without data-dependent weights.
     """
@@ -121,7 +120,7 @@ def init_train_state(
     else:
         model, state = own
     if tensors:
-        # Only the head can be missing, if the number of classes differs; the head then keeps its random weights.
+        # Only the head can be missing, if the number of classes differs; it then keeps its random weights.
         merged: dict[str, Any] = {**tensor_slots(model, state), **tensors}
         model, state = from_tensors(model, state, merged)
     model = freeze_modes(model, parse_factors(recipe.learning_rate_factors, recipe.freeze))
@@ -151,7 +150,7 @@ def _init_from_images(recipe: Recipe, model: Network, images: Images) -> Network
     """Initializes the data-dependent weights (such as airbench94's whitening layer) from a few training images."""
     if not isinstance(model, DataInitialized):
         raise InputError(
-            f"`init_images` (={recipe.init_images}) sets weights from images, but `{recipe.model}` has no such "
+            f"`init_images` (={recipe.init_images}) initializes weights from images, but `{recipe.model}` has no such "
             "weights: give 0, or train `airbench94`"
         )
     return model.initialized_from(images)

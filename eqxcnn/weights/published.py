@@ -10,8 +10,8 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from .. import hub_connection
 from ..errors import InputError
+from ..hub_connection import why_offline
 from ..images import Preprocess
 from ..registry import build, family, variant
 from ..types import Classifier, Key
@@ -146,12 +146,12 @@ def build_published(
 ) -> tuple[Classifier, eqx.nn.State]:
     """Builds a model with trained weights; arguments and errors as for `zoo.create_model(pretrained=True)`.
 
-    If `num_classes` differs from the number of classes in the file, the head keeps its random weights. If `in_channels`
+    If `num_classes` differs from the number of classes in the file, the head has random weights. If `in_channels`
     differs, `fit_tensors` adapts the stem.
     """
     row = _require(name)
     if isinstance(row, Bundled) and image_size is None:
-        # A dense layer on a flattened map depends on the size, and a recipe may choose its own.
+        # The shape of a dense layer on a flattened map depends on the image size, which the recipe may have changed.
         image_size = row.preprocess.size
     published = load_published_tensors(name, image_size=image_size, **architecture)
     sizes: dict[str, Any] = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
@@ -159,14 +159,14 @@ def build_published(
     shapes = tensor_shapes(model, state)
     fitted = fit_tensors(published, shapes, f"the file of trained weights of `{name}`")
     if set(fitted) != set(shapes):
-        # Only for a new head: random weights would take most of the time.
+        # Only a new head needs random weights; drawing all of them would take most of the time.
         model, state = build(name, **sizes, **architecture, key=key)
         fitted = to_tensors(model, state) | fitted
     return from_tensors(model, state, fitted)
 
 
 def load_published_tensors(name: str, **arguments: Any) -> dict[str, np.ndarray]:
-    """Returns the trained weights of a model by our names, with the original head and stem.
+    """Returns a model's trained weights by eqxcnn's tensor names, with the original head and stem.
 
     **Raises:** `InputError` if there are no trained weights, or if the file cannot be downloaded or has another hash.
     """
@@ -181,7 +181,7 @@ def load_published_tensors(name: str, **arguments: Any) -> dict[str, np.ndarray]
 
 
 def find_published(text: Path | str) -> Published | Bundled | None:
-    """Returns the trained weights that a user names; `None` for any other text, and if there is a file of that name."""
+    """Returns the trained weights of the model named `text`; `None` if there are none, or if it is an existing path."""
     return None if os.path.exists(text) else PUBLISHED.get(str(text))
 
 
@@ -208,18 +208,16 @@ def _fetch(name: str, published: Published) -> Path:
     cached = huggingface_hub.try_to_load_from_cache(*file, revision=published.revision)
     if isinstance(cached, str):
         return Path(cached)
-    # The Hub's client would retry for half a minute.
-    unreachable: Exception | None = hub_connection.why_unreachable()
-    try:
-        if unreachable is None:
+    reason, cause = why_offline(), None  # The client itself would retry for half a minute.
+    if reason is None:
+        try:
             return Path(huggingface_hub.hf_hub_download(*file, revision=published.revision))
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
-        unreachable = error
-    reason = str(getattr(unreachable, "reason", unreachable)).strip().splitlines()[0].rstrip(".")
+        except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
+            reason, cause = str(error).strip().partition("\n")[0].rstrip("."), error
     raise InputError(
         f"the weights of `{name}` cannot be downloaded from the Hugging Face Hub ({published.repository}: {reason}) "
         "and this machine has no copy: run once online, or load your own file with `eqxcnn.weights.from_torch`"
-    ) from unreachable
+    ) from cause
 
 
 def _verify_hash(path: Path, published: Published) -> None:

@@ -1,7 +1,7 @@
 """Runs commands of the package in one process, because each process takes seconds to start.
 
-Each line of standard input is a JSON list: the command's module, its arguments, and environment variables to set. The
-answer is one line with the exit code, standard output and standard error.
+Each line of standard input is a JSON list of the command's module, its arguments, and environment variables to set. The
+answer is one line, a JSON list of the exit code, standard output and standard error.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ def run(module, arguments, environment):
             run_command(importlib.import_module(module).main)
         except SystemExit as exit_:
             code = exit_.code
-        except Exception:  # A bug, which the command line would print in this way too.
+        except Exception:  # A bug; the command line would print the traceback too.
             code = 1
             traceback.print_exc()
     return code, output.getvalue(), errors.getvalue()

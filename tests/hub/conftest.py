@@ -23,7 +23,7 @@ def hub():
 
 @pytest.fixture(scope="module")
 def environment(hub, tmp_path_factory):
-    """Environment variables for a process that uses the Hub; its client reads them when it is imported."""
+    """Environment variables for a process that uses the Hub. The Hub's client reads them when it is imported."""
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING_FACE_"))},
         "HF_ENDPOINT": hub.url,
@@ -43,7 +43,7 @@ def environment(hub, tmp_path_factory):
 def run(environment, tmp_path_factory):
     """Runs a command of the package, `run("predict", ...)`; returns exit code, standard output and standard error."""
     command = [sys.executable, "-m", "tests.hub.commands"]
-    # Its own working directory, so that no folder of a checkout is taken for a model.
+    # An empty working directory, so that no folder of the checkout is taken for a model.
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env=environment, cwd=tmp_path_factory.mktemp("work"), **pipes) as process:
 

@@ -1,4 +1,4 @@
-"""A Hugging Face Hub on loopback: repositories, commits, branches, large files, private repositories, two users."""
+"""A fake Hugging Face Hub on loopback, with two users, private repositories, branches, commits and large files."""
 
 import base64
 import hashlib
@@ -14,8 +14,8 @@ USERS = {"hf_ann": "ann", "hf_bob": "bob"}
 class FakeHub(ThreadingHTTPServer):
     """The server and its state.
 
-    - `repositories`: by `user/name`, whether it is private, the commit of each branch, and the files of each commit.
-    - `large`: the uploaded large files by their digest; a commit can only name those.
+    - `repositories`: by `user/name`: whether it is private, the commit of each branch, and the files of each commit.
+    - `large`: the uploaded large files by digest, which commits refer to.
     - `requests`: the method and path of each request.
     """
 
@@ -25,12 +25,12 @@ class FakeHub(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def add(self, name, files, private=False):
-        """Adds a repository with one commit, without the client."""
+        """Adds a repository with one commit directly, without the client."""
         self.repositories[name] = {"private": private, "branches": {}, "commits": {}}
         return self.commit(name, "main", files, "added")
 
     def commit(self, name, branch, files, message):
-        """Makes a commit; a file is a pair of its bytes, and whether it is a large file."""
+        """Makes a commit; each file is a pair of its bytes and whether it is a large file."""
         repository = self.repositories[name]
         text = f"{name} {len(repository['commits'])} {message}"
         commit = hashlib.sha1(text.encode()).hexdigest()
@@ -94,7 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(json.dumps(value).encode(), {"Content-Type": "application/json"})
 
     def _find(self, name, writes=False):
-        """The repository, if the user may read or write it."""
+        """Returns the repository if the user may read or write it."""
         found, owner = self.server.repositories.get(name), name.partition("/")[0]
         if found is None or (found["private"] and self.user != owner):
             self._refuse(404 if self.user else 401, code="RepoNotFound")
@@ -103,7 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
         return found
 
     def _files(self, name, revision):
-        """The commit that a branch or a hash names, and its files."""
+        """Returns the commit of a branch or a hash, and its files."""
         repository = self._find(name)
         commit = repository["branches"].get(revision, revision)
         if commit not in repository["commits"]:

@@ -1,12 +1,15 @@
-"""Model cards, and addresses of models on the Hub."""
+"""Model cards, and the addresses of models on the Hub."""
 
 import re
 from pathlib import Path
 
+import jax
 import pytest
 import yaml
 
 import eqxcnn
+from eqxcnn import catalog, zoo
+from eqxcnn.catalog import families
 from eqxcnn.errors import InputError
 from eqxcnn.hub.card import build_card, describe_data
 from eqxcnn.hub.trained import open_trained
@@ -19,7 +22,7 @@ ADDRESS = HubAddress("ann/digits")
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A saved classifier's folder with odd class names."""
+    """The folder of a saved classifier with odd class names."""
     classifier = eqxcnn.load("lenet")
     names = ("a|b", "c`d`", "\x1b[31m", *map(str, range(3, 10)))
     folder = tmp_path_factory.mktemp("saved") / "model"
@@ -28,7 +31,7 @@ def saved(tmp_path_factory):
 
 
 def write_run(saved, folder, rows, **settings):
-    """Writes a run's folder around a saved classifier; returns the folder."""
+    """Writes the folder of a run with a saved classifier, and returns it."""
     (folder / "model").mkdir(parents=True)
     for path in saved.iterdir():
         (folder / "model" / path.name).write_bytes(path.read_bytes())
@@ -73,7 +76,7 @@ def test_a_card_states_the_scores_the_data_and_the_settings(saved, tmp_path):
     assert "| accuracy | 87.50% |\n| loss | 0.5000 |\n| top_k_5 | 0.9900 |\n" in card
     assert "Measured on 1,200 images of the test split of `cifar10`" in card
     assert "averaged over the views `mirror`" in card
-    assert "Progress was measured on the same images" in card
+    assert "The same images were also used to measure progress" in card
     assert "| `epochs` | `3` |" in card
     assert "| size | 28 x 28 pixels |\n| channels | 1 (gray) |\n" in card
     assert "61,706 parameters" in card
@@ -85,6 +88,21 @@ def test_a_card_says_what_is_not_recorded(saved):
     assert {"model-index", "license", "datasets", "metrics"} & set(metadata_of(card)) == set()
     for sentence in ("No test is recorded.", "The recipe is not recorded.", "The author has not stated a license."):
         assert sentence in card
+
+
+def test_a_card_says_that_a_model_of_another_package_must_be_imported(tmp_path, monkeypatch):
+    sentence = "import the module that registers it first"
+    assert sentence not in card_of("mlp")
+    monkeypatch.setattr(catalog, "_added", {})
+    try:
+        zoo.register("our_mlp", families()["mlp"][1])
+        model, state = zoo.create_model("our_mlp", key=jax.random.key(0))
+        ours = eqxcnn.ImageClassifier(**{**vars(eqxcnn.load("mlp")), "name": "our_mlp", "model": model, "state": state})
+        eqxcnn.save(tmp_path, ours)
+        assert sentence in card_of(tmp_path)
+    finally:
+        monkeypatch.undo()
+        families.cache_clear()
 
 
 def test_a_score_that_is_not_finite_is_left_out(saved, tmp_path):
@@ -137,7 +155,7 @@ def test_addresses_are_found(text, address):
      "hub:a/b@x..y", "hub:a/b@/etc", f"hub:a/{'b' * 95}", "hub:a/b@\x1b", "hub:a/b c"],
 )  # fmt: skip
 def test_invalid_addresses_are_refused(text):
-    with pytest.raises(InputError, match=r"is no name of a model on the Hub|must be a branch, a tag or a commit hash"):
+    with pytest.raises(InputError, match=r"is not the name of a model|must be a branch, a tag or a commit hash"):
         eqxcnn.load(text)
 
 

@@ -5,24 +5,25 @@ import json
 import shutil
 import socket
 import subprocess
-import time
 
 import httpx
 
-#: The key under which the protocol returns an element.
+from tests.serve.waiting import wait_until
+
+#: The key of an element's identifier in the protocol's answers.
 _ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 KEYS = {"ArrowLeft": "\ue012", "ArrowUp": "\ue013", "ArrowRight": "\ue014", "ArrowDown": "\ue015", "Delete": "\ue017"}
 
 
 def find_browser():
-    """The paths of Chromium and its driver, or `None`."""
+    """Returns the paths of Chromium and its driver, or `None`."""
     browsers = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
     browser, driver = next(filter(None, browsers), None), shutil.which("chromedriver")
     return (browser, driver) if browser and driver else None
 
 
 class Browser:
-    """A window of a size, with light or dark colors."""
+    """A browser window of the given size, with light or dark colors."""
 
     def __init__(self, folder, width=1000, height=900, is_dark=False):
         browser, driver = find_browser()
@@ -64,11 +65,11 @@ class Browser:
         self._send("POST", "/url", {"url": address})
 
     def run(self, script):
-        """Runs JavaScript and returns what it returns."""
+        """Runs JavaScript and returns its result."""
         return self._send("POST", "/execute/sync", {"script": script, "args": []})
 
     def cdp(self, command, **parameters):
-        """Calls a command of Chromium's own protocol."""
+        """Runs a command of the Chrome DevTools Protocol."""
         return self._send("POST", "/goog/cdp/execute", {"cmd": command, "params": parameters})
 
     def text(self, selector):
@@ -96,7 +97,7 @@ class Browser:
         path.write_bytes(base64.b64decode(self._send("GET", "/screenshot")))
 
     def requests(self):
-        """The addresses that pages have asked for since the last call; those of Chromium's own pages are left out."""
+        """Returns the URLs that pages have requested since the last call, except Chromium's own pages."""
         entries = self._send("POST", "/se/log", {"type": "performance"})
         messages = [json.loads(entry["message"])["message"] for entry in entries]
         sent = [each["params"] for each in messages if each["method"] == "Network.requestWillBeSent"]
@@ -113,11 +114,3 @@ class Browser:
         if isinstance(value, dict) and "error" in value:
             raise RuntimeError(f"{value['error']}: {value['message']}")
         return value
-
-
-def wait_until(condition, seconds=30):
-    """Waits for a condition."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it has not happened in time"
-        time.sleep(0.05)

@@ -1,8 +1,7 @@
-"""A server in a thread, for each file of tests."""
+"""A server in a thread, and a classifier."""
 
 import asyncio
 import threading
-import time
 from contextlib import contextmanager
 
 import httpx
@@ -13,6 +12,7 @@ from eqxcnn.serve.__main__ import listen, make_server
 from eqxcnn.serve.app import Service
 from eqxcnn.serve.limits import Limits
 from eqxcnn.serve.predictor import Predictor
+from tests.serve.waiting import wait_until
 
 
 @contextmanager
@@ -27,10 +27,8 @@ def running(classifier, *, is_compiled=True, **limits):
     thread.start()
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with httpx.Client(base_url=address, timeout=60, trust_env=False) as client:
-        deadline = time.monotonic() + 120
-        while client.get("/health").status_code != 200 and is_compiled:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        if is_compiled:
+            wait_until(lambda: client.get("/health").status_code == 200, 120)
         yield service, client
     server.should_exit = True
     thread.join(30)

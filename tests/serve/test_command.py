@@ -1,4 +1,4 @@
-"""The command: flags, addresses, and what signals do."""
+"""The command: flags, addresses and signals."""
 
 import os
 import re
@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import httpx
@@ -15,6 +14,7 @@ import pytest
 from eqxcnn.errors import InputError
 from eqxcnn.serve.__main__ import main
 from tests.serve.test_service import ONE, best
+from tests.serve.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -56,7 +56,7 @@ def test_a_network_that_cannot_be_compiled_ends_the_command(monkeypatch, capsys)
     monkeypatch.setattr("eqxcnn.serve.predictor.Predictor.compile", fail)
     with pytest.raises(MemoryError, match="the device is full"):
         main(["lenet", "--port", "0"])
-    assert "lenet is compiled, then served at http://127.0.0.1:" in capsys.readouterr().out
+    assert "compiling lenet, then serving it at http://127.0.0.1:" in capsys.readouterr().out
 
 
 def is_open(port):
@@ -74,18 +74,16 @@ def test_a_signal_ends_the_command_after_the_requests_in_work(number, code):
     )  # fmt: skip
     try:
         line = process.stdout.readline()
-        found = re.fullmatch(r"lenet is compiled, then served at (http://127\.0\.0\.1:(\d+))\n", line)
+        found = re.fullmatch(r"compiling lenet, then serving it at (http://127\.0\.0\.1:(\d+))\n", line)
         assert found, line + process.stderr.read()
         with httpx.Client(base_url=found[1], timeout=60, trust_env=False) as client:
-            while client.get("/health").status_code != 200:
-                threading.Event().wait(0.1)
+            wait_until(lambda: client.get("/health").status_code == 200, 120)
             head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(ONE)}\r\n\r\n".encode()
             with socket.create_connection(("127.0.0.1", int(found[2])), timeout=60) as half_sent:
                 half_sent.sendall(head + ONE[:20])
                 assert best(client.post("/predict", content=ONE)) == "1"
                 process.send_signal(number)
-                while is_open(int(found[2])):
-                    threading.Event().wait(0.05)
+                wait_until(lambda: not is_open(int(found[2])))
                 half_sent.sendall(ONE[20:])
                 answer = half_sent.recv(65_536)
         assert answer.startswith(b"HTTP/1.1 200 OK\r\n")

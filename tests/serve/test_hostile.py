@@ -1,4 +1,4 @@
-"""Hostile requests, from the fuzzer: each is answered, none with status 500."""
+"""Hostile requests from the fuzzer: each is answered, and none with status 500."""
 
 import random
 from collections import Counter
@@ -12,7 +12,7 @@ from tests.serve.conftest import running
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.usefixtures("fast_compilation"),
-    pytest.mark.filterwarnings("ignore::UserWarning:PIL"),  # about damaged files
+    pytest.mark.filterwarnings("ignore::UserWarning:PIL"),  # for damaged files
 ]
 
 

@@ -5,9 +5,10 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
-from tests.serve.browser import Browser, find_browser, wait_until
+from tests.serve.browser import Browser, find_browser
 from tests.serve.conftest import running
 from tests.serve.test_service import draw_digit
+from tests.serve.waiting import wait_until
 
 pytestmark = [
     pytest.mark.slow,
@@ -34,7 +35,7 @@ def window(tmp_path_factory):
 
 @pytest.fixture
 def page(served, window):
-    """The page, newly opened; at the end of a test it must have talked to the service only."""
+    """The newly opened page. After the test, it must have sent requests to the service only, and show no problem."""
     address = str(served[1].base_url)
     window.requests()
     window.open(address)
@@ -112,6 +113,46 @@ def test_the_camera_is_classified_until_it_is_stopped(page):
     page.run("document.querySelector('#camera').click()")
     assert page.run("return document.querySelector('#camera').ariaPressed") == "false"
     wait_until(lambda: is_empty(page))
+
+
+def test_two_quick_clicks_open_the_camera_once(page):
+    page.run("""
+        window.streams = []; const media = navigator.mediaDevices, real = media.getUserMedia.bind(media);
+        media.getUserMedia = async (options) => { streams.push(await real(options)); return streams.at(-1); };
+        for (const _ of [1, 2]) document.querySelector('#camera').click();""")
+    wait_until(lambda: not is_empty(page))
+    assert page.run("return streams.length") == 1
+    page.run("document.querySelector('#camera').click()")
+    assert page.run("return streams[0].getTracks().map(track => track.readyState)") == ["ended"]
+
+
+def test_a_camera_that_shows_nothing_is_reported_and_stopped(page):
+    page.drag("#canvas", SEVEN)
+    wait_until(lambda: page.text("#best") == "7")
+    page.run("HTMLMediaElement.prototype.play = () => Promise.reject(new Error('no frames'));")
+    page.run("document.querySelector('#camera').click()")
+    wait_until(lambda: page.text("#problem") == "The camera cannot be used: no frames.")
+    assert page.run("return document.querySelector('#camera').ariaPressed") == "false"
+    page.run("document.querySelector('#clear').click()")
+
+
+def test_a_late_answer_is_not_shown_for_a_new_drawing(page):
+    page.run("""
+        window.held = []; const real = window.fetch;
+        window.fetch = async (...all) => {
+            const answer = await real(...all);
+            await new Promise((release) => held.push(release));
+            return answer;
+        };""")
+    page.drag("#canvas", SEVEN)
+    wait_until(lambda: page.run("return held.length") == 1)
+    page.run("document.querySelector('#clear').click()")
+    page.drag("#canvas", [(0.5, 0.2), (0.5, 0.8)])
+    page.run("held[0]()")
+    wait_until(lambda: page.run("return held.length") == 2)
+    assert is_empty(page)
+    page.run("held[1]()")
+    wait_until(lambda: page.text("#best") == "1")
 
 
 def test_at_most_one_request_is_in_flight(page):

@@ -141,7 +141,10 @@ def test_only_the_head_changes_when_the_backbone_is_frozen(finished_run, tmp_pat
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"init_from": "nowhere"}, "`init_from` .='nowhere'. does not exist: give a finished run"),
+        (
+            {"init_from": "nowhere"},
+            "`init_from` .='nowhere'. does not exist: give a finished run, .* or `hub:user/name`",
+        ),
         (
             {"model": "mlp", "init_from": "RUN"},
             "holds a `airbench94_narrow`, but the recipe trains `mlp`: set `model` to airbench94_narrow",

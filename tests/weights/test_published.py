@@ -142,6 +142,14 @@ def test_without_a_network_the_error_is_one_sentence(monkeypatch):
     assert "`resnet18` cannot be downloaded from the Hugging Face Hub (timm/resnet18.tv_in1k: Name" in str(caught.value)
 
 
+def test_without_a_copy_offline_mode_is_named(monkeypatch):
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *a, **k: None)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(hub_connection, "why_unreachable", lambda: pytest.fail("the network was used"))
+    with pytest.raises(InputError, match=r"resnet18.tv_in1k: `HF_HUB_OFFLINE` is set\) and this machine has no copy"):
+        zoo.create_model("resnet18", pretrained=True, key=KEY)
+
+
 def test_errors_of_the_hub_are_reported_in_one_sentence(monkeypatch):
     import httpx2 as httpx
 

@@ -1,52 +1,57 @@
-"""`python -m benchmarks.fine_tuning`: test accuracy on cats and dogs, fine-tuned from CIFAR-10 and from scratch.
+"""`python -m benchmarks.fine_tuning`: cats and dogs from few photographs, with a network trained on CIFAR-10.
 
-Trains the network of the recipe `catsdogs_finetune` in three ways: the whole network from the weights of a run of
-`cifar_fast`, the head alone from the same weights, and the whole network from scratch. Training from scratch uses a
-whitening first layer, and the learning rate of `cifar_fast`, scaled to the batch size. The head trains for more epochs,
-so that all three take about the same time. The time includes decoding, training and the test.
+Each row learns from a number of training photographs, drawn with the seed, the same number of each class, in one of
+four ways: fine-tuning `airbench94` from its weights in the package, training it from scratch, a logistic regression on
+its features, and the five nearest neighbors of the features by cosine. Fine-tuning and training from scratch use the
+recipe `catsdogs_finetune` with smaller batches, and show the same number of photographs, each of them several times;
+from scratch, the first layer whitens the photographs, and the learning rate is that of the recipe `airbench94`, scaled
+to the batch size. The test is on the whole test split, one view per photograph. Times are medians over the seeds; they
+include the test, but not the decoding of the photographs, which all rows share.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from time import perf_counter
 from typing import Any
 
+import numpy as np
 import tyro
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
+import eqxcnn
 from eqxcnn.cli import run_command
+from eqxcnn.data import Split, from_arrays
 from eqxcnn.errors import InputError
 from eqxcnn.training import Recipe, fit, load_recipe
 
 from .markdown import format_number
 from .timing import RESULTS, ResultTable, check_options, write_tables
 
-_RECIPE, _SOURCE = load_recipe("catsdogs_finetune"), load_recipe("cifar_fast")
-_FROM_SCRATCH: dict[str, Any] = {
-    "init_from": None,
-    "init_images": _SOURCE.init_images,
-    "learning_rate": _SOURCE.learning_rate * _RECIPE.batch_size / _SOURCE.batch_size,
-}
-#: A head on frozen features tolerates a higher learning rate.
-_HEAD_ONLY: dict[str, Any] = {"freeze": ("backbone",), "learning_rate": 0.2, "learning_rate_factors": ()}
+_RECIPE, _SOURCE = load_recipe("catsdogs_finetune"), load_recipe("airbench94")
+_BATCH_SIZE = 32
+
+#: Learns from a training split with a seed, and returns the accuracy on a test split.
+Learn = Callable[[Split, Split, int], float]
 
 
 @dataclass(frozen=True)
 class Options:
-    """Train on cats and dogs from weights trained on CIFAR-10, and from scratch."""
+    """Learn cats and dogs from few photographs, in four ways."""
 
     data: str = _RECIPE.data
     """The data set's name or folder."""
-    source: Path | None = None
-    """A finished run of the recipe `cifar_fast`; by default it is trained first."""
-    source_data: str = _SOURCE.data
-    """CIFAR-10's name or folder, if `cifar_fast` has to be trained."""
-    epochs: float = 5.0
-    """Epochs of fine-tuning."""
-    seeds: int = 1
+    images: tuple[int, ...] = (50, 200, 1000)
+    """Numbers of training photographs."""
+    shown: int = 4000
+    """Photographs that training shows in total, each of them several times."""
+    seeds: int = 3
     """Number of seeds, starting from 0."""
-    train_images: int | None = None
-    """Use only the first training images of each set; by default all."""
     out: Path = RESULTS / "fine_tuning.json"
     """Path of the results file."""
 
@@ -56,36 +61,91 @@ def main(arguments: Sequence[str]) -> None:
     options = tyro.cli(Options, prog="python -m benchmarks.fine_tuning", args=arguments)
     if options.seeds < 1:
         raise InputError(f"`seeds` (={options.seeds}) must be 1 or more")
+    if min((*options.images, options.shown)) < _BATCH_SIZE:
+        raise InputError(f"`images` and `shown` must be {_BATCH_SIZE}, the batch size, or more")
     check_options(2, options.out)
+    train, test = (
+        eqxcnn.data.load(options.data, split, image_size=_RECIPE.image_size, channels=3) for split in ("train", "test")
+    )
+    rows = [
+        _make_row(name, learn, train, test, count, options.seeds)
+        for count in options.images
+        for name, learn in make_ways(options.shown).items()
+    ]
+    head = ("photographs", "way to learn", "test accuracy (%)", "lowest", "highest", "seconds")
+    title = f"`airbench94` on few photographs of cats and dogs; seeds: {options.seeds}"
+    write_tables("fine_tuning", title, arguments, [ResultTable(head, rows)], options.out)
+
+
+def make_ways(shown: int) -> dict[str, Learn]:
+    """Returns the ways to learn by name; training shows `shown` photographs."""
+    scale = _BATCH_SIZE / _RECIPE.batch_size
+    tuned = _RECIPE.replace(
+        data="own", validation=0.0, test_views="one", batch_size=_BATCH_SIZE,
+        learning_rate=_RECIPE.learning_rate * scale,
+    )  # fmt: skip
+    scratch = tuned.replace(
+        pretrained=False, init_images=_SOURCE.init_images, mean=_SOURCE.mean, std=_SOURCE.std,
+        learning_rate=_SOURCE.learning_rate * _BATCH_SIZE / _SOURCE.batch_size,
+    )  # fmt: skip
+    return {
+        "fine-tuned": partial(learn_by_training, tuned, shown),
+        "from scratch": partial(learn_by_training, scratch, shown),
+        "logistic regression": partial(learn_from_features, make_regression),
+        "nearest neighbors": partial(learn_from_features, make_neighbors),
+    }
+
+
+def draw(split: Split, count: int, seed: int) -> Split:
+    """Returns `count` images drawn without replacement, the same number of each class, or one less."""
+    rng, number = np.random.default_rng(seed), len(split.class_names)
+    shares = [len(range(index, count, number)) for index in range(number)]
+    rows = [
+        rng.choice(np.flatnonzero(split.labels == index), share, replace=False) for index, share in enumerate(shares)
+    ]
+    chosen = np.sort(np.concatenate(rows))
+    return Split(split.array[chosen], split.labels[chosen], split.class_names, 0)
+
+
+def learn_by_training(recipe: Recipe, shown: int, train: Split, test: Split, seed: int) -> float:
+    """Trains a recipe, and returns the accuracy."""
+    count = len(train.labels)
+    data = from_arrays(
+        train.array, train.labels, test=(test.array, test.labels), class_names=train.class_names, name="photographs"
+    )
+    recipe = recipe.replace(seed=seed, epochs=shown / count, init_images=min(recipe.init_images, count))
     with TemporaryDirectory() as runs:
-        source = (
-            options.source
-            or fit(replace(_SOURCE, data=options.source_data, train_images=options.train_images), runs=runs).folder
-        )
-        tuned = replace(
-            _RECIPE, data=options.data, epochs=options.epochs, train_images=options.train_images, init_from=str(source)
-        )
-        head = replace(tuned, **_HEAD_ONLY)
-        # Epochs of the head alone take less time, so the head trains for more of them.
-        head = replace(head, epochs=options.epochs * _epoch_seconds(tuned, runs) / _epoch_seconds(head, runs))
-        cases = {"from scratch": replace(tuned, **_FROM_SCRATCH), "fine-tuned": tuned, "head only": head}
-        rows = [_make_row(name, recipe, options.seeds, runs) for name, recipe in cases.items()]
-    table_head = ("start", "epochs", "test accuracy (%)", "seconds")
-    title = f"The recipe `catsdogs_finetune`, and the same network from scratch; seeds: {options.seeds}"
-    write_tables("fine_tuning", title, arguments, [ResultTable(table_head, rows)], options.out)
+        return fit(recipe, data=data, runs=runs).test.accuracy
 
 
-def _epoch_seconds(recipe: Recipe, runs: str) -> float:
-    """Returns the time of the second epoch, since the first includes compilation."""
-    return fit(replace(recipe, epochs=2), runs=runs).metrics[1]["seconds"]
+def learn_from_features(make: Callable[[], Any], train: Split, test: Split, seed: int) -> float:
+    """Fits a classifier of scikit-learn to the features of the network, and returns the accuracy."""
+    known, unknown = (
+        eqxcnn.extract("airbench94", (split.array, split.labels), image_size=_RECIPE.image_size)
+        for split in (train, test)
+    )
+    return float(make().fit(known.features, known.labels).score(unknown.features, unknown.labels))
 
 
-def _make_row(name: str, recipe: Recipe, seeds: int, runs: str) -> tuple[str, ...]:
-    """Returns a row with the means over the seeds."""
-    results = [fit(replace(recipe, seed=seed), runs=runs) for seed in range(seeds)]
-    accuracy = sum(result.test.accuracy for result in results) / seeds
-    seconds = sum(result.metrics[-1]["wall_seconds"] for result in results) / seeds
-    return name, f"{recipe.epochs:.1f}", f"{100 * accuracy:.2f}", format_number(seconds)
+def make_regression() -> Any:
+    """Returns a logistic regression on standardized features, with scikit-learn's default regularization."""
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+
+
+def make_neighbors() -> Any:
+    """Returns a classifier by the five nearest neighbors."""
+    return KNeighborsClassifier(5, metric="cosine")
+
+
+def _make_row(name: str, learn: Learn, train: Split, test: Split, count: int, seeds: int) -> tuple[str, ...]:
+    found, seconds = [], []
+    for seed in range(seeds):
+        some = draw(train, count, seed)
+        started = perf_counter()
+        found.append(100 * learn(some, test, seed))
+        seconds.append(perf_counter() - started)
+    accuracies = (f"{each:.2f}" for each in (np.mean(found), min(found), max(found)))
+    return f"{count:,}", name, *accuracies, format_number(float(np.median(seconds)))
 
 
 if __name__ == "__main__":

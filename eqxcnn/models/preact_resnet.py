@@ -129,7 +129,7 @@ class PreActBottleneck(eqx.Module):
 class PreActResNet(eqx.Module):
     """A 3x3 convolution, stages of pre-activation blocks and a dense head (He et al. 2016).
 
-    Convolutions are initialized He normal by fan-out, the head as in torch.
+    Convolutions are initialized with He normal values (fan-out), and the head as torch's `Linear`.
 
     **Arguments:**
 

@@ -81,7 +81,7 @@ def shape_of(operand: Any) -> tuple[int, ...]:
 def _iterate_equations(jaxpr: Jaxpr, outer_scope: str) -> Iterator[tuple[str, Equation]]:
     """Yields every equation with its scope, nested jaxprs (jit, custom derivatives) included."""
     for equation in jaxpr.eqns:
-        # A nested jaxpr only knows the scopes that were opened inside it.
+        # A nested jaxpr records only the scopes that were opened inside it.
         scope = f"{outer_scope}/{equation.source_info.name_stack}".strip("/")
         yield scope, equation
         for value in equation.params.values():

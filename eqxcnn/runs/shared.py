@@ -1,4 +1,4 @@
-"""The folder of a run in several processes: process 0 writes it, and tells the others what they need from it."""
+"""The folder of a run in several processes: process 0 writes it, and sends the others the parts that they need."""
 
 import dataclasses
 import hashlib

@@ -28,7 +28,7 @@ _OWN_ERROR = 3.0
 _HEARD = 10.0
 #: Seconds that a process which ends as it should waits for the others.
 _LEAVING = 10.0
-#: Seconds within which the disappearance of a process is noticed.
+#: Seconds within which the loss of a process is detected.
 _NOTICED = 5.0
 
 

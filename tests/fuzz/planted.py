@@ -43,7 +43,7 @@ def _accept_silently(rng: random.Random, folder: Path, base: Any) -> None:
 
 
 def _print_raw(rng: random.Random, folder: Path, base: Any) -> None:
-    raise RawOutput("a command prints signs that a terminal obeys: \x1b")
+    raise RawOutput("a command prints control characters: \x1b")
 
 
 def _connect(rng: random.Random, folder: Path, base: Any) -> None:

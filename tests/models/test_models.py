@@ -56,7 +56,7 @@ def mark_others_slow(name):
 
 
 def mark_counted(name):
-    """For torch twins, `tests/weights/test_torch.py` compares the shapes of all parameters."""
+    """Marks torch twins as exhaustive: `tests/weights/test_torch.py` compares the shapes of their parameters."""
     if name in ONE_PER_FAMILY:
         return None
     return pytest.mark.exhaustive if variant(name).torch_twin else pytest.mark.slow
@@ -74,7 +74,7 @@ CLASSES, BATCH = 7, 2
 
 
 def shallow(name):
-    """Returns constructor arguments for one block per stage (or as few as show everything), if the family has them."""
+    """Returns constructor arguments for the fewest blocks per stage that have every kind of layer, if possible."""
     stages = len(variant(name).strides)
     match family(name):
         case "convnext" | "preact_resnet" | "resnet" | "se_resnet":

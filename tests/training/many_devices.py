@@ -150,7 +150,7 @@ def seeds(folder):
 
 
 def refusals():
-    """Returns the messages for batches that do not divide and for too many devices."""
+    """Returns the error messages for batch sizes that four devices cannot split evenly, and for too many devices."""
     found = []
     for settings in ({"batch_size": 62}, {"batch_size": 3}, {"devices": 5}):
         try:

@@ -1,5 +1,5 @@
-"""`python -m benchmarks.inference`: images per second of classifiers in eqxcnn, of their exported
-programs, and of the same networks in PyTorch.
+"""`python -m benchmarks.inference`: images per second of classifiers in eqxcnn, of their exported programs, and of the
+same networks in PyTorch.
 
 Each case classifies a batch of `uint8` pixels, including normalization, in a process of its own. "eqxcnn" calls the
 classifier, "StableHLO" its exported program in JAX, and "ONNX" its exported model in onnxruntime. PyTorch runs the same

@@ -92,7 +92,7 @@ def test_a_bad_image_stops_the_evaluation_or_is_skipped(model, images, capsys):
 def test_unknown_classes_are_named_before_an_image_is_decoded(model, images, monkeypatch):
     (images / "dark").rename(images / "dusk")
     monkeypatch.setattr(TableDataSet, "stream", lambda *_, **__: pytest.fail("the images were decoded"))
-    with pytest.raises(InputError, match=r"not trained on \(dusk\): the classifier knows bright, dark, none"):
+    with pytest.raises(InputError, match=r"not trained on \(dusk\): its classes are bright, dark, none"):
         evaluate.main([str(model), "--data", str(images)])
 
 

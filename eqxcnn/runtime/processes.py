@@ -46,7 +46,7 @@ def current_peers() -> Peers:
     if _joined is None and jax.process_count() > 1:
         raise InputError(
             "the processes of this run were joined by `jax.distributed.initialize`: call "
-            "`eqxcnn.training.join_processes()` instead, which also calls that"
+            "`eqxcnn.training.join_processes()` instead, which calls it"
         )
     return Peers() if _joined is None else _joined
 

@@ -37,7 +37,8 @@ def register_multiply_adds(primitive_name: str, count: Callable[[Equation], int]
 def register_product_scope(name: str) -> None:
     """Makes each element of a product (`mul`) inside `jax.named_scope(name)` count as one multiply-add.
 
-    For kernels that compute a convolution as a sum of elementwise products. Other operations in the scope count as 0.
+    Needed for kernels that compute a convolution as a sum of elementwise products. Other operations in the scope count
+    as 0.
     """
     _PRODUCT_SCOPES.add(name)
 

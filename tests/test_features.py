@@ -1,4 +1,4 @@
-"""Features of whole data sets, from runs, classifiers and own networks."""
+"""Features of whole data sets, from runs, classifiers and users' networks."""
 
 from dataclasses import replace
 

@@ -98,7 +98,7 @@ def join_processes(
 
 def _start_jax(peers: Peers, host: str, place: _Place, timeout: float) -> None:
     """Makes JAX see the devices of all processes."""
-    # JAX would end a process that does not find the others with a core dump, so they have found each other before.
+    # The processes are connected already, because JAX ends a process with a core dump if it cannot reach the others.
     (port, *_) = peers.gather(_free_port() if peers.is_first else None)
     # Without this, processes on CPUs cannot exchange arrays.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")

@@ -1,4 +1,5 @@
-"""`python -m benchmarks.inference`: images per second of classifiers in eqxcnn, exported, and in PyTorch.
+"""`python -m benchmarks.inference`: images per second of classifiers in eqxcnn, of their exported programs, and of the
+same networks in PyTorch.
 
 Each case classifies a batch of `uint8` pixels, including normalization; each library has its own process. "eqxcnn"
 calls the classifier, "StableHLO" its exported program in JAX, and "ONNX" its exported model in onnxruntime. PyTorch

@@ -113,7 +113,10 @@ def put_on_device(job: Job, num_batches: int) -> Job:
 
 
 def make_torch_loader(job: Job, num_images: int) -> Any:
-    """Returns PyTorch's loader of images spread over the training split, with the job's crops, flips, normalization."""
+    """Returns PyTorch's loader of `num_images` images, with the job's crops, flips and normalization.
+
+    The images are spread evenly over the training split.
+    """
     images = job.splits.train.images
     assert isinstance(images, EncodedImages)
     rows = np.linspace(0, len(images) - 1, num_images).astype(np.int64)

@@ -55,7 +55,7 @@ class Options:
     images: int = 4096
     """Images per measurement."""
     images_per_epoch: int = 10_000
-    """Images between two of the three readings of the training process's memory."""
+    """The memory of the training process is measured three times, each time after this many images."""
     torch: bool = True
     """Also time PyTorch's DataLoader; needs torch and torchvision, and class folders."""
     rounds: int = 5
@@ -123,7 +123,7 @@ def make_ratios(seconds: Mapping[str, Sequence[float]]) -> list[Ratio]:
 
 
 def make_tables(options: Options, probes: Sequence[Probe]) -> list[ResultTable]:
-    """Returns the tables of the training process: the moments of all runs, and the memory of the first run."""
+    """Returns the tables of the training process: the times of `_MOMENTS` in all runs, and the memory of the first."""
     first = probes[0]
     steps = options.images_per_epoch // options.batch_size
     memory = {f"after {epoch * steps * options.batch_size:,} images": first.memory[epoch * steps] for epoch in _EPOCHS}

@@ -1,6 +1,7 @@
 """`python -m benchmarks.pipeline`: the input pipeline, from files to a step, compared with PyTorch and `datasets`.
 
-The images are small and decoded before; `benchmarks.photographs` decodes photographs while training.
+The images are small, and are decoded before the measurement; `benchmarks.photographs` decodes photographs while
+training.
 """
 
 from collections.abc import Callable, Iterator, Sequence

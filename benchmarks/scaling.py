@@ -1,8 +1,8 @@
-"""`python -m benchmarks.scaling`: what several processes cost per step, and what many GPUs would reach.
+"""`python -m benchmarks.scaling`: the cost of several processes per step, and the predicted speed of many GPUs.
 
 Trains the same global batch in 1, 2 and 4 processes on this machine, which exchange sums over loopback, all without
-oneDNN, which needs a single device. The processes share the machine's cores, so there is no speed-up: what a step takes
-longer is spent on the sums, on waiting at each sum for the slowest process, and on threads that compete for the cores.
+oneDNN, which needs a single device. The processes share the machine's cores, so there is no speed-up: a step takes
+longer because of the sums, of waiting at each sum for the slowest process, and of threads that compete for the cores.
 The bytes are those of the sums over all devices in the compiled step: gradients, BatchNorm's statistics, and metrics.
 The plan computes the speed of ResNet-50 on many GPUs; see [Planning](many_machines.md#planning) for its formulas.
 """

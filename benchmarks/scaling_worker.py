@@ -49,7 +49,7 @@ def main(logs: str, coordinator: str, processes: str, process: str, model: str, 
 
 
 def find_sums(program: str) -> list[int]:
-    """Returns the bytes of each sum over all devices in a compiled program."""
+    """Returns the size in bytes of each sum over all devices (all-reduce) in a compiled program."""
     found = []
     for shapes in re.findall(r"= (\(.*?\)|\S+) all-reduce(?:-start)?\(", program):
         sizes = re.findall(r"(\w+)\[([\d,]*)\]", shapes)
@@ -58,7 +58,7 @@ def find_sums(program: str) -> list[int]:
 
 
 def time_sums(devices: Any, size: int, count: int) -> list[float]:
-    """Returns the seconds of sums of `size` bytes over all devices, in one piece."""
+    """Returns the seconds of each of several sums of one array of `size` bytes over all devices."""
     parts = devices.split(np.ones((1, size // 4), np.float32), axis=0)
     add = jax.jit(lambda parts: devices.constrain_state(jnp.sum(parts, axis=0)))
     seconds = []

@@ -1,4 +1,4 @@
-"""Renders `docs/benchmarks.md` from the records in `benchmarks/results`: each benchmark's purpose, command, tables."""
+"""Renders `docs/benchmarks.md` from the records in `benchmarks/results`: purpose, command and tables of each."""
 
 import ast
 import json

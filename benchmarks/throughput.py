@@ -60,7 +60,8 @@ class Options:
     only: tuple[str, ...] = ()
     """Workloads, named `network_batch`; by default all of the suite."""
     peers: tuple[str, ...] | None = None
-    """Peers among linen, nnx, torch and torch_compiled; by default all, and in `gpu` both torch peers."""
+    """Libraries to compare with: linen, nnx, torch and torch_compiled in `cpu`, only the last two in `gpu`; by default
+    all of the suite."""
     batch: int | None = None
     """Images per step; by default the workload's."""
     image_size: int | None = None

@@ -45,7 +45,7 @@ class Ratio(NamedTuple):
     - `numerator`: a case, or several, of which the one with the smallest median counts.
     - `denominator`: a case.
     - `target`: the range that the ratio should be in, such as `<= 0.8`.
-    - `name`: of the numerator in the results; needed if it is several cases.
+    - `name`: the name of the numerator in the results; needed if the numerator is several cases.
     """
 
     numerator: str | tuple[str, ...]
@@ -72,7 +72,7 @@ class Benchmark:
 
     - `name`, `title`: the module's name, and the heading of the results.
     - `arguments`: the command line after the module's name.
-    - `unit`: of the reported times.
+    - `unit`: the unit of the reported times.
     - `cases`, `ratios`: the timed functions by name, and the comparisons between them.
     - `warm_up`: whether to call every case once before the measurement, so that compilation is not timed.
     - `images`: number of images that a case's time stands for, to report images per second as well.

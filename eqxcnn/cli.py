@@ -27,8 +27,8 @@ _MAX_TITLE = 40
 def run_command(main: Callable[[Sequence[str]], None]) -> None:
     """Runs `main(arguments)` and sets the exit code: 0 on success, 128 + n after signal n, and 1 after a user error.
 
-    User errors are an `InputError`, a full disk, a path that cannot be used, and too little memory. Each is printed as
-    one sentence; any other exception is a bug and keeps its traceback.
+    An `InputError`, a full disk, a path that cannot be used and too little memory are user errors, each printed as one
+    sentence; any other exception is a bug and keeps its traceback.
     """
     # Pillow warns about odd but readable files, and logs its errors before raising them.
     warnings.filterwarnings("ignore", module=r"PIL\.")

@@ -37,7 +37,8 @@ def register_multiply_adds(primitive_name: str, count: Callable[[Equation], int]
 def register_product_scope(name: str) -> None:
     """Makes each element of a product (`mul`) inside `jax.named_scope(name)` count as one multiply-add.
 
-    For kernels that compute a convolution as a sum of elementwise products. Other operations in the scope count as 0.
+    Needed for kernels that compute a convolution as a sum of elementwise products. Other operations in the scope count
+    as 0.
     """
     _PRODUCT_SCOPES.add(name)
 
@@ -81,7 +82,7 @@ def shape_of(operand: Any) -> tuple[int, ...]:
 def _iterate_equations(jaxpr: Jaxpr, outer_scope: str) -> Iterator[tuple[str, Equation]]:
     """Yields every equation with its scope, nested jaxprs (jit, custom derivatives) included."""
     for equation in jaxpr.eqns:
-        # A nested jaxpr only knows the scopes that were opened inside it.
+        # A nested jaxpr records only the scopes that were opened inside it.
         scope = f"{outer_scope}/{equation.source_info.name_stack}".strip("/")
         yield scope, equation
         for value in equation.params.values():

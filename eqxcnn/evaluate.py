@@ -115,13 +115,13 @@ def match_classes(names: Sequence[str], known: Sequence[str]) -> Int[np.ndarray,
 
     - `names`, `known`: the class names of the data and of the classifier.
 
-    **Raises:** `InputError` naming the classes that the classifier does not know.
+    **Raises:** `InputError` naming the classes that the classifier does not have.
     """
     unknown = sorted(set(names) - set(known))
     if unknown:
         raise InputError(
-            f"the data have classes the classifier was not trained on ({', '.join(unknown[:5])}): "
-            f"the classifier knows {', '.join(known[:10])}"
+            f"the data have classes that the classifier was not trained on ({', '.join(unknown[:5])}): "
+            f"its classes are {', '.join(known[:10])}"
         )
     numbers = {name: number for number, name in enumerate(known)}
     return np.asarray([numbers[name] for name in names], np.int32)

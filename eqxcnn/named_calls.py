@@ -23,7 +23,7 @@ def call_by_name(entry: str, functions: Mapping[str, Callable[..., _T]], kind: s
     **Arguments:**
 
     - `functions`: the known functions by name.
-    - `kind`: the kind of object that they return, such as `metric`, for error messages.
+    - `kind`: the kind of object that the functions return, such as `metric`, for error messages.
     - `hint`: a sentence that is appended to the error for an unknown name.
 
     **Raises:** `InputError` for an unknown name, an entry that cannot be parsed, or arguments that do not fit.

@@ -91,7 +91,8 @@ def build(
             words = f"{least} (features)" if least == 0 else f"{least}"
             raise InputError(f"`{argument}` (={show(arguments[argument])}) must be from {words} to {most}")
     make = partial(eqx.nn.make_with_state(row.make), **arguments, **architecture)
-    # Computes only shapes first, to check the size; while tracing, `make` itself computes only shapes.
+    # The first call computes only shapes, so that a model that is too large is refused before its memory is allocated.
+    # With a traced key, `make` computes only shapes anyway.
     model = make(key=key) if _is_traced(key) else eqx.filter_eval_shape(make, key=key)
     if not isinstance(model[0], eqx.Module) or not isinstance(model[0], Classifier):
         raise InputError(

@@ -176,7 +176,7 @@ def _build_abstract(
 
 
 def _load_tensors(path: Path, sha256: str | None) -> dict[str, np.ndarray]:
-    """Loads the tensors of a file and checks its digest, which folders saved by older versions do not have."""
+    """Loads the tensors of a file, and checks its digest unless `sha256` is `None`, as for older folders."""
     if sha256 is not None and digest_file(path) != sha256:
         raise InputError(
             f"`{path}` has changed since it was saved (its SHA-256 digest is not the one in config.json): restore it, "

@@ -55,7 +55,7 @@ class AugmentContext(NamedTuple):
 class Classifier(Protocol):
     """The interface of the zoo's networks: Equinox modules that map one image to class scores.
 
-    Any `eqx.Module` with these two methods satisfies the protocol; no class derives from it. Your own network
+    Any `eqx.Module` with these two methods satisfies the protocol; no class derives from it. A network of your own
     needs less for training: see `Network`. The caller applies `jax.vmap` (see `eqxcnn.forward`). A network without
     BatchNorm returns `state` unchanged, and a network without dropout ignores `key`. Training or eval mode is a
     property of the module (`eqx.nn.inference_mode`), never an argument.

@@ -43,7 +43,7 @@ def environment(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def decode_digits_once():
-    """Decodes the bundled digits once per size: hundreds of tests train on them, and with checked shapes it is slow."""
+    """Decodes the bundled digits once per size: hundreds of tests use them, and decoding with shape checks is slow."""
     # Imported late, because pytest turns on the checks of shapes after it has read this file.
     from eqxcnn.data import dataset, reading
 

@@ -70,7 +70,7 @@ REDUCE = "reduce the batch size, the image size or the model"
 
 
 class XlaRuntimeError(RuntimeError):
-    """A class of the name under which JAX raises errors of a device."""
+    """An exception class with the name of JAX's device errors."""
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def install(monkeypatch, name, **members):
 
 
 def imitate_torch(monkeypatch, expected):
-    """Puts modules in the place of PyTorch's, which the tests do not need; its twin takes exactly these names."""
+    """Replaces PyTorch's modules, so that the tests do not need PyTorch; the fake model accepts only `expected`."""
     loaded = []
 
     class Twin:

@@ -22,7 +22,7 @@ NAMES = ("bright", "dark", "none")
 
 @pytest.fixture
 def model(tmp_path):
-    """The folder of a classifier of 4 x 4 gray images that knows bright images from dark ones."""
+    """The folder of a classifier of 4 x 4 gray images that separates bright images from dark ones."""
     empty = eqx.filter_eval_shape(
         zoo.create_model, "mlp", num_classes=3, image_size=(4, 4), widths=(1,), key=jax.random.key(0)
     )
@@ -92,7 +92,7 @@ def test_a_bad_image_stops_the_evaluation_or_is_skipped(model, images, capsys):
 def test_unknown_classes_are_named_before_an_image_is_decoded(model, images, monkeypatch):
     (images / "dark").rename(images / "dusk")
     monkeypatch.setattr(TableDataSet, "stream", lambda *_, **__: pytest.fail("the images were decoded"))
-    with pytest.raises(InputError, match=r"not trained on \(dusk\): the classifier knows bright, dark, none"):
+    with pytest.raises(InputError, match=r"not trained on \(dusk\): its classes are bright, dark, none"):
         evaluate.main([str(model), "--data", str(images)])
 
 
@@ -130,7 +130,7 @@ def test_at_most_two_batches_wait_on_the_device(monkeypatch):
     begun, finished, waiting = [], [0], []
 
     class Pending:
-        """The loss of some batches, computed only when something waits for it."""
+        """The loss of some batches; it is computed when `block_until_ready` is called."""
 
         def __init__(self, batches):
             self.batches = batches

@@ -1,4 +1,4 @@
-"""Features of whole data sets, from runs, classifiers and own networks."""
+"""Features of whole data sets, from runs, classifiers and users' networks."""
 
 from dataclasses import replace
 
@@ -112,7 +112,7 @@ def test_dropout_and_batch_statistics_are_in_eval_mode():
 
 
 class Net(eqx.Module):
-    """A network of another signature, whose last layer is `last`."""
+    """A user's network without state and key, whose last layer is `last`."""
 
     first: eqx.nn.Conv2d
     last: eqx.Module

@@ -109,7 +109,7 @@ def test_networks_without_maps_are_refused():
 
 
 class TwoMaps(eqx.Module):
-    """An own network with maps of one stride."""
+    """A user's network with maps of one stride."""
 
     def __call__(self, image, state, *, key):
         return image.mean((0, 1)), state

@@ -1,4 +1,4 @@
-"""The fuzzer finds planted faults, is quiet about a sound function, and repeats a case."""
+"""The fuzzer finds planted faults, reports none for a correct function, and repeats a case."""
 
 import re
 
@@ -27,7 +27,7 @@ def watch(tmp_path, request):
         ("hang", "hang", "hang in .*planted.py: _sleep"),
         ("memory", "memory", "memory in .*planted.py: _allocate"),
         ("silent", "silent", "silent: a damaged file was loaded"),
-        ("raw_output", "raw output", "raw output: a command prints signs that a terminal obeys"),
+        ("raw_output", "raw output", "raw output: a command prints control characters"),
         ("network", "network", "network"),
         ("crash", "crash", "exit code -6 in .*planted.py: _die"),
     ],

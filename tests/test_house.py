@@ -1,4 +1,4 @@
-"""The rules of the house that no linter holds: sizes, forbidden calls, and commands and pages that must not drift."""
+"""House rules that no linter checks: sizes, forbidden calls, and commands and pages that must agree with each other."""
 
 import ast
 import importlib
@@ -110,7 +110,7 @@ def test_no_object_hides_a_submodule_of_its_package():
 
 
 def _hidden_submodules(package: ModuleType) -> list[str]:
-    """The submodules whose name in their package's namespace means something else, such as a function."""
+    """The submodules whose name stands for another object, such as a function, in their package's namespace."""
     return [
         f"{package.__name__}.{module.name}"
         for module in pkgutil.iter_modules(package.__path__)
@@ -131,7 +131,7 @@ def test_nothing_is_pickled_or_evaluated():
 
 
 def _used(node: ast.AST) -> list[str]:
-    """What a node imports, calls by its bare name, or allows."""
+    """The names that a node imports or calls directly, and `allow_pickle` if it is set."""
     match node:
         case ast.Import(names=names):
             return [alias.name for alias in names]
@@ -152,7 +152,7 @@ def test_every_page_of_the_site_is_in_its_menu():
 
 
 def _pages(entry: dict | str) -> list[str]:
-    """The files under one entry of the menu, which has a title or takes the page's own."""
+    """The files under one entry of the menu: a file, or a title with a file or further entries."""
     if isinstance(entry, str):
         return [entry]
     (inner,) = entry.values()

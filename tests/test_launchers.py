@@ -1,4 +1,4 @@
-"""The commands and manifests of docs/many_machines.md fit what the package reads."""
+"""The commands and manifests of docs/many_machines.md use flags and variables that the package reads."""
 
 import re
 import shlex

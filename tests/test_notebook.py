@@ -1,4 +1,4 @@
-"""Executes the tutorial notebook as Jupyter does, and an interrupt of its kernel."""
+"""Executes the tutorial notebook as Jupyter does, and interrupts its kernel."""
 
 import re
 import time

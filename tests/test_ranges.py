@@ -1,4 +1,4 @@
-"""Types and ranges of settings and arguments: hostile values end in one sentence."""
+"""Types and ranges of settings and arguments: hostile values give an error of one sentence."""
 
 import dataclasses
 from pathlib import Path
@@ -34,7 +34,7 @@ SETTINGS = [field.name for field in dataclasses.fields(Recipe)]
 
 
 def refusal(make):
-    """The message of the `InputError` or flag error that a call ends in; no other exception may come out."""
+    """Returns the message of the `InputError` or flag error that a call raises; any other exception fails the test."""
     try:
         make()
     except InputError as error:

@@ -73,7 +73,7 @@ def rand_augment(
     **Arguments:**
 
     - `operations`: the number of operations, drawn independently.
-    - `magnitude`: the strength of all operations, from 0 to 30.
+    - `magnitude`: the magnitude of all operations, from 0 (weakest) to 30 (strongest).
     """
 
     def augment(image: Image, key: Key) -> Image:
@@ -115,8 +115,9 @@ class StrengthTable:
 
     - `shape`: the shape of the images, `(height, width, channels)`.
     - `bins`: the number of magnitudes, from no effect to the strongest.
-    - `shear`, `shift`, `degrees`, `factor`, `bits`: the strongest effects: a slope, a fraction of the sides (a pair is
-      for height and width), an angle, the distance of a factor from 1, and the number of bits removed.
+    - `shear`, `shift`, `degrees`, `factor`, `bits`: the strengths at the largest magnitude: the slope of a shear, the
+      shift as a fraction of the image's sides (or a pair of fractions, for height and width), the angle of a rotation,
+      the distance of a factor from 1, and the number of bits removed.
     """
 
     def __init__(

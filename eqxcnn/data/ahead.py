@@ -162,7 +162,7 @@ def _end_with_parent() -> None:
 
 
 def _lower_priority() -> None:
-    """Makes this thread decode in the time that other threads leave.
+    """Lowers the priority of this thread, so that it decodes when the other threads do not need the core.
 
     A training step on a CPU is shared evenly among the cores and waits for the slowest of them, so that a decoding
     thread would delay it by more than the time that decoding takes.

@@ -45,7 +45,7 @@ class Scan:
 
     **Arguments:**
 
-    - `numbers`, `labels`: the rows, by their numbers in the split, and their class numbers.
+    - `numbers`, `labels`: the number of each row in its split, and its class number.
     - `is_readable`: whether each image could be decoded. The next four arrays are 0 for unreadable images.
     - `files`, `pixels`: digests of the encoded files, and of the sizes and decoded pixels (upright, 8-bit RGB).
     - `sizes`: upright `(height, width)`.

@@ -187,7 +187,7 @@ def _make_parts(
 def _make_rows(stream: IterableDataset, column: str, count: int, split: str) -> StreamRows:
     def open_rows() -> Iterator[Any]:
         # Two passes over one object of `datasets` share its position, and may skip whole shards if they run in two
-        # threads. The only part of one part is the same stream with a position of its own.
+        # threads. `shard(1, 0)` returns the whole stream with a position of its own.
         own = stream.shard(1, 0).select_columns([column]).decode(False)
         for batch in own.iter(_BATCH_ROWS):
             yield from batch[column]

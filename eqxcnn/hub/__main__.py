@@ -27,7 +27,7 @@ class Push:
     repository: Annotated[str, tyro.conf.Positional]
     """The repository on the Hub, user/name, created if it does not exist."""
     private: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Create a private repository; an existing public one is refused."""
+    """Create a private repository; an existing public repository is refused."""
     branch: str | None = None
     """The branch to commit to, created if it does not exist; by default main."""
     message: str | None = None
@@ -57,13 +57,13 @@ class Card:
     """Print the model card that a push would upload."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """As for push."""
+    """A finished run folder, or another model that `push` accepts."""
     repository: Annotated[str, tyro.conf.Positional]
-    """As for push."""
+    """The repository on the Hub, user/name, that the card describes."""
     license: str | None = None
-    """As for push."""
+    """The license of the weights, by the Hub's identifier, such as apache-2.0."""
     exports: tuple[str, ...] = ()
-    """As for push."""
+    """Further formats of the model that the card lists: stablehlo, onnx or both."""
 
 
 _Command = (

@@ -94,7 +94,7 @@ def _download(address: HubAddress) -> Path:
             raise InputError(f"{what} is not a model of eqxcnn: it has no {CONFIG}")
         # Other repositories also have a config.json, and gigabytes of weights, so it is checked before the download.
         _read_model_config(folder, what)
-        # By the commit, which is the folder's name, because the branch may have moved since.
+        # The folder's name is the commit; the branch may have moved in the meantime.
         folder = Path(snapshot_download(name, revision=folder.name, allow_patterns=list(FILES)))
     check_model_folder(folder, what)
     return folder

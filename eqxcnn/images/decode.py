@@ -175,7 +175,7 @@ def to_array(image: Image) -> UInt8[np.ndarray, "h w c"]:
 def is_turned(image: Image) -> bool:
     """Returns whether turning an image upright will swap its height and width.
 
-    Values other than 1 to 8 mean nothing. Pillow has already turned a TIFF that is loaded. For a PNG, whose metadata
+    Values other than 1 to 8 are ignored. Pillow has already turned a TIFF that is loaded. For a PNG, whose metadata
     may follow the pixels, Pillow loads the pixels.
     """
     return image.format != "TIFF" and image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)

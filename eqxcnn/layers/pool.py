@@ -200,7 +200,7 @@ def _pool(
 
 
 def _find_edges(image: Image, pool: MaxPool | AvgPool) -> list[tuple[int, int]]:
-    """Returns the pixels to add before and after height and width; negative ones at the end are left over."""
+    """Returns the pixels to add around height and width; a negative number drops pixels that no window covers."""
     edges = []
     for axis in (0, 1):
         size, edge = image.shape[axis], pool.padding[axis]

@@ -47,8 +47,8 @@ DenseLayer: TypeAlias = tuple[NormConv, ...]
 class DenseNet(eqx.Module):
     """Blocks of densely connected layers, with a 1x1 convolution and 2x2 average pooling between blocks (section 3).
 
-    Convolutions are initialized He normal, as in torchvision. Dropout follows every convolution but the first (section
-    4.2).
+    Convolutions are initialized with He normal values, as in torchvision. Dropout follows every convolution but the
+    first (section 4.2).
 
     **Arguments:**
 

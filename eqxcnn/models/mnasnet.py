@@ -24,8 +24,8 @@ class MNASNet(eqx.Module):
     """A stem with a depthwise separable convolution, then six stages of inverted residuals with 3x3 and 5x5 kernels,
     found by a search that measured latency on a phone (Tan et al. 2019, figure 7; B1 is in the published code).
 
-    Convolutions are initialized He normal by fan-out, the head uniform with variance 1 / num_classes, as in
-    torchvision.
+    Convolutions are initialized with He normal values (fan-out), and the head with uniform values of variance
+    1 / num_classes, as in torchvision.
 
     **Arguments:**
 

@@ -35,7 +35,8 @@ class ProjectedResidual(eqx.Module):
 class MobileNetV2(eqx.Module):
     """A stem, seventeen inverted residuals and a last 1x1 convolution (Sandler et al. 2018, table 2).
 
-    Convolutions are initialized He normal by fan-out, the head normal with standard deviation 0.01, as in torchvision.
+    Convolutions are initialized with He normal values (fan-out), and the head with normal values of standard deviation
+    0.01, as in torchvision.
 
     **Arguments:**
 

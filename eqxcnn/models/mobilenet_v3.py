@@ -66,7 +66,8 @@ class MobileNetV3(eqx.Module):
     """Inverted residuals found by search, some with squeeze-and-excitation, the deeper blocks with hard swish, and
     two dense layers after global pooling (Howard et al. 2019, tables 1 and 2).
 
-    Convolutions are initialized He normal by fan-out, dense layers normal with standard deviation 0.01.
+    Convolutions are initialized with He normal values (fan-out), and dense layers with normal values of standard
+    deviation 0.01.
 
     **Arguments:**
 

@@ -129,12 +129,12 @@ class PreActBottleneck(eqx.Module):
 class PreActResNet(eqx.Module):
     """A 3x3 convolution, stages of pre-activation blocks and a dense head (He et al. 2016).
 
-    Convolutions are initialized He normal by fan-out, the head as in torch.
+    Convolutions are initialized with He normal values (fan-out), and the head as torch's `Linear`.
 
     **Arguments:**
 
     - `block`: `block(in_channels, width, stride, activate_shortcut, dropout_rate, key=)` makes a block.
-    - `depths`, `widths`: number of blocks of each stage, and their width; each stage but the first halves the map.
+    - `depths`, `widths`: number of blocks of each stage, and their width; later stages start with stride 2.
     - `stem_width`: channels of the first convolution.
     - `activates_ends`: whether the first ReLU feeds the shortcut in the first block of each stage, and BatchNorm and
       ReLU follow the last block (He et al. 2016, appendix).

@@ -62,7 +62,8 @@ class XBlock(eqx.Module):
 class RegNet(eqx.Module):
     """A stem, then stages of `XBlock` whose widths follow from four numbers (Radosavovic et al. 2020, section 3.3).
 
-    Convolutions are initialized He normal by fan-out, the dense layer normal with standard deviation 0.01.
+    Convolutions are initialized with He normal values (fan-out), and the dense layer with normal values of standard
+    deviation 0.01.
 
     **Arguments:**
 

@@ -51,7 +51,7 @@ class PaddedBlock(eqx.Module):
 class CifarResNet(eqx.Module):
     """A 3x3 convolution, three stages of `depth` residual blocks each, and a dense head.
 
-    Convolutions are initialized He normal by fan-out, the head as in torch.
+    Convolutions are initialized with He normal values (fan-out), and the head as torch's `Linear`.
 
     **Arguments:**
 

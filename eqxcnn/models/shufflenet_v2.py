@@ -26,7 +26,7 @@ class ShuffleUnit(eqx.Module):
     **Arguments:**
 
     - `in_channels`, `out_channels`: channels of the input and the output; `out_channels` must be even.
-    - `is_strided`: whether both branches take all channels and halve the map. Otherwise each branch takes half of the
+    - `is_strided`: whether both branches take all channels, with stride 2. Otherwise each branch takes half of the
       channels, and the first branch is the identity.
     """
 
@@ -68,7 +68,7 @@ class ShuffleNetV2(eqx.Module):
     **Arguments:**
 
     - `widths`: channels of the stem, of each stage, and of the last 1x1 convolution.
-    - `depths`: number of units of each stage; the first unit halves the map.
+    - `depths`: number of units of each stage; the first unit has stride 2.
 
     **Raises:** `InputError` if `widths` and `depths` do not match, or a stage has no unit or an odd width.
     """

@@ -23,8 +23,8 @@ class VGG(eqx.Module):
     """Five stages of 3x3 convolutions with ReLU, each ending with 2x2 max pooling (section 2.1 and table 1).
 
     With hidden dense layers, the last maps are average-pooled to 7x7, so images of any size fit. Without hidden layers,
-    the last maps are averaged to one vector for the head. Weights are initialized as in torchvision: convolutions He
-    normal by fan-out, dense layers normal with standard deviation 0.01, biases at zero.
+    the last maps are averaged to one vector for the head. Weights are initialized as in torchvision: convolutions
+    with He normal values (fan-out), dense layers with normal values of standard deviation 0.01, and biases with zero.
 
     **Arguments:**
 

@@ -101,7 +101,7 @@ def _parse_factor(entry: str) -> Factor:
     value, epochs = float(match["value"]), match["epochs"]
     if value not in _VALUE or (epochs is not None and float(epochs) not in _EPOCHS):
         raise InputError(
-            f"`learning_rate_factors` (={entry!r}) must have a factor {_VALUE} and, if any, epochs {_EPOCHS}"
+            f"`learning_rate_factors` (={entry!r}) must have a factor {_VALUE}, and epochs {_EPOCHS} if it has any"
         )
     return Factor(match["pattern"], value, math.inf if epochs is None else float(epochs))
 

@@ -9,7 +9,7 @@ __all__ = ["ScheduleShape", "make_schedule", "schedule_shape"]
 
 #: Default `(warmup_fraction, initial_lr_factor, final_lr_factor)` of each schedule.
 _SHAPES = {
-    # Smith and Topin 2017: rises from 1/25 of the peak, falls to 1/300 of where it started.
+    # Smith and Topin 2017: rises from 1/25 of the peak, then falls to 1/300 of that initial value.
     "one_cycle": (0.25, 1 / 25, 1 / 7500),
     "cosine": (0.0, 0.0, 0.0),
     "linear": (0.0, 0.0, 0.0),

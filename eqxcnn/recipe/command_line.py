@@ -31,11 +31,11 @@ class RunOptions:
     name: str | None = None
     """Name of the folder of the run or seed sweep; by default `<model>-<data>-<timestamp>`."""
     coordinator: str | None = None
-    """Address of process 0 as `host:port`, to train in several processes; by default as the launcher tells it."""
+    """Address of process 0 as `host:port`, to train in several processes; by default set by the launcher."""
     processes: Annotated[int, Range(1, 100_000)] | None = None
-    """Number of processes; by default as the launcher tells it."""
+    """Number of processes; by default set by the launcher."""
     process: Annotated[int, Range(0, 99_999)] | None = None
-    """Number of this process, counted from 0; by default as the launcher tells it."""
+    """Number of this process, counted from 0; by default set by the launcher."""
     join_timeout: Annotated[float, Range(1, 86_400)] = 300.0
     """Seconds in which all processes must have started."""
     seeds: Annotated[int, Range(1, 1000)] = 1

@@ -29,9 +29,9 @@ class ModelSettings:
     """Start from the model's trained weights, in this package or on the Hub; the head starts random if the number of
     classes differs."""
     init_from: str | None = None
-    """Start from weights of the same model: of a finished run, of its `model` folder, of a model with trained weights
-    by its name, of a model on the Hub (`hub:user/name`), or of a file (`.safetensors`, or PyTorch's `.pth`). The head
-    starts random if the number of classes differs."""
+    """Start from other weights of the model. Give the folder of a finished run, its `model` folder, the name of a model
+    with trained weights, a model on the Hub (`hub:user/name`), or a file (`.safetensors`, or PyTorch's `.pth`). The
+    head starts random if the number of classes differs."""
     init_images: Annotated[int, Range(0, 2**31 - 1)] = 0
     """Number of training images that a model with data-dependent weights (`airbench94`) is initialized from;
     0 leaves all weights random."""
@@ -169,8 +169,8 @@ class OptimizerSettings:
     """Learning-rate factors of individual parameters, by tensor name: `*norm*.bias=64`, `conv1.weight=0` to freeze it,
     or `conv1.bias=1 for 3 epochs`. The last matching pattern counts. The factors do not change the weight decay."""
     freeze: Annotated[tuple[str, ...], Items(100)] = ()
-    """Parts of the model that are not trained, by tensor name up to any dot: `stem`, `blocks.0`, or `backbone` for all
-    but the head. Their norms and dropout are in eval mode."""
+    """Parts of the model that are not trained, by the beginning of their tensors' names: `stem`, `blocks.0`, or
+    `backbone` for all but the head. Their norms and dropout are in eval mode."""
     layer_decay: Annotated[float, UP_TO_ONE] = 1.0
     """Learning rate of each layer as a factor of the next layer's rate, for fine-tuning; 1 for one rate in all
     layers."""

@@ -211,7 +211,7 @@ def run_name(model_name: str, data_name: str) -> str:
 def create_folder(runs: Path, name: str) -> Path:
     """Creates `runs/name`, or `runs/name-2` and so on if that exists.
 
-    **Raises:** `InputError` if the name is no name of a folder, or the folder cannot be made.
+    **Raises:** `InputError` if the name is not valid for a folder, or if the folder cannot be made.
     """
     if name in ("", ".", "..") or os.sep in name or name != printable(name, len(name)):
         raise InputError(

@@ -1,4 +1,4 @@
-"""The folder of a run in several processes: process 0 writes it, and tells the others what they need from it."""
+"""The folder of a run in several processes: process 0 writes it, and sends the others the parts that they need."""
 
 import dataclasses
 import hashlib
@@ -145,7 +145,7 @@ class _SharedCheckpoints(Checkpoints):
         if different := [index for index, found in enumerate(rest, 1) if found != first]:
             raise InputError(
                 f"process {', '.join(map(str, different))} has other weights than process 0 after step {step:,}, "
-                "though all compute the same: one of the machines is faulty or of another kind; resume on other ones"
+                "although all compute the same: a machine is faulty, or the machines differ; resume on others"
             )
         failure = None
         if self._own is not None:

@@ -9,13 +9,13 @@ __all__ = ["Agreement"]
 
 
 class Agreement:
-    """Agrees on the call of `poll` at which a request is due in all processes.
+    """Finds the call of `poll` at which all processes act on a request.
 
     Steps are sent to the devices ahead of their results, so a process may be some calls ahead of another. Process 0
-    asks all of them how far they are, and the request is due at the furthest of these calls. Until that is known, no
-    process starts a further call. A request carries a reason, the integer given to `Peers.request`. The answers come
-    from the threads that receive messages: a main thread may be waiting for the result of a step that another process
-    has not started yet.
+    asks all of them for the number of their calls, and the request is due at the largest number. Until all processes
+    know it, none starts a further call. A request carries a reason, the integer given to `Peers.request`. The threads
+    that receive messages send the answers, because a main thread may be waiting for the result of a step that another
+    process has not started yet.
 
         **Arguments:**
 
@@ -24,8 +24,8 @@ class Agreement:
         - `send_down`: sends a message from process 0 to all processes.
     """
 
-    #: The kinds of messages that `receive` accepts: a request; for process 0, how far a process is; and for all, the
-    #: question how far they are, and its outcome.
+    #: The kinds of messages that `receive` accepts: to process 0, a request, and a process's number of calls; to all
+    #: processes, the order to send this number, and the call at which the request is due.
     KINDS = ("request", "at", "freeze", "go")
 
     def __init__(self, count: int, send_up: Callable[[Message], None], send_down: Callable[[Message], None]) -> None:
@@ -48,7 +48,7 @@ class Agreement:
         getattr(self, f"_on_{message['kind']}")(peer, message)
 
     def _on_request(self, peer: int, message: Message) -> None:
-        """Process 0: asks all processes how far they are, unless it is asking already."""
+        """Process 0: asks all processes for the number of their calls, unless it is asking already."""
         with self._changed:
             self._requests.append(message["reason"])
             if len(self._requests) > 1:
@@ -62,7 +62,7 @@ class Agreement:
         self._send_up({"kind": "at", "call": call})
 
     def _on_at(self, peer: int, message: Message) -> None:
-        """Process 0: once all have answered, tells them when the oldest request is due."""
+        """Process 0: once all have answered, sends them the call at which the oldest request is due."""
         with self._changed:
             self._replies[peer] = message["call"]
             if len(self._replies) < self._count:

@@ -161,7 +161,7 @@ def _compare(index: int, hello: Message, greeting: Message) -> str | None:
 
 
 def _prepare(connection: socket.socket) -> None:
-    """Makes the system notice a machine that has gone, and sends short messages at once."""
+    """Makes the operating system detect a lost machine, and send short messages without delay."""
     connection.settimeout(None)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

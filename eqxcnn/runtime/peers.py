@@ -24,11 +24,11 @@ __all__ = ["Peers"]
 _INTERRUPTED = "interrupted before there was anything to save"
 #: Seconds that process 0 has to print an error of its own before it prints the same error of another process.
 _OWN_ERROR = 3.0
-#: Seconds that a failed process waits for process 0 to hear of it.
+#: Seconds that a failed process waits, so that process 0 receives its error.
 _HEARD = 10.0
-#: Seconds that a process which ends as it should waits for the others.
+#: Seconds that a process waits for the others after it has finished.
 _LEAVING = 10.0
-#: Seconds within which the disappearance of a process is noticed.
+#: Seconds within which the loss of a process is detected.
 _NOTICED = 5.0
 
 
@@ -123,7 +123,7 @@ class Peers:
         except BaseException as error:
             sentence = _INTERRUPTED if isinstance(error, KeyboardInterrupt) else explain_error(error)
             if sentence is None:
-                # Steps fail in all processes when one disappears, and `_lose` then ends this one with a better message.
+                # If a process disappears, steps fail in all others, and `_lose` ends this one with a better message.
                 time.sleep(_NOTICED)
                 traceback.print_exc()
                 sentence = f"{type(error).__name__}: see its log"
@@ -132,12 +132,12 @@ class Peers:
             self.fail(sentence)
 
     def leave(self) -> None:
-        """Tells the others that this process ends as it should; called when it exits."""
+        """Tells the others that this process has finished; called when it exits."""
         if getattr(sys, "last_value", None) is not None:
             self.fail(f"{type(sys.last_value).__name__}: see its log")
-        # A process whose peer has gone while it still computes would abort.
+        # JAX aborts a process that still computes when another process has ended.
         for array in jax.live_arrays():
-            # Some have failed, or were given to a later step.
+            # The computation of some has failed, or a later step has reused their memory.
             with suppress(RuntimeError, ValueError):
                 array.block_until_ready()
         self._gather(None, timeout=_LEAVING)
@@ -225,7 +225,7 @@ class Peers:
             self._channel.send({"kind": "end", "sentence": sentence})
         print(f"error: {sentence}", file=sys.stderr)
         if self.index == 1:
-            # Process 0 has disappeared, and someone has to say so.
+            # Process 0 has disappeared, so process 1 prints the message.
             os.write(self._screen, f"error: {sentence}\n".encode())
         _exit()
 

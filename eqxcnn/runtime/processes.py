@@ -16,8 +16,8 @@ from .peers import Peers
 
 __all__ = ["current_peers", "join_processes"]
 
-#: Number of processes, index among all, and index on the machine, as launchers tell them: Kubeflow Trainer and others
-#: that know JAX; `srun`; Open MPI; Intel MPI and MPICH.
+#: The variables in which launchers set the number of processes, the index among all, and the index on the machine:
+#: Kubeflow Trainer and other launchers for JAX; `srun`; Open MPI; Intel MPI and MPICH.
 _VARIABLES = (
     ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID", ""),
     ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID"),
@@ -46,7 +46,7 @@ def current_peers() -> Peers:
     if _joined is None and jax.process_count() > 1:
         raise InputError(
             "the processes of this run were joined by `jax.distributed.initialize`: call "
-            "`eqxcnn.training.join_processes()` instead, which also calls that"
+            "`eqxcnn.training.join_processes()` instead, which calls it"
         )
     return Peers() if _joined is None else _joined
 
@@ -67,9 +67,9 @@ def join_processes(
 
     **Arguments:**
 
-    - `coordinator`: address of process 0 as `host:port`; by default as the launcher tells it.
-    - `processes`, `process`: number of processes, and the number of this one, counted from 0; by default as the
-      launcher tells them.
+    - `coordinator`: address of process 0 as `host:port`; by default set by the launcher.
+    - `processes`, `process`: number of processes, and the number of this one, counted from 0; by default set by the
+      launcher.
     - `timeout`: seconds in which all processes must have started.
     - `logs`: folder for the log files of the processes other than process 0.
 
@@ -98,7 +98,7 @@ def join_processes(
 
 def _start_jax(peers: Peers, host: str, place: _Place, timeout: float) -> None:
     """Makes JAX see the devices of all processes."""
-    # JAX would end a process that does not find the others with a core dump, so they have found each other before.
+    # The processes are connected already, because JAX ends a process with a core dump if it cannot reach the others.
     (port, *_) = peers.gather(_free_port() if peers.is_first else None)
     # Without this, processes on CPUs cannot exchange arrays.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -158,7 +158,7 @@ def _ask_jax(
         )
     except (ImportError, RuntimeError, OSError, ValueError, KeyError) as error:
         raise InputError(
-            f"the launcher does not tell where process 0 is ({error}): give `--coordinator HOST:PORT`"
+            f"the launcher does not give the address of process 0 ({error}): give `--coordinator HOST:PORT`"
         ) from error
 
 

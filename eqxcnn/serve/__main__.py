@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> None:
 def listen(host: str, port: int) -> socket.socket:
     """Returns a socket that listens on the address.
 
-    It is opened before the network is loaded, which takes longer, so that a bad address is reported at once.
+    The socket is opened before the network is loaded, so that a bad address is reported at once.
 
     **Raises:** `InputError` if the address cannot be used.
     """

@@ -196,7 +196,7 @@ def _busy() -> HTTPException:
 
 
 async def _answer_mistake(_: Request, error: HTTPException) -> Response:
-    """Answers with the error's sentence; Starlette's own errors get theirs here."""
+    """Answers with the error's message, or with a clearer one for errors that Starlette raises itself."""
     sentences = {
         404: "there is no such page: the service has `/`, `/predict`, `/health` and `/metrics`",
         405: "this method is not allowed here: send images with `POST /predict`, and use `GET` for the other pages",

@@ -178,7 +178,7 @@ def _read_batches(
             yield images[rows[batch[part]]], labels[rows[batch[part]]], mask[part]
         return
     parts = [rows[start : start + size][part] for start in range(0, len(rows), size)]
-    # A process may have no image of the only batch; the reader needs one that it never reads.
+    # A process may have no image of the only batch, but `DecodeAhead` needs a row, which is then never read.
     own, width = np.concatenate([*parts, rows[:1]]), part.stop - part.start
     with closing(DecodeAhead(images, labels, lambda _: own, len(own), replaces=False)) as reader:
         for pixels, classes, _ in reader.batches(0, 0, [(len(each),) for each in parts]):

@@ -142,7 +142,7 @@ class Parts:
 
         **Arguments:**
 
-        - `recorded`: what `record` returned when the run was started.
+        - `recorded`: the result of `record` when the run was started.
         - `starts_anew`: whether the run has no checkpoint, so that the initial weights matter too.
 
         **Raises:** `InputError` naming the part.

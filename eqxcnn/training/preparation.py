@@ -126,7 +126,7 @@ def _agree_on_decoding(
     """Chooses the decoding as `choose_decoding` does, and the same in all processes."""
     source, decode = choose_decoding(recipe, source, preprocess, parts.data is None)
     if "stream" in peers.gather(decode) and decode != "stream":
-        # Another machine lacks the space to decode once.
+        # Another process's machine lacks the space for all decoded images.
         return choose_decoding(recipe.replace(decode="stream"), source, preprocess, parts.data is None)
     return source, decode
 

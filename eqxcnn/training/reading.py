@@ -90,7 +90,7 @@ def choose_decoding(
         size = sum(source.info.splits.values()) * prod(preprocess.size) * preprocess.channels
         fits = size <= recipe.disk_budget * 2**30
         if fits and size > _free_bytes(cache_root()):
-            # The disk may be full of these very images.
+            # The decoded images may already be in the cache, and fill the disk.
             fits = _are_decoded(recipe, open_data(recipe.replace(decode="once")) if can_reopen else source, preprocess)
         decode = "once" if fits or recipe.cache_size is not None else "stream"
     if source.info.is_sampled != (decode == "stream") and can_reopen:

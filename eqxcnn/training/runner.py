@@ -48,7 +48,7 @@ class EpochRunner:
         )
         self._evaluator = self._make_evaluator()
         self._callbacks = [RunLogs(job, logs), EarlyStopping(job), *as_callbacks(job.parts.callbacks)]
-        # In several processes, only process 0 calls them, and tells the others if one asks the run to stop.
+        # In several processes, only process 0 calls them, and tells the other processes if a callback asks for a stop.
         self._step_callbacks = [each for each in self._callbacks if wants_steps(each)]
         self._stop_requests: list[str] = []
         self._saved = monotonic()
@@ -63,7 +63,7 @@ class EpochRunner:
         return bool(self._step_callbacks)
 
     def end_call(self, train: TrainState) -> None:
-        """Calls the callbacks that watch steps, after a call of compiled steps."""
+        """Calls `on_step` of the callbacks that define it; called after each call of the compiled steps."""
         self._call(self._step_callbacks, "on_step", train)
 
     def end_epoch(self, epoch: int, train: TrainState, images: int, seconds: float) -> TrainState:

@@ -22,11 +22,11 @@ class EarlyStopping(Callback):
         self._lower_is_better = job.lower_is_better
 
     def on_start(self, run: RunView) -> None:
-        """Checks the epochs that were logged before the run was interrupted."""
+        """Asks for a stop if the rows of a resumed run already show no improvement."""
         self.on_epoch(run)
 
     def on_epoch(self, run: RunView) -> None:
-        """Checks all epochs so far."""
+        """Asks for a stop if the rows logged so far show no improvement."""
         if should_stop(run.recipe, run.rows, self._lower_is_better):
             run.request_stop(f"{run.recipe.monitor} has not improved for {run.recipe.early_stop_epochs} epochs")
 

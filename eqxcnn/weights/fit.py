@@ -40,7 +40,7 @@ def fit_tensors(
 
 
 def _fit_channels(name: str, tensor: np.ndarray, shape: tuple[int, ...], origin: str) -> np.ndarray:
-    """Returns the tensor in float32; if it is a kernel `[kh kw i o]`, with the input channels of `shape`."""
+    """Returns the tensor in float32; a kernel `[kh kw i o]` gets the number of input channels that `shape` has."""
     if not jnp.issubdtype(tensor.dtype, jnp.floating):
         raise InputError(f"{origin} does not fit: `{name}` is {tensor.dtype}, expected float32")
     tensor = tensor.astype(np.float32, copy=False)

@@ -169,7 +169,7 @@ def format_shape(shape: Iterable[int]) -> str:
 
 
 def format_pretrained(row: Bundled | Published | None) -> str:
-    """Formats trained weights on one line: their source, and for those in this package what they score, and the run."""
+    """Formats trained weights on one line: their source and, for weights in this package, their scores and run."""
     if not isinstance(row, Bundled):
         return "none" if row is None else f"on the Hub, {row.repository}"
     views = "" if row.test_views == "one" else f" with test views {row.test_views}, {row.one_view_accuracy:.2%} without"

@@ -17,7 +17,7 @@ from eqxcnn.training import load_recipe
 
 
 class Clock:
-    """A clock that advances only while a result of its cases is waited for."""
+    """A clock that advances only while a caller waits for a result of its cases."""
 
     def __init__(self):
         self.now, self.order = 0.0, []

@@ -9,7 +9,7 @@ from PIL import Image
 
 @pytest.fixture(autouse=True)
 def private_caches(tmp_path, monkeypatch):
-    """Keeps every test out of the caches of whoever runs it."""
+    """Keeps the tests out of the user's caches."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hub")
     monkeypatch.setenv("EQXCNN_CACHE", str(tmp_path / "cache"))
 

@@ -1,4 +1,4 @@
-"""Own arrays become a data set without a copy, or are refused in one sentence."""
+"""The user's arrays become a data set without a copy, or are refused in one sentence."""
 
 import jax.numpy as jnp
 import numpy as np

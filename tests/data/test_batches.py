@@ -192,7 +192,7 @@ def test_leaving_the_loop_early_ends_the_thread():
 
 
 class Reader:
-    """Rows of 2 images of 10 values per batch; counts the bytes that were asked for and not yet handed to the loop."""
+    """Rows of 2 images of 10 values per batch; counts the bytes that `Prefetch` has requested."""
 
     def __init__(self, batches=10, stacked=1, dtype=np.uint8):
         self.images = np.zeros((batches * 2 * stacked, 5, 2, 1), dtype)
@@ -206,7 +206,7 @@ class Reader:
             yield rows
 
     def most_bytes_ahead(self, **bounds):
-        """The greatest number of bytes that are read ahead while the loop works on a batch."""
+        """Returns the largest number of bytes read ahead while the loop works on a batch."""
         handed, most = 0, []
         for images, _, _ in Prefetch(self.images, self.labels, self, **bounds):
             handed += images.nbytes

@@ -192,7 +192,8 @@ def swap_labels(entry):
 
 
 def change_header(name, at):
-    """The header of a `.npy` file starts with 10 bytes; numpy tokenizes a text that it cannot parse."""
+    """Puts a bracket at a byte of a `.npy` file, whose text header starts at byte 10; NumPy tokenizes headers that it
+    cannot parse."""
 
     def damage(entry):
         data = bytearray((entry / name).read_bytes())

@@ -1,4 +1,4 @@
-"""Odd names are only names, and what a folder says of itself leads neither out of it nor to a traceback."""
+"""Odd names are plain text, and a folder's metadata can neither name files outside the folder nor cause a traceback."""
 
 import io
 import json
@@ -360,7 +360,7 @@ def test_a_slow_data_set_is_named_while_it_is_read(tmp_path, make_classes, monke
 
 @pytest.mark.parametrize("write", [pa.ipc.new_stream, pa.ipc.new_file])
 def test_an_arrow_file_that_points_out_of_itself_is_refused(tmp_path, write):
-    """Reading such a value would end the process."""
+    """Reading an image at such an offset would crash the process."""
     table = pa.table({"image": [png(index) for index in range(4)], "label": ["x", "y"] * 2})
     (tmp_path / "set").mkdir()
     path = tmp_path / "set" / "train.arrow"

@@ -1,4 +1,4 @@
-"""The content of a source decides which images are read, whatever it is called and however old its files are."""
+"""The fingerprint of a source depends on its content, not on its name or the age of its files."""
 
 import io
 import os
@@ -28,7 +28,7 @@ configs:
 
 
 def encode(value):
-    """A gray image in a format whose files all have one size."""
+    """A gray image as a BMP file: files of all gray values have the same size."""
     file = io.BytesIO()
     Image.new("L", (6, 4), value).save(file, "BMP")
     return file.getvalue()

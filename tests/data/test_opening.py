@@ -1,4 +1,4 @@
-"""Images open only in formats that start no program, from regular files, and within bounds of pixels and bytes."""
+"""Images open only in formats that start no program, from regular files, and within limits on pixels and bytes."""
 
 import io
 import os

@@ -1,4 +1,5 @@
-"""All networks of the zoo in ONNX: their scores, and in one per family the transpositions left after optimization.
+"""All networks of the zoo in ONNX: their scores and, for one network per family, the transpositions that optimization
+leaves.
 
 The networks have random weights, few blocks, and the smallest images that they take, of at least 32 pixels.
 """

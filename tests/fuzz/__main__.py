@@ -1,4 +1,4 @@
-"""Feeds generated and damaged input to every entrance of the library, and reports what it does not withstand.
+"""Feeds generated and damaged input to every entrance of the library, and reports the faults that it finds.
 
     python -m tests.fuzz --seconds 60 --seed 0          # all entrances, each for an equal time
     python -m tests.fuzz --seed 0 --only image:123      # one case again
@@ -10,13 +10,13 @@ A case is `accepted`, or `refused` with an `InputError`. Everything else is a fa
 - `hang`: over 10 seconds of processor time, or 40 of waiting
 - `memory`: over 4 GB
 - `crash`: the process died
-- `silent`: accepted, though it is damaged or means nothing
-- `raw output`: control characters, or a line without end, are printed
+- `silent`: damaged or meaningless input is accepted
+- `raw output`: control characters, or an endless line, are printed
 - `network`: a connection is opened
 
 Each kind of fault is shown once, with its smallest case, whose files stay in a folder. The exit code is 1 if there is
-any.
-A case depends on the seed and on its number alone, so a line such as `--only image:123` repeats it on every machine.
+a fault. A case depends only on the seed and its number, so `--only image:123` repeats it on any
+machine.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from pathlib import Path
 from .watch import Verdict, Watch
 
 MODULE = "tests.fuzz.entrances"
-#: Entrances in the order in which a run takes its turns.
+#: Entrances in the order in which they take turns.
 NAMES = (
     "safetensors", "config", "pth", "state_dict", "yaml", "settings", "strings", "image", "body", "arrays", "calls",
     "classes", "tables", "saved", "cache", "resume", "report", "seeds", "command",
@@ -70,7 +70,7 @@ def _measure(folder: Path) -> int:
 
 
 def fuzz(watch: Watch, names: tuple[str, ...], seconds: float, out: Path) -> Findings:
-    """Runs cases for a number of seconds, next always of the entrance that has had the least of them."""
+    """Runs cases for a number of seconds; the next case is always of the entrance that has had the least time."""
     findings, spent, numbers = Findings(), dict.fromkeys(names, 0.0), dict.fromkeys(names, 0)
     while sum(spent.values()) < seconds:
         name = min(names, key=lambda each: spent[each])
@@ -98,9 +98,9 @@ def main() -> None:
     """Parses the flags, runs the cases and prints the findings."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
-        "--seconds", type=float, default=60.0, help="time of all cases; preparing them takes a minute more"
+        "--seconds", type=float, default=60.0, help="time for all cases; their preparation takes another minute"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of all cases")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all cases")
     parser.add_argument("--only", help="an entrance, or one case: ENTRANCE:NUMBER")
     parser.add_argument("--out", type=Path, help="folder of the faults' smallest cases; by default a temporary one")
     options = parser.parse_args()

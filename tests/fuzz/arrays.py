@@ -1,4 +1,4 @@
-"""Arrays from a program: data sets of arrays, and images that are given to a loaded classifier."""
+"""Arrays from Python: data sets of arrays, and images for a loaded classifier."""
 
 import random
 from pathlib import Path
@@ -24,7 +24,7 @@ _DTYPES = (
 
 
 def _make_images(rng: random.Random) -> Any:
-    """Returns images, mostly of a type, shape or values that are not those of images."""
+    """Returns images, most of which have a type, a shape or values that images must not have."""
     if rng.random() < 0.1:
         return rng.choice(HOSTILE)
     base = np.random.default_rng(rng.randrange(2**32))
@@ -75,7 +75,7 @@ def _make_labels(rng: random.Random) -> Any:
 
 
 def attack_arrays(rng: random.Random, folder: Path, base: Any) -> None:
-    """What is accepted must be decoded to the same pixels and labels, finite and in range."""
+    """Accepted arrays must give pixels that are finite and in range, with valid labels, and no image may be missing."""
     images, labels = _make_images(rng), _make_labels(rng)
     more: dict[str, Any] = {}
     if rng.random() < 0.3:
@@ -98,7 +98,7 @@ def attack_arrays(rng: random.Random, folder: Path, base: Any) -> None:
         if len(part.images) != len(part.labels) or not ((part.labels >= 0) & (part.labels < len(names))).all():
             raise Silent(f"labels do not fit the images or the classes: {part.labels}")
     if "test" not in more and len(train.images) + len(test.images) != len(given):
-        raise Silent(f"images are left out without a word: {len(given)} became {len(train.images) + len(test.images)}")
+        raise Silent(f"images are missing: {len(given)} became {len(train.images) + len(test.images)}")
     if np.ma.is_masked(images) or np.ma.is_masked(labels):
         raise Silent("masked values were accepted as if they were not masked")
 
@@ -123,7 +123,7 @@ def attack_calls(rng: random.Random, folder: Path, classifier: ImageClassifier) 
     if action == 1:
         rows = classifier.top_k(images, k=rng.choice([value for value in HOSTILE if isinstance(value, int)]))
         if not all(0 <= probability <= 1 for row in rows for _, probability in row):
-            raise Silent(f"the probabilities are none: {rows[:1]}")
+            raise Silent(f"the probabilities are not between 0 and 1: {rows[:1]}")
         return
     logits = np.asarray(classifier(images))
     if logits.shape not in ((len(np.asarray(images)), 3), (3,)) or not np.isfinite(logits).all():

@@ -37,7 +37,7 @@ def make_hostile_body(rng: random.Random, images: list[tuple[str, bytes]]) -> tu
 
 
 def attack_body(rng: random.Random, folder: Path, images: list[tuple[str, bytes]]) -> None:
-    """Whatever the body is, it is split into bytes or refused."""
+    """Every body must either be split into the bytes of its images or be refused."""
     content_type, body = make_hostile_body(rng, images)
     (folder / "type.txt").write_text(content_type, encoding="utf-8")
     (folder / "body").write_bytes(body)

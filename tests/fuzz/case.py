@@ -1,4 +1,4 @@
-"""What an entrance is, and the errors by which a case tells its verdict."""
+"""The `Entrance` class, and the exceptions that a case raises to report a fault."""
 
 import random
 from collections.abc import Callable
@@ -8,11 +8,11 @@ from typing import Any
 
 
 class Silent(Exception):
-    """The input was accepted though it must not be, or gave a wrong result."""
+    """Input that must be refused was accepted, or gave a wrong result."""
 
 
 class RawOutput(Exception):
-    """Something was printed that a terminal would obey, or a line that is too long."""
+    """Control characters or a line that is too long were printed."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,10 @@ class Entrance:
     """One place where input from outside enters.
 
     - `attack`: makes a case from a generator in an empty folder, and feeds it to the library. It returns if the input
-      was accepted, raises `InputError` if it was refused, and anything else for a fault. All that decides the case lies
-      in the folder afterwards, so that it can be looked at.
-    - `prepare`: makes what all cases start from in a folder, once per process, outside of the time limit.
+      was accepted, raises `InputError` if it was refused, and any other exception for a fault. It leaves the input in
+      the folder, so that a case can be inspected.
+    - `prepare`: makes the intact files or objects that all cases start from, in a folder, once per process and outside
+      the time limit.
     """
 
     attack: Callable[[random.Random, Path, Any], None]

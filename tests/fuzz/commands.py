@@ -66,7 +66,7 @@ def attack_command(rng: random.Random, folder: Path, base: dict[str, Any]) -> No
     if code not in (0, 1, 2):
         raise Silent(f"a command ends with another exit code: {code}")
     if code != 0 and not err.strip():
-        raise Silent("a command fails without a word")
+        raise Silent("a command fails without a message")
     if code != 0:
         raise InputError("refused")
 
@@ -164,7 +164,7 @@ def _check_output(text: str, is_free: bool) -> None:
     for line in text.split("\n"):
         raw = [sign for sign in line if not sign.isprintable()]
         if raw:
-            raise RawOutput(f"a command prints signs that a terminal obeys: {raw[:5]} in {line[:200]!r}")
+            raise RawOutput(f"a command prints control characters: {raw[:5]} in {line[:200]!r}")
         if len(line) > _LONGEST_LINE and not is_free:
             raise RawOutput(f"a command prints a line of too many characters: {len(line):,}, {line[:200]!r}")
 

@@ -52,7 +52,7 @@ def make_sources(folder: Path) -> dict[str, Any]:
 
 
 def attack_classes(rng: random.Random, folder: Path, base: dict[str, Any]) -> None:
-    """Class folders; of what is accepted, no intact image may be missing."""
+    """Class folders; if undamaged folders are accepted, no image or class may be missing."""
     root = Path(os.fsdecode(os.fsencode(folder) + b"/" + rng.choice((b"data", b"data", rng.choice(_NAMES)))))
     root.mkdir(exist_ok=True)
     inner = root / rng.choice(("train", ".", "."))
@@ -70,11 +70,11 @@ def attack_classes(rng: random.Random, folder: Path, base: dict[str, Any]) -> No
             _add_trap(rng, rng.choice((root, inner, *filter(Path.is_dir, inner.iterdir()))), base["image"])
     rows, classes = _read(rng, root, rng.choice(("stop", "skip")))
     if is_plain and (rows, classes) != (len(names) * count, len(names)):
-        raise Silent(f"images or classes are left out without a word: {rows} images of {classes} classes from {names}")
+        raise Silent(f"images or classes are missing: {rows} images of {classes} classes from {names}")
 
 
 def _add_trap(rng: random.Random, folder: Path, image: bytes) -> None:
-    """Adds something to a folder that is no image, or not where it says."""
+    """Adds an entry to a folder that is not an intact image file, such as a pipe, a link or a damaged file."""
     name = rng.choice(
         ("x", "x.png", "x.txt", "README.md", "metadata.csv", "metadata.jsonl", "train", "test", "x.parquet")
     )
@@ -157,7 +157,7 @@ def attack_saved(rng: random.Random, folder: Path, base: dict[str, Any]) -> None
 
 
 def attack_cache(rng: random.Random, folder: Path, base: dict[str, Any]) -> None:
-    """A damaged entry of the cache of decoded images is decoded again, or gives the same; pixels have no digest."""
+    """Damage to the cache of decoded images must not change the result, except in pixels, which have no digest."""
     opened = open_source(str(base["folder"] / "split"))
     intact = opened.decode("train", image_size=(5, 5), cache_dir=base["folder"] / "cache", progress=False)
     shutil.copytree(base["folder"] / "cache", folder / "cache")
@@ -173,7 +173,7 @@ def attack_cache(rng: random.Random, folder: Path, base: dict[str, Any]) -> None
 
 
 def _read(rng: random.Random, root: Path, on_bad_image: Any) -> tuple[int, int]:
-    """Reads both splits, and returns the number of their images and of classes."""
+    """Reads both splits, and returns the number of their images and the number of classes."""
     opened = open_source(str(root))
     names = opened.info.class_names
     if not names or len(set(names)) != len(names):

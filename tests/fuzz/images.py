@@ -19,7 +19,7 @@ from eqxcnn.images.decode import decode_box
 from .case import Entrance, Silent
 from .mutate import mutate_bytes
 
-#: Formats whose files say how long they are, so that a cut must be noticed.
+#: Formats with checksums, so that damaged pixels must be refused.
 _CHECKED = ("PNG",)
 
 
@@ -74,7 +74,7 @@ def _rotated() -> Image.Exif:
 
 
 def attack_image(rng: random.Random, folder: Path, images: list[tuple[str, bytes]]) -> None:
-    """What is decoded must have the size of its header, and damage that a checksum shows must be refused."""
+    """A decoded image must have the size in its header, and damage that a checksum shows must be refused."""
     kind, intact = rng.choice(images)
     is_bare = rng.random() < 0.15
     data = rng.choice(_HUGE)(rng) if is_bare else mutate_bytes(rng, intact)
@@ -181,7 +181,7 @@ def _foreign(rng: random.Random) -> bytes:
 
 
 def damage_image(rng: random.Random, intact: bytes) -> bytes:
-    """Returns a mutation of an image, or now and then a file of a hostile size or of another kind."""
+    """Returns a mutation of an image, or sometimes a file with a hostile size or of another kind."""
     return rng.choice(_HUGE)(rng) if rng.random() < 0.15 else mutate_bytes(rng, intact)
 
 

@@ -1,4 +1,4 @@
-"""Entrances with planted faults, by which `tests/test_fuzz.py` sees that the fuzzer finds faults."""
+"""Entrances with planted faults, with which `tests/test_fuzz.py` checks that the fuzzer finds faults."""
 
 import os
 import random
@@ -12,7 +12,7 @@ from .case import Entrance, RawOutput, Silent
 
 
 class InputError(ValueError):
-    """Named like the library's, which would take seconds to import."""
+    """Has the name of the library's error, which would take seconds to import."""
 
 
 def _refuse_or_accept(rng: random.Random, folder: Path, base: Any) -> None:
@@ -31,7 +31,7 @@ def _sleep(rng: random.Random, folder: Path, base: Any) -> None:
 
 
 def _allocate(rng: random.Random, folder: Path, base: Any) -> None:
-    """Takes 5 GB in small steps, so that the limit of a test is noticed long before."""
+    """Allocates 5 GB in small steps, so that a test's lower limit ends the process early."""
     taken = []
     for _ in range(500):
         taken.append(b"\1" * 10_000_000)
@@ -43,7 +43,7 @@ def _accept_silently(rng: random.Random, folder: Path, base: Any) -> None:
 
 
 def _print_raw(rng: random.Random, folder: Path, base: Any) -> None:
-    raise RawOutput("a command prints signs that a terminal obeys: \x1b")
+    raise RawOutput("a command prints control characters: \x1b")
 
 
 def _connect(rng: random.Random, folder: Path, base: Any) -> None:

@@ -50,7 +50,7 @@ def write_shipped(folder: Path) -> list[str]:
 
 
 def attack_yaml(rng: random.Random, folder: Path, shipped: list[str]) -> None:
-    """A recipe that is read must say what its file says."""
+    """A loaded recipe must have the settings in its file."""
     path = folder / "recipe.yaml"
     path.write_bytes(mutate_text(rng, rng.choice(shipped)))
     recipe = load_recipe(path)
@@ -75,7 +75,7 @@ def attack_settings(rng: random.Random, folder: Path, base: None) -> None:
 
 
 def attack_strings(rng: random.Random, folder: Path, base: None) -> None:
-    """Strings with a small syntax of their own; augmentations that are accepted must give pixels."""
+    """Strings with a syntax, such as `top_k(5)`; accepted augmentations must give pixels."""
     known = {field.name for field in dataclasses.fields(Recipe)}
     name = rng.choice([name for name in _STRINGS if name in known])
     entries = tuple(_write_entry(rng, name) for _ in range(rng.choice((1, 1, 2, 3))))

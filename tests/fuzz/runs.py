@@ -30,14 +30,14 @@ SMALL = Recipe(
 
 @dataclass(frozen=True)
 class Base:
-    """A finished run: its folder, and what each of its checkpoints restores."""
+    """A finished run: its folder, and the state that each of its checkpoints restores."""
 
     folder: Path
     saved: dict[int, Any]
 
 
 def train_small(folder: Path) -> Base:
-    """Trains a few steps, and makes an unfinished run of them."""
+    """Trains a few steps, and makes an unfinished run from the finished one."""
     finished = fit(SMALL, runs=folder, name="finished").folder
     shutil.copytree(finished, folder / "stopped", ignore=shutil.ignore_patterns("model"))
     template = prepare(SMALL).template
@@ -49,7 +49,7 @@ def train_small(folder: Path) -> Base:
 
 
 def _damage(rng: random.Random, path: Path) -> None:
-    """Damages one file, knowing its format."""
+    """Damages one file; mutates the values of JSON and the lines of text."""
     data = path.read_bytes()
     action = rng.random()
     if action < 0.06:
@@ -69,7 +69,7 @@ def _damage(rng: random.Random, path: Path) -> None:
 
 
 def attack_resume(rng: random.Random, folder: Path, base: Base) -> None:
-    """The opening steps of `resume`; a checkpoint that is restored must hold what was saved."""
+    """Runs the first steps of `resume`; a restored checkpoint must equal the saved state."""
     root = folder / "run"
     shutil.copytree(base.folder, root, ignore=shutil.ignore_patterns("model", "plots"))
     files = sorted(path for path in root.rglob("*") if path.is_file() and path.name != ".lock")
@@ -81,7 +81,7 @@ def attack_resume(rng: random.Random, folder: Path, base: Base) -> None:
         _sign(root / "checkpoints")
     with Run.open(root) as run:
         if run.recipe.model != "mlp" or run.recipe.data != "digits" or max(run.recipe.image_size or (8,)) > 64:
-            return  # A run of this recipe may take long, by right.
+            return  # Preparing a run of this recipe may rightly take long.
         job = prepare(run.recipe, is_resumed=bool(run.checkpoints.steps()))
         run.check_data(job.info.fingerprint)
         restored = run.checkpoints.restore_latest(job.template, notify=str)
@@ -93,7 +93,7 @@ def attack_resume(rng: random.Random, folder: Path, base: Base) -> None:
 
 
 def _sign(checkpoints: Path) -> None:
-    """Writes the checksums of the files as they are, so that only the files themselves can show the damage."""
+    """Updates the checksums after damage, so that the checksums do not show it."""
     for folder in checkpoints.iterdir():
         files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "SHA256SUMS"]
         sums = (f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder)}\n" for path in files)
@@ -113,7 +113,7 @@ def _require_same(found: tuple[int, Any], saved: tuple[int, Any] | None) -> None
 
 
 def attack_report(rng: random.Random, folder: Path, base: Base) -> None:
-    """Reads a damaged run, and now and then draws it."""
+    """Reads a damaged run, and sometimes writes its report."""
     root = folder / "run"
     is_finished = rng.random() < 0.5
     ignored = ("checkpoints", "plots") if is_finished else ("checkpoints", "plots", "model")
@@ -130,7 +130,7 @@ def attack_report(rng: random.Random, folder: Path, base: Base) -> None:
 
 
 class _AcceptedError(Exception):
-    """The sweep would train now."""
+    """Raised in place of the sweep's first training."""
 
 
 def attack_seeds(rng: random.Random, folder: Path, base: Base) -> None:
@@ -152,7 +152,7 @@ def attack_seeds(rng: random.Random, folder: Path, base: Base) -> None:
     except _AcceptedError:
         return
     if not all(0 <= accuracy <= 1 for accuracy in result.accuracies.values()):
-        raise Silent(f"accuracies that are none were accepted: {result.accuracies}")
+        raise Silent(f"accuracies that are not between 0 and 1 were accepted: {result.accuracies}")
 
 
 ENTRANCES = {

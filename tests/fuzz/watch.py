@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import IO
 
 _ROOT = Path(__file__).resolve().parents[2]
-#: Seconds to import the package and to make what the cases start from.
+#: Seconds to import the package and to prepare the cases.
 _PREPARE_SECONDS = 300.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
-#: A case that waits, or that a busy machine delays, gets this many times its limit.
+#: A case may take this many times its limit of processor time, because it may wait or the machine may be busy.
 _PATIENCE = 4
 _FRAME = re.compile(r'File "([^"]*)", line \d+ in (\S+)')
 
@@ -39,10 +39,10 @@ class Verdict:
 
 @dataclass
 class Watch:
-    """Runs cases one after another in a process that is started anew after it died.
+    """Runs cases one after another in a worker process, which is started again after it died.
 
     - `module`: the module whose `ENTRANCES` are attacked.
-    - `seed`: of all cases.
+    - `seed`: the seed of all cases.
     - `work`: the folder in which each case gets a folder of its own.
     - `seconds`, `memory`: limits of a case: processor time, and the bytes of the whole process.
     - `spent`: the seconds that the last case took, without the preparation of its entrance.
@@ -93,7 +93,7 @@ class Watch:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                bufsize=0,  # `select` does not see what a buffer holds
+                bufsize=0,  # `select` does not see buffered bytes
                 env={**os.environ, **closed, **caches, "PYTHONPATH": str(_ROOT)},
                 cwd=self.work,
             )
@@ -115,7 +115,7 @@ class Watch:
         return Verdict(answer["verdict"], answer.get("kind", ""), answer.get("detail", ""))
 
     def _kill(self, process: "subprocess.Popen[bytes]", verdict: str) -> Verdict:
-        """Ends a worker, after it has written where it is."""
+        """Ends a worker, after it has written its traceback."""
         process.send_signal(signal.SIGUSR1)
         time.sleep(0.3)
         process.kill()
@@ -131,11 +131,11 @@ class Watch:
         return self.work / "stderr.txt"
 
     def _last_words(self) -> str:
-        """Returns the end of what the worker wrote, without the long list that ends a crash."""
+        """Returns the end of the worker's error output, without the long list of modules that follows a crash."""
         return self._errors.read_text(errors="replace").partition("Extension modules:")[0][-3_000:]
 
     def _frame(self) -> str:
-        """Returns the innermost function inside the package in what `faulthandler` wrote of the current thread."""
+        """Returns the innermost function of the package in the traceback that `faulthandler` wrote."""
         dump = self._last_words().rpartition("Current thread")[2].partition("\n\n")[0]
         frames = [f"{file}: {function}" for file, function in _FRAME.findall(dump)]
         own = [frame for frame in frames if "/eqxcnn/" in frame]
@@ -149,7 +149,7 @@ def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
 
 def _processor_seconds(pid: int) -> float:
     try:
-        # The name before the numbers is in parentheses, and may hold spaces.
+        # The name before the numbers is in parentheses, and may contain spaces.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:  # it has ended
         return 0.0

@@ -41,7 +41,7 @@ def prepare_folder(folder: Path) -> tuple[Path, np.ndarray]:
 
 
 def attack_safetensors(rng: random.Random, folder: Path, base: tuple[Path, np.ndarray]) -> None:
-    """A file that has changed since it was saved must be refused; one with a digest of its own must be sound."""
+    """A changed file must be refused; with an updated digest, it must give finite float32 weights or be refused."""
     intact, logits = base
     shutil.copytree(intact, folder, dirs_exist_ok=True)
     path, config = folder / "model.safetensors", folder / "config.json"
@@ -66,7 +66,7 @@ def attack_safetensors(rng: random.Random, folder: Path, base: tuple[Path, np.nd
 
 
 def _mutate_safetensors(rng: random.Random, data: bytes) -> bytes:
-    """Mutates the bytes, the header, or one kind of the values."""
+    """Mutates the bytes, the header, one value, or the dtype of one tensor."""
     length = int.from_bytes(data[:8], "little")
     header, body = json.loads(data[8 : 8 + length]), data[8 + length :]
     match rng.randrange(6):
@@ -89,7 +89,7 @@ def _mutate_safetensors(rng: random.Random, data: bytes) -> bytes:
 
 
 def attack_config(rng: random.Random, folder: Path, base: tuple[Path, np.ndarray]) -> None:
-    """What is loaded must be what the file says, and unchanged settings must give unchanged logits."""
+    """A loaded classifier must have the settings in its file, and unchanged settings must give unchanged logits."""
     intact, logits = base
     shutil.copytree(intact, folder, dirs_exist_ok=True)
     path = folder / "config.json"
@@ -123,7 +123,7 @@ def attack_config(rng: random.Random, folder: Path, base: tuple[Path, np.ndarray
 
 
 def prepare_twin(folder: Path) -> tuple[dict[str, np.ndarray], bytes | None]:
-    """Makes the `state_dict` of a network, and torch's file of it where torch is installed."""
+    """Makes the `state_dict` of a network and, if torch is installed, saves it with torch."""
     model, state = registry.build(_TWIN, key=jax.random.key(0))
     tensors = to_torch(_TWIN, model, state)
     try:
@@ -145,7 +145,7 @@ def attack_pth(rng: random.Random, folder: Path, base: tuple[dict[str, np.ndarra
 
 
 def attack_state_dict(rng: random.Random, folder: Path, base: tuple[dict[str, np.ndarray], bytes | None]) -> None:
-    """Tensors of other types, shapes and names; what loads must be the weights that were given."""
+    """Tensors of other types, shapes and names; the loaded weights must equal the given ones."""
     tensors: dict[Any, Any] = dict(base[0])
     name = rng.choice(list(tensors))
     array = np.array(tensors[name])
@@ -174,7 +174,7 @@ def _require_same(loaded: tuple[Any, Any], tensors: dict[str, Any]) -> None:
     found = to_torch(_TWIN, *loaded)
     for name, tensor in found.items():
         if not np.array_equal(tensor, np.asarray(tensors[name], np.float32).reshape(tensor.shape)):
-            raise Silent(f"weights were loaded with other values than they were saved with: `{name}`")
+            raise Silent(f"the loaded weights differ from the saved ones: `{name}`")
 
 
 ENTRANCES = {

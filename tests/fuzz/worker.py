@@ -37,7 +37,7 @@ def _attack(entrance: Entrance, rng: random.Random, folder: Path, base: Any) -> 
     except (Silent, RawOutput) as error:
         verdict = "silent" if isinstance(error, Silent) else "raw output"
         detail = ascii(str(error))[:2_000]
-        # A digit or a name in quotes must not make two kinds of one.
+        # Only the text before the colon, so that faults that differ only in their values are of one kind.
         return {"verdict": verdict, "kind": f"{verdict}: {str(error).partition(':')[0]}", "detail": detail}
     except BaseException as error:
         if type(error).__name__ == "InputError":
@@ -48,14 +48,14 @@ def _attack(entrance: Entrance, rng: random.Random, folder: Path, base: Any) -> 
 
 
 def _innermost(error: BaseException) -> str:
-    """Returns the innermost function inside the package, else the innermost of all."""
+    """Returns the innermost function of the package in a traceback, or the innermost function if it has none."""
     frames = [f"{frame.filename}: {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
     own = [frame for frame in frames if "/eqxcnn/" in frame]
     return (own or frames)[-1].rpartition("/eqxcnn/")[2]
 
 
 def _close_the_network() -> None:
-    """Records and refuses every connection to another machine, and every look-up of one."""
+    """Records and refuses every connection to another machine, and every look-up of a host name."""
 
     def connect(self: socket.socket, address: Any) -> None:
         if self.family == socket.AF_UNIX:
@@ -75,7 +75,7 @@ def _close_the_network() -> None:
 def main() -> None:
     """Answers until standard input ends."""
     module, seed, work = sys.argv[1], sys.argv[2], Path(sys.argv[3])
-    # Whatever a case prints goes to standard error, which is a file.
+    # The output of the cases goes to standard error, which is a file.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     faulthandler.enable()

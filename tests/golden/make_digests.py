@@ -1,8 +1,8 @@
-"""Writes digests.json: digests of what a few short runs leave, to show that a change keeps every bit of training.
+"""Writes digests.json: digests of the results of a few short runs, to show that a change keeps every bit of training.
 
-Run `python tests/golden/make_digests.py` after a change that is meant to change the numbers, and say so in the
-changelog. The digests of a record hold for one processor and one version of jaxlib, which it names. A change that is
-meant makes the records of other machines wrong, so remove them.
+Run `python tests/golden/make_digests.py` after a change that is meant to change the numbers, and mention the change in
+the changelog. A record is valid for one processor and one version of jaxlib, which it names. After such a change, the
+records of other machines are wrong, so remove them.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ RECIPES = {
 
 
 def digest_run(recipe: Recipe, runs: Path) -> str:
-    """Trains a recipe and returns a digest of its weights and logged numbers, times left out."""
+    """Trains a recipe and returns a digest of its weights and logged numbers, without times."""
     result = fit(recipe, runs=runs)
     tensors = load_safetensors(result.folder / "model" / "model.safetensors")
     digest = hashlib.sha256()
@@ -50,7 +50,7 @@ def digest_run(recipe: Recipe, runs: Path) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Returns what the bits of a run depend on besides its recipe: versions, cores, and the processor's features."""
+    """Returns the properties of the machine that affect a run's bits: versions, cores, and the processor's features."""
     found = environment()
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []

@@ -1,10 +1,11 @@
 """Writes preprocess.safetensors and preprocess.json: the pixels and logits of torchvision's and timm's pipelines.
 
-Needs torch, torchvision, timm and the cats and dogs; the tests do not need the first three. Run
+Needs torch, torchvision, timm and the data set `cats_vs_dogs`; the tests need only the data set. Run
 `EQXCNN_TEST_DATA=DATA python tests/golden/make_preprocess.py --tools FOLDER`, where FOLDER has `reference_models.py`.
 
-The pixels are those of `photographs.py` after each of `pipelines`. The logits are those of seeded networks for two
-photographs, each after the preprocessing of the published weights. The JSON file also has the facts of timm's weights.
+The pixels are those of the images of `photographs.py`, after each pipeline of `pipelines()`. The logits are those of
+seeded networks for two photographs, after the preprocessing of the network's published weights. The JSON file also has
+the preprocessing that timm publishes for its weights.
 """
 
 import argparse
@@ -99,7 +100,7 @@ def timm_transform(name: str):
 
 
 def logits(name: str) -> dict:
-    """Returns the first logits of each sample photograph, the norm of all, and the largest of both photographs."""
+    """Returns the first logits and the norm of the logits of each sample photograph, and the largest absolute logit."""
     import torchvision
 
     published = ON_HUB[name].repository if name in ON_HUB else "tv_in1k"

@@ -99,7 +99,7 @@ def two_smallest(family: str) -> list[str]:
 
 
 def logits(name: str, size: int, tame: float) -> dict:
-    """Returns the largest logit, and of each image the first logits and the norm of all."""
+    """Returns the largest absolute logit, and the first logits and the norm of the logits of each image."""
     with torch.no_grad():
         exact, rows = (seeded_twin(name, size, tame, dtype).eval()(images(size).to(dtype)) for dtype in PRECISIONS)
     largest = exact.abs().max().item()
@@ -112,9 +112,10 @@ def logits(name: str, size: int, tame: float) -> dict:
 
 
 def gradients(name: str, size: int, tame: float) -> dict:
-    """Returns the norm of each parameter's gradient in training mode, sorted by name, and the error of float32.
+    """Returns the norm of each parameter's gradient in training mode, sorted by name.
 
-    `lost` is the twin's own error in float32, which is large where a BatchNorm channel has few values.
+    The entry `lost` is the twin's own relative error in float32, which is large where a BatchNorm channel has few
+    values.
     """
     exact, norms = (gradient_norms(name, size, tame, dtype) for dtype in PRECISIONS)
     lost = ((norms - exact).abs() / (exact + 0.01 * exact.max())).max().item()

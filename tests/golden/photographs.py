@@ -1,4 +1,4 @@
-"""The photographs whose preprocessing is recorded: scikit-learn's two, and some of the cats and dogs."""
+"""The photographs whose preprocessing is recorded: scikit-learn's two, and some of `cats_vs_dogs`."""
 
 import io
 from functools import cache
@@ -38,7 +38,7 @@ def decode(file: bytes) -> Image.Image:
 
 
 def choose(files: list[bytes], count: int) -> list[int]:
-    """Returns the numbers of the widest, tallest, smallest, square and grayest photographs, and of any others."""
+    """Returns the numbers of the widest, tallest, smallest, square and grayest photographs, and random others."""
     images = [decode(file) for file in files]
     ratios = np.array([image.width / image.height for image in images])
     grayness = [np.ptp(np.asarray(image, np.int16), axis=-1).mean() for image in images]

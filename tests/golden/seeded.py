@@ -10,7 +10,7 @@ def weights(shapes, seed=0, tame=1.0):
 
     **Arguments:**
 
-    - `shapes`: `{name: shape}`, torch's.
+    - `shapes`: torch's `{name: shape}`.
     - `tame`: factor on matrices and kernels, below 1 for networks whose scores would overflow.
     """
     return {name: _draw(name, tuple(shape), seed, tame) for name, shape in shapes.items()}

@@ -40,7 +40,7 @@ class FakeHub(ThreadingHTTPServer):
 
 
 class _Refused(Exception):
-    """An answer other than 200."""
+    """Raised to answer with another status than 200."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -103,7 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
         return found
 
     def _files(self, name, revision):
-        """Returns the commit of a branch or a hash, and its files."""
+        """Returns the commit hash of a revision (a branch or a hash), and the files of that commit."""
         repository = self._find(name)
         commit = repository["branches"].get(revision, revision)
         if commit not in repository["commits"]:

@@ -20,7 +20,7 @@ def draw(*shape):
 
 
 def numpy_init(key, shape, dtype=jnp.float32):
-    """Random kernels for which nothing has to be compiled."""
+    """Random kernels from NumPy, because JAX would compile a program for each shape."""
     return draw(*shape).astype(dtype)
 
 

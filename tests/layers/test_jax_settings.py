@@ -1,4 +1,4 @@
-"""Layers run forward and backward whatever the user's JAX settings are."""
+"""Layers run forward and backward with any of the user's JAX settings."""
 
 from functools import partial
 
@@ -34,7 +34,7 @@ KEY = jax.random.key(0)
 
 
 def numpy_init(key, shape, dtype=jnp.float32):
-    """Random values for which nothing has to be compiled."""
+    """Random values from NumPy, because JAX would compile a program for each shape."""
     return jnp.asarray(np.random.RandomState(0).normal(size=shape) / 2, dtype)
 
 

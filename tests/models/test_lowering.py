@@ -41,7 +41,7 @@ SOME_FAMILIES = ("alexnet", "convnext_tiny", "lenet", "resnet9", "shufflenet_v2_
 
 @cache
 def trace_step(name, steps=1, precision="float32", **settings):
-    """Traces the training step of a shallow variant, with its smallest images and a donated train state."""
+    """Traces the training step of a shallow network at its smallest image size, with a donated train state."""
     recipe = Recipe(model=name, **{"optimizer": "sgd", "precision": precision, **settings})
     size, channels = variant(name).smallest, variant(name).input[2]
     optimizer = build_optimizer(recipe, 10, 5)

@@ -56,7 +56,7 @@ def mark_others_slow(name):
 
 
 def mark_counted(name):
-    """For torch twins, `tests/weights/test_torch.py` compares the shapes of all parameters."""
+    """Marks torch twins as exhaustive: `tests/weights/test_torch.py` compares the shapes of their parameters."""
     if name in ONE_PER_FAMILY:
         return None
     return pytest.mark.exhaustive if variant(name).torch_twin else pytest.mark.slow
@@ -74,7 +74,7 @@ CLASSES, BATCH = 7, 2
 
 
 def shallow(name):
-    """Returns constructor arguments for one block per stage (or as few as show everything), if the family has them."""
+    """Returns constructor arguments for the fewest blocks per stage that have every kind of layer, if possible."""
     stages = len(variant(name).strides)
     match family(name):
         case "convnext" | "preact_resnet" | "resnet" | "se_resnet":
@@ -379,5 +379,5 @@ def test_lenet_refuses_images_of_another_size():
 
 
 def test_simple_cnn_refuses_widths_that_leave_no_pixels():
-    with pytest.raises(InputError, match=r"`widths` .* each halves the image \(8x8\)"):
+    with pytest.raises(InputError, match=r"`widths` .* each halves height and width of the image \(8x8\)"):
         zoo.create_model("cifar_cnn", image_size=8, widths=(8, 8, 8, 8), key=jax.random.key(0))

@@ -34,7 +34,7 @@ def installed(tmp_path_factory):
 
 @pytest.fixture
 def run(tmp_path, installed):
-    """Returns a function that runs Python in a new folder, with the package unless told otherwise."""
+    """Returns a function that runs Python in a new folder, by default with the package."""
 
     def run(*arguments, with_package=True, code=0):
         path = os.pathsep.join([*([str(installed)] if with_package else []), str(ROOT)])

@@ -37,7 +37,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def run(code, *arguments, keep):
-    """What a new process prints, with `EQXCNN_KEEP_MEMORY` set to `keep`."""
+    """Returns the number that a new process prints, with `EQXCNN_KEEP_MEMORY` set to `keep`."""
     environment = {**os.environ, "EQXCNN_KEEP_MEMORY": keep}
     done = subprocess.run(
         [sys.executable, "-c", LOAD + code, *arguments], capture_output=True, check=True, text=True, env=environment

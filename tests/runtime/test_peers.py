@@ -18,12 +18,12 @@ CREATED = []
 
 
 class Ended(Exception):
-    """Stands for the end of a process."""
+    """Raised instead of ending the process."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def recorded_ends():
-    """Records the ends of processes instead of ending this one, which threads may do after their test has finished."""
+    """Records the ends of processes instead of ending this process; threads may do so after their test has finished."""
     found = []
 
     def end():
@@ -43,7 +43,7 @@ def recorded_ends():
 
 @pytest.fixture
 def ends(recorded_ends):
-    """The ends of processes during a test."""
+    """The ends of processes that are recorded during a test."""
     recorded_ends.clear()
     return recorded_ends
 

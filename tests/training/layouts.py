@@ -1,4 +1,4 @@
-"""The runs that several devices and several processes must train alike; imported once the devices have been chosen."""
+"""Runs that must have the same losses on any number of devices and processes; import it after choosing the devices."""
 
 from dataclasses import replace
 
@@ -26,7 +26,7 @@ def losses(recipe, steps):
 
 
 def losses_of(program, steps):
-    """Returns the loss of each of the first steps of a program; repeated calls start anew and do not compile again."""
+    """Returns the loss of each of the first steps of a program; repeated calls start again without compiling again."""
     job, found = program.job, []
     train = job.make_start()
     for epoch in range(job.epochs):

@@ -24,7 +24,7 @@ from eqxcnn.training.epochs import SingleRun
 
 
 class Stop(Callback):
-    """Fails at a step."""
+    """Interrupts the run at a step."""
 
     def __init__(self, step):
         self.step = step
@@ -35,7 +35,7 @@ class Stop(Callback):
 
 
 def same_runs(model, steps, counts=(1, 2, 4), **settings):
-    """Compares the losses of one and of several devices, and two runs on four."""
+    """Compares the losses on one device with those on several, and two runs on four devices."""
     programs = {count: SingleRun(prepare(make_recipe(model, devices=count, **settings))) for count in counts}
     found = {count: losses_of(program, steps) for count, program in programs.items()}
     one = np.array(found[1])
@@ -52,7 +52,7 @@ def restored(folder):
 
 
 def make_short(model, **settings):
-    """Two epochs of nine steps, without the random changes of images, which a train state does not hold."""
+    """Returns a recipe of two epochs of nine steps, without augmentation and mixup."""
     return make_recipe(model, epochs=2, train_images=640, augment=(), mixup=0.0, **settings)
 
 
@@ -92,7 +92,7 @@ def streamed(folder):
 def split_rows():
     """Compares images that are split over the devices with images that every device has."""
     whole = Recipe(model="mlp", data="digits", devices=4, batch_size=64, epochs=1)
-    # The images take 1.08 MiB: too much for one device, and not for four.
+    # The images take 1.08 MiB: too much for one device, but not for four.
     split = whole.replace(device_budget=0.5 / 1024)
     shards = [len(shard.data) for shard in prepare(split).setup.data[0].addressable_shards]
     streamed = prepare(whole.replace(device_budget=0.2 / 1024)).setup.data is None
@@ -100,7 +100,7 @@ def split_rows():
 
 
 def sharded(folder, whole):
-    """Compares a run whose parameters are split over the devices with one on a single device."""
+    """Compares a run whose parameters are split over the devices with a run on one device."""
     recipe = make_short("mlp", shard_params=True)
     train = prepare(recipe).make_start()
     largest = max(jax.tree.leaves(train), key=lambda leaf: leaf.size)
@@ -150,7 +150,7 @@ def seeds(folder):
 
 
 def refusals():
-    """Returns the messages for batches that do not divide and for too many devices."""
+    """Returns the error messages for batch sizes that four devices cannot split evenly, and for too many devices."""
     found = []
     for settings in ({"batch_size": 62}, {"batch_size": 3}, {"devices": 5}):
         try:

@@ -21,11 +21,11 @@ from eqxcnn.training import Callback, dry_run, fit, fit_seeds, prepare
 
 
 def same(folder, peers):
-    """The losses of images on every device, of streamed ones and of split ones, and the scores of a whole run."""
+    """The losses with images on every device, streamed images and split images, and the scores of a whole run."""
     recipe = make_recipe("lenet")
     mlp = make_recipe("mlp", mixup=0.0)
     small = mlp.replace(device_budget=0.0)
-    # 1.08 MiB of images: too much for one device, and not for all.
+    # 1.08 MiB of images: too much for one device, but not for all together.
     split = mlp.replace(device_budget=0.6 / 1024)
     run = fit(small.replace(shard_params=True), runs=folder)
     return {
@@ -106,7 +106,7 @@ def one_fails(folder, peers):
 
 
 def main(arguments):
-    """Joins the processes and runs a part; without the place of this process, runs it alone."""
+    """Joins the processes and runs a part; without an address, runs it in this process alone."""
     part, folder, *place = arguments
     if part == "different_version" and place[2] == "1":
         processes._version = lambda package: "9.9"

@@ -18,7 +18,7 @@ def run(tmp_path, *parts):
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """What one process reports to all tests that CI runs: most of its time is its start and compilation."""
+    """The report of one process for all tests that CI runs, because its start and compilation take most of the time."""
     return run(tmp_path_factory.mktemp("devices"), "lenet", "restored")
 
 

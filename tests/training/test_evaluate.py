@@ -123,7 +123,7 @@ def test_many_classes_are_matched_in_linear_time():
 def test_classes_are_matched_by_name():
     np.testing.assert_array_equal(match_classes(("cat", "ant"), ("ant", "bee", "cat")), [2, 0])
     with pytest.raises(
-        InputError, match=r"classes the classifier was not trained on \(dog\): the classifier knows ant, bee"
+        InputError, match=r"classes that the classifier was not trained on \(dog\): its classes are ant, bee"
     ):
         match_classes(("dog", "ant"), ("ant", "bee"))
 

@@ -1,4 +1,4 @@
-"""Tests of the digests by which a resumed run knows its parts again."""
+"""Tests of the digests with which a resumed run recognizes its parts."""
 
 import functools
 import os

@@ -1,4 +1,4 @@
-"""Tests of own losses, augmentations, optimizers, metrics and callbacks: unusual ones, and those that cannot work."""
+"""Tests of users' losses, augmentations, optimizers, metrics and callbacks: unusual ones, and some that cannot work."""
 
 import equinox as eqx
 import jax

@@ -1,4 +1,4 @@
-"""Tests of own networks that are unusual, and of those that cannot work: refused before the first step."""
+"""Tests of users' networks: unusual ones, and those that cannot work and are refused before the first step."""
 
 import warnings
 

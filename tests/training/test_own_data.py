@@ -1,4 +1,4 @@
-"""Training and evaluation on own arrays and tables, and on chosen columns and splits."""
+"""Training and evaluation on the user's arrays and tables, and on chosen columns and splits."""
 
 from dataclasses import replace
 

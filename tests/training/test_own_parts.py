@@ -1,4 +1,4 @@
-"""Tests of runs with an own model, data, optimizer, loss, augmentation, metrics and callbacks."""
+"""Tests of runs with the user's own model, data, optimizer, loss, augmentation, metrics and callbacks."""
 
 import functools
 import importlib

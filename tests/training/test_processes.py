@@ -27,7 +27,7 @@ def free_port():
 
 @contextlib.contextmanager
 def started(commands, **options):
-    """Starts commands, and kills what is left of them at the end."""
+    """Starts commands, and kills those that still run at the end."""
     processes = [
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
         for command in commands

@@ -56,7 +56,7 @@ def weights(result):
 
 
 class StopAt(Callback):
-    """Fails at a step, as a process that is killed."""
+    """Interrupts the run at a step."""
 
     def __init__(self, step):
         self.step = step

@@ -1,4 +1,4 @@
-"""The trained weights in the package: their files, records and scores on the real data, and where names work."""
+"""The trained weights in the package: their files, records and scores on real data, and commands with their names."""
 
 import dataclasses
 import json

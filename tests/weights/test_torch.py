@@ -109,7 +109,7 @@ def test_the_published_parameter_count_is_the_twins(name):
 
 
 def recorded_scores():
-    """Each model and image size with recorded scores; larger sizes and models like others are exhaustive."""
+    """Each model and image size with recorded scores; larger sizes and the models in `ALIKE` are exhaustive."""
     for name, facts in FACTS.items():
         for index, size in enumerate(sorted(map(int, facts.get("logits", ())))):
             marks = [pytest.mark.exhaustive] if index or name in ALIKE else []

@@ -1,4 +1,4 @@
-"""No value of a constructor's argument builds a broken model, fills the memory, or fails without a sentence."""
+"""No value of a constructor's argument builds a broken model, fills the memory, or fails without an `InputError`."""
 
 import dataclasses
 import inspect

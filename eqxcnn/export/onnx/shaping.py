@@ -98,7 +98,7 @@ def _slice(graph: Graph, equation: Any, x: Value) -> Value:
 
 
 def crop(graph: Graph, x: Value, edges: Sequence[tuple[Any, Any]]) -> Value:
-    """Cuts off each axis of a value as many elements before and after as `edges` has negative padding."""
+    """Removes elements at the start and the end of each axis: as many as the negative padding in `edges`."""
     bounds = [
         (max(-before, 0), length + min(after, 0), 1) for length, (before, after) in zip(x.shape, edges, strict=True)
     ]

@@ -24,7 +24,7 @@ class WandbLog:
     A resumed run continues the same Weights & Biases run. The local files are in the run's `wandb/`.
     `WANDB_MODE=offline` keeps the whole log local.
 
-    **Raises:** `InputError` if nobody is logged in, or wandb cannot start.
+    **Raises:** `InputError` if the user is not logged in, or if wandb cannot start.
     """
 
     shows_images = True

@@ -35,6 +35,8 @@ __all__ = [
 Box: TypeAlias = Float[Array, "4"] | Int[Array, "4"]
 
 Probability: TypeAlias = Annotated[float, Range(0, 1)]
+#: Height or width of an image, in pixels.
+Side: TypeAlias = Annotated[int, Range(1, 4096)]
 
 
 @check_arguments
@@ -129,20 +131,24 @@ def random_crop(
 
 @check_arguments
 def random_resized_crop(
-    scale: tuple[Area, Area] = (0.08, 1.0), ratio: tuple[AspectRatio, AspectRatio] = (3 / 4, 4 / 3)
+    scale: tuple[Area, Area] = (0.08, 1.0),
+    ratio: tuple[AspectRatio, AspectRatio] = (3 / 4, 4 / 3),
+    size: tuple[Side, Side] | None = None,
 ) -> Augment:
-    """Crops a random box and resizes it to the image's size (Szegedy et al. 2014, arXiv:1409.4842, section 6).
+    """Crops a random box and resizes it (Szegedy et al. 2014, arXiv:1409.4842, section 6).
 
-    The box is drawn as in torchvision's `RandomResizedCrop`; see `random_box`. It is never larger than the result, so
-    no antialiasing is needed.
+    The box is drawn as in torchvision's `RandomResizedCrop`; see `random_box`.
 
     **Arguments:**
 
     - `scale`: the smallest and largest area of the box, as a fraction of the image's area.
     - `ratio`: the smallest and largest width of the box divided by its height.
+    - `size`: height and width of the result in pixels; by default the image's. Crops enlarge objects, so a network
+      that is trained on smaller crops sees them at their size in whole images, and trains faster (Touvron et al. 2019,
+      "Fixing the train-test resolution discrepancy", arXiv:1906.06423).
     """
     check_order(scale=scale, ratio=ratio)
-    return RandomResizedCrop(scale, ratio)
+    return RandomResizedCrop(scale, ratio, size)
 
 
 @dataclass(frozen=True)
@@ -150,7 +156,8 @@ class RandomResizedCrop:
     """The transform that `random_resized_crop` returns.
 
     - `scale`, `ratio`: the limits of the box.
-    - `size`: height and width of the result; by default the image's. A smaller result is antialiased.
+    - `size`: height and width of the result, which is antialiased; by default the image's, which is never smaller than
+      the box.
     """
 
     scale: tuple[float | int, float | int]

@@ -186,7 +186,8 @@ def _choose(found: Sequence[Any], count: int) -> list[Any]:
         )
     each = count // len(processes)
     own = {process: [device for device in found if device.process_index == process] for process in processes}
-    if few := next((process for process in processes if len(own[process]) < each), None):
+    few = next((process for process in processes if len(own[process]) < each), None)
+    if few is not None:
         raise InputError(
             f"process {few} has {len(own[few])} devices, and others have more: give `devices` a smaller number"
         )

@@ -178,10 +178,10 @@ def build_augment(
     crop = next((stage for stage in stages if isinstance(stage, RandomResizedCrop)), None)
     height_and_width = shape[:2]
     if crop is not None and recipe.cache_size is not None:
-        height_and_width, resized = recipe.cache_size, replace(crop, size=shape[:2])
+        height_and_width, resized = recipe.cache_size, replace(crop, size=crop.size or shape[:2])
         stages = [resized if stage is crop else stage for stage in stages]
-    if decode == "stream":
-        stages = [stage for stage in stages if stage is not crop]
+    if decode == "stream" and crop is not None:
+        height_and_width, stages = crop.size or height_and_width, [stage for stage in stages if stage is not crop]
     if not stages:
         return (crop if decode == "stream" else None), None
     transform = compose(stages)
@@ -203,8 +203,11 @@ def make_reader(
     """Returns the decoder for this process's part of the steps, or `None` for images that are decoded already."""
     if not isinstance(train.images, EncodedImages):
         return None
-    draw = None if crop is None else RandomCrop(crop.scale, crop.ratio, recipe.seed)
+    images, draw = train.images, None
+    if crop is not None:
+        draw = RandomCrop(crop.scale, crop.ratio, recipe.seed)
+        images = replace(images, preprocess=replace(images.preprocess, size=crop.size or images.preprocess.size))
     part = devices.own_part(recipe.batch_size)
     length = len(order.rows) // recipe.batch_size * (part.stop - part.start)
     rows = partial(order.flat, part=part)
-    return DecodeAhead(train.images, train.labels, rows, length, draw, recipe.decode_processes)
+    return DecodeAhead(images, train.labels, rows, length, draw, recipe.decode_processes)

@@ -173,8 +173,18 @@ def test_random_resized_crop_crops_at_the_box():
     assert np.unique(corners[..., 0], axis=0).tolist() == expected
 
 
+def test_random_resized_crop_resizes_to_its_size():
+    # The whole image is the only box.
+    image = np.random.default_rng(0).integers(0, 256, (12, 18, 3)).astype(np.uint8)
+    (small,) = over_keys(random_resized_crop((1, 1), (1.5, 1.5), size=(4, 6)), jnp.asarray(image, jnp.float32))[:1]
+    expected = np.asarray(Image.fromarray(image).resize((6, 4), Image.Resampling.BILINEAR))
+    np.testing.assert_allclose(small, expected, atol=1.01)  # Pillow rounds rows, then columns.
+
+
 def test_random_resized_crop_rejects_bad_arguments():
     with pytest.raises(InputError, match=r"`scale` \(=\(0.8, 1.2\)\)"):
         random_resized_crop(scale=(0.8, 1.2))
     with pytest.raises(InputError, match=r"`ratio` \(=\(2.0, 1.0\)\) must give the smallest value before"):
         random_resized_crop(ratio=(2, 1))
+    with pytest.raises(InputError, match=r"`size` \(=\(0, 8\)\)"):
+        random_resized_crop(size=(0, 8))

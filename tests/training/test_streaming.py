@@ -215,6 +215,17 @@ def test_crops_come_from_the_larger_cached_images(photographs):
             dataclasses.replace(recipe, **settings)
 
 
+@pytest.mark.parametrize("settings", [{}, {"decode": "once"}, {"decode": "once", "cache_size": (40, 48)}])
+def test_training_images_may_be_smaller_than_test_images(photographs, tmp_path, settings):
+    recipe = make_recipe(photographs, augment=("random_resized_crop(size=(8, 12))", "flip_horizontal"), **settings)
+    job = prepare(recipe)
+    images, _ = _first_input(job)
+    assert images.shape == (16, 8, 12, 3)
+    assert job.splits.test.images.shape[1:] == (16, 16, 3)
+    with pytest.raises(InputError, match=r"\(8, 12, 3\)"):
+        fit(recipe, runs=tmp_path)  # An MLP takes images of one size.
+
+
 def _first_input(job):
     import jax
     import jax.numpy as jnp

@@ -30,7 +30,8 @@ def torch_classify(model: str, form: str, channels: str) -> Callable[[np.ndarray
         images = (pixels.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
         return net(images.contiguous(memory_format=_FORMATS[channels]))
 
-    run = torch.compile(classify) if form == "compiled" else classify
+    # A program for this batch size alone, not for any.
+    run = torch.compile(classify, dynamic=False) if form == "compiled" else classify
 
     @torch.inference_mode()
     def call(pixels: np.ndarray) -> np.ndarray:

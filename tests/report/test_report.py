@@ -79,6 +79,7 @@ class Page(HTMLParser):
     def __init__(self, folder):
         super().__init__()
         self.references, self.images, self.rows, self.tags, self.text = [], {}, [], set(), ""
+        self.alternatives, self._figure = {}, ""
         self._in_cell = False
         self.feed((folder / "plots" / "report.html").read_text(encoding="utf-8"))
 
@@ -86,8 +87,11 @@ class Page(HTMLParser):
         attributes = dict(attrs)
         self.tags.add(tag)
         self.references += [attributes[name] for name in ("src", "href", "srcset", "data") if name in attributes]
+        if tag == "figure":
+            self._figure = attributes["id"]
         if tag == "img":
-            self.images[attributes["alt"]] = base64.b64decode(attributes["src"].split("base64,")[1])
+            self.alternatives[self._figure] = attributes["alt"]
+            self.images[self._figure] = base64.b64decode(attributes["src"].split("base64,")[1])
         if tag == "tr":
             self.rows.append([])
         if tag in ("td", "th"):

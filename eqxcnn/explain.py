@@ -141,6 +141,11 @@ class _ShiftedMaps(eqx.Module):
             raise AttributeError(name)
         return getattr(self.model, name)
 
+    @property
+    def __class__(self) -> type:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The network's class, so that `super()` accepts this object in the network's `__call__`."""
+        return type(self.model) if "model" in vars(self) else _ShiftedMaps
+
     def features(self, image: Image, state: ModelState, *, key: Key | None) -> tuple[Maps, ModelState]:
         self.calls.append("features")
         model: Any = self.model

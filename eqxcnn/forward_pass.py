@@ -1,5 +1,6 @@
 """Normalization of pixels, and the forward pass of a batch: the only module that vmaps over images."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -108,16 +109,28 @@ def forward_features(
 def _forward_features(
     model: Network, state: ModelState, images: Images, key: Key | None
 ) -> tuple[tuple[Float[Array, "b _ _ _"], ...], ModelState]:
-    features: Any = getattr(model, "features", None)
-    if not callable(features):
+    if not _has_maps(model):
         raise InputError(
             f"a `{type(model).__qualname__}` has no feature maps: give its class a method `features(image, state, *, "
             "key)` that returns a tuple of maps and the new state"
         )
+    network: Any = model
     # The networks of the zoo take a state, which is empty without BatchNorm.
     given = eqx.nn.State(model) if state is None else state
-    maps, new = _over_batch(lambda image, state, key: features(image, state, key=key), given, images, key)
+    maps, new = _over_batch(lambda image, state, key: network.features(image, state, key=key), given, images, key)
     return maps, None if state is None else new
+
+
+def _has_maps(model: Network) -> bool:
+    """Returns whether the class of a network has a method `features(image, state, *, key)`.
+
+    Other methods and submodules may be named `features` too.
+    """
+    try:
+        inspect.signature(getattr(type(model), "features", None)).bind(model, None, None, key=None)  # pyright: ignore[reportArgumentType]
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _stage_by_stride(

@@ -57,6 +57,18 @@ def test_grad_cam_of_pooled_maps_is_the_weighted_sum_of_the_maps():
     np.testing.assert_array_equal(grad_cam(classifier, IMAGE, "c"), [[0, 0, 0, 0]])
 
 
+class Derived(PooledNet):
+    """A network that calls the `__call__` of its base class."""
+
+    def __call__(self, image, state, *, key):
+        return super().__call__(image, state, key=key)
+
+
+def test_a_network_may_call_its_base_class():
+    heat = grad_cam(make_classifier(Derived(jnp.asarray(WEIGHTS))), IMAGE, "a")
+    np.testing.assert_allclose(heat, [[0, 0, 0.8 / 2, 1]], atol=1e-6)
+
+
 def test_heat_of_smaller_maps_is_resized_to_the_image():
     classifier = make_classifier(PooledNet(jnp.asarray(WEIGHTS), step=2))
     # The first channel is 0.1 and 0.8, so the heat of `a` is relu(3 x - 1) = 0 and 1.4; bilinear weights are 1/4, 3/4.

@@ -108,6 +108,31 @@ def test_networks_without_maps_are_refused():
         forward_features(mlp, state, jnp.zeros((2, 4, 4, 1)))
 
 
+class Submodule(eqx.Module):
+    """A network that calls its first layers `features`, as torchvision's do."""
+
+    features: eqx.nn.Sequential
+
+    def __call__(self, image):
+        return self.features(image).mean((0, 1))
+
+
+class OwnMethod(eqx.Module):
+    """A network whose `features` takes the image only."""
+
+    def features(self, image):
+        return image
+
+    def __call__(self, image):
+        return self.features(image).mean((0, 1))
+
+
+@pytest.mark.parametrize("net", [Submodule(eqx.nn.Sequential([eqx.nn.Identity()])), OwnMethod()])
+def test_other_things_named_features_are_refused(net):
+    with pytest.raises(InputError, match=r"has no feature maps: give its class a method `features\(image, state, "):
+        forward_features(net, None, jnp.zeros((2, 4, 4, 1)))
+
+
 class TwoMaps(eqx.Module):
     """A user's network with maps of one stride."""
 

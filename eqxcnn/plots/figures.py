@@ -17,14 +17,16 @@ from ..errors import printable
 from .notebook_figure import Figure
 from .style import COLUMN, PAGE, STYLE
 
-__all__ = ["MAX_KERNELS", "MAX_NAMED_CLASSES", "augmentation", "confusion_matrix", "kernels", "mistakes"]
+__all__ = ["MAX_KERNELS", "MAX_NAMED_CLASSES", "augmentation", "confusion_matrix", "heat_maps", "kernels", "mistakes"]
 
 #: Maximum number of classes for numbers in the cells of a confusion matrix, and for class names at its sides.
 _MAX_NUMBERED, MAX_NAMED_CLASSES = 20, 40
 _MAX_NAME_LENGTH = 16
 #: Maximum number of kernels, in total and per row.
 MAX_KERNELS, _KERNELS_PER_ROW = 64, 8
-_MISTAKES_PER_ROW = 4
+_IMAGES_PER_ROW = 4
+#: Opacity of a heat map over its image.
+_HEAT_OPACITY = 0.6
 
 
 @context(STYLE)
@@ -128,18 +130,54 @@ def mistakes(
     probabilities: Sequence[float],
 ) -> Figure:
     """Draws misclassified images with their true class, and their predicted class with its probability."""
-    columns = min(len(images), _MISTAKES_PER_ROW)
+    columns = min(len(images), _IMAGES_PER_ROW)
     rows = ceil(len(images) / columns)
-    side = PAGE / _MISTAKES_PER_ROW
+    side = PAGE / _IMAGES_PER_ROW
     height = (side - 0.35) * images.shape[1] / images.shape[2] + 0.4
     figure = Figure(figsize=(columns * side, rows * height), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
+    _draw_predictions(grid, images, actual, predicted, probabilities)
+    return figure
+
+
+@context(STYLE)
+def heat_maps(
+    images: Num[np.ndarray, "n h w c"],
+    heat: Float[np.ndarray, "n h w"],
+    actual: Sequence[str],
+    predicted: Sequence[str],
+    probabilities: Sequence[float],
+) -> Figure:
+    """Draws images with their true class, and their predicted class with its probability; below each, its heat.
+
+    The heat, in [0, 1], is drawn over the image in gray, from black (0) through purple and orange to yellow (1).
+    """
+    columns = min(len(images), _IMAGES_PER_ROW)
+    rows = ceil(len(images) / columns)
+    side = PAGE / _IMAGES_PER_ROW
+    height = 2 * (side - 0.25) * images.shape[1] / images.shape[2] + 0.45
+    figure = Figure(figsize=(columns * side, rows * height), layout="compressed")
+    grid = figure.subplots(2 * rows, columns, squeeze=False)
+    _draw_predictions(grid[::2], images, actual, predicted, probabilities)
+    for index, (axes, panel) in enumerate(_fill(grid[1::2], images)):
+        _draw_image(axes, panel.mean(-1, keepdims=True).astype(panel.dtype))
+        axes.imshow(heat[index], cmap="inferno", vmin=0, vmax=1, alpha=_HEAT_OPACITY, interpolation="nearest")
+    return figure
+
+
+def _draw_predictions(
+    grid: np.ndarray,
+    images: Num[np.ndarray, "n h w c"],
+    actual: Sequence[str],
+    predicted: Sequence[str],
+    probabilities: Sequence[float],
+) -> None:
+    """Draws images in row order, each below its true class, its predicted class and the probability of the latter."""
     captions = zip(actual, predicted, probabilities, strict=True)
     for (axes, panel), (true_name, predicted_name, probability) in zip(_fill(grid, images), captions, strict=True):
         _draw_image(axes, panel)
         caption = f"{_shorten(true_name)}, predicted as\n{_shorten(predicted_name)} ({probability:.1%})"
         axes.set_title(caption, parse_math=False)
-    return figure
 
 
 def _fill(grid: np.ndarray, panels: Num[np.ndarray, "n ..."]) -> list[tuple[Axes, np.ndarray]]:

@@ -149,6 +149,14 @@ class TestPredictions:
         wrong = np.flatnonzero(self.predicted != self.labels)
         return wrong[np.argsort(-self.log_probabilities[wrong].max(1), kind="stable")][:most]
 
+    def correct(self, most: int) -> Int[np.ndarray, " m"]:
+        """Returns the indices of correctly classified images: the first of each class, then the second, and so on."""
+        right = np.flatnonzero(self.predicted == self.labels)
+        by_class = right[np.argsort(self.labels[right], kind="stable")]
+        sorted_labels = self.labels[by_class]
+        place_in_class = np.arange(len(by_class)) - np.searchsorted(sorted_labels, sorted_labels)
+        return by_class[np.lexsort((by_class, place_in_class))][:most]
+
     @property
     def _classes(self) -> range:
         return range(self.log_probabilities.shape[1])

@@ -32,6 +32,19 @@ pre { background: #f6f6f6; padding: .8em 1em; overflow-x: auto; font-size: .85em
 _MAX_CELL, _MAX_LINE = 1000, 4096
 
 
+#: The pictures' alternative texts, for readers who cannot see them.
+_ALTERNATIVES = {
+    "loss": "Curves of the loss by epoch",
+    "accuracy": "Curves of the accuracy by epoch",
+    "epoch_time": "Bars of the training time of each epoch",
+    "confusion": "Confusion matrix of the test images",
+    "wrong": "Misclassified test images with their true and predicted classes",
+    "heat": "Test images with their true and predicted classes, and the Grad-CAM heat map of each predicted class",
+    "kernels": "Kernels of the first layer as small images",
+    "augment": "Training images, and augmented versions of each",
+}
+
+
 @dataclass(frozen=True)
 class Picture:
     """A picture's file content, media type, and width in CSS pixels (96 per inch)."""
@@ -62,6 +75,7 @@ def render(run: RunRecord, predictions: TestPredictions | None, pictures: Mappin
         classes = _render_pictures(["confusion"], run, pictures) + _render_classes(run, predictions)
         body += ["<h2>Classes</h2>", f'<div class="row">{classes}</div>']
         body += ["<h2>Most confidently wrong</h2>", _render_pictures(["wrong"], run, pictures)]
+        body += ["<h2>Where the network looks</h2>", _render_pictures(["heat"], run, pictures)]
         body += ["<h2>First layer</h2>", _render_pictures(["kernels"], run, pictures)]
         body += ["<h2>Augmentation</h2>", _render_pictures(["augment"], run, pictures)]
     body += ["<h2>Recipe</h2>", f"<pre>{escape(_printable_lines(run.recipe_text))}</pre>"]
@@ -114,8 +128,8 @@ def _render_pictures(names: Iterable[str], run: RunRecord, pictures: Mapping[str
             case Picture() as picture:
                 source = f"data:{picture.media_type};base64,{base64.b64encode(picture.data).decode()}"
                 items.append(
-                    f'<figure style="max-width: {max(picture.width, 330)}px">'
-                    f'<img src="{source}" width="{picture.width}" alt="{name}">'
+                    f'<figure id="{name}" style="max-width: {max(picture.width, 330)}px">'
+                    f'<img src="{source}" width="{picture.width}" alt="{_ALTERNATIVES[name]}">'
                     f"<figcaption>{escape(_caption(name, run))}</figcaption></figure>"
                 )
             case str(sentence):
@@ -140,6 +154,10 @@ def _caption(name: str, run: RunRecord) -> str:
         "confusion": "Test images by true class (rows) and predicted class (columns), in percent of the true class. "
         "The color scale magnifies small fractions. Classes are in the order of the table.",
         "wrong": "The misclassified test images whose wrong class had the highest probability.",
+        "heat": "Test images as the network sees them: correctly classified ones, then the mistakes whose wrong class "
+        "had the highest probability. Below each image, over a gray copy, the Grad-CAM of its predicted class: black "
+        "where the last feature map does not raise the score of this class, yellow where it raises the score most. "
+        "Each image has its own scale.",
         "kernels": f"Weights of the first layer: at most {MAX_KERNELS} kernels, all on one scale. Zero is white, or "
         "mid-gray if the kernels are shown in color.",
         "augment": f"Training images, and three augmented versions of each: {', '.join(recipe.augment)}.",

@@ -15,15 +15,18 @@ from ..plots import figures, learning_curves
 from ..plots.style import STYLE
 from ..recipe import OWN, Recipe
 from .gather import RunRecord, TestPredictions, augmented_examples, first_weights, predict_test_split, read_run
+from .heat import compute_heat
 from .page import Picture, render
 
 __all__ = ["show_augment", "write_report"]
 
 #: Plots that are also written as SVG, which the page shows, and plots that are written as PNG only.
 _LINE_ART = ("loss", "accuracy", "epoch_time", "training", "confusion")
-_PIXELS = ("kernels", "augment", "wrong")
+_PIXELS = ("kernels", "augment", "wrong", "heat")
 _FORMATS = ("png", "jpg", "pdf", "svg")
 _MISTAKES = 16
+#: Maximum number of heat maps of correctly classified images, and of mistakes.
+_HEAT_MAPS = 4
 
 
 def write_report(folder: Path | str, *, data: str | None = None) -> Path:
@@ -105,20 +108,26 @@ def _draw_classifier(
     examples = augmented_examples(recipe)
     yield "augment", "This recipe does not augment." if examples is None else figures.augmentation(*examples)
 
-    wrong = predictions.mistakes(_MISTAKES)
-    if not len(wrong):
-        yield "wrong", f"None: all {len(predictions.labels):,} test images are classified correctly."
-        return
-    guesses = predictions.predicted[wrong]
-    yield (
-        "wrong",
-        figures.mistakes(
-            np.asarray(predictions.images[wrong]),
-            [names[label] for label in predictions.labels[wrong]],
-            [names[guess] for guess in guesses],
-            np.exp(predictions.log_probabilities[wrong, guesses]).tolist(),
-        ),
+    correct, wrong = predictions.correct(_HEAT_MAPS), predictions.mistakes(_MISTAKES)
+    rows = np.concatenate([correct, wrong])
+    # Read together, because each reading of a stream starts at its first image.
+    images, guesses = np.asarray(predictions.images[rows]), predictions.predicted[rows]
+    captions = (
+        [names[label] for label in predictions.labels[rows]],
+        [names[guess] for guess in guesses],
+        np.exp(predictions.log_probabilities[rows, guesses]).tolist(),
     )
+    mistakes, shown = slice(len(correct), None), slice(len(correct) + _HEAT_MAPS)
+    if len(wrong):
+        yield "wrong", figures.mistakes(images[mistakes], *(each[mistakes] for each in captions))
+    else:
+        yield "wrong", f"None: all {len(predictions.labels):,} test images are classified correctly."
+
+    heat = compute_heat(classifier, images[shown], guesses[shown])
+    if heat is None:
+        yield "heat", "No heat maps: Grad-CAM needs a network that computes its scores from feature maps."
+    else:
+        yield "heat", figures.heat_maps(images[shown], heat, *(each[shown] for each in captions))
 
 
 def _write_figure(figure: Figure, plots: Path, name: str) -> Picture:

@@ -32,7 +32,7 @@ from eqxcnn.training import Evaluator, Recipe
 CURVES = {"loss", "accuracy", "epoch_time"}
 #: Class names that HTML or mathtext would misread if they were not escaped.
 MARKUP = ("<b>bold", "a&amp;$")
-ALL = CURVES | {"confusion", "kernels", "wrong"}
+ALL = CURVES | {"confusion", "kernels", "wrong", "heat"}
 
 
 def make_row(number, **more):
@@ -79,6 +79,7 @@ class Page(HTMLParser):
     def __init__(self, folder):
         super().__init__()
         self.references, self.images, self.rows, self.tags, self.text = [], {}, [], set(), ""
+        self.alternatives, self._figure = {}, ""
         self._in_cell = False
         self.feed((folder / "plots" / "report.html").read_text(encoding="utf-8"))
 
@@ -86,8 +87,11 @@ class Page(HTMLParser):
         attributes = dict(attrs)
         self.tags.add(tag)
         self.references += [attributes[name] for name in ("src", "href", "srcset", "data") if name in attributes]
+        if tag == "figure":
+            self._figure = attributes["id"]
         if tag == "img":
-            self.images[attributes["alt"]] = base64.b64decode(attributes["src"].split("base64,")[1])
+            self.alternatives[self._figure] = attributes["alt"]
+            self.images[self._figure] = base64.b64decode(attributes["src"].split("base64,")[1])
         if tag == "tr":
             self.rows.append([])
         if tag in ("td", "th"):
@@ -244,6 +248,27 @@ def test_mistakes_show_true_class_predicted_class_and_confidence():
     assert panels(figure)[0].shape == (4, 4, 3)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_heat_maps_are_drawn_below_their_images_over_gray_copies(dtype):
+    images = np.zeros((5, 2, 4, 3), dtype)
+    images[4] = [255, 0, 51] if dtype is np.uint8 else [1, 0, 0.2]
+    heat = np.linspace(0, 1, 40, dtype=np.float32).reshape(5, 2, 4)
+    figure = figures.heat_maps(images, heat, ["cat", "$x^{$", *"abc"], list("vwxyz"), [0.5] * 5)
+    figure.draw_without_rendering()  # fails if the label is parsed as mathtext
+    grid = {tuple(axes.get_subplotspec().rowspan)[:1] + tuple(axes.get_subplotspec().colspan)[:1]: axes
+            for axes in figure.axes}  # fmt: skip
+    # Four columns, so the fifth image is in the third row, and its heat in the fourth.
+    assert [grid[place].get_title() for place in [(0, 0), (0, 1), (2, 0)]] == [
+        "cat, predicted as\nv (50.0%)", "$x^{$, predicted as\nw (50.0%)", "c, predicted as\nz (50.0%)",
+    ]  # fmt: skip
+    (image,), (gray, overlay) = grid[2, 0].get_images(), grid[3, 0].get_images()
+    np.testing.assert_allclose(image.get_array()[0, 0], [1, 0, 0.2], atol=1e-6)
+    np.testing.assert_allclose(gray.get_array()[0, 0], [0.4, 0.4, 0.4], atol=1e-6)
+    np.testing.assert_array_equal(overlay.get_array(), heat[4])
+    assert (overlay.norm.vmin, overlay.norm.vmax) == (0, 1)
+    assert not any(grid[place].get_images() for place in [(2, 1), (3, 1)])
+
+
 def every_figure():
     noise = np.random.default_rng(0)
     yield learning_curves.curves([1, 2], [1.0, 2.0], [1.0, 2.0], "Loss")
@@ -254,6 +279,7 @@ def every_figure():
     yield figures.kernels(noise.normal(size=(3, 3, 1, 6)).astype(np.float32))
     yield figures.augmentation(np.zeros((3, 4, 4, 1), np.uint8), np.zeros((3, 3, 4, 4, 1)))
     yield figures.mistakes(np.zeros((1, 4, 4, 1), np.uint8), ["a"], ["b"], [0.9])
+    yield figures.heat_maps(np.zeros((1, 4, 4, 1), np.uint8), np.zeros((1, 4, 4), np.float32), ["a"], ["b"], [0.9])
 
 
 def test_figures_fit_a_paper_page_and_keep_the_global_style():
@@ -269,10 +295,10 @@ def test_figures_fit_a_paper_page_and_keep_the_global_style():
 # Data of the figures
 
 
-def make_predictions(labels, probabilities):
+def make_predictions(labels, probabilities, size=(2, 2)):
     labels = np.asarray(labels, np.int32)
     return TestPredictions(
-        np.zeros((len(labels), 2, 2, 1), np.uint8), labels, np.log(np.asarray(probabilities, np.float32))
+        np.zeros((len(labels), *size, 1), np.uint8), labels, np.log(np.asarray(probabilities, np.float32))
     )
 
 
@@ -288,6 +314,15 @@ def test_predictions_are_counted_per_class():
     assert np.isnan(predictions.per_class()[2][:3]).all()
     np.testing.assert_array_equal(predictions.mistakes(5), [3, 2])  # most confident first
     np.testing.assert_array_equal(predictions.mistakes(1), [3])
+
+
+def test_correct_images_are_of_as_many_classes_as_possible():
+    labels = [1, 1, 0, 2, 1, 0, 3]
+    probabilities = np.eye(4)[[1, 1, 0, 2, 1, 2, 3]] * 0.9 + 0.025  # the sixth image is misclassified
+    predictions = make_predictions(labels, probabilities)
+    np.testing.assert_array_equal(predictions.correct(4), [0, 2, 3, 6])
+    np.testing.assert_array_equal(predictions.correct(9), [0, 2, 3, 6, 1, 4])
+    assert len(make_predictions([0], [[0.1, 0.9]]).correct(4)) == 0
 
 
 @pytest.mark.slow
@@ -331,6 +366,8 @@ def test_finished_run_has_all_figures_as_files_and_in_the_page(reported_run):
         is_vector = name in CURVES | {"confusion"}
         assert (plots / f"{name}.{'svg' if is_vector else 'png'}").read_bytes() == data
         assert (plots / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert "heat map" in page.alternatives["heat"]
+    assert len(set(page.alternatives.values()) - set(page.images)) == len(page.images)
     assert "does not augment" in page.text
     assert not (plots / "augment.png").exists()
 
@@ -406,7 +443,8 @@ def test_class_names_with_markup_are_escaped(tmp_path, monkeypatch):
     folder = make_run(tmp_path / "run", recipe, [make_row(1)], classifier_of("mlp", MARKUP, channels=3, side=16))
     write_report(folder)
     page = Page(folder)
-    assert set(page.images) == ALL | {"augment"}
+    assert set(page.images) == ALL - {"heat"} | {"augment"}
+    assert "No heat maps: Grad-CAM needs a network that computes its scores from feature maps." in page.text
     assert "b" not in page.tags
     assert [row[0] for row in page.rows if row[-1] == "3"] == list(MARKUP)
 
@@ -423,7 +461,7 @@ def test_moved_data_set_gives_the_same_figures(tmp_path, reported_run):
 
 def test_page_states_that_all_test_images_are_classified_correctly(reported_run, tmp_path, monkeypatch):
     folder = make_run(tmp_path / "run", DIGITS, [make_row(1)], classifier_of("lenet", "0123456789"))
-    correct = make_predictions(range(10), np.eye(10) * 0.9 + 0.01)
+    correct = make_predictions(range(10), np.eye(10) * 0.9 + 0.01, (28, 28))
     monkeypatch.setattr(write, "predict_test_split", lambda *_: correct)
     write_report(folder)
     page = Page(folder)

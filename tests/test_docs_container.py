@@ -62,6 +62,14 @@ def test_the_service_runs_as_a_user_without_rights():
     assert names.index("USER") < names.index("CMD")
 
 
+def test_the_commands_copy_the_model_and_publish_the_port():
+    copy, build, run = re.findall(r"^(?:cp|docker) .+$", PAGE, re.MULTILINE)
+    assert copy.split()[-1] in [source for source, _ in copies()]
+    (exposed,) = arguments("EXPOSE")
+    assert f"-p {exposed}:{exposed}" in run
+    assert run.split()[-1] == build.split()[build.split().index("-t") + 1]
+
+
 @contextmanager
 def started(command, **options):
     with subprocess.Popen(command, **options) as process:

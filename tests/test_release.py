@@ -108,6 +108,23 @@ def test_the_release_refuses_a_tag_of_another_version():
     assert codes == [0, 1]
 
 
+def test_workflows_run_the_commands_of_the_readme_and_of_the_ci_script():
+    readme, script = ((ROOT / name).read_text("utf-8") for name in ("README.md", ".ci/run"))
+    lines = [
+        line for workflow in WORKFLOWS.values() for job in workflow["jobs"].values() for step in job["steps"]
+        for line in step.get("run", "").splitlines()
+    ]  # fmt: skip
+    modules = {match[1] for line in lines if (match := re.search(r"-m (\w[\w.]*)", line))}
+    assert modules == {"pip", "venv", "mkdocs", "build", "twine", "eqxcnn.train"}
+    (train,) = [line.partition(" -m ")[2] for line in lines if "eqxcnn.train" in line]
+    assert f"-m {train}\n" in readme
+    for command in ("mkdocs build", "-m build", "twine check --strict"):
+        assert command in script.replace('"', "")
+        assert any(command in line for line in lines)
+    assert os.access(ROOT / ".ci/run", os.X_OK)
+    assert ".ci/run" in lines
+
+
 @pytest.mark.slow
 def test_sdist_and_wheel_hold_the_package_and_no_tests(tmp_path):
     for name in ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "SECURITY.md",

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -39,13 +40,12 @@ def environment(hub, tmp_path_factory):
     }
 
 
-@pytest.fixture(scope="module")
-def run(environment, tmp_path_factory):
-    """Runs a command of the package, `run("predict", ...)`; returns exit code, standard output and standard error."""
+@contextmanager
+def commands_in(folder, environment):
+    """Yields a function that runs a command of the package in a folder, as the fixture `run` does."""
     command = [sys.executable, "-m", "tests.hub.commands"]
-    # An empty working directory, so that no folder of the checkout is taken for a model.
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, env=environment, cwd=tmp_path_factory.mktemp("work"), **pipes) as process:
+    with subprocess.Popen(command, env=environment, cwd=folder, **pipes) as process:
 
         def run_one(name, *arguments, **variables):
             module = {"hub": "eqxcnn.hub.__main__"}.get(name, f"eqxcnn.{name}")
@@ -56,3 +56,11 @@ def run(environment, tmp_path_factory):
 
         yield run_one
         process.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def run(environment, tmp_path_factory):
+    """Runs a command of the package, `run("predict", ...)`; returns exit code, standard output and standard error."""
+    # An empty working directory, so that no folder of the checkout is taken for a model.
+    with commands_in(tmp_path_factory.mktemp("work"), environment) as run:
+        yield run

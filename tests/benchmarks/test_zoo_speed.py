@@ -49,9 +49,15 @@ def test_training_is_a_call_of_the_recipes_steps(fake_steps):
 
 def test_predictions_are_those_of_the_loaded_classifier(monkeypatch):
     shapes = []
-    monkeypatch.setattr(
-        zoo_speed, "load", lambda name: lambda pixels: shapes.append((name, pixels.shape)) or jax.numpy.zeros(1)
-    )
+
+    def load(name):
+        def classify(pixels):
+            shapes.append((name, pixels.shape))
+            return np.zeros((len(pixels), 10))
+
+        return classify
+
+    monkeypatch.setattr(zoo_speed, "load", load)
     zoo_speed.build_prediction(BUNDLED["airbench94"], 3)(2)
     assert shapes == [("airbench94", (3, 32, 32, 3))] * 2
 

@@ -1,6 +1,5 @@
 """`python -m eqxcnn.zoo`: lists the models, and shows the facts and the layers of one model."""
 
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -14,11 +13,10 @@ from ..cli import run_command
 from ..errors import InputError
 from ..images import Preprocess
 from ..plugins import IMPORT_HELP, take_imports
-from ..registry import families, variant
+from ..registry import variant
 from ..weights.bundled import Bundled
 from ..weights.published import PUBLISHED, Published
 from . import card, list_models, summary
-from .page import format_page
 
 
 @dataclass(frozen=True)
@@ -55,16 +53,10 @@ class Summary:
     """The number of image channels."""
 
 
-@dataclass(frozen=True)
-class Page:
-    """Print docs/zoo.md, the table of all models. Counting their multiply-adds takes minutes."""
-
-
 _Command = (
     Annotated[List, tyro.conf.subcommand("list")]
     | Annotated[ShowCard, tyro.conf.subcommand("card")]
     | Annotated[Summary, tyro.conf.subcommand("summary")]
-    | Annotated[Page, tyro.conf.subcommand("page")]
 )
 
 
@@ -78,8 +70,6 @@ def main(arguments: Sequence[str]) -> None:
             _print_card(name)
         case Summary() as options:
             _print_summary(options)
-        case Page():
-            sys.stdout.write(format_page({name: card(name).multiply_adds for name in families()}))
 
 
 def _print_list(pattern: str, task: str | None, pretrained: bool) -> None:

@@ -51,9 +51,7 @@ def draw_accuracy(points: Sequence[Point]) -> Figure:
     """Draws accuracy by parameters and by images per second of prediction, with one color for each data set."""
     figure = Figure(figsize=(PAGE, 3.0), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    looks = dict(
-        zip(sorted({point.data for point in points}), zip(cycle(_COLORS), _MARKERS, strict=False), strict=False)
-    )
+    looks = dict(zip(sorted({point.data for point in points}), cycle(_LOOKS), strict=False))
     _draw_panel(left, [(point, point.params) for point in points], looks)
     left.set(xlabel="Parameters", ylabel="Test accuracy (%)")
     _draw_panel(right, [(point, point.speed) for point in points if point.speed is not None], looks)

@@ -59,7 +59,7 @@ def draw_accuracy(points: Sequence[Point]) -> Figure:
     _set_up_accuracies(left, [point.accuracy for point in points])
     left.legend(loc="lower left", handlelength=1)
     if not any(point.speed for point in points):
-        right.set_xticks([])
+        right.xaxis.set(major_locator=NullLocator(), minor_locator=NullLocator())
         right.text(0.5, 0.5, "not measured yet", transform=right.transAxes, ha="center")
     return figure
 

@@ -3,7 +3,8 @@
 Training is the trainer's compiled step with the settings of the weights' recipe, among them batch size, precision and
 augmentation, on random pixels of the data's shape that are on the device. Prediction calls the classifier that
 `eqxcnn.load` returns on `uint8` pixels in memory, in batches of 64 and of one image, with one view of each image.
-`python -m benchmarks.zoo_pages` puts the figures into [all models](zoo.md).
+All cases run in one process, with the trainer's memory settings. `python -m benchmarks.zoo_pages` puts the figures
+into [all models](zoo.md).
 """
 
 from collections.abc import Callable, Sequence

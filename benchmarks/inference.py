@@ -12,7 +12,6 @@ from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -28,11 +27,11 @@ from .random_classifier import make_random_classifier
 from .timing import (
     RESULTS,
     TOO_NOISY,
-    Case,
     Ratio,
     ResultTable,
     check_options,
     is_noisy,
+    make_repeated_case,
     measure,
     ratio_spread,
     write_tables,
@@ -112,23 +111,13 @@ def _measure(model: str, options: Options) -> Iterator[tuple[int, dict[str, list
     try:
         for batch in options.batches:
             cases = {
-                name: _make_case(workers[library].build(builder, model, batch), options.seconds)
+                name: make_repeated_case(workers[library].build(builder, model, batch), options.seconds)
                 for name, (library, builder) in builders.items()
             }
             yield batch, measure(cases, options.rounds, warm_up=False)
     finally:
         for worker in workers.values():
             worker.close()
-
-
-def _make_case(classify: Classify, seconds: float) -> Case:
-    """Compiles and warms up, then returns a case that takes about `seconds`; its time is per batch."""
-    classify(1)
-    classify(1)
-    started = perf_counter()
-    classify(3)
-    count = max(1, round(seconds / ((perf_counter() - started) / 3)))
-    return Case(partial(classify, count), 1 / count, partial(classify, max(1, count // 4)))
 
 
 def _format_speeds(model: str, batch: int, seconds: dict[str, list[float]]) -> list[str]:

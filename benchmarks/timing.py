@@ -4,6 +4,7 @@ import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal, NamedTuple
@@ -146,6 +147,22 @@ def measure(
             jax.block_until_ready(case.call())
             seconds[name].append((clock() - started) * case.scale)
     return seconds
+
+
+def make_repeated_case(run: Callable[[int], Any], seconds: float, scale: float = 1.0) -> Case:
+    """Compiles and warms up, then returns a case of about `seconds`.
+
+    **Arguments:**
+
+    - `run`: repeats the work a number of times and waits for the last result.
+    - `scale`: factor on the time of one repetition.
+    """
+    run(1)
+    run(1)
+    started = perf_counter()
+    run(3)
+    count = max(1, round(seconds / ((perf_counter() - started) / 3)))
+    return Case(partial(run, count), scale / count, partial(run, max(1, count // 4)))
 
 
 def spread(values: Sequence[float]) -> list[float]:

@@ -40,8 +40,9 @@ class Card:
     - `multiply_adds`: multiply-adds of the convolutions and matrix products in a forward pass of one image.
     - `source`, `task`, `recipe`, `torch_twin`, `smallest`, `strides`: see `eqxcnn.types.Variant`.
     - `pretrained`: the weights of `create_model(pretrained=True)`, if there are any. Weights in this package have their
-      scores on the test split (`accuracy`, `classes`), and the data set, recipe and seed that made them (`data`,
-      `recipe`, `seed`); weights on the Hub have `repository`, `revision` and `sha256`.
+      scores on the test split (`accuracy`, `classes`), the data set, recipe and seed that made them (`data`, `recipe`,
+      `seed`), and the time of an epoch (`epoch_seconds`); weights on the Hub have `repository`, `revision` and
+      `sha256`.
     - `preprocess`: the `eqxcnn.images.Preprocess` that the weights of `create_model(pretrained=True)` expect; without
       trained weights, the one that torchvision or timm publishes for the torch twin, and `None` without a twin.
       `card(name).preprocess(image)` returns the pixels `uint8[h w c]` of a path, encoded bytes or a Pillow image.

@@ -1,6 +1,5 @@
 """`python -m eqxcnn.zoo`: lists the models, and shows the facts and the layers of one model."""
 
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -14,11 +13,10 @@ from ..cli import run_command
 from ..errors import InputError
 from ..images import Preprocess
 from ..plugins import IMPORT_HELP, take_imports
-from ..registry import families, variant
+from ..registry import variant
 from ..weights.bundled import Bundled
 from ..weights.published import PUBLISHED, Published
 from . import card, list_models, summary
-from .page import format_page
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class List:
     task: str | None = None
     """Only models published for mnist, cifar, catsdogs or imagenet."""
     pretrained: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Only models with trained weights: with their source, accuracy, test data and recipe."""
+    """Only models with trained weights: with their source, accuracy, test data, recipe and seconds per epoch."""
 
 
 @dataclass(frozen=True)
@@ -55,16 +53,10 @@ class Summary:
     """The number of image channels."""
 
 
-@dataclass(frozen=True)
-class Page:
-    """Print docs/zoo.md, the table of all models. Counting their multiply-adds takes minutes."""
-
-
 _Command = (
     Annotated[List, tyro.conf.subcommand("list")]
     | Annotated[ShowCard, tyro.conf.subcommand("card")]
     | Annotated[Summary, tyro.conf.subcommand("summary")]
-    | Annotated[Page, tyro.conf.subcommand("page")]
 )
 
 
@@ -78,8 +70,6 @@ def main(arguments: Sequence[str]) -> None:
             _print_card(name)
         case Summary() as options:
             _print_summary(options)
-        case Page():
-            sys.stdout.write(format_page({name: card(name).multiply_adds for name in families()}))
 
 
 def _print_list(pattern: str, task: str | None, pretrained: bool) -> None:
@@ -93,16 +83,17 @@ def _print_list(pattern: str, task: str | None, pretrained: bool) -> None:
     table = [(name, row.task, format_shape(row.input), f"{row.params:,}", f"{row.smallest}") for name, row in rows]
     heads = ("model", "task", "input", ">parameters", ">smallest size")
     if pretrained:
-        heads = (*heads[:4], "weights", "test data", ">accuracy", "recipe")
+        heads = (*heads[:4], "weights", "test data", ">accuracy", "recipe", ">s/epoch")
         table = [(*row[:4], *_describe_weights(PUBLISHED[row[0]])) for row in table]
     _print_table(heads, table)
 
 
-def _describe_weights(row: Bundled | Published) -> tuple[str, str, str, str]:
-    """Returns the source, the test data, the accuracy and the recipe of trained weights."""
+def _describe_weights(row: Bundled | Published) -> tuple[str, str, str, str, str]:
+    """Returns the source, the test data, the accuracy, the recipe and the seconds per epoch of trained weights."""
     if isinstance(row, Published):
-        return row.repository, "-", "-", "-"
-    return "this package", row.data, f"{row.accuracy:.2%}", row.recipe
+        return row.repository, "-", "-", "-", "-"
+    seconds = "-" if row.epoch_seconds is None else f"{row.epoch_seconds:.1f}"
+    return "this package", row.data, f"{row.accuracy:.2%}", row.recipe, seconds
 
 
 def _print_card(name: str) -> None:
@@ -121,6 +112,7 @@ def _print_card(name: str) -> None:
         "recipe": model_card.recipe or "none",
         "torch twin": model_card.torch_twin or "none",
         "trained weights": format_pretrained(model_card.pretrained),
+        "time of training": format_training_time(model_card.pretrained),
         "preprocessing": format_preprocess(model_card.preprocess),
     }
     width = max(map(len, facts))
@@ -176,6 +168,17 @@ def format_pretrained(row: Bundled | Published | None) -> str:
     return (
         f"in this package, {row.accuracy:.2%} of {row.test_images:,} test images of {row.data}{views}; recipe "
         f"{row.recipe}, seed {row.seed}"
+    )
+
+
+def format_training_time(row: Bundled | Published | None) -> str:
+    """Formats the recorded time of an epoch: `10.7 s per epoch of 58,752 images, 30 epochs, on AMD EPYC, cores: 2`."""
+    if not isinstance(row, Bundled) or row.epoch_seconds is None:
+        return "not recorded"
+    run, machine = row.training, row.training["environment"]
+    return (
+        f"{row.epoch_seconds:.1f} s per epoch of {run['train_images_per_epoch']:,} images, {run['epochs']} epochs, on "
+        f"{machine['processor']}, cores: {machine['cores']}"
     )
 
 

@@ -1,5 +1,6 @@
 """The output and the errors of `python -m eqxcnn.zoo`."""
 
+import dataclasses
 import sys
 
 import pytest
@@ -7,7 +8,9 @@ import pytest
 from eqxcnn import zoo
 from eqxcnn.cli import run_command
 from eqxcnn.errors import InputError
-from eqxcnn.zoo.__main__ import format_preprocess, format_pretrained, main, parse_image_size
+from eqxcnn.weights.bundled import BUNDLED
+from eqxcnn.weights.published import PUBLISHED
+from eqxcnn.zoo.__main__ import format_preprocess, format_pretrained, format_training_time, main, parse_image_size
 
 
 def run_zoo(capsys, *arguments):
@@ -46,8 +49,37 @@ def test_card_shows_all_facts(capsys):
         "recipe": "lenet",
         "torch twin": "none",
         "trained weights": format_pretrained(zoo.card("lenet").pretrained),
+        "time of training": format_training_time(zoo.card("lenet").pretrained),
         "preprocessing": format_preprocess(zoo.card("lenet").preprocess),
     }
+
+
+def with_training(**changes):
+    """The record of LeNet's weights with other facts about the run."""
+    row = BUNDLED["lenet"]
+    return dataclasses.replace(row, training={**row.training, **changes})
+
+
+def test_the_time_of_training_is_that_of_the_record():
+    row = with_training(train_seconds=40.04, epochs=4, train_images_per_epoch=58_752)
+    assert row.epoch_seconds == pytest.approx(10.01)
+    assert format_training_time(row) == "10.0 s per epoch of 58,752 images, 4 epochs, on AMD EPYC, cores: 2"
+    for unknown in (with_training(train_seconds=None), PUBLISHED["resnet18"], None):
+        assert format_training_time(unknown) == "not recorded"
+
+
+def test_list_of_trained_weights_shows_accuracy_data_recipe_and_seconds(capsys, monkeypatch):
+    for name, row in (
+        ("lenet", with_training(train_seconds=40.04, epochs=4)),
+        ("mlp", with_training(epochs=None, train_seconds=None)),
+    ):
+        monkeypatch.setitem(PUBLISHED, name, row)
+    head, _, *rows = run_zoo(capsys, "list", "--pretrained")
+    assert head[4:] == ["weights", "test", "data", "accuracy", "recipe", "s/epoch"]
+    shown = {row[0]: row[4:] for row in rows}
+    assert shown["lenet"] == ["this", "package", "mnist", "99.47%", "lenet_best", "10.0"]
+    assert shown["mlp"][-1] == "-"
+    assert shown["resnet18"] == ["timm/resnet18.tv_in1k", "-", "-", "-", "-"]
 
 
 def test_card_shows_the_preprocessing_on_one_line(capsys):

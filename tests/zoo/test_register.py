@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.zoo_pages.page import format_page
+from benchmarks.zoo_pages.rows import Speeds, make_rows
 from eqxcnn import ImageClassifier, catalog, plugins, registry, saved_classifier, zoo
 from eqxcnn.errors import InputError
 from eqxcnn.models.lenet import LeNet
 from eqxcnn.recipe import Recipe
 from eqxcnn.weights import to_tensors
 from eqxcnn.weights.torch import from_torch, to_torch
-from eqxcnn.zoo.page import format_page
 
 ROW = dataclasses.replace(registry.variant("lenet"), recipe=None, task="own task", source="")
 
@@ -123,8 +124,8 @@ def test_torch_names_and_published_weights_of_a_registered_model():
 
 def test_the_page_describes_registered_models(monkeypatch):
     zoo.register("wide", WIDE)
-    monkeypatch.setattr("eqxcnn.zoo.page.families", lambda: {"wide": registry.families()["wide"]})
-    text = format_page({"wide": 640})
+    monkeypatch.setattr("benchmarks.zoo_pages.rows.families", lambda: {"wide": registry.families()["wide"]})
+    text = format_page(make_rows({"wide": 640}, Speeds()), Speeds())
     assert f"### {__name__}/Wide\n\nA dense layer on all pixels; `scale` may be 0 by default.\n" in text
     assert "| `wide` | 8x8x1 | 650 | 0.00 | 1 | - | - | - |" in text
 

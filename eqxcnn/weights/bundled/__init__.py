@@ -75,6 +75,12 @@ class Bundled:
         return sum(each.images for each in self.classes)
 
     @property
+    def epoch_seconds(self) -> float | None:
+        """Mean time of an epoch of the run, without validation, in seconds; `None` if it was not recorded."""
+        total = self.training.get("train_seconds")
+        return None if total is None else total / self.training["epochs"]
+
+    @property
     def path(self) -> Path:
         """Path of the file of weights."""
         return _FOLDER / f"{self.model}.safetensors"

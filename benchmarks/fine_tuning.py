@@ -85,7 +85,7 @@ def make_ways(shown: int) -> dict[str, Learn]:
         learning_rate=_RECIPE.learning_rate * scale,
     )  # fmt: skip
     scratch = tuned.replace(
-        pretrained=False, init_images=_SOURCE.init_images, mean=_SOURCE.mean, std=_SOURCE.std,
+        init_from=None, init_images=_SOURCE.init_images, mean=_SOURCE.mean, std=_SOURCE.std,
         learning_rate=_SOURCE.learning_rate * _BATCH_SIZE / _SOURCE.batch_size,
     )  # fmt: skip
     return {

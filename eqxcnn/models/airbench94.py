@@ -153,4 +153,8 @@ variants = {
     "airbench94": _variant(Airbench94, params=1_971_640, recipe="airbench94"),
     # A narrower network for CPUs, which is not in the paper.
     "airbench94_narrow": _variant(partial(Airbench94, widths=(48, 96, 96)), params=323_160, recipe="cifar_fast"),
+    # The network of `airbench94` for cats and dogs, which is not in the paper.
+    "airbench94_catsdogs": _variant(
+        Airbench94, params=1_969_592, recipe="catsdogs_finetune", input=(80, 80, 3), num_classes=2, task="catsdogs"
+    ),
 }

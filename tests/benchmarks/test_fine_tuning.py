@@ -50,8 +50,8 @@ def test_each_row_has_the_accuracies_of_all_seeds(tmp_path, monkeypatch):
 def test_training_shows_the_same_number_of_photographs():
     ways = fine_tuning.make_ways(320)
     tuned, scratch = (ways[name].args[0] for name in ("fine-tuned", "from scratch"))
-    assert (tuned.model, tuned.pretrained, tuned.batch_size) == ("airbench94", True, 32)
-    assert (scratch.model, scratch.pretrained, scratch.init_images) == ("airbench94", False, 5000)
+    assert (tuned.init_from, tuned.batch_size) == ("airbench94", 32)
+    assert (scratch.init_from, scratch.init_images) == (None, 5000)
     assert scratch.learning_rate == pytest.approx(1.5 * 32 / 1024)
 
 

@@ -66,7 +66,7 @@ def bundle(recipe: str, run: Path, *, data: str | None, destination: Path) -> Bu
     dtype = "float16" if record["parameters"] > _MAX_FLOAT32 else "float32"
     trained = load(run)
     tensors = round_tensors(to_tensors(trained.model, trained.state), dtype)
-    rounded = _replace_tensors(trained, tensors)
+    rounded = replace_tensors(trained, tensors)
     # Memory for six views of each image would not do on a small machine.
     split = open_source(data or settings.data).decode("test", preprocess=trained.preprocess)
     scores, one_view = (evaluate(rounded, split, views) for views in (settings.test_views, "one"))
@@ -122,7 +122,7 @@ def score_classes(confusion: Int[np.ndarray, "k k"], names: Sequence[str]) -> tu
     )
 
 
-def _replace_tensors(classifier: ImageClassifier, tensors: dict[str, np.ndarray]) -> ImageClassifier:
+def replace_tensors(classifier: ImageClassifier, tensors: dict[str, np.ndarray]) -> ImageClassifier:
     whole = {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
     model, state = from_tensors(classifier.model, classifier.state, whole)
     return replace(classifier, model=eqx.nn.inference_mode(model), state=state)

@@ -25,6 +25,7 @@ __all__ = [
     "check_keywords",
     "family",
     "has_type",
+    "is_same_network",
     "resolve_image_size",
     "variant",
 ]
@@ -67,6 +68,15 @@ def variant(name: str) -> Variant:
     """
     family(name)
     return families()[name][1]
+
+
+def is_same_network(name: str, other: str) -> bool:
+    """Returns whether two names are of one network, perhaps for other images and classes.
+
+    Either may be a class that is not in the registry.
+    """
+    rows = families()
+    return name == other or (name in rows and other in rows and rows[name][1].make is rows[other][1].make)
 
 
 def build(

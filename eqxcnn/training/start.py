@@ -79,7 +79,7 @@ def _load_init_from(recipe: Recipe, init_from: str, places: dict[str, tuple[int,
         )
     if is_name or path.is_dir():
         trained = load(path)
-        if trained.name != recipe.model:
+        if not registry.is_same_network(trained.name, recipe.model):
             raise InputError(
                 f"{origin} holds a `{trained.name}`, but the recipe trains `{recipe.model}`: set `model` to "
                 f"{trained.name}"

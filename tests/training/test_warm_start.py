@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -54,6 +55,19 @@ def test_run_starts_from_trained_weights_by_name():
     assert job.recipe.mean == classifier.preprocess.mean
     with pytest.raises(InputError, match=r"holds a `lenet`, but the recipe trains `mlp`"):
         prepare(Recipe(model="mlp", data="digits", train_images=64, batch_size=32, init_from="lenet"))
+
+
+def test_a_network_starts_from_the_weights_of_its_other_name():
+    photographs = SimpleNamespace(class_names=("cat", "dog"), channels=3)
+    classifier = load("airbench94")
+    start = load_warm_start(Recipe(model="airbench94_catsdogs", init_from="airbench94"), photographs, (80, 80))
+    tensors = to_tensors(classifier.model, classifier.state)
+    del tensors["head.weight"]
+    assert start.tensors.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(start.tensors[name], tensor)
+    with pytest.raises(InputError, match=r"holds a `airbench94`, but the recipe trains `airbench94_narrow`"):
+        load_warm_start(Recipe(model="airbench94_narrow", init_from="airbench94"), photographs, (80, 80))
 
 
 @pytest.fixture(scope="module")

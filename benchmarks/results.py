@@ -1,4 +1,7 @@
-"""`python -m benchmarks.results`: records finished runs of the shipped recipes, and writes the pages of results."""
+"""`python -m benchmarks.results`: records finished runs of the shipped recipes, and writes the pages of results.
+
+`python -m benchmarks.results rebuild` trains the networks with weights in the package again.
+"""
 
 import json
 import re
@@ -22,6 +25,7 @@ from eqxcnn.report.gather import RunRecord, read_run
 from eqxcnn.runs.folder import read_metrics
 from eqxcnn.training import Recipe, load_recipe
 from eqxcnn.weights import write_text_atomically
+from eqxcnn.weights.bundled import BUNDLED
 
 from . import results_page, speed_page
 
@@ -64,13 +68,28 @@ class Write:
     """Write docs/results.md and docs/benchmarks.md from the records in benchmarks/results."""
 
 
+@dataclass(frozen=True)
+class Rebuild:
+    """Train networks with weights in the package again, and compare the results; runs that were stopped continue."""
+
+    models: Annotated[tuple[str, ...], tyro.conf.Positional] = tuple(BUNDLED)
+    """Names of networks; by default all with weights in the package, which takes hours."""
+    data: Path = Path("data")
+    """The folder that contains the data sets, each in a folder with its name, such as data/mnist."""
+    runs: Path = Path("runs")
+    """Folder in which the folders of the runs are made."""
+
+
 def main(arguments: Sequence[str]) -> None:
     """Parses the options, records runs or writes the pages, and prints the paths of the written files."""
-    options = tyro.cli(Add | Write, prog="python -m benchmarks.results", args=arguments)
+    options = tyro.cli(Add | Write | Rebuild, prog="python -m benchmarks.results", args=arguments)
     if isinstance(options, Write):
         for path, render in ((PAGE, results_page.render_page), (SPEED_PAGE, speed_page.render_page)):
             write_text_atomically(path, render(RESULTS))
             print(path)
+        return
+    if isinstance(options, Rebuild):
+        _rebuild(options)
         return
     if not options.runs:
         raise InputError("`runs` must name one run folder or more")
@@ -81,6 +100,22 @@ def main(arguments: Sequence[str]) -> None:
     for run in options.runs if options.pictures else ():
         for path in copy_pictures(options.recipe, run, data=options.data, destination=PICTURES):
             print(path)
+
+
+def _rebuild(options: Rebuild) -> None:
+    """Trains each network again, and prints a line for it.
+
+    **Raises:** `InputError` at the end if a network is not as recorded.
+    """
+    from .rebuild import rebuild  # Imported late, because it uses `make_record`.
+
+    failed = []
+    for name in options.models:
+        rebuilt = rebuild(name, options.data, options.runs)
+        print(rebuilt.describe(), flush=True)
+        failed += [] if rebuilt.is_as_recorded else [name]
+    if failed:
+        raise InputError(f"not as recorded: {', '.join(failed)}; the runs are in `{options.runs}`")
 
 
 def add_runs(recipe: str, runs: Sequence[Path], results: Path) -> list[Path]:

@@ -2,7 +2,6 @@
 
 import shutil
 from dataclasses import replace
-from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 from PIL import Image
 
 from eqxcnn import load, zoo
+from eqxcnn.data import from_arrays
 from eqxcnn.errors import InputError
 from eqxcnn.training import Recipe, fit, prepare, resume
 from eqxcnn.training.runner import EpochRunner
@@ -58,7 +58,7 @@ def test_run_starts_from_trained_weights_by_name():
 
 
 def test_a_network_starts_from_the_weights_of_its_other_name():
-    photographs = SimpleNamespace(class_names=("cat", "dog"), channels=3)
+    photographs = from_arrays(np.zeros((4, 80, 80, 3), np.uint8), ["cat", "dog"] * 2).info
     classifier = load("airbench94")
     start = load_warm_start(Recipe(model="airbench94_catsdogs", init_from="airbench94"), photographs, (80, 80))
     tensors = to_tensors(classifier.model, classifier.state)

@@ -68,9 +68,7 @@ def read_multiply_adds(page: Path) -> dict[str, int]:
 
     **Raises:** `InputError` if the page lacks a model of the registry, or has others.
     """
-    lines = re.findall(
-        r"^\| `([\w.-]+)` \| \d+x\d+x\d+ \| [\d,]+ \| ([\d,]+\.\d\d) \|", page.read_text("utf-8"), re.MULTILINE
-    )
+    lines = _MILLIONS.findall(page.read_text("utf-8"))
     found = {name: round(float(millions.replace(",", "")) * 1e6) for name, millions in lines}
     if different := set(found) ^ set(zoo.list_models()):
         raise InputError(

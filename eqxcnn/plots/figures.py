@@ -105,7 +105,7 @@ def kernels(weights: Float[np.ndarray, "kh kw i o"]) -> Figure:
 
 
 @context(STYLE)
-def augmentation(originals: Num[np.ndarray, "n h w c"], augmented: Num[np.ndarray, "n m h w c"]) -> Figure:
+def augmentation(originals: Num[np.ndarray, "n h w c"], augmented: Num[np.ndarray, "n m h2 w2 c"]) -> Figure:
     """Draws one row per image: the original, then its augmented versions. Pixels are `uint8`, or in [0, 1]."""
     rows, draws, height, width, _ = augmented.shape
     side = COLUMN / (draws + 1.2)
@@ -114,7 +114,7 @@ def augmentation(originals: Num[np.ndarray, "n h w c"], augmented: Num[np.ndarra
     grid = figure.subplots(rows, draws + 2, squeeze=False, width_ratios=[1, 0.05, *[1] * draws])
     for axes in grid[:, 1]:
         axes.remove()
-    panels = augmented.reshape(-1, *originals.shape[1:])
+    panels = augmented.reshape(-1, *augmented.shape[2:])
     for axes, panel in _fill(grid[:, :1], originals) + _fill(grid[:, 2:], panels):
         _draw_image(axes, panel)
     grid[0, 0].set_title("original")

@@ -207,7 +207,7 @@ def _layers(model: Network, kind: type) -> list[Any]:
 
 def augmented_examples(
     recipe: Recipe, rows: int = 3, draws: int = 3
-) -> tuple[UInt8[np.ndarray, "rows h w c"], Float[np.ndarray, "rows draws h w c"]] | None:
+) -> tuple[UInt8[np.ndarray, "rows h w c"], Float[np.ndarray, "rows draws h2 w2 c"]] | None:
     """Chooses training images at random and augments them.
 
     **Arguments:**

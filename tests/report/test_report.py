@@ -237,6 +237,8 @@ def test_augmented_images_are_shown_beside_their_originals():
     ]
     row = [axes.get_images()[0].get_array()[0, 0, 0] for axes in grid]
     np.testing.assert_allclose(row, [0.2, 0.3, 0.4, 0.5])
+    # A random crop may have a size of its own.
+    assert {panel.shape[0] for panel in panels(figures.augmentation(originals, augmented[:, :, :1, :1]))} == {1, 2}
 
 
 def test_mistakes_show_true_class_predicted_class_and_confidence():
@@ -354,6 +356,8 @@ def test_augmented_examples_follow_the_recipe():
     expected = np.clip(originals[:, None] / 255 + 0.25, 0, 1)
     np.testing.assert_allclose(augmented, np.broadcast_to(expected, augmented.shape), atol=1e-6)
     assert augmented_examples(Recipe(data="digits")) is None
+    _, crops = augmented_examples(replace(recipe, augment=("random_resized_crop(size=(7, 9))",)))
+    assert crops.shape == (3, 3, 7, 9, 1)
 
 
 # Page

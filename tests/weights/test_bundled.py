@@ -32,9 +32,12 @@ FOLDER = ROOT / "eqxcnn" / "weights" / "bundled"
 LARGE = ("cifar_cnn", "mnist_cnn")
 
 parametrize_names = pytest.mark.parametrize("name", BUNDLED)
-#: Scoring it takes half a minute.
-LARGEST = "airbench94"
-MARKS = dict.fromkeys(BUNDLED, ()) | dict.fromkeys(LARGE, pytest.mark.slow) | {LARGEST: pytest.mark.exhaustive}
+#: Networks whose scoring takes half a minute.
+LARGEST = ("airbench94", "airbench94_catsdogs")
+MARKS = {
+    **dict.fromkeys(BUNDLED, ()), **dict.fromkeys(LARGE, pytest.mark.slow),
+    **dict.fromkeys(LARGEST, pytest.mark.exhaustive),
+}  # fmt: skip
 
 parametrize_with_slow = pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS[name]) for name in BUNDLED])
 

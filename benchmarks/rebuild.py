@@ -85,7 +85,7 @@ def compare(row: Bundled, run: Path, data: str) -> Rebuilt:
         digest = save_safetensors(Path(folder) / "weights.safetensors", tensors, {"model": row.model})
     rounded = replace_tensors(trained, tensors)
     split = open_source(data).decode("test", preprocess=trained.preprocess)
-    accuracy = evaluate(rounded, split, row.test_views).accuracy
+    accuracy = evaluate(rounded, split, load_recipe(row.recipe).test_views).accuracy
     return Rebuilt(row.model, row.accuracy, accuracy, digest == row.sha256, is_same_layout(row.training))
 
 

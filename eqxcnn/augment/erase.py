@@ -10,12 +10,14 @@ from ..errors import InputError
 from ..ranges import Range, check_arguments
 from ..types import Augment, Image, Key
 
-__all__ = ["Area", "AspectRatio", "box_mask", "check_order", "cutout", "random_erasing"]
+__all__ = ["Area", "AspectRatio", "Side", "box_mask", "check_order", "cutout", "random_erasing"]
 
 #: A fraction of the image's area.
 Area: TypeAlias = Annotated[float, Range(0, 1, excludes_low=True)]
 #: One side of a box divided by the other.
 AspectRatio: TypeAlias = Annotated[float, Range(0.001, 1000)]
+#: Height or width of an image, in pixels.
+Side: TypeAlias = Annotated[int, Range(1, 4096)]
 
 #: Number of boxes to draw before the image is left unchanged.
 _TRIES = 10

@@ -13,30 +13,18 @@ from ..images.crops import TRIES, largest_box
 from ..ranges import Range, check_arguments
 from ..types import Augment, AugmentContext, Image, Key
 from .context import ContextAugment
-from .erase import Area, AspectRatio, check_order
+from .erase import Area, AspectRatio, Side, check_order
 
 __all__ = [
-    "Box",
-    "Probability",
-    "RandomResizedCrop",
-    "alternating_flip",
-    "antialiased_crop",
-    "linear_taps",
-    "random_box",
-    "random_crop",
-    "random_flip_horizontal",
-    "random_flip_vertical",
-    "random_resized_crop",
-    "random_rot90",
+    "Box", "Probability", "RandomResizedCrop", "alternating_flip", "antialiased_crop", "linear_taps", "random_box",
+    "random_crop", "random_flip_horizontal", "random_flip_vertical", "random_resized_crop", "random_rot90",
     "resized_crop",
-]
+]  # fmt: skip
 
 #: Top, left, height and width of a box, in pixels.
 Box: TypeAlias = Float[Array, "4"] | Int[Array, "4"]
 
 Probability: TypeAlias = Annotated[float, Range(0, 1)]
-#: Height or width of an image, in pixels.
-Side: TypeAlias = Annotated[int, Range(1, 4096)]
 
 
 @check_arguments
@@ -143,9 +131,8 @@ def random_resized_crop(
 
     - `scale`: the smallest and largest area of the box, as a fraction of the image's area.
     - `ratio`: the smallest and largest width of the box divided by its height.
-    - `size`: height and width of the result in pixels; by default the image's. Crops enlarge objects, so a network
-      that is trained on smaller crops sees them at their size in whole images, and trains faster (Touvron et al. 2019,
-      "Fixing the train-test resolution discrepancy", arXiv:1906.06423).
+    - `size`: height and width of the result in pixels; by default the image's. Crops enlarge objects, so smaller crops
+      show them as large as whole images do (Touvron et al. 2019, arXiv:1906.06423).
     """
     check_order(scale=scale, ratio=ratio)
     return RandomResizedCrop(scale, ratio, size)
@@ -156,8 +143,7 @@ class RandomResizedCrop:
     """The transform that `random_resized_crop` returns.
 
     - `scale`, `ratio`: the limits of the box.
-    - `size`: height and width of the result, which is antialiased; by default the image's, which is never smaller than
-      the box.
+    - `size`: height and width of the result; by default the image's, so that the box is never larger.
     """
 
     scale: tuple[float | int, float | int]

@@ -76,15 +76,18 @@ def main(arguments: Sequence[str]) -> None:
     for package, pip in (("torch", TORCH_PACKAGES), ("onnxruntime", "onnx onnxruntime")):
         if find_spec(package) is None:
             raise InputError(f"the comparison needs {package}, which is not installed: run `pip install {pip}`")
-    speeds, ratios = [], []
+    speeds: list[list[str]] = []
+    ratios: list[list[str]] = []
+    head = ("network", "batch", _OURS, _STABLEHLO, _ONNX, *map(_torch_name, _forms(options)))
+    targets = [f"{name} / {_OURS}" for name in (_TORCH, _ONNX)]
+    tables = [ResultTable(head, speeds), ResultTable(("network", "batch", *_alternate(targets)), ratios)]
+    title = "Images per second, and ratios of the times per batch"
     for model in options.models:
         for batch, seconds in _measure(model, options):
             speeds.append(_format_speeds(model, batch, seconds))
             ratios.append(_format_ratios(model, batch, seconds, options))
-    head = ("network", "batch", _OURS, _STABLEHLO, _ONNX, *map(_torch_name, _forms(options)))
-    targets = [f"{name} / {_OURS}" for name in (_TORCH, _ONNX)]
-    tables = [ResultTable(head, speeds), ResultTable(("network", "batch", *_alternate(targets)), ratios)]
-    write_tables("inference", "Images per second, and ratios of the times per batch", arguments, tables, options.out)
+        # After each network, because the large ones take minutes.
+        write_tables("inference", title, arguments, tables, options.out)
 
 
 def _forms(options: Options) -> list[tuple[str, str]]:

@@ -53,7 +53,7 @@ class Options:
     """Measurements for each number of clients, which take turns."""
     requests: int = 100_000
     """Number of requests while memory is measured."""
-    hostile: int = 5_000
+    hostile: int = 10_000
     """Number of hostile requests."""
     out: Path = RESULTS / "serving.json"
     """Path of the results file."""

@@ -150,7 +150,7 @@ def measure(
 
 
 def make_repeated_case(run: Callable[[int], Any], seconds: float, scale: float = 1.0) -> Case:
-    """Compiles and warms up, then returns a case of about `seconds`.
+    """Compiles and warms up, then returns a case of about `seconds`, or of one repetition if that takes longer.
 
     **Arguments:**
 
@@ -158,7 +158,11 @@ def make_repeated_case(run: Callable[[int], Any], seconds: float, scale: float =
     - `scale`: factor on the time of one repetition.
     """
     run(1)
+    started = perf_counter()
     run(1)
+    once = perf_counter() - started
+    if once > seconds:
+        return Case(partial(run, 1), scale)
     started = perf_counter()
     run(3)
     count = max(1, round(seconds / ((perf_counter() - started) / 3)))

@@ -127,5 +127,5 @@ class Job:
 
 
 def count_steps(batches: HostBatch) -> int:
-    """Returns how many steps the batches of one call hold."""
+    """Returns the number of steps in the batches of one call."""
     return jax.tree.leaves(batches)[0].shape[0]

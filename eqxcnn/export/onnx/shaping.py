@@ -46,9 +46,10 @@ def _match(old: Shape, new: Shape) -> list[tuple[list[int], list[int]]]:
 
 
 def _pair_ones(old: Shape, new: Shape, groups: Sequence[tuple[list[int], list[int]]]) -> dict[int, int]:
-    """Maps old axes of length 1 to new ones, from the last to the first before each longer axis.
+    """Maps old axes of length 1 to new ones.
 
-    So the height and width of maps of one pixel keep their axes, although `vmap` adds an axis before them.
+    Those directly before a longer axis, or at the end of the shape, are paired from the last to the first. So the
+    height and width of maps of one pixel keep their axes, although `vmap` adds an axis before them.
     """
     ends = [(old_axes[0], new_axes[0]) for old_axes, new_axes in groups] + [(len(old), len(new))]
     pairs: dict[int, int] = {}

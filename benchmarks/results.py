@@ -70,7 +70,10 @@ class Write:
 
 @dataclass(frozen=True)
 class Rebuild:
-    """Repeat the training of networks with weights in the package, and compare; runs that were stopped continue."""
+    """Repeat the training of networks with weights in the package, and compare the results with the records.
+
+    Runs that were stopped continue.
+    """
 
     models: Annotated[tuple[str, ...], tyro.conf.Positional] = tuple(BUNDLED)
     """Names of networks; by default all with weights in the package, which takes hours."""

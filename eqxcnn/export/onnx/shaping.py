@@ -27,7 +27,10 @@ def _reshape(graph: Graph, equation: Any, x: Value) -> Value:
 
 
 def _match(old: Shape, new: Shape) -> list[tuple[list[int], list[int]]]:
-    """Returns pairs of runs of old and new axes with equal products of lengths, without axes of length 1."""
+    """Groups old and new axes, in order, so that the lengths in each pair of groups have the same product.
+
+    Axes of length 1 are left out.
+    """
     groups = []
     before = [axis for axis, length in enumerate(old) if not is_one(length)]
     after = [axis for axis, length in enumerate(new) if not is_one(length)]

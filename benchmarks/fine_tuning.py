@@ -1,12 +1,13 @@
 """`python -m benchmarks.fine_tuning`: cats and dogs from few photographs, with a network trained on CIFAR-10.
 
-Each row learns from a number of training photographs, drawn with the seed, the same number of each class, in one of
-four ways: fine-tuning `airbench94` from its weights in the package, training it from scratch, a logistic regression on
-its features, and the five nearest neighbors of the features by cosine. Fine-tuning and training from scratch use the
-recipe `catsdogs_finetune` with smaller batches, and show the same number of photographs, each of them several times;
-from scratch, the first layer whitens the photographs, and the learning rate is that of the recipe `airbench94`, scaled
-to the batch size. The test is on the whole test split, one view per photograph. Times are medians over the seeds; they
-include the test, but not the decoding of the photographs, which all rows share.
+Each row of the table is a way of training, with a number of training photographs. The photographs are drawn with the
+seed, the same number of each class. The ways are fine-tuning `airbench94` from its weights in the package, training it
+from scratch, a logistic regression on its features, and the five nearest neighbors of the features by cosine distance.
+Fine-tuning and training from scratch use the recipe `catsdogs_finetune` with smaller batches, and show the network the
+same number of photographs in total, each of them several times. From scratch, the first layer whitens the photographs,
+and the learning rate is that of the recipe `airbench94`, scaled to the batch size. The test is on the whole test split,
+with one view per photograph. Times are medians over the seeds; they include the test, but not the decoding of the
+photographs, which all rows share.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,20 +37,20 @@ from .timing import RESULTS, ResultTable, check_options, write_tables
 _RECIPE, _SOURCE = load_recipe("catsdogs_finetune"), load_recipe("airbench94")
 _BATCH_SIZE = 32
 
-#: Learns from a training split with a seed, and returns the accuracy on a test split.
+#: Trains a classifier on a training split with a seed, and returns the accuracy on a test split.
 Learn = Callable[[Split, Split, int], float]
 
 
 @dataclass(frozen=True)
 class Options:
-    """Learn cats and dogs from few photographs, in four ways."""
+    """Train classifiers of cats and dogs on few photographs, in four ways."""
 
     data: str = _RECIPE.data
     """The data set's name or folder."""
     images: tuple[int, ...] = (50, 200, 1000)
     """Numbers of training photographs."""
     shown: int = 4000
-    """Photographs that training shows in total, each of them several times."""
+    """Photographs that the network is shown in total, each of them several times."""
     seeds: int = 3
     """Number of seeds, starting from 0."""
     out: Path = RESULTS / "fine_tuning.json"
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def make_ways(shown: int) -> dict[str, Learn]:
-    """Returns the ways to learn by name; training shows `shown` photographs."""
+    """Returns the four ways of training by name; the network is shown `shown` photographs in total."""
     scale = _BATCH_SIZE / _RECIPE.batch_size
     tuned = _RECIPE.replace(
         data="own", validation=0.0, test_views="one", batch_size=_BATCH_SIZE,

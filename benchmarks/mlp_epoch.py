@@ -36,7 +36,7 @@ class Options:
     """Time an epoch of a perceptron on MNIST, with the loop of its write-up and with this library."""
 
     data: str | None = None
-    """A data set's name or folder; by default random pixels of MNIST's shape, which take the same time."""
+    """A data set's name or folder; by default random pixels of MNIST's shape, which take as long as MNIST."""
     batches: int = 937
     """Batches per epoch."""
     rounds: int = 15

@@ -1,4 +1,4 @@
-"""Trains the networks with weights in the package again, and compares the results with the recorded ones."""
+"""Repeats the training of the networks with weights in the package, and compares the results with the records."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from .bundle import evaluate, replace_tensors, round_tensors
 
 #: Largest difference of the accuracy on another machine, where the last bits differ: about that of two seeds.
 MAX_DIFFERENCE = 0.005
-#: Facts about a machine on which training gives the same bytes.
+#: Facts about a machine; where all of them are equal, training gives the same bytes.
 _LAYOUT = ("jax", "jaxlib", "equinox", "optax", "processor", "cores", "devices")
 
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """The result of training a network again.
+    """The result of a repeated training.
 
     - `name`: the network.
     - `recorded`, `accuracy`: the accuracy in the package's record, and the one found now.
@@ -40,7 +40,7 @@ class Rebuilt:
 
     @property
     def is_as_recorded(self) -> bool:
-        """Whether the weights came back: the same bytes on the same layout, otherwise about the same accuracy."""
+        """Whether the result is as recorded: the same bytes on the same layout, otherwise about the same accuracy."""
         if self.is_same_layout:
             return self.is_same_file
         return abs(self.accuracy - self.recorded) <= MAX_DIFFERENCE

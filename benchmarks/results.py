@@ -1,6 +1,6 @@
 """`python -m benchmarks.results`: records finished runs of the shipped recipes, and writes the pages of results.
 
-`python -m benchmarks.results rebuild` trains the networks with weights in the package again.
+`python -m benchmarks.results rebuild` repeats the training of the networks with weights in the package.
 """
 
 import json
@@ -70,7 +70,10 @@ class Write:
 
 @dataclass(frozen=True)
 class Rebuild:
-    """Train networks with weights in the package again, and compare the results; runs that were stopped continue."""
+    """Repeat the training of networks with weights in the package, and compare the results with the records.
+
+    Runs that were stopped continue.
+    """
 
     models: Annotated[tuple[str, ...], tyro.conf.Positional] = tuple(BUNDLED)
     """Names of networks; by default all with weights in the package, which takes hours."""
@@ -103,7 +106,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _rebuild(options: Rebuild) -> None:
-    """Trains each network again, and prints a line for it.
+    """Repeats the training of each network, and prints a line for it.
 
     **Raises:** `InputError` at the end if a network is not as recorded.
     """

@@ -6,10 +6,10 @@ channels last. Each case runs briefly before it is timed. Ours is the trainer's 
 settings: it gathers the batch from the images on the device, normalizes its bytes and sums the metrics. The other
 libraries get prepared floating-point images.
 
-`--suite gpu` is for accelerators. It compares larger networks in bfloat16, with ten of our steps per call, with PyTorch
-with channels last and autocast, and reports images per second, the fraction of the chip's peak, and the peak device
-memory of each library's process. `benchmarks/gpu.sh` runs it after `airbench94` with five seeds. So far it has been run
-only on a CPU at small sizes: all figures below are from a CPU.
+`--suite gpu` is for accelerators. It compares larger networks in bfloat16 with PyTorch, which uses channels last and
+autocast; each call of ours runs ten steps. It reports images per second, the fraction of the chip's peak, and the peak
+device memory of each library's process. `benchmarks/gpu.sh` runs it after `airbench94` with five seeds. So far it has
+been run only on a CPU at small sizes: all figures below are from a CPU.
 """
 
 import os

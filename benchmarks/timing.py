@@ -150,7 +150,7 @@ def measure(
 
 
 def make_repeated_case(run: Callable[[int], Any], seconds: float, scale: float = 1.0) -> Case:
-    """Compiles and warms up, then returns a case of about `seconds`, or of one repetition if that takes longer.
+    """Compiles and warms up a function, then returns a case that calls it for about `seconds`, and at least once.
 
     **Arguments:**
 

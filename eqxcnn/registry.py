@@ -71,9 +71,9 @@ def variant(name: str) -> Variant:
 
 
 def is_same_network(name: str, other: str) -> bool:
-    """Returns whether two names are of one network, perhaps for other images and classes.
+    """Returns whether two names stand for the same network; its image size and number of classes may differ.
 
-    Either may be a class that is not in the registry.
+    A name may also be that of a class which is not in the registry.
     """
     rows = families()
     return name == other or (name in rows and other in rows and rows[name][1].make is rows[other][1].make)

@@ -30,7 +30,7 @@ def torch_classify(model: str, form: str, channels: str) -> Callable[[np.ndarray
         images = (pixels.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
         return net(images.contiguous(memory_format=_FORMATS[channels]))
 
-    # A program for this batch size alone, not for any.
+    # Not dynamic: a program for this batch size only.
     run = torch.compile(classify, dynamic=False) if form == "compiled" else classify
 
     @torch.inference_mode()

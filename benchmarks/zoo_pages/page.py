@@ -52,8 +52,9 @@ your own.
 ## Trained weights
 
 `create_model("NAME", pretrained=True, key=key)` and `eqxcnn.load("NAME")` load these weights from the package, without
-a network; see [weights](weights.md). Accuracy is that of the loaded weights on the whole test split: over the views of
-each image that the recipe averages over ([`test_views`](settings.md)), and with one view, as `predict` classifies.
+a download; see [weights](weights.md). Accuracy is measured with the loaded weights on the whole test split: with scores
+averaged over the views of each image that the recipe uses ([`test_views`](settings.md)), and with one view, as in
+`predict`.
 [Results](results.md) has the accuracy of further recipes. `python -m eqxcnn.zoo list --pretrained` also shows the
 weights on the Hub; their accuracy is not measured.
 

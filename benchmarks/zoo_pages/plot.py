@@ -76,7 +76,7 @@ def _draw_panel(axes: Axes, points: Sequence[tuple[Point, float]], looks: Mappin
         return
     middle = np.sqrt(min(x for _, x in points) * max(x for _, x in points))
     for point, x in points:
-        # Names point to the middle, so that they stay inside the panel.
+        # Names are written on the side towards the middle, so that they stay inside the panel.
         side, align = (1, "left") if x <= middle else (-1, "right")
         axes.annotate(
             point.name, (x, 100 * point.accuracy), (6 * side, 0), textcoords="offset points", ha=align, va="center",

@@ -70,7 +70,7 @@ class Row:
 
     @property
     def millions(self) -> str:
-        """Millions of multiply-adds, as the pages show them."""
+        """The multiply-adds of one image in millions, as text for the pages."""
         return f"{self.multiply_adds / 1e6:,.2f}"
 
 

@@ -1,4 +1,4 @@
-"""Renders `docs/assets/zoo.html`, one table of all models that can be sorted and filtered without a network."""
+"""Renders `docs/assets/zoo.html`, one table of all models that can be sorted and filtered offline."""
 
 import re
 from collections.abc import Iterator, Sequence

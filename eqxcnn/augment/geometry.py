@@ -131,8 +131,8 @@ def random_resized_crop(
 
     - `scale`: the smallest and largest area of the box, as a fraction of the image's area.
     - `ratio`: the smallest and largest width of the box divided by its height.
-    - `size`: height and width of the result in pixels; by default the image's. Crops enlarge objects, so smaller crops
-      show them as large as whole images do (Touvron et al. 2019, arXiv:1906.06423).
+    - `size`: height and width of the result in pixels; by default the image's. Cropping and resizing enlarges objects;
+      a smaller `size` gives them about the size that they have in whole images (Touvron et al. 2019, arXiv:1906.06423).
     """
     check_order(scale=scale, ratio=ratio)
     return RandomResizedCrop(scale, ratio, size)
@@ -143,7 +143,7 @@ class RandomResizedCrop:
     """The transform that `random_resized_crop` returns.
 
     - `scale`, `ratio`: the limits of the box.
-    - `size`: height and width of the result; by default the image's, so that the box is never larger.
+    - `size`: height and width of the result; by default the image's, so that the box is never made smaller.
     """
 
     scale: tuple[float | int, float | int]

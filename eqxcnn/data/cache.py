@@ -84,7 +84,7 @@ def open_or_build(
 
     **Arguments:**
 
-    - `rows`: the number of rows in the chunks; fewer are kept when some are skipped.
+    - `rows`: the number of rows before the chunks skip any, such as unreadable images.
     - `image_shape`: `(height, width, channels)`.
 
     **Raises:** `InputError` if the folder cannot be written or the disk is full; any error that `chunks` raises.

@@ -37,7 +37,10 @@ def choose_train(source: str, rows: Mapping[str, int], test_split: str | None = 
     if not filled:
         raise InputError(f"`{source}` has no rows.")
     if test_split is not None and (test_split not in filled or len(filled) == 1):
-        raise InputError(f"`test_split` (=`{test_split}`) must be one of several splits; `{source}` has {names}.")
+        raise InputError(
+            f"`test_split` (=`{test_split}`) must be a split with rows, and another split must have rows to train on; "
+            f"`{source}` has {names}."
+        )
     others = [split for split in filled if split != test_split]
     train = others[0] if len(others) == 1 else "train"
     if train not in others:

@@ -106,7 +106,7 @@ def _check_platforms(platforms: Sequence[str]) -> None:
     if not set(own) & set(platforms):
         raise InputError(
             f"`platforms` (={', '.join(platforms)}) must include the platform of this machine ({' or '.join(own)}), "
-            "because the program is tried before it is written"
+            "because the program is run before it is written"
         )
 
 

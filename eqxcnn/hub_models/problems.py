@@ -1,4 +1,4 @@
-"""Errors of the Hub's client as one sentence each."""
+"""Explains errors of the Hub's client in one sentence each."""
 
 import sys
 from collections.abc import Iterator

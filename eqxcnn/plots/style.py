@@ -30,7 +30,7 @@ STYLE: list[Any] = [
         "lines.linewidth": 1.4,
         "lines.markersize": 3.5,
         "savefig.dpi": 200,
-        # Makes the files of identical pictures identical.
+        # With a fixed salt, equal pictures give equal files.
         "svg.hashsalt": "eqxcnn",
     },
 ]

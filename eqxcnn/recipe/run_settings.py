@@ -12,7 +12,7 @@ __all__ = ["CheckpointSettings", "CompilationSettings", "EvaluationSettings", "L
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """Validation, test, and which weights are kept."""
+    """Validation, test, and the weights that are kept."""
 
     test_views: Views = "one"
     """Views of each test image whose logits are averaged: the image alone, the image and its mirror image, or these and

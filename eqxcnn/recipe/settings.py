@@ -19,7 +19,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """Which network, and which weights it starts from."""
+    """The network and its initial weights."""
 
     model: str = "lenet"
     """Name of the model, one of `eqxcnn.zoo.list_models()`; `own` for a network passed from Python."""
@@ -42,7 +42,7 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Which images to use, and how they are split and fed to the network."""
+    """The data set, its splits, and how its images are decoded, resized and normalized."""
 
     data: str = "digits"
     """Name of a data set, a Hub id such as `org/name`, or a local folder; `own` for data passed from Python."""
@@ -106,7 +106,7 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class ScheduleSettings:
-    """How long to train, with which batch size, and at which learning rate."""
+    """The length of the training, the batch size, and the learning rate in each step."""
 
     epochs: Annotated[int | float | None, ABOVE_ZERO] = None
     """Passes over the training images; the last one may be partial (`9.9`). By default, the number that shows about
@@ -143,7 +143,7 @@ class ScheduleSettings:
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """The update rule, and which parameters it applies to."""
+    """The update rule, and the parameters that it applies to."""
 
     optimizer: OptimizerName | Literal["own"] = "adam"
     """Update rule; `sgd`, `nesterov` and `rmsprop` use `momentum`. `own` for an update rule passed from Python."""

@@ -226,7 +226,7 @@ def create_folder(runs: Path, name: str) -> Path:
             if not folder.is_dir():
                 raise InputError(f"`{runs}` cannot hold runs: {error.filename} is a file") from error
             attempt += 1
-        except (OSError, ValueError) as error:  # a NUL character is a ValueError
+        except (OSError, ValueError) as error:  # `ValueError`: the name contains a null character
             reason = error.strerror if isinstance(error, OSError) else error
             raise InputError(f"the run folder `{folder}` cannot be made: {reason}") from error
         else:

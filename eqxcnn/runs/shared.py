@@ -145,7 +145,7 @@ class _SharedCheckpoints(Checkpoints):
         if different := [index for index, found in enumerate(rest, 1) if found != first]:
             raise InputError(
                 f"process {', '.join(map(str, different))} has other weights than process 0 after step {step:,}, "
-                "although all compute the same: a machine is faulty, or the machines differ; resume on others"
+                "although all compute the same: a machine is faulty, or the machines differ; resume on other machines"
             )
         failure = None
         if self._own is not None:

@@ -17,15 +17,15 @@ class Agreement:
     that receive messages send the answers, because a main thread may be waiting for the result of a step that another
     process has not started yet.
 
-        **Arguments:**
+    **Arguments:**
 
-        - `count`: number of processes.
-        - `send_up`: sends a message to process 0.
-        - `send_down`: sends a message from process 0 to all processes.
+    - `count`: number of processes.
+    - `send_up`: sends a message to process 0.
+    - `send_down`: sends a message from process 0 to all processes.
     """
 
-    #: The kinds of messages that `receive` accepts: to process 0, a request, and a process's number of calls; to all
-    #: processes, the order to send this number, and the call at which the request is due.
+    #: The kinds of messages that `receive` accepts. A process sends `request` to process 0, and `at` with its number of
+    #: calls. Process 0 sends `freeze` to all, to ask for this number, and `go` with the call at which a request is due.
     KINDS = ("request", "at", "freeze", "go")
 
     def __init__(self, count: int, send_up: Callable[[Message], None], send_down: Callable[[Message], None]) -> None:

@@ -85,7 +85,8 @@ class AsyncJit:
 
     `eqx.filter_jit` waits for its result, so the device idles while Python prepares the next call. Here each call waits
     for the previous one instead: the device computes one call while Python prepares the next. Two calls in flight need
-    the memory of both, so after a long wait the next call waits for its own result: Python's time is then negligible.
+    the memory of both. If a call has waited long, Python's time is negligible, so the next call waits for its own
+    result.
 
     The first argument and the previous result are not flattened again when they are passed in unchanged, since pytrees
     are immutable. Threads may call one `AsyncJit` at the same time; each thread has its own previous call.

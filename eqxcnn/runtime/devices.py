@@ -52,7 +52,7 @@ class Devices:
         return 1 if self.mesh is None else len({device.process_index for device in self.mesh.devices.flat})
 
     def own_part(self, size: int) -> slice:
-        """Returns the part of `size` places of a batch that this process reads; `size` must divide evenly."""
+        """Returns this process's part of a batch of `size` images; `size` must be a multiple of `processes`."""
         if self.processes == 1:
             return slice(0, size)
         each = size // self.processes
@@ -63,9 +63,10 @@ class Devices:
         return self._place(tree, lambda _: PartitionSpec())
 
     def split(self, tree: _Tree, axis: int) -> _Tree:
-        """Returns a pytree whose arrays are split over the devices along an axis, which they must divide evenly.
+        """Returns a pytree whose arrays are split over the devices along an axis.
 
-        With several processes, each passes its own part.
+        The length of the axis must be a multiple of the number of devices. With several processes, each passes its own
+        part.
         """
         if self.processes == 1:
             return self._place(tree, lambda _: PartitionSpec(*[None] * axis, AXIS))
@@ -125,7 +126,7 @@ class Devices:
         return -(-size // self.count) * self.count
 
     def check_batch_size(self, size: int, name: str = "batch_size") -> None:
-        """Refuses a batch size that cannot be split evenly.
+        """Refuses a batch size that is not a multiple of the number of devices.
 
         **Raises:** `InputError` that states the nearest valid sizes.
         """
@@ -138,7 +139,7 @@ class Devices:
             )
 
     def _state_spec(self, array: Any) -> PartitionSpec:
-        """Splits a large array along its longest axis that the number of devices divides."""
+        """Splits a large array along the longest axis whose length is a multiple of the number of devices."""
         axes = [axis for axis, size in enumerate(array.shape) if size and size % self.count == 0]
         if not self.shards_params or not axes or array.size < _MIN_SHARDED:
             return PartitionSpec()

@@ -137,7 +137,7 @@ class Peers:
             self.fail(f"{type(sys.last_value).__name__}: see its log")
         # JAX aborts a process that still computes when another process has ended.
         for array in jax.live_arrays():
-            # The computation of some has failed, or a later step has reused their memory.
+            # The computation of an array may have failed, or a later step may have reused its memory.
             with suppress(RuntimeError, ValueError):
                 array.block_until_ready()
         self._gather(None, timeout=_LEAVING)

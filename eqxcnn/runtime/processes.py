@@ -33,7 +33,10 @@ _joined: Peers | None = None
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a process stands among its peers; `local_devices` are the devices it may use, or `None` for all."""
+    """The address of process 0, the number of processes, and the index of this process.
+
+    `local_devices` are the devices that this process may use, or `None` for all.
+    """
 
     coordinator: str
     count: int
@@ -70,7 +73,7 @@ def join_processes(
     - `coordinator`: address of process 0 as `host:port`; by default set by the launcher.
     - `processes`, `process`: number of processes, and the number of this one, counted from 0; by default set by the
       launcher.
-    - `timeout`: seconds in which all processes must have started.
+    - `timeout`: seconds within which all processes must have started.
     - `logs`: folder for the log files of the processes other than process 0.
 
     **Raises:** `InputError` if the processes cannot reach each other, or have different versions of the package.

@@ -108,7 +108,7 @@ def _serve(options: Options, listener: socket.socket) -> None:
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     print(f"compiling {printable(str(options.run), 4096)}, then serving it at {address}", flush=True)
     try:
-        # After the last answer, uvicorn raises the signal that stopped it again.
+        # After the last answer, uvicorn repeats the signal that stopped it; Ctrl-C then raises `KeyboardInterrupt`.
         server.run(sockets=[listener])
     except KeyboardInterrupt:
         sys.exit(130)

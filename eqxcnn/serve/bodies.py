@@ -105,5 +105,5 @@ def _split_json(body: bytes) -> list[bytes]:
 def _decode_base64(text: str, number: int, count: int) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:  # a character that is not ASCII is a `ValueError`
+    except (binascii.Error, ValueError) as error:  # `ValueError`: the text has a character that is not ASCII
         raise InputError(f"image {number} of {count} is not base64: encode the bytes of the image file") from error

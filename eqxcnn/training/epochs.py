@@ -41,7 +41,7 @@ class Program(Protocol):
         ...
 
     def count_steps(self, batches: Any) -> int:
-        """Returns how many steps the batches of one call hold."""
+        """Returns the number of steps in the batches of one call."""
         ...
 
     def run(self, train: TrainState, batches: Any) -> TrainState:
@@ -68,7 +68,7 @@ class SingleRun:
         return self.job.batches(epoch, first)
 
     def count_steps(self, batches: HostBatch) -> int:
-        """Returns how many steps the batches of one call hold."""
+        """Returns the number of steps in the batches of one call."""
         return count_steps(batches)
 
     def run(self, train: TrainState, batches: HostBatch) -> TrainState:

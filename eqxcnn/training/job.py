@@ -96,11 +96,11 @@ class Job:
         return -(-self.steps // self.steps_per_epoch)
 
     def steps_after(self, epochs: int) -> int:
-        """Returns how many steps the first `epochs` epochs have."""
+        """Returns the number of steps in the first `epochs` epochs."""
         return min(epochs * self.steps_per_epoch, self.steps)
 
     def epochs_after(self, step: int) -> int:
-        """Returns how many epochs are complete after `step` steps."""
+        """Returns the number of epochs that are complete after `step` steps."""
         return self.epochs if step >= self.steps else step // self.steps_per_epoch
 
     def batches(self, epoch: int, first: int) -> Iterator[HostBatch]:
@@ -127,5 +127,5 @@ class Job:
 
 
 def count_steps(batches: HostBatch) -> int:
-    """Returns how many steps the batches of one call hold."""
+    """Returns the number of steps in the batches of one call."""
     return jax.tree.leaves(batches)[0].shape[0]

@@ -72,7 +72,7 @@ class VmappedSeeds:
         return map(np.stack, rows)
 
     def count_steps(self, batches: np.ndarray) -> int:
-        """Returns how many steps the batches of one call hold."""
+        """Returns the number of steps in the batches of one call."""
         return batches.shape[1]
 
     def run(self, train: TrainState, batches: np.ndarray) -> TrainState:

@@ -34,7 +34,7 @@ def test_torch_networks_have_the_same_parameter_counts():
 
 @pytest.fixture
 def fast_workers(monkeypatch):
-    """Lets worker processes compile without optimizations: their steps run a few times only."""
+    """Makes worker processes compile without optimizations, because their steps run only a few times."""
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 

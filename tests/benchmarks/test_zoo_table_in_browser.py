@@ -32,7 +32,7 @@ def window(tmp_path_factory):
 
 @pytest.fixture
 def opened(file, window):
-    """The newly opened page. After the test, it must have requested itself only."""
+    """Opens the page anew. After the test, checks that the browser has requested no other file."""
     window.requests()
     window.open(file.as_uri())
     yield window

@@ -62,10 +62,10 @@ def test_a_chosen_test_split_needs_rows_and_labels():
         from_dataset(splits, test_split="contest")
     for name in ("none", "tset"):
         with pytest.raises(
-            InputError, match=rf"`test_split` .=`{name}`. must be one of several splits; `own` has `train`"
+            InputError, match=rf"`test_split` .=`{name}`. must be a split with rows, .* to train on; `own` has `train`"
         ):
             from_dataset(splits, test_split=name)
-    with pytest.raises(InputError, match=r"`test_split` .=`train`. must be one of several splits"):
+    with pytest.raises(InputError, match=r"`test_split` .=`train`. must be a split with rows, and another split"):
         from_dataset(rows(TRAIN), test_split="train")
 
 
@@ -85,5 +85,5 @@ def test_any_folder_beside_the_training_folder_can_be_tested_on(tmp_path, make_c
     assert open_source(source).info.splits == {"train": 10, "test": 4}
     chosen = open_source(source, test_split="hard ones")
     assert (chosen.info.splits, chosen.info.test_split) == ({"train": 10, "hard ones": 6}, "hard ones")
-    with pytest.raises(InputError, match=r"`test_split` .=`easy`. must be one of several splits"):
+    with pytest.raises(InputError, match=r"`test_split` .=`easy`. must be a split with rows, and another split"):
         open_source(source, test_split="easy")

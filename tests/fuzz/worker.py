@@ -73,7 +73,7 @@ def _close_the_network() -> None:
 
 
 def main() -> None:
-    """Answers until standard input ends."""
+    """Runs each case named on standard input and prints its result, until the input ends."""
     module, seed, work = sys.argv[1], sys.argv[2], Path(sys.argv[3])
     # The output of the cases goes to standard error, which is a file.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Heat maps of a report: their places, for a network in which only one quarter of the image counts."""
+"""Heat maps of a report: where they are bright, for a network whose scores depend on one quarter of the image each."""
 
 import json
 import sys

@@ -26,7 +26,10 @@ def losses(recipe, steps):
 
 
 def losses_of(program, steps):
-    """Returns the loss of each of the first steps of a program; repeated calls start again without compiling again."""
+    """Returns the loss of each of the first steps of a program.
+
+    Each call trains from the initial weights; only the first one compiles.
+    """
     job, found = program.job, []
     train = job.make_start()
     for epoch in range(job.epochs):

@@ -58,7 +58,7 @@ def _lift(value: Value, rank: int) -> Value:
 
 
 def _trim(axes: list[int], value: Value) -> list[int | None]:
-    """Returns the axes that a value's tensor needs: broadcasting adds those before its first stored axis."""
+    """Returns the axes from the first one that the value stores; broadcasting adds the axes before it."""
     stored = value.stored
     first = next((index for index, axis in enumerate(axes) if axis in stored), len(axes))
     return [axis if axis in stored else None for axis in axes[first:]]

@@ -27,7 +27,10 @@ def _reshape(graph: Graph, equation: Any, x: Value) -> Value:
 
 
 def _match(old: Shape, new: Shape) -> list[tuple[list[int], list[int]]]:
-    """Returns pairs of runs of old and new axes with equal products of lengths, without axes of length 1."""
+    """Groups old and new axes, in order, so that the lengths in each pair of groups have the same product.
+
+    Axes of length 1 are left out.
+    """
     groups = []
     before = [axis for axis, length in enumerate(old) if not is_one(length)]
     after = [axis for axis, length in enumerate(new) if not is_one(length)]
@@ -46,9 +49,10 @@ def _match(old: Shape, new: Shape) -> list[tuple[list[int], list[int]]]:
 
 
 def _pair_ones(old: Shape, new: Shape, groups: Sequence[tuple[list[int], list[int]]]) -> dict[int, int]:
-    """Maps old axes of length 1 to new ones, from the last to the first before each longer axis.
+    """Maps old axes of length 1 to new ones.
 
-    So the height and width of maps of one pixel keep their axes, although `vmap` adds an axis before them.
+    Those directly before a longer axis, or at the end of the shape, are paired from the last to the first. So the
+    height and width of maps of one pixel keep their axes, although `vmap` adds an axis before them.
     """
     ends = [(old_axes[0], new_axes[0]) for old_axes, new_axes in groups] + [(len(old), len(new))]
     pairs: dict[int, int] = {}

@@ -145,7 +145,7 @@ def test_parameter_count_is_the_published_one(name):
     assert count == variant(name).params
 
 
-@every_variant
+@pytest.mark.parametrize("name", with_marks(zoo.list_models(), mark_counted))
 def test_tensor_names_are_unique_here_and_in_torch(name):
     ours = tensor_shapes(*build_abstract(name))
     assert len({names_of(family(name)).torch_name(tensor) for tensor in ours}) == len(ours)

@@ -22,14 +22,13 @@ from eqxcnn.training import Callback, dry_run, fit, fit_seeds, prepare
 
 def same(folder, peers):
     """The losses with images on every device, streamed images and split images, and the scores of a whole run."""
-    recipe = make_recipe("lenet")
     mlp = make_recipe("mlp", mixup=0.0)
     small = mlp.replace(device_budget=0.0)
     # 1.08 MiB of images: too much for one device, but not for all together.
     split = mlp.replace(device_budget=0.6 / 1024)
     run = fit(small.replace(shard_params=True), runs=folder)
     return {
-        "losses": losses(recipe, 10),
+        "losses": losses(make_recipe("mlp"), 10),
         "streamed": losses(small, 3),
         "split": losses(split, 3),
         "is_split": prepare(split).setup.data is not None,

@@ -36,15 +36,16 @@ FACTS = json.loads((GOLDEN / "zoo.json").read_text(encoding="utf-8"))
 seeded = SimpleNamespace(**runpy.run_path(str(GOLDEN / "seeded.py")))
 
 every_twin = pytest.mark.parametrize("name", [name for name in zoo.list_models() if variant(name).torch_twin])
-#: Models that differ from another of their family only in numbers of blocks or channels.
+#: Models whose layers all occur in another model of their family.
 ALIKE = frozenset({
-    "convmixer_1024_20_ks9_p14", "convnext_small", "densenet169", "mnasnet0_75", "se_resnet34", "shufflenet_v2_x1_0",
-    "swin_s", "vit_b_16",
+    "convmixer_1024_20_ks9_p14", "convnext_small", "densenet169", "mnasnet0_75", "mobilenet_v3_large", "resnet50",
+    "se_resnet34", "shufflenet_v2_x1_0", "swin_s", "vgg11", "vit_b_16",
 })  # fmt: skip
-#: Families whose layers all occur in others, with fewer layers to compile.
+#: Families whose layers all occur in others with fewer layers to compile, or have tests of their gradients.
 SLOW_GRADIENTS = frozenset(
     {
         "convmixer",
+        "convnext",
         "densenet",
         "efficientnet",
         "googlenet",

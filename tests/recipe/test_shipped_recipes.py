@@ -139,7 +139,7 @@ def test_recipe_can_start(name, tiny_data_sets, monkeypatch):
     small = replace(
         recipe, architecture=(*recipe.architecture, *([SHALLOW[name]] if name in SHALLOW else [])),
         data=str(tiny_data_sets / recipe.data), batch_size=4, steps_per_call=1, train_images=None,
-        init_images=min(recipe.init_images, 4),
+        init_images=min(recipe.init_images, 4), init_from=None,  # tests/training/test_warm_start.py
     )  # fmt: skip
     jobs = []
 

@@ -29,11 +29,11 @@ ROOT = Path(__file__).parents[2]
 KEY = jax.random.key(5)
 FOLDER = ROOT / "eqxcnn" / "weights" / "bundled"
 #: Networks that take longer than a few seconds for a test split.
-LARGE = ("cifar_cnn", "mnist_cnn")
+LARGE = ("mnist_cnn",)
 
 parametrize_names = pytest.mark.parametrize("name", BUNDLED)
-#: Networks whose scoring takes half a minute.
-LARGEST = ("airbench94", "airbench94_catsdogs")
+#: Networks whose scoring takes up to half a minute.
+LARGEST = ("airbench94", "airbench94_catsdogs", "cifar_cnn")
 MARKS = {
     **dict.fromkeys(BUNDLED, ()), **dict.fromkeys(LARGE, pytest.mark.slow),
     **dict.fromkeys(LARGEST, pytest.mark.exhaustive),

@@ -90,6 +90,16 @@ def cats_vs_dogs():
 
 
 @pytest.fixture(scope="module")
+def window(tmp_path_factory):
+    """A window of a headless Chromium."""
+    from tests.serve.browser import Browser
+
+    window = Browser(tmp_path_factory.mktemp("profile"))
+    yield window
+    window.close()
+
+
+@pytest.fixture(scope="module")
 def fast_compilation():
     """Skips XLA's optimizations in the rest of a file, for tests that spend most of their time in compilation."""
     before = jax.config.read("jax_disable_most_optimizations")

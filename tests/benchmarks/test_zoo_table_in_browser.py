@@ -23,13 +23,6 @@ def file(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module")
-def window(tmp_path_factory):
-    window = Browser(tmp_path_factory.mktemp("profile"))
-    yield window
-    window.close()
-
-
 @pytest.fixture
 def opened(file, window):
     """Opens the page anew. After the test, checks that the browser has requested no other file."""

@@ -26,13 +26,6 @@ def served(lenet):
         yield pair
 
 
-@pytest.fixture(scope="module")
-def window(tmp_path_factory):
-    window = Browser(tmp_path_factory.mktemp("profile"))
-    yield window
-    window.close()
-
-
 @pytest.fixture
 def page(served, window):
     """The newly opened page. After the test, it must have sent requests to the service only, and show no problem."""

@@ -20,20 +20,33 @@ from eqxcnn.runtime.peers import Peers
 from eqxcnn.training import Callback, dry_run, fit, fit_seeds, prepare
 
 
-def same(folder, peers):
-    """The losses with images on every device, streamed images and split images, and the scores of a whole run."""
+def shared(folder, peers):
+    """Streamed photographs, and a run with the logs, callbacks and other options that only process 0 sees."""
+    callback = StopAtOnce()
+    recipe = make_recipe(
+        "mlp", epochs=3, mixup=0.0, log=("csv",), keep="best", checkpoint_seconds=0.0,
+        device_budget=0.0, shard_params=True,
+    )  # fmt: skip
+    run = fit(recipe, runs=folder, name="files", callbacks=[callback])
+    return {
+        "scores": [run.test.loss, run.test.count, run.metrics[0]["validation_loss"]],
+        "calls": peers.gather(callback.calls),
+        "epochs": len(run.metrics) - 1,
+        **decode_photographs(folder),
+    }
+
+
+def layouts(folder, peers):
+    """The losses with images on every device, streamed images and split images."""
     mlp = make_recipe("mlp", mixup=0.0)
     small = mlp.replace(device_budget=0.0)
     # 1.08 MiB of images: too much for one device, but not for all together.
     split = mlp.replace(device_budget=0.6 / 1024)
-    run = fit(small.replace(shard_params=True), runs=folder)
     return {
         "losses": losses(make_recipe("mlp"), 10),
         "streamed": losses(small, 3),
         "split": losses(split, 3),
         "is_split": prepare(split).setup.data is not None,
-        "scores": [run.test.loss, run.test.count, run.metrics[0]["validation_loss"]],
-        **decode_photographs(folder),
     }
 
 
@@ -56,15 +69,6 @@ class StopAtOnce(Callback):
         assert run.model is not None
         assert np.isfinite(run.loss)
         run.request_stop("enough")
-
-
-def files(folder, peers):
-    """A run with the logs, callbacks and other options that only process 0 sees."""
-    callback = StopAtOnce()
-    recipe = make_recipe("mlp", epochs=3, mixup=0.0, log=("csv",), keep="best", checkpoint_seconds=0.0)
-    run = fit(recipe, runs=folder, name="files", callbacks=[callback])
-    calls = peers.gather(callback.calls)
-    return {"calls": calls, "epochs": len(run.metrics) - 1}
 
 
 def sweep(folder, peers):

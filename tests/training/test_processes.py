@@ -77,28 +77,58 @@ def train_commands(count, *arguments):
     ]
 
 
-@pytest.mark.slow
-def test_two_processes_of_two_devices_train_the_run_of_one(tmp_path):
-    for folder in ("one", "two"):
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """One run in two processes of two devices, the same run in one process, and what the two processes printed.
+
+    One for several tests, because starts and compilation take most of the time.
+    """
+    folder = tmp_path_factory.mktemp("shared")
+    for name in ("one", "two"):
         rng = np.random.default_rng(0)
         for number in range(32):
-            path = tmp_path / folder / "pictures" / "train" / "ab"[number % 2] / f"{number}.png"
+            path = folder / name / "pictures" / "train" / "ab"[number % 2] / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(rng.integers(0, 255, (40, 50, 3), np.uint8)).save(path)
-    printed = run_script("same", tmp_path / "two", 2, devices=2)
-    two, one = report(printed[0][0]), run_alone("same", tmp_path / "one")
+    printed = run_script("shared", folder / "two", 2, devices=2)
+    return run_alone("shared", folder / "one"), report(printed[0][0]), printed, folder / "two"
+
+
+@pytest.mark.slow
+def test_two_processes_of_two_devices_train_the_run_of_one(shared):
+    one, two, printed, _ = shared
     assert (two["devices"], one["devices"]) == (4, 1)
-    assert two["losses"] == pytest.approx(one["losses"], rel=1e-5)
-    # Streamed or split by rows: the same images in the same order.
-    for name in ("streamed", "split"):
-        assert two[name] == pytest.approx(one["streamed"], rel=1e-5)
-    assert two["is_split"]
     assert two["scores"] == pytest.approx(one["scores"], rel=1e-5)
     assert printed[1] == ("", "")
     # Each process decodes its own half of every batch.
     assert two["photographs"] == pytest.approx(one["photographs"], rel=1e-5)
     assert two["shapes"][0] == [1, 4, 28, 28, 3]
     assert one["shapes"][0] == [1, 8, 28, 28, 3]
+
+
+@pytest.mark.slow
+def test_process_0_writes_logs_and_calls_the_callbacks(shared):
+    one, two, _, folder = shared
+    # The callback asks to stop after the first of three epochs.
+    assert (one["calls"], two["calls"]) == ([1], [1, 0])
+    assert two["epochs"] == 1
+    run = folder / "files"
+    assert {"recipe.yaml", "metrics.jsonl", "metrics.csv", "checkpoints", "best", "model", "process-1.log"} <= {
+        path.name for path in run.iterdir()
+    }
+    assert len(run.joinpath("metrics.jsonl").read_text().splitlines()) == 2
+    assert "test accuracy" not in run.joinpath("metrics.jsonl").read_text()
+
+
+@pytest.mark.exhaustive
+def test_images_on_every_device_streamed_or_split_are_the_same(tmp_path):
+    one = run_alone("layouts", tmp_path)
+    two = report(run_script("layouts", tmp_path, 2, devices=2)[0][0])
+    assert two["losses"] == pytest.approx(one["losses"], rel=1e-5)
+    # Streamed or split by rows: the same images in the same order.
+    for name in ("streamed", "split"):
+        assert two[name] == pytest.approx(one["streamed"], rel=1e-5)
+    assert two["is_split"]
 
 
 @pytest.mark.exhaustive
@@ -110,20 +140,6 @@ def test_fifty_steps_in_two_processes(tmp_path, count, devices):
     assert two[0] == two[1]
     for name in ("lenet", "resnet20"):
         assert two[0][name] == pytest.approx(one[name], rel=1e-5)
-
-
-@pytest.mark.slow
-def test_process_0_writes_logs_and_calls_the_callbacks(tmp_path):
-    found = report(run_script("files", tmp_path, 2)[0][0])
-    # The callback asks to stop after the first of three epochs.
-    assert found["calls"] == [1, 0]
-    assert found["epochs"] == 1
-    run = tmp_path / "files"
-    assert {"recipe.yaml", "metrics.jsonl", "metrics.csv", "checkpoints", "best", "model", "process-1.log"} <= {
-        path.name for path in run.iterdir()
-    }
-    assert len(run.joinpath("metrics.jsonl").read_text().splitlines()) == 2
-    assert "test accuracy" not in run.joinpath("metrics.jsonl").read_text()
 
 
 @pytest.mark.exhaustive

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,7 +100,24 @@ def test_trained_own_model_is_loaded_into_a_network_of_its_structure(finished):
         eqxcnn.load(finished.folder, model=own_parts.make_model()[0])
 
 
+def assert_same_run(folder, other):
+    """Compares the weights and the logs, without the times."""
+    weights = [(each / "model" / "model.safetensors").read_bytes() for each in (folder, other)]
+    assert weights[0] == weights[1]
+    rows = [
+        [{name: value for name, value in row.items() if name not in VARYING} for row in read_metrics(each)]
+        for each in (folder, other)
+    ]
+    assert rows[0] == rows[1]
+
+
 @pytest.mark.slow
+def test_interrupted_run_with_own_parts_resumes_to_the_same_bytes(finished, interrupted, tmp_path):
+    copy = shutil.copytree(interrupted, tmp_path / "copy")
+    assert_same_run(resume(copy, **own_parts.make_parts()).folder, finished.folder)
+
+
+@pytest.mark.exhaustive
 def test_killed_run_with_own_parts_resumes_to_the_same_bytes(finished, tmp_path):
     process = subprocess.Popen(command("fit", str(tmp_path)), cwd=HERE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
@@ -114,13 +132,7 @@ def test_killed_run_with_own_parts_resumes_to_the_same_bytes(finished, tmp_path)
     resume_it = command("resume", str(tmp_path / "run"))
     done = subprocess.run(resume_it, cwd=HERE, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    weights = [(folder / "model" / "model.safetensors").read_bytes() for folder in (tmp_path / "run", finished.folder)]
-    assert weights[0] == weights[1]
-    rows = [
-        [{name: value for name, value in row.items() if name not in VARYING} for row in read_metrics(folder)]
-        for folder in (tmp_path / "run", finished.folder)
-    ]
-    assert rows[0] == rows[1]
+    assert_same_run(tmp_path / "run", finished.folder)
 
 
 @pytest.fixture(scope="module")

@@ -92,6 +92,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(photographs, tmp_path, step):
     assert resumed.test.loss == whole.test.loss
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [9, pytest.param(3, marks=pytest.mark.exhaustive)])
 def test_a_stream_from_shards_resumes_to_the_same_bytes(photographs, tmp_path, step):
     folder = tmp_path / "shards"
@@ -175,6 +176,7 @@ def test_streamed_and_decoded_runs_evaluate_the_same(photographs, tmp_path, caps
     assert f"loss {streamed.test.loss:.4f}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_skipped_images_do_not_count(photographs, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(photographs, data)

@@ -18,13 +18,13 @@ _DATA = {
     "mnist": ("MNIST", ""),
     "cifar10": (
         "CIFAR-10",
-        "Measured on a copy of CIFAR-10 that was re-encoded as lossy JPEG, not on the Hub's exact pixels: {older}. "
-        "Accuracies on the original differ.",
+        "These recipes were measured on a copy of CIFAR-10 that was re-encoded as lossy JPEG, not on the Hub's exact "
+        "pixels: {older}. Accuracies on the original images differ.",
     ),
     "cats_vs_dogs": (
         "Cats and dogs",
-        "Measured on a subset of downscaled photographs, 9,000 for training and 2,000 for the test, not on the Hub's "
-        "files, which have no test split: accuracies on the full set would differ.",
+        "These recipes were measured on a subset of downscaled photographs, 9,000 for training and 2,000 for the "
+        "test, and not on the Hub's files, which have no test split. Accuracies on the full set would differ.",
     ),
 }
 #: Scores reported in the write-ups that recipes follow; the only figures on the page that are not from a run's file.
@@ -42,19 +42,19 @@ _INTRODUCTION = """\
 
 # Results
 
-The test accuracy of the shipped recipes. `python -m benchmarks.results write` generates this page: every measured
-figure comes from the files that the runs wrote, kept in `benchmarks/results/runs/`. For speed, see the
+This page lists the test accuracy of the shipped recipes. `python -m benchmarks.results write` generates the page:
+every measured figure comes from the files in `benchmarks/results/runs/`, which the runs wrote. For speed, see the
 [benchmarks](benchmarks.md).
 """
 _SUMMARY = """\
-Accuracy is on the test split, as mean ± sample standard deviation if there are several seeds. Wall time is the
-median over seeds, and covers a whole run: decoding, compilation, training and evaluation. Some runs shared their
-machine with other work, so times are upper bounds.
+Accuracy is measured on the test split. For several seeds, the table has the mean ± the sample standard deviation.
+Wall time is the median over seeds, and covers a whole run: decoding, compilation, training and evaluation. Some runs
+shared their machine with other work, so the times are upper bounds.
 """
 _RUNS = """\
-One row per run; the full records are in `benchmarks/results/runs/`. Training accuracy is the mean over the last epoch,
-during training and on augmented images. Training time is the sum over epochs and, unlike wall time, excludes decoding,
-validation and the test.
+The tables have one row per run; the full records are in `benchmarks/results/runs/`. Training accuracy is the mean over
+the last epoch, measured during training and on augmented images. Training time is the sum over epochs. Unlike wall
+time, it excludes decoding, validation and the test.
 """
 
 

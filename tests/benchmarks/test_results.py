@@ -256,8 +256,8 @@ def test_each_data_set_has_a_table_and_a_note_on_its_images(tmp_path):
     assert parts[1::2][1:5] == ["Accuracy", "MNIST", "CIFAR-10", "Cats and dogs"]
     text = dict(zip(parts[1::2], parts[2::2], strict=True))
     assert text["MNIST"].startswith("\n| recipe")
-    assert re.match(r"\nMeasured on a copy .* JPEG, .*: `cifar_cnn`\. .*\n\n\| recipe", text["CIFAR-10"])
-    assert re.match(r"\nMeasured on a subset of .* 9,000 .* 2,000 .*\n\n\| recipe", text["Cats and dogs"])
+    assert re.match(r"\nThese recipes .* on a copy .* JPEG, .*: `cifar_cnn`\. .*\n\n\| recipe", text["CIFAR-10"])
+    assert re.match(r"\nThese recipes .* on a subset of .* 9,000 .* 2,000 .*\n\n\| recipe", text["Cats and dogs"])
     assert read_rows(text["CIFAR-10"])[2][4:7] == [
         "70.00",
         '72.74 % ("Convolutional Neural Networks (CNN) in JAX")',

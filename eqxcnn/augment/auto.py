@@ -135,7 +135,7 @@ class StrengthTable:
         rows = dict.fromkeys(OPERATIONS, np.zeros(bins))
         rows |= {name: np.linspace(0, factor, bins) for name in ("brightness", "color", "contrast", "sharpness")}
         rows |= {name: np.linspace(0, shear, bins) for name in ("shear_x", "shear_y")}
-        # Truncated to whole pixels, as in torchvision.
+        # Shifts are truncated to whole pixels, as in torchvision.
         rows["translate_x"], rows["translate_y"] = (
             np.trunc(np.linspace(0, longest, bins)) for longest in (right * width, down * height)
         )
@@ -153,7 +153,7 @@ class StrengthTable:
         def fixed_matrix(name: str, strength: float) -> Int[np.ndarray, "6"]:
             return pil.fixed_matrix(matrices[name](strength) if name in matrices else (1, 0, 0, 0, 1, 0))
 
-        # Computed while tracing, in Pillow's arithmetic, for both signs, every operation and every magnitude.
+        # The matrices are computed while tracing, in Pillow's arithmetic, for each sign, operation and magnitude.
         self._matrices = jnp.asarray(
             [
                 [[fixed_matrix(name, sign * strength) for strength in rows[name]] for name in OPERATIONS]

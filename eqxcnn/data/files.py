@@ -22,7 +22,7 @@ __all__ = [
     "walk",
 ]
 
-#: A folder with more entries that are not data is taken for a mistake, such as a whole disk or a home folder.
+#: A folder with more than this many entries that are not data is refused: it may be a whole disk or a home folder.
 _MAX_OTHER_ENTRIES = 100_000
 
 #: Suffixes of tables and lists of images, and of the archives that `datasets` would unpack.
@@ -59,7 +59,7 @@ def is_skipped_folder(name: str) -> bool:
 
 
 def is_file(entry: os.DirEntry[str]) -> bool:
-    """Returns whether an entry is a regular file, or a link to one; a loop of links does not count."""
+    """Returns whether an entry is a regular file or a link to a regular file; false for a loop of links."""
     try:
         return entry.is_file()
     except OSError:

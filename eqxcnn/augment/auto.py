@@ -177,7 +177,7 @@ def apply_operation(
 
     **Arguments:**
 
-    - `strength`: the operation's factor minus 1, number of bits to keep, or threshold; otherwise unused.
+    - `strength`: the operation's factor minus 1, number of bits to keep, or threshold; unused by other operations.
     - `matrix`: the fixed-point matrix for `pil.affine`.
     """
     channels, factor = levels.shape[2], 1 + strength

@@ -32,9 +32,9 @@ def find_image_column(features: Features, chosen: str | None = None) -> str:
     import datasets
 
     images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
-    # Parquet that `datasets` did not write holds encoded files without declaring that they are images.
+    # Parquet files that `datasets` did not write hold encoded images without declaring them as images.
     images = images or [name for name, feature in features.items() if _holds_bytes(feature)]
-    # Flat lists of numbers may be anything, such as tokens, so their column needs a usual name.
+    # A column of flat lists of numbers may hold anything, such as tokens, so it needs a usual name.
     dims = {name: 0 if images else count_dims(feature) for name, feature in features.items()}
     images = images or [name for name in dims if dims[name] >= (1 if name.lower() in _PIXEL_NAMES else 2)]
     usual = [[name for name in images if name.lower() in names] for names in (_IMAGE_NAMES, _PIXEL_NAMES)]

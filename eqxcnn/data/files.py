@@ -25,7 +25,7 @@ __all__ = [
 #: A folder with more than this many entries that are not data is refused: it may be a whole disk or a home folder.
 _MAX_OTHER_ENTRIES = 100_000
 
-#: Suffixes of tables and lists of images, and of the archives that `datasets` would unpack.
+#: Suffixes of tables, of lists of images, and of the archives that `datasets` would unpack.
 TABLES = (".parquet", ".arrow")
 LISTS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".txt")
 ARCHIVES = (".zip",)

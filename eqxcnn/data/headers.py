@@ -21,7 +21,7 @@ else:
 
 __all__ = ["find_size_and_channels", "read_header", "size_and_channels"]
 
-#: Number of rows, spread over the split, that are read first; they usually suffice to find different sizes and color.
+#: Number of rows, spread over the split, that are read first; they usually show whether sizes differ and color occurs.
 _FIRST_ROWS = 64
 _QUICK_ROWS = 1000
 _CHUNK_ROWS = 1024

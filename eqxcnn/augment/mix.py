@@ -49,7 +49,7 @@ class Mix:
 
     @jaxtyped(typechecker=beartype)
     def __call__(self, images: Images, key: Key) -> tuple[Images, Float[Array, " b"]]:
-        """Returns the mixed images `[b h w c]` and the weights of the originals; each partner has the rest."""
+        """Returns the mixed images `[b h w c]`, and each image's weight `w`; its partner has the weight `1 - w`."""
         return jax.vmap(self._mix_pair)(images, partners(images), jax.random.split(key, len(images)))
 
     def _mix_pair(self, image: Image, other: Image, key: Key) -> tuple[Image, Float[Array, ""]]:

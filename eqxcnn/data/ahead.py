@@ -175,7 +175,7 @@ def _lower_priority() -> None:
 
 @dataclass(frozen=True)
 class _Positions:
-    """A Grain source of all positions in a run from `start` on; Grain requires a length, so `len` is huge."""
+    """A Grain source of all positions in a run from `start` on. Grain requires a length, so `len` returns 2**40."""
 
     start: int
 

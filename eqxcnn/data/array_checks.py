@@ -52,7 +52,7 @@ def check_same_kind(train: np.ndarray, test: np.ndarray) -> None:
     """
     if train.shape[1:] != test.shape[1:] or train.dtype != test.dtype:
         ours, theirs = (f"{'x'.join(map(str, each.shape[1:]))} of type {each.dtype}" for each in (train, test))
-        raise InputError(f"the test images are {theirs}, and the training images {ours}: convert one of the two.")
+        raise InputError(f"the test images are {theirs}, and the training images {ours}: convert one of the sets.")
 
 
 def name_classes(labels: Any, class_names: Sequence[str] | None) -> tuple[str, ...]:

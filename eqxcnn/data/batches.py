@@ -112,7 +112,7 @@ def train_batches(order: Int32[np.ndarray, " n"], batch_size: int) -> Int32[np.n
     batches = len(order) // batch_size
     if batches == 0:
         raise InputError(
-            f"`batch_size` (={batch_size}) is more than the {len(order)} images to train on: choose a smaller size."
+            f"`batch_size` (={batch_size}) is more than the {len(order)} images to train on: choose a smaller batch."
         )
     return order[: batches * batch_size].reshape(batches, batch_size)
 

@@ -194,7 +194,7 @@ def quiet_library() -> Iterator[None]:
 
 
 def first_line(error: object) -> str:
-    """Returns the first line of an exception's message, without its period."""
+    """Returns the first line of an exception's message, without a final period."""
     line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
     # The message of a `KeyError` is only the key, so the result starts with the exception's type.
     return f"{type(error).__name__}: {line}" if isinstance(error, LookupError) else line

@@ -152,7 +152,10 @@ class _Pass:
 
 
 def _changed_at(path: str) -> int:
-    """Returns the time of a file's last change in nanoseconds; 0 for an inaccessible file, which is refused later."""
+    """Returns the time of a file's last change in nanoseconds, or 0 if the file cannot be accessed.
+
+    The decoder then refuses the file.
+    """
     try:
         status = os.stat(path)
     except (OSError, ValueError):

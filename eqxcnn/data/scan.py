@@ -52,7 +52,8 @@ class Scan:
     - `is_gray`: whether the file or the stored array has one channel.
     - `unreadable`: the images that could not be decoded, in the order of the rows.
     - `sums`, `squares`, `count`: the exact sums per channel of the pixels (0 to 255) and of their squares, and the
-        number of pixels, of all readable images with labels, resized to `measure`; all are 0 if `measure` is `None`.
+        number of pixels. They are computed from the readable images with labels, resized to `measure`, and are 0 if
+        `measure` is `None`.
     """
 
     numbers: Int32[np.ndarray, " n"]

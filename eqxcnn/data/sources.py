@@ -1,4 +1,4 @@
-"""The known data sets, and `find_source`, which finds the source that a name, a folder or a Hub id stands for."""
+"""The known data sets, and `find_source`, which finds the source that a name, a folder or a Hub id selects."""
 
 import os
 import re

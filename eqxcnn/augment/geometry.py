@@ -227,7 +227,7 @@ def antialiased_crop(image: Image, box: Box, size: tuple[int, int]) -> Float[Arr
 def _crop_taps(
     start: Float[Array, ""], length: Float[Array, ""], size: int
 ) -> tuple[Int[Array, " size"], Int[Array, " size"], Float[Array, " size"]]:
-    """Returns, for each of `size` new pixels, the indices of the two source pixels beside it and the second's weight."""
+    """Returns, for each of `size` new pixels, the indices of the source pixels beside it and the second's weight."""
     return linear_taps(start + (jnp.arange(size, dtype=jnp.float32) + 0.5) * (length / size) - 0.5, size)
 
 

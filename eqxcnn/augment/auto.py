@@ -164,7 +164,7 @@ class StrengthTable:
     def __call__(
         self, operation: Int[Array, ""], magnitude: Int[Array, ""], key: Key
     ) -> tuple[Float[Array, ""], Int[Array, "6"]]:
-        """Returns an operation's strength and matrix at a magnitude, with a random sign if the operation has one."""
+        """Returns an operation's strength and matrix at a magnitude, with a random sign if the strength is signed."""
         has_sign = jnp.array([name in _SIGNED for name in OPERATIONS])[operation]
         sign = (jax.random.bernoulli(key) & has_sign).astype(int)
         return self._strengths[sign, operation, magnitude], self._matrices[sign, operation, magnitude]

@@ -49,7 +49,7 @@ class Options:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parses the flags, decodes the images once, and prints what was found."""
+    """Parses the flags, decodes the images once, and prints the report."""
     help_, arguments = f"{Options.__doc__} {IMPORT_HELP}", take_imports(arguments)
     options = tyro.cli(Options, prog="python -m eqxcnn.data", description=help_, args=arguments)
     check_settings(options)

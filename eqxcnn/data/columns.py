@@ -172,7 +172,7 @@ def _map_named_labels(
 
 
 def _check_lengths(values: Mapping[str, ChunkedArray], column: str) -> None:
-    """Refuses strings that are too long for class names, before any is copied: each string may take megabytes."""
+    """Refuses strings that are too long for class names, before they are copied: each string may take megabytes."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

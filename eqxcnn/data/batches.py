@@ -146,7 +146,7 @@ class TrainOrder:
         return self.rows[train_batches(order, self.batch_size)]
 
     def flat(self, epoch: int, part: slice = slice(None)) -> Int32[np.ndarray, " n"]:
-        """Returns the rows of all full batches of an epoch as one array; `part` selects the same places of each batch."""
+        """Returns the rows of all full batches of an epoch in one array; `part` selects places in each batch."""
         return self.batches(epoch)[:, part].reshape(-1)
 
 

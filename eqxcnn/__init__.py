@@ -43,7 +43,7 @@ __all__ = [
     "zoo",
 ]
 
-#: The module of each name. Modules are imported when a name is first used, because JAX alone takes half a second.
+#: The module of each name. A module is imported when a name is first used, because importing JAX takes half a second.
 _HOMES = {
     "Callback": "training",
     "ChannelsFirst": "networks",

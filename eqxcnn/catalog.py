@@ -27,7 +27,7 @@ _added: dict[str, tuple[str, Variant]] = {}
 
 @cache
 def families() -> Mapping[str, tuple[str, Variant]]:
-    """Returns the family and the table row of every variant by name, sorted.
+    """Returns a mapping from the name of each variant, in sorted order, to its family and its table row.
 
     The family of a model in `eqxcnn/models` is the name of its file; the families of other packages contain a `/`. The
     folder and the entry points are scanned once; a file added to `models/` needs no registration.
@@ -49,7 +49,7 @@ def _scan_models() -> dict[str, tuple[str, Variant]]:
 
 @cache
 def plugin_problems() -> tuple[str, ...]:
-    """Adds the models that other packages' entry points name; later calls return the cached problems.
+    """Adds the models that other packages define in entry points; later calls only return the cached result.
 
     **Returns:** one error sentence for each entry point that cannot be used. No models of these entry points are added.
     """
@@ -82,7 +82,7 @@ def register(name: str, variant: Variant) -> None:
     - `name`: letters, digits, `_`, `-` and `.`, with a letter first. A name that exists already is refused.
     - `variant`: how to build the model, and the facts about it; `make` returns an `eqxcnn.types.Classifier`.
 
-    **Raises:** `InputError` for a name that exists or is invalid, or for an invalid row.
+    **Raises:** `InputError` for a name that exists or is invalid, or for an invalid `variant`.
     """
     _check({name: variant}, "")
     make = unwrap(variant.make)
@@ -96,7 +96,7 @@ def unwrap(make: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _check(variants: Mapping[Any, Any], where: str) -> None:
-    """Checks names and rows of models to be added.
+    """Checks the names and table rows of models before they are added.
 
     **Raises:** `InputError`.
     """

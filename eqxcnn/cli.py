@@ -18,9 +18,9 @@ _USER_ERRORS = (
     errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EROFS, errno.EFBIG
 )  # fmt: skip
 
-#: The longest path that Linux opens, in characters. If an argument is longer, error output is escaped and shortened.
+#: The longest path that Linux opens, in characters. Error output that quotes a longer argument is shortened.
 _MAX_LINE = 4096
-#: The longest title of a progress bar, which shares the line with the title.
+#: The longest title of a progress bar, in characters; the title and the bar share one line.
 _MAX_TITLE = 40
 
 
@@ -44,7 +44,7 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
     except KeyboardInterrupt:
         _exit("interrupted before there was anything to save", 130)
     except BrokenPipeError:
-        # The program that reads the output, such as `head`, has closed it.
+        # The program that reads the output, such as `head`, has closed the pipe.
         sys.stderr.close()
         sys.exit(141)
     except Exception as error:
@@ -55,7 +55,7 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
 
 
 def explain_error(error: BaseException) -> str | None:
-    """Returns one sentence about an error of the user, the machine or its files, or `None` for a bug."""
+    """Returns one sentence that explains an error of the user, the machine or its files; `None` for a bug."""
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -73,7 +73,7 @@ def explain_error(error: BaseException) -> str | None:
 
 @contextmanager
 def show_progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Shows a progress bar on standard error, if it is a terminal; yields a function that advances the bar."""
+    """If standard error is a terminal, shows a progress bar on it; yields a function that advances the bar."""
     if not sys.stderr.isatty():
         yield lambda _: None
         return

@@ -1,4 +1,4 @@
-"""Counts parameters and multiply-adds; multiply-adds are read from a jaxpr, so nothing runs."""
+"""Counts parameters and multiply-adds; multiply-adds are counted in a jaxpr, so the model is not run."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -30,21 +30,21 @@ _PRODUCT_SCOPES: set[str] = set()
 
 
 def register_multiply_adds(primitive_name: str, count: Callable[[Equation], int]) -> None:
-    """Registers `count`, which returns the multiply-adds of one jaxpr equation, for the primitive with this name."""
+    """Registers `count` for a primitive; `count` returns the multiply-adds of one jaxpr equation of this primitive."""
     _COUNTERS[primitive_name] = count
 
 
 def register_product_scope(name: str) -> None:
     """Makes each element of a product (`mul`) inside `jax.named_scope(name)` count as one multiply-add.
 
-    Needed for kernels that compute a convolution as a sum of elementwise products. Other operations in the scope count
-    as 0.
+    Kernels that compute a convolution as a sum of elementwise products need such a scope. Other operations in the scope
+    count as 0.
     """
     _PRODUCT_SCOPES.add(name)
 
 
 def count_parameters(model: PyTree) -> int:
-    """Returns the number of elements in a model's arrays, also for a model from `eqx.filter_eval_shape`."""
+    """Returns the number of elements in the arrays of a model, which may come from `eqx.filter_eval_shape`."""
     leaves = jax.tree.leaves(model)
     return sum(leaf.size for leaf in leaves if eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct))
 
@@ -60,7 +60,7 @@ def count_multiply_adds(function: Callable[..., Any], *arguments: Any) -> int:
 
 
 def count_multiply_adds_by_scope(function: Callable[..., Any], *arguments: Any) -> Counter[str]:
-    """Returns the multiply-adds per `jax.named_scope`; a key lists the scopes, outermost first: `"block/conv"`.
+    """Returns the multiply-adds per `jax.named_scope`; a key joins nested scopes, outermost first: `"block/conv"`.
 
     JAX includes transformations in the names: `"block/vmap(conv)"`.
     """
@@ -80,7 +80,7 @@ def shape_of(operand: Any) -> tuple[int, ...]:
 
 
 def _iterate_equations(jaxpr: Jaxpr, outer_scope: str) -> Iterator[tuple[str, Equation]]:
-    """Yields every equation with its scope, nested jaxprs (jit, custom derivatives) included."""
+    """Yields every equation of a jaxpr with its scope; enters nested jaxprs (jit, custom derivatives)."""
     for equation in jaxpr.eqns:
         # A nested jaxpr records only the scopes that were opened inside it.
         scope = f"{outer_scope}/{equation.source_info.name_stack}".strip("/")

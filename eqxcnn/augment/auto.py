@@ -115,9 +115,9 @@ class StrengthTable:
 
     - `shape`: the shape of the images, `(height, width, channels)`.
     - `bins`: the number of magnitudes, from no effect to the strongest.
-    - `shear`, `shift`, `degrees`, `factor`, `bits`: the strengths at the largest magnitude: the slope of a shear, the
-      shift as a fraction of the image's sides (or a pair of fractions, for height and width), the angle of a rotation,
-      the distance of a factor from 1, and the number of bits removed.
+    - `shear`, `shift`, `degrees`, `factor`, `bits`: the strengths at the largest magnitude. They are the slope of a
+      shear, the shift as a fraction of the image's sides (or a pair of fractions, for height and width), the angle of a
+      rotation, the distance of a factor from 1, and the number of bits removed.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class StrengthTable:
         rows = dict.fromkeys(OPERATIONS, np.zeros(bins))
         rows |= {name: np.linspace(0, factor, bins) for name in ("brightness", "color", "contrast", "sharpness")}
         rows |= {name: np.linspace(0, shear, bins) for name in ("shear_x", "shear_y")}
-        # Truncated to whole pixels, as in torchvision.
+        # Shifts are truncated to whole pixels, as in torchvision.
         rows["translate_x"], rows["translate_y"] = (
             np.trunc(np.linspace(0, longest, bins)) for longest in (right * width, down * height)
         )
@@ -153,7 +153,7 @@ class StrengthTable:
         def fixed_matrix(name: str, strength: float) -> Int[np.ndarray, "6"]:
             return pil.fixed_matrix(matrices[name](strength) if name in matrices else (1, 0, 0, 0, 1, 0))
 
-        # Computed while tracing, in Pillow's arithmetic, for both signs, every operation and every magnitude.
+        # The matrices are computed while tracing, in Pillow's arithmetic, for each sign, operation and magnitude.
         self._matrices = jnp.asarray(
             [
                 [[fixed_matrix(name, sign * strength) for strength in rows[name]] for name in OPERATIONS]
@@ -164,7 +164,7 @@ class StrengthTable:
     def __call__(
         self, operation: Int[Array, ""], magnitude: Int[Array, ""], key: Key
     ) -> tuple[Float[Array, ""], Int[Array, "6"]]:
-        """Returns an operation's strength and matrix at a magnitude, with a random sign if the operation has one."""
+        """Returns an operation's strength and matrix at a magnitude, with a random sign if the strength is signed."""
         has_sign = jnp.array([name in _SIGNED for name in OPERATIONS])[operation]
         sign = (jax.random.bernoulli(key) & has_sign).astype(int)
         return self._strengths[sign, operation, magnitude], self._matrices[sign, operation, magnitude]
@@ -177,7 +177,7 @@ def apply_operation(
 
     **Arguments:**
 
-    - `strength`: the operation's factor minus 1, number of bits to keep, or threshold; otherwise unused.
+    - `strength`: the operation's factor minus 1, number of bits to keep, or threshold; unused by other operations.
     - `matrix`: the fixed-point matrix for `pil.affine`.
     """
     channels, factor = levels.shape[2], 1 + strength

@@ -81,8 +81,8 @@ def random_rot90() -> Augment:
 def _flip_index(size: int, is_backward: Bool[Array, ""]) -> Int[Array, " size"]:
     """Returns the indices of an axis, forward or backward.
 
-    A gather costs no more than a select between the image and its mirror image, and far less in a chain: XLA fuses the
-    transforms, and a select would compute both of its operands.
+    A gather costs no more than a select between the image and its mirror image. In a chain of transforms, which XLA
+    fuses, a gather costs far less, because a select would compute both of its operands.
     """
     index = jnp.arange(size)
     return jnp.where(is_backward, size - 1 - index, index)
@@ -96,7 +96,8 @@ def random_crop(
 
     **Arguments:**
 
-    - `padding`: the pixels added to each side, at most the image's height and width, and below both for `reflect`.
+    - `padding`: the number of pixels added to each side; at most the image's height and width, and less than both for
+      `reflect`.
     - `mode`: the content of new pixels: `constant` is black, `edge` repeats the border, `reflect` mirrors the image.
     """
 
@@ -131,8 +132,9 @@ def random_resized_crop(
 
     - `scale`: the smallest and largest area of the box, as a fraction of the image's area.
     - `ratio`: the smallest and largest width of the box divided by its height.
-    - `size`: height and width of the result in pixels; by default the image's. Cropping and resizing enlarges objects;
-      a smaller `size` gives them about the size that they have in whole images (Touvron et al. 2019, arXiv:1906.06423).
+    - `size`: height and width of the result in pixels; by default, the size of the image. Cropping and resizing
+      enlarges objects; a smaller `size` gives them about the size that they have in whole images (Touvron et al. 2019,
+      arXiv:1906.06423).
     """
     check_order(scale=scale, ratio=ratio)
     return RandomResizedCrop(scale, ratio, size)
@@ -143,7 +145,7 @@ class RandomResizedCrop:
     """The transform that `random_resized_crop` returns.
 
     - `scale`, `ratio`: the limits of the box.
-    - `size`: height and width of the result; by default the image's, so that the box is never made smaller.
+    - `size`: height and width of the result; by default, the size of the image, so that the box is never reduced.
     """
 
     scale: tuple[float | int, float | int]
@@ -173,7 +175,7 @@ def random_box(
     **Returns:** top, left, height and width.
     """
     size_key, place_key = jax.random.split(key)
-    # All ten draws at once: under `vmap`, a loop would run all of them for every image anyway.
+    # All ten draws are made at once: under `vmap`, a loop would make all of them for every image anyway.
     shares = jax.random.uniform(size_key, (TRIES, 2))
     area = height * width * (scale[0] + (scale[1] - scale[0]) * shares[:, 0])
     low, high = math.log(ratio[0]), math.log(ratio[1])
@@ -189,7 +191,7 @@ def random_box(
 
 
 def resized_crop(image: Image, box: Box) -> Image:
-    """Resizes the part of an image inside `box` to the whole image's size, bilinear with half-pixel centers.
+    """Resizes the part of an image inside `box` to the size of the image; bilinear, with half-pixel centers.
 
     Equals Pillow's `Image.resize(size, BILINEAR, box=...)`: near the border of the box, pixels outside the box are
     used too.
@@ -225,7 +227,7 @@ def antialiased_crop(image: Image, box: Box, size: tuple[int, int]) -> Float[Arr
 def _crop_taps(
     start: Float[Array, ""], length: Float[Array, ""], size: int
 ) -> tuple[Int[Array, " size"], Int[Array, " size"], Float[Array, " size"]]:
-    """Returns the indices of the two source pixels beside each of `size` new pixels, and the weight of the second."""
+    """Returns, for each of `size` new pixels, the indices of the source pixels beside it and the second's weight."""
     return linear_taps(start + (jnp.arange(size, dtype=jnp.float32) + 0.5) * (length / size) - 0.5, size)
 
 

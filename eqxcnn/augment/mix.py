@@ -49,7 +49,7 @@ class Mix:
 
     @jaxtyped(typechecker=beartype)
     def __call__(self, images: Images, key: Key) -> tuple[Images, Float[Array, " b"]]:
-        """Returns the mixed images `[b h w c]`, and the weight of each original image: one minus its partner's."""
+        """Returns the mixed images `[b h w c]`, and each image's weight `w`; its partner has the weight `1 - w`."""
         return jax.vmap(self._mix_pair)(images, partners(images), jax.random.split(key, len(images)))
 
     def _mix_pair(self, image: Image, other: Image, key: Key) -> tuple[Image, Float[Array, ""]]:
@@ -69,7 +69,7 @@ class Mix:
 
 
 def partners(batch: Array) -> Array:
-    """Returns the example that each example of a batch `[b ...]` is mixed with: the one before it."""
+    """Returns the partner of each example in a batch `[b ...]`: the previous example, with which it is mixed."""
     return jnp.roll(batch, 1, axis=0)
 
 

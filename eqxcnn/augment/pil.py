@@ -59,7 +59,7 @@ def affine(image: Levels, fixed: Int[Array, "6"]) -> Levels:
 def fixed_matrix(matrix: Sequence[float | int]) -> Int[np.ndarray, "6"]:
     """Converts a matrix to fixed point with 16 fractional bits.
 
-    The center of pixel `(x, y)` comes from `(a x + b y + c, d x + e y + f)`.
+    A new pixel with its center at `(x, y)` gets its value from the point `(a x + b y + c, d x + e y + f)`.
     """
     a, b, c, d, e, f = matrix
     scaled = np.array([a, b, c + (a + b) / 2, d, e, f + (d + e) / 2]) * 65536

@@ -49,7 +49,7 @@ AUGMENTS: dict[str, Callable[..., Stage]] = {
 
 
 class _Factories(Mapping[str, Callable[..., Stage]]):
-    """`AUGMENTS`, and the entry points of other packages, each imported when its name is used."""
+    """The functions in `AUGMENTS` and in other packages' entry points; an entry point is imported when it is used."""
 
     def __getitem__(self, name: str) -> Callable[..., Stage]:
         if name in AUGMENTS:
@@ -95,9 +95,9 @@ def build(names: Sequence[str]) -> ContextAugment | None:
 
     **Arguments:**
 
-    - `names`: names of `AUGMENTS` or of another package's augmentations, in order of application, alone or with
-      arguments in Python's syntax: `["flip_horizontal", "random_crop(padding=2, mode='reflect')"]`. The arguments are
-      literals, never evaluated.
+    - `names`: names in `AUGMENTS`, or names of augmentations from other packages, in order of application. A name can
+      have arguments in Python's syntax: `["flip_horizontal", "random_crop(padding=2, mode='reflect')"]`. The arguments
+      are read as literals and never evaluated.
 
     **Returns:** a function of one image, a key and optionally an `AugmentContext` (see `compose`); `None` for an empty
         list.
@@ -109,7 +109,7 @@ def build(names: Sequence[str]) -> ContextAugment | None:
 
 
 def build_stages(names: Sequence[str]) -> list[Stage]:
-    """Builds the augmentations of a recipe's `augment` setting, one by one; see `build`."""
+    """Builds the augmentations of a recipe's `augment` setting, without composing them; see `build`."""
     if isinstance(names, str):
         raise InputError(f"`augment` (={names!r}) must be a list of strings: write [{names!r}].")
     if not names:
@@ -132,7 +132,7 @@ def _build_one(entry: str) -> Stage:
 
 
 def compose(augments: Sequence[Stage]) -> ContextAugment:
-    """Composes augmentations into one, which applies them in order, each with a different key.
+    """Composes augmentations into one augmentation, which applies them in order, each with a different key.
 
     The image's key is folded with each augmentation's position, so appending an augmentation does not change the draws
     of the others. Every `ContextAugment` also receives the context.

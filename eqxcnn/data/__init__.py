@@ -1,4 +1,4 @@
-"""Data sets as arrays: the sources of rows, decoding and its cache, and the order of batches."""
+"""Data sets as arrays: the sources of rows, decoding, the cache of decoded images, and the order of batches."""
 
 from ..images import Preprocess, decode_image
 from .ahead import DecodeAhead

@@ -1,4 +1,4 @@
-"""`python -m eqxcnn.data`: what a data set contains, before anything is trained on it."""
+"""`python -m eqxcnn.data`: shows what a data set contains, before anything is trained on it."""
 
 import dataclasses
 import json
@@ -37,19 +37,19 @@ class Options:
     test_split: str | None = None
     """Name of the test split; by default `test`, else `validation`, else a part of the training split is held out."""
     image_size: tuple[Annotated[int, Range(1, MAX_SIDE)], Annotated[int, Range(1, MAX_SIDE)]] | None = None
-    """Height and width at which mean and std are measured; by default the size they share, else 64 64."""
+    """Height and width at which mean and std are measured; by default the size that the images share, else 64 64."""
     max_rows: Annotated[int, Range(1, 10**12)] | None = None
     """Decode at most this many training rows and this many test rows, spread evenly; by default all."""
     sheet: Path | None = None
     """PNG file to write, with a few training images of each class; by default none is written."""
     per_class: Annotated[int, Range(1, 100)] = 8
-    """Images of each class on the sheet."""
+    """Number of images of each class on the sheet."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object, and nothing else, to standard output."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parses the flags, decodes the images once, and prints what was found."""
+    """Parses the flags, decodes the images once, and prints the report."""
     help_, arguments = f"{Options.__doc__} {IMPORT_HELP}", take_imports(arguments)
     options = tyro.cli(Options, prog="python -m eqxcnn.data", description=help_, args=arguments)
     check_settings(options)

@@ -26,12 +26,12 @@ __all__ = ["DecodeAhead"]
 _BUFFER_BYTES = 128 << 20
 #: Images that are decoded at the same time are at most this many positions apart in an epoch's order.
 _SLACK = 512
-#: Unreadable rows in succession after which training stops, even if bad rows are skipped.
+#: Training stops after this many unreadable rows in succession, even if bad rows are skipped.
 _MAX_BAD = 100
 #: Largest number of skipped rows that are reported, one per line.
 _MAX_REPORTS = 10
 
-#: Priority of decoding threads, from 0 to 19, the lowest.
+#: Nice value of decoding threads, from 0 to 19; 19 is the lowest priority.
 _NICENESS = 19
 _thread = threading.local()
 
@@ -130,7 +130,7 @@ class DecodeAhead:
             self.close()
             advice = "resume the run, with fewer `decode_processes` if the memory was full"
             if not is_started and reason.endswith("exit code 1"):
-                # Each decoding process imports the script that started it, which must not start another run.
+                # Each decoding process imports the user's script; this import must not start another run.
                 advice = "in a script, train under `if __name__ == '__main__':`, or set `decode_processes` to 0"
             raise InputError(f"a process that decodes images has died ({reason}): {advice}") from error
         self._is_started = True
@@ -164,10 +164,10 @@ def _end_with_parent() -> None:
 def _lower_priority() -> None:
     """Lowers the priority of this thread, so that it decodes when the other threads do not need the core.
 
-    A training step on a CPU is shared evenly among the cores and waits for the slowest of them, so that a decoding
-    thread would delay it by more than the time that decoding takes.
+    A training step on a CPU is shared evenly among the cores and waits for the slowest core. A decoding thread of
+    normal priority would therefore delay the step by more than the time that decoding takes.
     """
-    # Only Linux has priorities of threads; elsewhere, the whole process would be slowed down.
+    # Only Linux has priorities of threads; elsewhere, the whole process would get a lower priority.
     if sys.platform == "linux" and not getattr(_thread, "is_low", False):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
         _thread.is_low = True
@@ -175,7 +175,7 @@ def _lower_priority() -> None:
 
 @dataclass(frozen=True)
 class _Positions:
-    """A Grain source of the positions in a run from `start` on; Grain requires a length, so the length is huge."""
+    """A Grain source of all positions in a run from `start` on. Grain requires a length, so `len` returns 2**40."""
 
     start: int
 
@@ -188,7 +188,7 @@ class _Positions:
 
 @dataclass(frozen=True)
 class _Load:
-    """Decodes the image at a position of a run; Grain calls it in its threads or processes."""
+    """Decodes the image at a position of a run; Grain calls this object in its threads or processes."""
 
     images: EncodedImages
     rows: Callable[[int], Integer[np.ndarray, " length"]]

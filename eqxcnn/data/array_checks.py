@@ -15,7 +15,7 @@ __all__ = ["check_images", "check_same_kind", "check_unmasked", "name_classes", 
 def check_images(images: Any, what: str) -> ImageArray:
     """Returns images as `uint8` or float32 `[n h w c]`, without a copy if they already have that form.
 
-    **Raises:** `InputError`, whose message calls the images `what`, for other shapes, types or values.
+    **Raises:** `InputError` for other shapes, types or values; the message calls the images `what`.
     """
     array = _to_array(images, what)
     if array.ndim == 3:
@@ -52,7 +52,7 @@ def check_same_kind(train: np.ndarray, test: np.ndarray) -> None:
     """
     if train.shape[1:] != test.shape[1:] or train.dtype != test.dtype:
         ours, theirs = (f"{'x'.join(map(str, each.shape[1:]))} of type {each.dtype}" for each in (train, test))
-        raise InputError(f"the test images are {theirs}, and the training images {ours}: convert one of them.")
+        raise InputError(f"the test images are {theirs}, and the training images {ours}: convert one of the sets.")
 
 
 def name_classes(labels: Any, class_names: Sequence[str] | None) -> tuple[str, ...]:

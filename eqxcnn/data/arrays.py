@@ -60,8 +60,8 @@ class ArrayDataSet(DataSet):
     ) -> Split:
         """Returns the images of a split, with their labels.
 
-        If the requested size or number of channels differs from the arrays, the images are converted in the same way
-        as image files, and cached.
+        If the arrays do not have the requested size or number of channels, the images are converted in the same way as
+        image files, and cached.
 
         **Raises:** `InputError` if arrays in floating point would have to be resized or converted.
         """

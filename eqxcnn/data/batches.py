@@ -73,8 +73,9 @@ def epoch_order(n: int, seed: int, epoch: int, shuffle: bool = True) -> Int32[np
 def buffered_order(n: int, seed: int, epoch: int, size: int) -> Int32[np.ndarray, " {n}"]:
     """Returns the order of an epoch that is shuffled with a buffer of `size` rows.
 
-    Each row is drawn from the rows in the buffer, and the next row of the stream takes its place. So a
-    row comes at most `size` places early, and a stream can be read forward. The order depends only on the arguments.
+    Each row is drawn from the rows in the buffer, and the next row of the stream replaces it in the buffer. A row
+    therefore comes at most `size` places early, so a stream can be read from start to end. The order depends only on
+    the arguments.
     """
     draws = np.random.default_rng([seed, epoch]).random(n).tolist()
     order, buffer = np.empty(n, np.int32), list(range(min(size, n)))
@@ -94,7 +95,7 @@ def balanced_order(labels: Integer[np.ndarray, " n"], seed: int, epoch: int) -> 
     **Arguments:**
 
     - `labels`: the class of each row.
-    - `seed`, `epoch`: determine the draws, as for `epoch_order`, which this function replaces.
+    - `seed`, `epoch`: determine the draws, as in `epoch_order`; this function is called instead of `epoch_order`.
     """
     images_per_class = np.bincount(labels)
     weights = 1 / images_per_class[labels]
@@ -111,14 +112,14 @@ def train_batches(order: Int32[np.ndarray, " n"], batch_size: int) -> Int32[np.n
     batches = len(order) // batch_size
     if batches == 0:
         raise InputError(
-            f"`batch_size` (={batch_size}) is more than the {len(order)} images to train on: choose a smaller one."
+            f"`batch_size` (={batch_size}) is more than the {len(order)} images to train on: choose a smaller batch."
         )
     return order[: batches * batch_size].reshape(batches, batch_size)
 
 
 @dataclass(frozen=True)
 class TrainOrder:
-    """The batches of every epoch, as rows of a split.
+    """The order of training: the rows of each batch in every epoch.
 
     - `rows`: the rows to train on.
     - `labels`: the class of each of these rows, to draw all classes equally often; `None` to use each row once per
@@ -145,7 +146,7 @@ class TrainOrder:
         return self.rows[train_batches(order, self.batch_size)]
 
     def flat(self, epoch: int, part: slice = slice(None)) -> Int32[np.ndarray, " n"]:
-        """Returns the rows of all full batches of an epoch, in order; of each batch, only the rows in `part`."""
+        """Returns the rows of all full batches of an epoch in one array; `part` selects places in each batch."""
         return self.batches(epoch)[:, part].reshape(-1)
 
 
@@ -176,13 +177,13 @@ StreamedBatch: TypeAlias = tuple[
 class Prefetch:
     """Iterates over batches that a thread reads from disk ahead of the loop, for a data set too large for the device.
 
-    Yields images, labels and rows of each batch. An error in the thread is raised at the batch it belongs to. Leaving
-    the loop early ends the thread.
+    Yields images, labels and rows of each batch. If the thread fails to read a batch, the loop raises the error when it
+    reaches this batch. Leaving the loop early ends the thread.
 
     **Arguments:**
 
     - `images`, `labels`: the whole split, memory-mapped.
-    - `batches`: the rows of each batch, from `train_batches` or `eval_batches`, or of several stacked batches.
+    - `batches`: the rows of each batch, from `train_batches` or `eval_batches`; an item may stack several batches.
     - `depth`: the greatest number of batches to read ahead.
     - `max_bytes`: the largest total size of the images read ahead. One batch is always read ahead, whatever its size.
     """

@@ -84,7 +84,7 @@ def open_or_build(
 
     **Arguments:**
 
-    - `rows`: the number of rows before the chunks skip any, such as unreadable images.
+    - `rows`: the number of rows, including those that the chunks skip, such as unreadable images.
     - `image_shape`: `(height, width, channels)`.
 
     **Raises:** `InputError` if the folder cannot be written or the disk is full; any error that `chunks` raises.

@@ -81,8 +81,8 @@ def _image_folders(folder: Path) -> list[str]:
 
 
 def _folders(folder: Path) -> list[str]:
-    """Returns the paths of the folders in a folder, sorted; a link to a folder counts, a loop of links does not."""
-    # `os.path.isdir` follows links as `DirEntry.is_dir` does, and raises nothing.
+    """Returns the sorted paths of the folders in a folder, including links to folders but not loops of links."""
+    # `os.path.isdir` follows links as `DirEntry.is_dir` does, but never raises.
     return sorted(e.path for e in scan(folder) if not is_skipped_folder(e.name) and os.path.isdir(e.path))
 
 

@@ -32,9 +32,9 @@ def find_image_column(features: Features, chosen: str | None = None) -> str:
     import datasets
 
     images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
-    # Parquet that `datasets` did not write holds encoded files without declaring that they are images.
+    # Parquet files that `datasets` did not write hold encoded images without declaring them as images.
     images = images or [name for name, feature in features.items() if _holds_bytes(feature)]
-    # Flat lists of numbers may be anything, such as tokens, so their column needs a usual name.
+    # A column of flat lists of numbers may hold anything, such as tokens, so it needs a usual name.
     dims = {name: 0 if images else count_dims(feature) for name, feature in features.items()}
     images = images or [name for name in dims if dims[name] >= (1 if name.lower() in _PIXEL_NAMES else 2)]
     usual = [[name for name in images if name.lower() in names] for names in (_IMAGE_NAMES, _PIXEL_NAMES)]
@@ -43,7 +43,7 @@ def find_image_column(features: Features, chosen: str | None = None) -> str:
 
 
 def find_label_column(features: Features, chosen: str | Sequence[str] | None = None) -> str:
-    """Returns the chosen column, else the only column with a usual name, else the only column of `ClassLabel`s, else
+    """Returns the chosen column; by default, the only column with a usual name, else the only `ClassLabel` column, else
     the only column of a suitable type.
 
     **Raises:** `InputError` if there is no such column, or if a row has several labels.
@@ -68,7 +68,7 @@ def find_label_column(features: Features, chosen: str | Sequence[str] | None = N
 
 
 def _check_one_label(features: Features, chosen: str | None) -> None:
-    """Refuses a column of lists, chosen or found by its name: several labels per row, or one-hot vectors."""
+    """Refuses a label column, chosen or found by name, that holds lists: several labels per row, or one-hot vectors."""
     import datasets
 
     usual = [name for name in features if name.lower() in _LABEL_NAMES] if chosen is None else [chosen]
@@ -89,7 +89,7 @@ def _choose(
     hint: str,
     is_suitable: Callable[[Any], bool],
 ) -> str:
-    """Returns `chosen` if it is suitable, else the only name in the first rank that is not empty."""
+    """Returns `chosen`, which must be suitable; by default, the only name in the first rank that is not empty."""
     columns = ", ".join(f"`{name}`" for name in features)
     if chosen is not None and chosen not in features:
         raise InputError(f"`{kind}_column` (=`{chosen}`) must be one of the columns {columns}.")
@@ -161,7 +161,7 @@ def _map_named_labels(
     positions = {name: position for position, name in enumerate(all_names)}
     numbers = {}
     for split, column in values.items():
-        # A missing label is -1, which as an index selects the last entry.
+        # A missing label is -1; as an index, -1 selects the last entry of `mapping`, which is `MISSING`.
         mapping = np.array([*(positions[str(name)] for name in names[split]), MISSING], np.int32)
         raw = column.fill_null(MISSING).to_numpy()
         for label in (raw.max(initial=MISSING), raw.min(initial=MISSING)):
@@ -172,7 +172,7 @@ def _map_named_labels(
 
 
 def _check_lengths(values: Mapping[str, ChunkedArray], column: str) -> None:
-    """Refuses strings too long for a class name, before copying any string: each may take megabytes."""
+    """Refuses strings that are too long for class names, before they are copied: each string may take megabytes."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -118,7 +118,7 @@ class TableDataSet(DataSet):
 
     def _cache_key(self, split: str, preprocess: Preprocess, on_bad_image: str) -> str:
         limit, shape = max_pixels(), (*preprocess.size, preprocess.channels)
-        # A different limit on pixels skips different rows.
+        # The limit on pixels determines which rows are skipped, so it is part of the key.
         more = () if limit == MAX_PIXELS or on_bad_image == "stop" else (limit,)
         more += () if self.scale == 1 else ("scale", self.scale)
         more += preprocess.cache_key
@@ -143,7 +143,7 @@ def from_tables(
 
     - `splits`: the tables by split, undecoded.
     - `place`: the source of the tables, with its known properties and the caller's choices.
-    - `name`, `source`: the data set's short name, and the text that names the data set in messages and opens it again.
+    - `name`, `source`: the data set's short name, and the text that opens it again and names it in messages.
     - `test_fraction`, `seed`, `quick`: see `open_source`.
 
     **Raises:** `InputError`, in one sentence, if the tables cannot be used.
@@ -173,7 +173,7 @@ def from_tables(
         varies_in_size=size is None,
         is_sampled=quick,
     )
-    # The digits are in memory, and decoding them is faster than opening a cache.
+    # The digits are not cached: they are in memory, and decoding them is faster than opening a cache.
     return TableDataSet(info, parts, images, target, scale, size, _use_cache=not place.is_digits)
 
 

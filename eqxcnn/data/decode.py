@@ -1,4 +1,4 @@
-"""Decoding of the rows of a table in threads."""
+"""Decodes the rows of a table in threads."""
 
 import os
 from collections import deque
@@ -97,7 +97,7 @@ def fetch(raw: Dataset, column: str, numbers: np.ndarray) -> Iterator[Any]:
 
 
 def encoded_file(value: Any) -> bytes | str:
-    """Returns the bytes or the path in a stored value: `{"bytes", "path"}` of `datasets`, or plain bytes."""
+    """Returns the bytes or the path in a stored value, which is a `{"bytes", "path"}` dictionary or plain bytes."""
     if isinstance(value, dict):
         value = value.get("path") if value.get("bytes") is None else value["bytes"]
     if value is None:

@@ -12,14 +12,14 @@ __all__ = ["check_described", "check_found", "check_saved"]
 
 #: Characters with a special meaning in the patterns and addresses of `datasets`.
 _SPECIAL = ("*", "?", "[", "]", "{", "}", "::", "://")
-#: Suffixes of files that `datasets` may read; shards of WebDataset hold images too.
+#: Suffixes of files, besides images, that `datasets` may read; a `.tar` file is a shard of images, as in WebDataset.
 _READABLE = (*TABLES, *LISTS, ".tar")
 
 
 def check_saved(folder: Path) -> None:
-    """Checks, in a `save_to_disk` folder, the files that name other files.
+    """Checks the JSON files of a `save_to_disk` folder, and the tables that they name.
 
-    **Raises:** `InputError` if such a file is damaged, or names a file that is in another folder or not a regular file.
+    **Raises:** `InputError` if a file is damaged, or if a named file is in another folder or not a regular file.
     """
     _check_path(folder)
     if (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file():
@@ -50,7 +50,7 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 
 def _names(value: Any, path: Path, key: str) -> list[str]:
-    """Returns a list of plain file names, or raises."""
+    """Returns `value` if it is a list of plain file names; otherwise raises an `InputError`."""
     if not isinstance(value, list) or not value:
         raise InputError(f"`{key}` in `{path}` must be a list of names: save the data set again.")
     for name in value:

@@ -27,7 +27,7 @@ ChooseBox = Callable[[int, int], tuple[int, int, int, int]]
 class EncodedImages:
     """The images of a part of a data set, decoded each time they are read.
 
-    Reads like an array `uint8[n h w c]`: `images[rows]` decodes the images at these rows in threads.
+    Can be indexed like an array `uint8[n h w c]`: `images[rows]` decodes the images at these rows in threads.
 
     **Arguments:**
 
@@ -76,7 +76,7 @@ class EncodedImages:
 
     @property
     def nbytes(self) -> int:
-        """Size of all images in bytes, once decoded."""
+        """Size of all decoded images, in bytes."""
         return int(np.prod(self.shape))
 
     def __getitem__(self, index: Integer[np.ndarray, " k"] | slice) -> UInt8[np.ndarray, "k h w c"]:
@@ -92,7 +92,7 @@ class EncodedImages:
     def readable(self, index: Integer[np.ndarray, " k"]) -> UInt8[np.ndarray, "r h w c"]:
         """Returns the images at these positions; if `on_bad_image` is `skip`, without the unreadable ones.
 
-        **Raises:** `InputError` as indexing does, unless `on_bad_image` is `skip`.
+        **Raises:** `InputError` for an unreadable image, unless `on_bad_image` is `skip`.
         """
         if self.on_bad_image == "stop":
             return self[index]
@@ -104,7 +104,7 @@ class EncodedImages:
     def first_readable(self, index: Integer[np.ndarray, " k"], count: int) -> UInt8[np.ndarray, "r h w c"]:
         """Returns the first `count` images at these positions; if `on_bad_image` is `skip`, the first readable ones.
 
-        **Raises:** `InputError` as indexing does, unless `on_bad_image` is `skip`.
+        **Raises:** `InputError` for an unreadable image, unless `on_bad_image` is `skip`.
         """
         found = self.readable(index[:count])
         for start in range(count, len(index), max(count, 1)):
@@ -125,7 +125,7 @@ class EncodedImages:
     def read(
         self, position: int, epoch: int, needed: Callable[[], np.ndarray], choose_box: ChooseBox | None = None
     ) -> UInt8[np.ndarray, "h w c"] | BadRow:
-        """Returns the image at a position, or the row and the reason if it cannot be decoded.
+        """Returns the image at a position; if the image cannot be decoded, returns its row and the reason.
 
         **Arguments:**
 
@@ -157,7 +157,7 @@ class EncodedImages:
         return replace(self, numbers=self.numbers[index])
 
     def fresh(self) -> "EncodedImages":
-        """Returns a copy of the images; if they are read from a stream, with its own reading position."""
+        """Returns a copy of the images; a copy of streamed images has its own reading position."""
         return replace(self, rows=self.rows.fresh())
 
     def _read_strictly(self, needed: np.ndarray, position: int) -> UInt8[np.ndarray, "h w c"]:

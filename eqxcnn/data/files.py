@@ -22,10 +22,10 @@ __all__ = [
     "walk",
 ]
 
-#: A folder with more entries that are not data is taken for a mistake, such as a whole disk or a home folder.
+#: A folder with more than this many entries that are not data is refused: it may be a whole disk or a home folder.
 _MAX_OTHER_ENTRIES = 100_000
 
-#: Suffixes of tables and lists of images, and of the archives that `datasets` would unpack.
+#: Suffixes of tables, of lists of images, and of the archives that `datasets` would unpack.
 TABLES = (".parquet", ".arrow")
 LISTS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".txt")
 ARCHIVES = (".zip",)
@@ -59,7 +59,7 @@ def is_skipped_folder(name: str) -> bool:
 
 
 def is_file(entry: os.DirEntry[str]) -> bool:
-    """Returns whether an entry is a regular file, or a link to one; a loop of links does not count."""
+    """Returns whether an entry is a regular file or a link to a regular file; false for a loop of links."""
     try:
         return entry.is_file()
     except OSError:

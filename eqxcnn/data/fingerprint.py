@@ -1,4 +1,4 @@
-"""Fingerprints of data: of the encoded images themselves, and of files by their size and time."""
+"""Fingerprints of data, computed from the encoded images, or from the sizes and times of files."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ _LARGE_BYTES = 1 << 30
 _FILES_FOR_MEAN = 1000
 #: Number of files read at once: a few photographs per thread, to bound the memory.
 _FILES_AT_ONCE = 64
-#: Number and size of the blocks of a file, spread over its length, whose content is sampled.
+#: A sample of a file consists of this many blocks, spread over the file, of this many bytes.
 _BLOCKS, _BLOCK_BYTES = 16, 16 << 10
 
 
@@ -49,8 +49,8 @@ def fingerprint_images(rows: Dataset, column: str, use_notes: bool = True, sampl
     **Arguments:**
 
     - `use_notes`: whether the cache may be used; false for tables that may contain only some rows of their files.
-    - `samples`: makes a digest of the lengths of all images and the content of only this many, spread over the rows; by
-        default, the content of all images is part of the digest.
+    - `samples`: the number of images, spread over the rows, whose content is part of the digest, together with the
+        lengths of all images; by default, the content of all images is part of the digest.
     """
     began = time.time()
     chunks = [storage_of(chunk) for chunk in rows.select_columns(column).with_format("arrow")[:][column].chunks]
@@ -94,7 +94,7 @@ def fingerprint_files(paths: Iterable[str | Path]) -> str:
 
 
 def sample_files(paths: Iterable[str | Path]) -> str:
-    """Returns a digest of the files' sizes and of sixteen blocks of each file; paths and times do not count.
+    """Returns a digest of the files' sizes and of sixteen blocks of each file, independent of paths and times.
 
     **Raises:** `OSError` if a file cannot be read.
     """
@@ -127,7 +127,7 @@ def digest_values(*values: Any) -> str:
 
 
 def _file_facts(path: str | Path | None) -> tuple[str, int, tuple[int, int]]:
-    """Returns path, size, modification time and status-change time; copying a file resets the latter."""
+    """Returns path, size, modification time and status-change time; a copy always has a new status-change time."""
     try:
         stat = Path(path or "").stat()
     except (OSError, ValueError):
@@ -163,7 +163,7 @@ def _value_lengths(encoded: Array) -> np.ndarray:
 
 
 def _value_ends(encoded: Array) -> np.ndarray:
-    """Returns the start of the first binary value in the buffer, and the end of each value; empty for no values."""
+    """Returns the start of the first binary value in the buffer and the end of each value; empty without values."""
     import pyarrow as pa
 
     dtype = np.int64 if pa.types.is_large_binary(encoded.type) else np.int32
@@ -174,9 +174,9 @@ def _value_ends(encoded: Array) -> np.ndarray:
 
 
 def _fingerprint_pixels(chunks: list[Array]) -> str:
-    """Returns a digest of nested lists of numbers that does not depend on how a column is cut into chunks."""
+    """Returns a digest of nested lists of numbers; the digest does not depend on how a column is cut into chunks."""
     content, missing, seen = hashlib.sha256(), hashlib.sha256(), 0
-    # One digest per depth, of the lengths of the lists at that depth.
+    # For each depth, a digest of the lengths of the lists at this depth.
     depths: list[Any] = []
     kind = ""
     for values in chunks:
@@ -195,7 +195,7 @@ def _fingerprint_pixels(chunks: list[Array]) -> str:
 def _fingerprint_sample(
     rows: Dataset, column: str, encoded: tuple[Array, ...], paths: list[str | None], samples: int
 ) -> str:
-    """Returns a digest of the lengths of all images, and of the content of some."""
+    """Returns a digest of the lengths of all images and of the content of some images."""
     lengths = np.concatenate([_value_lengths(chunk) for chunk in encoded])
     lengths[lengths == _OUTSIDE] = [_file_facts(path)[1] for path in paths]
     raw, content = rows.select_columns(column).with_format("arrow"), hashlib.sha256()

@@ -21,7 +21,7 @@ else:
 
 __all__ = ["find_size_and_channels", "read_header", "size_and_channels"]
 
-#: Number of rows, spread over the split, that are read first; they usually suffice to find different sizes and color.
+#: Number of rows, spread over the split, that are read first; they usually show whether sizes differ and color occurs.
 _FIRST_ROWS = 64
 _QUICK_ROWS = 1000
 _CHUNK_ROWS = 1024
@@ -41,8 +41,8 @@ def find_size_and_channels(
 ) -> tuple[tuple[int, int] | None, int] | None:
     """Returns the size that all images share, or `None`, and the channels: 1 if all are gray, else 3.
 
-    Reads headers until both results are certain; if all images share one size or all are gray, that takes all headers.
-    Unreadable images are left to the decoder.
+    Reads headers until both results are certain. If all images share one size, or if all are gray, every header is
+    read. Images without a readable header are ignored.
 
     **Arguments:**
 
@@ -119,7 +119,7 @@ def read_header(value: Any) -> tuple[tuple[int, int], bool] | None:
         with open_image(data) as image:
             swaps_sides = is_turned(image)
             if image.format == "TIFF":
-                image.load()  # Pillow turns a TIFF only while loading it.
+                image.load()  # Pillow turns a TIFF upright only while loading its pixels.
             width, height = image.size
             is_gray = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
     except unreadable_errors():

@@ -41,7 +41,8 @@ def inspect_data(
     **Arguments:**
 
     - `data_set`: an opened data set of files or tables; see `open_source` and `from_dataset`.
-    - `image_size`: the size at which pixels are measured; by default the size they share, else 64x64.
+    - `image_size`: the size at which pixels are measured; by default the size that the images share, else
+        64x64.
     - `max_rows`: the largest number of rows of each part to decode, spread evenly over it; by default all.
     - `progress`: whether to show a progress bar on standard error.
 

@@ -62,7 +62,7 @@ def _describe_images(parts: Sequence[PartReport]) -> list[tuple[str, ...]]:
         cells[f"{name} size"] = ["-" if size is None else _size(getattr(size, name)) for size in sizes]
     for rank in range(max((len(size.frequent) for size in sizes if size is not None and size.distinct > 1), default=0)):
         chosen = [None if size is None else next(iter(size.frequent[rank:]), None) for size in sizes]
-        # Only the first of these rows has a name, but each needs its own key.
+        # Only the first of these rows shows a name; the others have different numbers of spaces as keys.
         name = "most frequent sizes" if rank == 0 else " " * rank
         cells[name] = ["" if pair is None else f"{_size(pair[0])} ({pair[1]:,})" for pair in chosen]
     return [(name.strip(), *row) for name, row in cells.items()]

@@ -47,12 +47,12 @@ class Sizes:
 
 @dataclass(frozen=True)
 class PartReport:
-    """The rows that are used for training, or those for testing.
+    """The training rows or the test rows of a data set.
 
     **Arguments:**
 
     - `split`: the source's split that contains the rows.
-    - `rows`, `decoded`: the number of rows, and of those that were decoded for the rest of the report.
+    - `rows`, `decoded`: the number of rows, and the number of rows that were decoded for the rest of the report.
     - `class_counts`: the number of rows of each class, in the order of the class names.
     - `unlabeled`: the number of rows without a label.
     - `gray`, `color`: the numbers of decoded images with one channel, and with more channels.
@@ -87,9 +87,9 @@ class Repeats:
 
     **Arguments:**
 
-    - `same_pixels`: the number of images that equal another one in size and decoded pixels.
-    - `same_file`: the number of images whose encoded file equals another one.
-    - `examples`: the first few repeated images; for each, some of its rows.
+    - `same_pixels`: the number of images with the same size and decoded pixels as another image.
+    - `same_file`: the number of images with the same encoded file as another image.
+    - `examples`: some rows of each of the first few repeated images.
     """
 
     same_file: int
@@ -114,7 +114,7 @@ class DataReport:
 
     - `name`, `source`, `class_names`, `fingerprint`: see `DataInfo`.
     - `splits`, `columns`: all splits of the source, and all columns of the training split.
-    - `parts`: the rows used, as `train` and `test`.
+    - `parts`: the training rows and the test rows, under the keys `train` and `test`.
     - `repeats`: repeated images by kind. `train` and `test` count the rows that repeat an earlier row of the same part;
         `leaked` counts the test rows whose image is also a training image; `conflicting` counts the rows whose image
         also occurs with a different label.

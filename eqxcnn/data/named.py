@@ -38,13 +38,15 @@ def open_source(
     - `source`: a name in `SOURCES` or added by `register`, a local folder (parquet, `save_to_disk`, or class folders of
         images), or a Hub id `org/name` or `org/name:config`; see `find_source`.
     - `image_column`, `label_column`: the columns to use; by default found by their types and usual names.
-    - `test_split`: the split to test on, or the folder that holds its class folders; by default as above.
+    - `test_split`: the split to test on, or the folder with the class folders of the test images; by default, chosen as
+        described above.
     - `test_fraction`, `seed`: the fraction of the training split to hold out if there is no test split, and the seed of
-        that choice. The training seed has no effect on it, so runs with several seeds are tested on the same images.
+        that choice. The training seed has no effect on the choice, so runs with several seeds are tested on the same
+        images.
     - `quick`: whether to read only a sample of the images instead of all; see `DataInfo.is_sampled`. `None` reads a
         sample if the encoded images take 1 GiB or more.
     - `streaming`: whether to read a Hub data set, or shards in a folder, again in every epoch instead of keeping a
-        copy; only its labels are read at the start and kept.
+        copy; only the labels are read at the start and kept.
 
     **Raises:** `InputError`, in one sentence, if the source cannot be used.
     """

@@ -29,7 +29,7 @@ def from_dataset(
     **Arguments:**
 
     - `rows`: a `Dataset` or a `DatasetDict`; or an `IterableDataset` or `IterableDatasetDict`, which is read into
-        memory once, with its images still encoded. A column of pixels also counts as images.
+        memory once, with its images still encoded. The images may also be a column of pixels.
     - `image_column`, `label_column`, `test_split`, `test_fraction`, `seed`: see `open_source`.
     - `name`: the data set's name, which becomes part of the names of runs.
 

@@ -47,7 +47,7 @@ class Part:
 def decode_part(
     part: Part, column: str, preprocess: Preprocess, on_bad_image: str, title: str | None, scale: int = 1
 ) -> Generator[Chunk, None, None]:
-    """Yields images, labels and skipped rows, a chunk at a time, and shows a progress bar with this title.
+    """Yields images, labels and skipped rows, a chunk at a time; shows a progress bar with the given title.
 
     **Arguments:**
 
@@ -101,7 +101,7 @@ def check_bad_rows(bad: list[BadRow], part: Part, on_bad_image: str) -> None:
 def progress_bar(
     title: str | None, rows: int, image_shape: tuple[int, int, int] | None = None
 ) -> Iterator[Callable[[int], None]]:
-    """Shows a progress bar, or one line without a terminal, on standard error; yields a function that advances it."""
+    """Shows a progress bar on standard error (one line without a terminal); yields a function that advances the bar."""
     if title is None:
         yield lambda _: None
         return

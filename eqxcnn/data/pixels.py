@@ -30,7 +30,7 @@ _CHUNK_ROWS = 1024
 
 
 def count_dims(feature: Any) -> int:
-    """Returns how deeply the numbers of a column are nested: 2 for `Array2D`, 0 if it holds no lists of numbers."""
+    """Returns how deeply the numbers of a column are nested: 2 for `Array2D`, 0 without lists of numbers."""
     import datasets
 
     if isinstance(feature, datasets.Array2D | datasets.Array3D):
@@ -51,7 +51,7 @@ def is_list(kind: DataType) -> bool:
 
 
 def storage_of(chunk: Array) -> Array:
-    """Returns the storage of an Arrow extension array; that of the types `Array2D` and `Array3D` is nested lists.
+    """Returns the storage of an Arrow extension array: nested lists for the types `Array2D` and `Array3D`.
 
     Any other array is returned unchanged.
     """
@@ -61,7 +61,7 @@ def storage_of(chunk: Array) -> Array:
 
 
 def stored_values(column: ChunkedArray) -> Iterator[Any]:
-    """Yields the values of a column one at a time: pixels as Arrow scalars, uncopied, and others as Python objects."""
+    """Yields the values of a column one at a time: pixels as uncopied Arrow scalars, other values as Python objects."""
     for chunk in map(storage_of, column.chunks):
         for value in chunk:
             yield value if is_list(chunk.type) else value.as_py()

@@ -28,15 +28,15 @@ else:
 __all__ = ["DAMAGED", "first_line", "load_digits", "quiet_library", "read_rows", "say_when_slow"]
 
 _SLOW_SECONDS = 2.0
-#: Exceptions that `datasets` raises for damaged files, besides its own types.
+#: Exceptions that `datasets` raises for damaged files, besides its own exception types.
 DAMAGED = (OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError)
 
 
 def read_rows(source: Source) -> Mapping[str, Dataset]:
     """Returns all splits of a source, by name; a table without splits is called `train`.
 
-    **Raises:** `InputError`, with the library's own error as its cause, if `datasets` cannot open the source, or if the
-    Hub is out of reach and its cache on this machine has no copy.
+    **Raises:** `InputError` if `datasets` cannot open the source, or if the Hub cannot be reached and its cache on this
+    machine has no copy; the library's own error is the exception's cause.
     """
     import datasets
     from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError, DatasetsError
@@ -194,7 +194,7 @@ def quiet_library() -> Iterator[None]:
 
 
 def first_line(error: object) -> str:
-    """Returns the first line of an exception's message, without its period."""
+    """Returns the first line of an exception's message, without a final period."""
     line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-    # The message of a `KeyError` is the key alone.
+    # The message of a `KeyError` is only the key, so the result starts with the exception's type.
     return f"{type(error).__name__}: {line}" if isinstance(error, LookupError) else line

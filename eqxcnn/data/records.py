@@ -27,7 +27,7 @@ class DataInfo:
 
     - `name`: a short name that can be part of a folder's name.
     - `source`: the text that opens the data set again, from any working directory; `own` for data passed from Python.
-    - `class_names`: the names in the order of the labels.
+    - `class_names`: the names of the classes, in the order of their numbers.
     - `channels`: 1 if every training image is gray, else 3.
     - `image_size`: `(height, width)` if all training images share one size; `None` if they differ, or are so small that
         they should be resized to the network's input (`digits`).
@@ -37,8 +37,8 @@ class DataInfo:
         order have the same fingerprint on every machine and in every layout; a changed image, label or name changes it.
     - `varies_in_size`: whether training images differ in size, as photographs do.
     - `is_sampled`: whether only a sample of the images was read, because reading all would take long. The fingerprint
-        then contains the sizes of all images and the content of a thousand, and `channels` and `image_size` are those
-        of the sample.
+        then depends on the sizes of all images and the content of a thousand images, and `channels` and `image_size`
+        describe only a sample.
     """
 
     name: str
@@ -122,8 +122,8 @@ class DataSet(abc.ABC):
     ) -> Split:
         """Returns the images of a split, decoded each time they are read, for a set that is too large to decode once.
 
-        Rows without a label are left out if `on_bad_image` is `skip`; unreadable images are found while reading. Arrays
-        from Python are decoded already, so the method then returns the same as `decode`.
+        Rows without a label are left out if `on_bad_image` is `skip`; unreadable images are found while reading. For
+        arrays from Python, which need no decoding, this method returns the same as `decode`.
 
         **Raises:** `InputError` for a row without a label, unless `on_bad_image` is `skip`.
         """

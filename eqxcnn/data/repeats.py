@@ -19,7 +19,7 @@ _ROWS_PER_EXAMPLE = 4
 
 
 class _Rows(NamedTuple):
-    """The readable images of both parts: training or test, row number, and class number."""
+    """For each readable image of both parts: whether it is a test image, its row number, and its class number."""
 
     is_test: Bool[np.ndarray, " n"]
     numbers: Int[np.ndarray, " n"]
@@ -59,7 +59,7 @@ def _number_groups(digests: UInt8[np.ndarray, "n 16"]) -> Int[np.ndarray, " n"]:
 
 
 def _classify(groups: Int[np.ndarray, " n"], rows: _Rows) -> dict[str, Bool[np.ndarray, " n"]]:
-    """Returns a mask of the counted rows for each kind of repeat."""
+    """Returns, for each kind of repeat, a mask of the rows that are counted."""
     low, high = np.full(len(groups), np.iinfo(np.int32).max), np.full(len(groups), MISSING)
     has_label = rows.labels != MISSING
     np.minimum.at(low, groups[has_label], rows.labels[has_label])

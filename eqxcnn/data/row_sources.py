@@ -1,4 +1,4 @@
-"""Where encoded images come from: rows of a table, in any order, or rows of a stream, read forward."""
+"""Sources of encoded images: the rows of a table, in any order, or the rows of a stream, read forward."""
 
 import os
 import threading
@@ -42,7 +42,7 @@ class RowSource(Protocol):
         ...
 
     def fresh(self) -> "RowSource":
-        """Returns a source of the same rows with its own reading position."""
+        """Returns a new source of the same rows, with a separate reading position."""
         ...
 
 
@@ -147,15 +147,18 @@ class _Pass:
             return next(self._rows)
         except StopIteration:
             raise InputError(f"{where}: it has changed, so start a new run") from None
-        except Exception as error:  # The clients of networks and archives have no common type of error.
+        except Exception as error:  # Network clients and archive readers have no common exception type.
             raise InputError(f"{where} ({describe_error(error)}): check the connection, and resume the run") from error
 
 
 def _changed_at(path: str) -> int:
-    """Returns the time of a file's last change in nanoseconds; 0 for a file that the decoder will refuse."""
+    """Returns the time of a file's last change in nanoseconds, or 0 if the file cannot be accessed.
+
+    The decoder then refuses the file.
+    """
     try:
         status = os.stat(path)
     except (OSError, ValueError):
         return 0
-    # Copying an older file over this one can keep the older modification time; the status-change time is always new.
+    # A copy over this file may keep an older modification time, but the status-change time is always new.
     return max(status.st_mtime_ns, status.st_ctime_ns)

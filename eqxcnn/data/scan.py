@@ -27,7 +27,7 @@ else:
 __all__ = ["DIGEST_BYTES", "Scan", "Unreadable", "file_of", "scan_part"]
 
 DIGEST_BYTES = 16
-#: Rows that are read at once: few, because the rows of a hold-out are copied before they are decoded.
+#: Number of rows that are read at once; small, because the rows of a hold-out are copied before they are decoded.
 _CHUNK_ROWS = 128
 
 
@@ -50,9 +50,10 @@ class Scan:
     - `files`, `pixels`: digests of the encoded files, and of the sizes and decoded pixels (upright, 8-bit RGB).
     - `sizes`: upright `(height, width)`.
     - `is_gray`: whether the file or the stored array has one channel.
-    - `unreadable`: the images that could not be decoded, by row.
+    - `unreadable`: the images that could not be decoded, in the order of the rows.
     - `sums`, `squares`, `count`: the exact sums per channel of the pixels (0 to 255) and of their squares, and the
-        number of pixels. They cover the readable images with labels, at the size of `measure`; 0 without `measure`.
+        number of pixels. They are computed from the readable images with labels, resized to `measure`, and are 0 if
+        `measure` is `None`.
     """
 
     numbers: Int32[np.ndarray, " n"]
@@ -69,7 +70,7 @@ class Scan:
 
 
 class _Facts(NamedTuple):
-    """The properties of one image, with its pixels at the size of `measure`."""
+    """The properties of one image, and its pixels, resized to `measure`."""
 
     file: bytes
     pixels: bytes

@@ -1,4 +1,4 @@
-"""The known data sets, and the resolution of a name, folder or Hub id to a source."""
+"""The known data sets, and `find_source`, which finds the source that a name, a folder or a Hub id selects."""
 
 import os
 import re
@@ -63,7 +63,7 @@ class Source:
 
     @property
     def url(self) -> str | None:
-        """The data set's page, with its license and its authors."""
+        """The address of the page on the Hub that has the license and the authors; `None` for other sources."""
         return None if self.hub is None else f"https://huggingface.co/datasets/{self.hub}"
 
 
@@ -89,7 +89,7 @@ SOURCES: Mapping[str, Source] = MappingProxyType(
     }
 )
 
-#: A run's folder is named after its data set, and a file system allows 255 bytes.
+#: A run's folder is named after its data set, and file systems limit a name to 255 bytes.
 _NAME_LENGTH = 40
 #: The syntax of a data set's name; no path with a slash and no Hub id matches it.
 _NAME = re.compile(r"[A-Za-z]\w*(?:[.-]\w+)*", re.ASCII)
@@ -114,7 +114,7 @@ def register(name: str, source: Source | Callable[[], Any]) -> None:
     - `source`: a `Source` with `hub`, `folder` or `rows`; or a function that returns a `datasets.DatasetDict`, which is
         called when the data set is opened.
 
-    **Raises:** `InputError` for a name that exists or is invalid, or for any other kind of source.
+    **Raises:** `InputError` for a name that exists or is invalid, or for an unsuitable `source`.
     """
     check_name(name)
     added = _to_source(source, f"`{name}`")
@@ -157,7 +157,7 @@ def _find_added(name: str) -> Source | None:
 
 
 def find_source(text: str) -> tuple[str, Source]:
-    """Returns the short name, used for run folders, and the source that `--data TEXT` selects.
+    """Returns the data set that `--data TEXT` selects: its short name, used in names of run folders, and its source.
 
     The text is tried as a name of `SOURCES`, then as a name that was added (see `register`), then as an existing folder
     (write `./mnist` for a folder with the name of a known set), then as a Hub id `org/name`. A configuration follows

@@ -87,7 +87,10 @@ def _has_labels(rows: Dataset, train: Dataset, column: str) -> bool:
 
 
 def _read_values(rows: Dataset, column: str) -> np.ndarray:
-    """Returns a label column as numbers, without null and NaN; only an empty string becomes `MISSING`."""
+    """Returns a label column as numbers, without null and NaN.
+
+    Strings become positive numbers, except that an empty string becomes `MISSING`.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 

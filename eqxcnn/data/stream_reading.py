@@ -28,7 +28,8 @@ class Streams(NamedTuple):
         the only format that can be read by column.
     - `identity`: a digest of the source's files: of their addresses and revisions on the Hub, or of the paths, sizes
         and times of local files.
-    - `content`: a digest of the sizes and a sample of the content of local files, equal for a copy; empty for the Hub.
+    - `content`: a digest of the sizes of local files and a sample of their content, which are the same in a copy; empty
+        for the Hub.
     """
 
     splits: Mapping[str, IterableDataset]
@@ -40,7 +41,7 @@ class Streams(NamedTuple):
 def read_streams(source: Source) -> Streams:
     """Opens the splits of a source as streams.
 
-    **Raises:** `InputError` for a source that cannot be streamed, and as `read_rows` does.
+    **Raises:** `InputError` for a source that cannot be streamed or opened.
     """
     import datasets
 
@@ -50,8 +51,8 @@ def read_streams(source: Source) -> Streams:
     if source.folder is not None:
         if read_class_folders(source.folder, source.test_split) is not None:
             raise InputError(
-                f"`{source.folder}` has class folders, which are read file by file: set `decode` to stream instead of "
-                "`data_streaming`."
+                f"`{source.folder}` has class folders, which are read file by file: leave out `data_streaming`, and "
+                "set `decode` to `stream`."
             )
         check_described(source.folder)
     elif (unreachable := hub_connection.why_unreachable()) is not None:

@@ -40,7 +40,7 @@ _HEADERS = 256
 
 @dataclass(frozen=True)
 class _Part:
-    """The rows of a part, by their `numbers` in the split, and their labels; `rows` is the whole split."""
+    """The rows of a part: their `numbers` in the split, and their labels; `rows` contains the whole split."""
 
     rows: StreamRows
     split: str
@@ -65,13 +65,13 @@ class StreamedDataSet(DataSet):
         cache_dir: str | Path | None = None,
         progress: bool = True,
     ) -> Split:
-        """Not supported, because the images of a stream are not kept.
+        """Raises an error, because the images of a stream are not kept.
 
         **Raises:** `InputError`, always.
         """
         raise InputError(
-            f"`{self.info.name}` is read as a stream, so its images are not decoded once: leave out `data_streaming`, "
-            "or set `decode` to stream."
+            f"`{self.info.name}` is read as a stream, so its images cannot be decoded once and kept: leave out "
+            "`data_streaming`, or set `decode` to `stream`."
         )
 
     def find_decoded(
@@ -81,7 +81,7 @@ class StreamedDataSet(DataSet):
         preprocess: Preprocess,
         on_bad_image: Literal["stop", "skip"] = "stop",
     ) -> Split | None:
-        """Returns `None`, because a stream is never decoded once."""
+        """Returns `None`, because the images of a stream are not kept."""
         return None
 
     def stream(
@@ -126,7 +126,7 @@ def from_streams(
     splits = streams.splits
     with explain_damage(f"`{source}`"):
         train = choose_train(source, dict.fromkeys(splits, 1), place.test_split)
-        # The column types come from the files' metadata if it has them, else from the first rows.
+        # The column types come from the files' metadata, or from the first rows if the metadata has no types.
         features: Any = splits[train].features or splits[train]._resolve_features().features
         images, target = (
             find_image_column(features, place.image_column),
@@ -186,8 +186,8 @@ def _make_parts(
 
 def _make_rows(stream: IterableDataset, column: str, count: int, split: str) -> StreamRows:
     def open_rows() -> Iterator[Any]:
-        # Two passes over one object of `datasets` share its position, and may skip whole shards if they run in two
-        # threads. `shard(1, 0)` returns the whole stream with a position of its own.
+        # Two passes over one stream of `datasets` share its reading position, and may skip whole shards if they run in
+        # two threads. `shard(1, 0)` returns the whole stream with a separate position.
         own = stream.shard(1, 0).select_columns([column]).decode(False)
         for batch in own.iter(_BATCH_ROWS):
             yield from batch[column]

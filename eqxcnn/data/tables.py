@@ -22,7 +22,7 @@ _SECONDS_BETWEEN_LINES = 5.0
 
 
 def are_tables(value: Any) -> bool:
-    """Returns whether a value is a table or a stream of `datasets`, or a mapping of splits to these."""
+    """Returns whether a value is a table or a stream of `datasets`, or a mapping from split names to such values."""
     import datasets
 
     values = list(value.values()) if isinstance(value, Mapping) else [value]
@@ -35,8 +35,8 @@ def to_tables(value: Any, choices: Source, name: str) -> Mapping[str, Dataset]:
     **Arguments:**
 
     - `value`: a `Dataset`, an `IterableDataset`, or a mapping of these by split.
-    - `choices`: the columns and the test split to use; streams lose their other splits and, if they declare `features`,
-      their other columns.
+    - `choices`: the columns and the test split to use. Other splits of streams are not read, and neither are the other
+      columns of a stream that declares `features`.
     - `name`: the data set's name, for messages.
 
     **Raises:** `InputError` for a value of a wrong type, or for a table with a transform.

@@ -72,7 +72,7 @@ def test_a_stream_holds_the_same_as_the_tables(kind, request):
         ours, theirs = (each.stream(split, preprocess=SIZE) for each in (stream, table))
         np.testing.assert_array_equal(ours.labels, theirs.labels)
         np.testing.assert_array_equal(ours.array, theirs.array)
-    with pytest.raises(InputError, match="is read as a stream, so its images are not decoded once"):
+    with pytest.raises(InputError, match="is read as a stream, so its images cannot be decoded once and kept"):
         stream.decode("train", preprocess=SIZE)
 
 

@@ -137,7 +137,7 @@ class _ShiftedMaps(eqx.Module):
     calls: list[str] = eqx.field(static=True)
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("model", "shift", "calls"):  # before the fields are set
+        if name in ("model", "shift", "calls"):  # The fields are not set yet.
             raise AttributeError(name)
         return getattr(self.model, name)
 

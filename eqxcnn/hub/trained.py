@@ -88,7 +88,7 @@ def _save_bundled(published: Bundled, folder: Path) -> Trained:
 def _read_folder(run: Path) -> Trained:
     folder = find_model_folder(run)
     config = check_model_folder(folder, f"`{run}`")
-    if "." in config["model"]:  # the class of a network that is not from the zoo
+    if "." in config["model"]:  # A qualified class name: the network is not from the zoo.
         trained = Trained(folder, config, None)
         check_finite(load_safetensors(folder / WEIGHTS), f"`{run}`", "train again with a lower learning rate")
     else:

@@ -13,7 +13,7 @@ from .problems import explain_problems
 __all__ = ["CARD", "CONFIG", "FILES", "RECIPE", "WEIGHTS", "check_model_folder", "fetch_model", "resolve_run"]
 
 CONFIG, WEIGHTS, CARD, RECIPE = "config.json", "model.safetensors", "README.md", "recipe.yaml"
-#: The files of a model on the Hub. Nothing else is downloaded; a push can add exports.
+#: The files of a model on the Hub that are downloaded. A repository may also contain exports, which are not downloaded.
 FILES = (CONFIG, WEIGHTS, CARD, RECIPE)
 
 
@@ -36,7 +36,7 @@ def fetch_model(address: HubAddress) -> Path:
     cached = _find_cached(address)
     if cached is not None and address.is_pinned:
         return cached
-    unreachable = why_offline()  # The client itself would retry for half a minute.
+    unreachable = why_offline()  # Checked first, because the client would retry for half a minute.
     if unreachable is None:
         return _download(address)
     if cached is None:
@@ -80,7 +80,8 @@ def _find_cached(address: HubAddress) -> Path | None:
                                         allow_patterns=list(FILES)))  # fmt: skip
     except (LocalEntryNotFoundError, OSError):
         return None
-    # Older versions of the client also return the folder of an interrupted download; the weights are downloaded last.
+    # Older versions of the client also return the folder of an interrupted download. The weights are downloaded last,
+    # so if they are in the folder, the download was complete.
     return folder if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file() else None
 
 
@@ -92,7 +93,8 @@ def _download(address: HubAddress) -> Path:
         folder = Path(snapshot_download(name, revision=address.revision, allow_patterns=[CONFIG, CARD, RECIPE]))
         if not (folder / CONFIG).is_file():
             raise InputError(f"{what} is not a model of eqxcnn: it has no {CONFIG}")
-        # Other repositories also have a config.json, and gigabytes of weights, so it is checked before the download.
+        # `config.json` is checked before the weights are downloaded, because a repository of another library may have a
+        # `config.json` too, and gigabytes of weights.
         _read_model_config(folder, what)
         # The folder's name is the commit; the branch may have moved in the meantime.
         folder = Path(snapshot_download(name, revision=folder.name, allow_patterns=list(FILES)))

@@ -14,9 +14,9 @@ from .values import Shape, is_known
 
 __all__ = ["write_model"]
 
-#: The operator set, and the earliest version of the file format that allows it, for the sake of older runtimes.
+#: The ONNX operator set, and the earliest file format version that supports it, so that older runtimes read the file.
 _OPSET, _IR_VERSION = 18, 8
-#: Larger weights need a second file: a protobuf message must be smaller than 2 GiB, including the nodes.
+#: Weights of more bytes need a second file: the protobuf message with weights and nodes must be smaller than 2 GiB.
 _MAX_BYTES = 2**31 - 2**24
 #: Arrays with fewer bytes stay in the `.onnx` file: some are shapes for `Reshape`, which a runtime reads before the
 #: second file.

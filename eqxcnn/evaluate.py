@@ -53,7 +53,7 @@ class Options:
     """The split to evaluate on."""
     batch_size: Annotated[int, Range(1, 1_000_000)] | None = None
     """Images per batch; each view counts as an image. At most two batches are in memory at once, besides 128 MiB of
-    decoded images. By default the recipe's `eval_batch_size`, or fewer images if these are large."""
+    decoded images. By default the recipe's `eval_batch_size`, or fewer for large images."""
     metrics: Annotated[tuple[str, ...], Items(20)] = ()
     """Further metrics, such as `top_k(5)` or `expected_calibration_error`; by default the recipe's metrics."""
     on_bad_image: Literal["stop", "skip"] = "stop"
@@ -128,8 +128,8 @@ def match_classes(names: Sequence[str], known: Sequence[str]) -> Int[np.ndarray,
 
 
 def format_report(scores: Scores, class_names: Sequence[str]) -> str:
-    """Returns accuracy and loss, one line per further metric, and one line per class: precision, recall, F1 (in %) and
-    number of images."""
+    """Returns the report: accuracy and loss, one line per further metric, and one line per class with precision, recall
+    and F1 (in %) and the number of images."""
     hits, actual, predicted = (
         counts.tolist() for counts in (np.diag(scores.confusion), scores.confusion.sum(1), scores.confusion.sum(0))
     )

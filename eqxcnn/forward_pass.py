@@ -188,7 +188,7 @@ def _normalize(images: Pixels | Images, mean: Float[Array, " c"], std: Float[Arr
 
 
 def check_pixels(images: Shaped[Array | np.ndarray, "..."], what: str = "`images`") -> None:
-    """Checks the dtype of images, and outside jit and vmap, where the values are known, also the range of the values.
+    """Checks the dtype of images; outside jit and vmap, where the values are known, also checks their range.
 
     **Arguments:**
 

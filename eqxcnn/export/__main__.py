@@ -28,7 +28,7 @@ class Options:
     run: Annotated[str, tyro.conf.Positional]
     """A run's folder, its model folder, hub:user/name, or the name of a model with trained weights, such as lenet."""
     format: Literal["stablehlo", "onnx", "safetensors-torch"]
-    """A StableHLO program for JAX, an ONNX model, or weights under the names of torchvision or timm."""
+    """A StableHLO program for JAX, an ONNX model, or weights under the parameter names of torchvision or timm."""
     out: Path = Path(".")
     """Folder for the file, which is named after the model; created if it does not exist."""
     batch: str = "dynamic"

@@ -59,7 +59,7 @@ def check_outputs(
 
 
 def compare_scores(program: Program, found: np.ndarray, wanted: Float[np.ndarray, "n classes"]) -> float:
-    """Returns the largest difference between a found logit and the wanted one, divided by the largest absolute logit.
+    """Returns the largest difference between a found and a wanted logit, divided by the largest absolute logit.
 
     Probabilities are compared by their logarithms, which differ by at most twice as much as the logits.
 

@@ -27,9 +27,10 @@ def resolve_run(run: Path | str) -> Path:
 
 
 def fetch_model(address: HubAddress) -> Path:
-    """Returns the folder of a model in the cache, named after its commit; downloads files that are not there.
+    """Returns the folder of a model in the cache, named after its commit; downloads files that the cache lacks.
 
-    Without a connection, the newest commit in the cache is used. A commit hash in the cache needs no connection.
+    Without a connection, the newest commit in the cache is used. If the address has a commit hash and that commit is in
+    the cache, no connection is needed.
 
     **Raises:** `InputError` if the model cannot be downloaded, is not a model of eqxcnn, or is damaged.
     """
@@ -67,7 +68,7 @@ def _read_model_config(folder: Path, what: str) -> dict[str, Any]:
     except InputError as error:
         raise InputError(f"{what} is not a model of eqxcnn: {error}") from error
     if "sha256" not in config:
-        raise InputError(f"the {CONFIG} of {what} has no digest of the weights: load it and save it again")
+        raise InputError(f"the {CONFIG} of {what} has no digest of the weights: load the model and save it again")
     return config
 
 

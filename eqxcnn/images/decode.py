@@ -34,7 +34,7 @@ __all__ = [
     "to_array",
 ]
 
-#: Part of every cache key: raise it when the same file decodes to different pixels than before.
+#: Part of every cache key. Increase this number when a change makes the same file decode to different pixels.
 DECODER_VERSION = 1
 
 #: The EXIF tag of the orientation; 1 is upright, 5 to 8 swap height and width.
@@ -212,7 +212,8 @@ def _convert_channels(image: Image, channels: int) -> Image:
 def _convert_to_8_bits(image: Image) -> Image:
     """Converts 16-bit, 32-bit or floating-point gray to 8 bits by scaling its range, without clipping.
 
-    The range is 16 bits for modes `I;16*`, 8 or 16 bits for 32-bit integers, and 0 to 1 or 0 to 255 for floats.
+    The range is 16 bits for modes `I;16*`. It is 8 or 16 bits for 32-bit integers, and 0 to 1 or 0 to 255 for floats,
+    depending on the largest value.
     """
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""Rules for elementwise operations. Their operands may be stored in any order of axes."""
+"""Conversion rules for elementwise operations. The operands may be stored in any axis order."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -115,7 +115,7 @@ class Graph:
         return self.add("Reshape", [name, self.integers(lengths)], shape)
 
     def _shape_vector(self, shape: Shape) -> str:
-        """Returns the name of a tensor that holds a shape; its lengths are known or multiples of the batch."""
+        """Returns the name of a tensor that holds a shape; each length is known or a multiple of the batch size."""
         if all(is_known(length) for length in shape):
             return self.integers(shape)
         batch = self.add("Shape", [INPUT], (1,), start=0, end=1)

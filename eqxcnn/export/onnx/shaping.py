@@ -1,4 +1,4 @@
-"""Rules for operations that only rearrange, cut or pad arrays."""
+"""Conversion rules for operations that only rearrange, cut or pad arrays."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -31,7 +31,7 @@ def write_model(graph: Graph, result: str, program: Program, metadata: dict[str,
     - `result`: the tensor with the scores.
     - `program`: determines the batch size and the name of the output.
     - `metadata`: strings by name.
-    - `path`: the file; the second one is beside it, with `.data` after its name.
+    - `path`: the file; the second file is in the same folder, with `.data` appended to the name.
     """
     nodes = [_make_node(node) for node in graph.nodes]
     nodes.append(helper.make_node("Identity", [result], [program.outputs]))

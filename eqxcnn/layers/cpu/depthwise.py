@@ -29,7 +29,7 @@ def _convolve(images: Images, kernel: Kernel, window: Window) -> Outputs:
 
 
 def _images_gradient(out: Outputs, kernel: Kernel, window: Window, size: Pair) -> Images:
-    """Inserts `stride - 1` zeros between the pixels of the outputs' gradient, then convolves with the flipped kernel."""
+    """Inserts `stride - 1` zeros between the pixels of the outputs' gradient and convolves with the flipped kernel."""
     spread = []
     for axis in (0, 1):
         span = (kernel.shape[axis] - 1) * window.dilation[axis]

@@ -23,7 +23,7 @@ SUFFIXES = {"stablehlo": ".stablehlo.zip", "onnx": ".onnx", "safetensors-torch":
 
 @dataclass(frozen=True)
 class Options:
-    """Exports a trained classifier to a file for another runtime, after a check that the scores are unchanged."""
+    """Exports a trained classifier to a file for another runtime, and checks that the scores of both agree."""
 
     run: Annotated[str, tyro.conf.Positional]
     """A run's folder, its model folder, hub:user/name, or the name of a model with trained weights, such as lenet."""

@@ -83,7 +83,10 @@ def export_stablehlo(
 
 @contextmanager
 def _without_locations() -> Iterator[None]:
-    """Exports programs without the paths of source files, which depend on the machine, if JAX has an option for it."""
+    """Omits the paths of source files, which depend on the machine, from programs that are exported in this context.
+
+    Has no effect if JAX does not have the option `_LOCATIONS`.
+    """
     before = getattr(jax.config, _LOCATIONS, 10)
     with suppress(AttributeError):
         jax.config.update(_LOCATIONS, 0)

@@ -31,7 +31,7 @@ _OWN_LICENSE = "apache-2.0"
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained classifier in a folder, and what is known about its training.
+    """A trained classifier in a folder, and the record of its training.
 
     - `folder`: the folder that contains `config.json` and `model.safetensors`.
     - `config`: the contents of `config.json`.

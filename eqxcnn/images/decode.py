@@ -150,7 +150,7 @@ def decode_box(
 
 
 def resize_box(image: Image, box: Box | None, size: tuple[int, int], interpolation: Interpolation) -> Image:
-    """Resizes the part of an image inside `box`, or all of it, to `(height, width)`.
+    """Resizes the part of an image inside `box` to `(height, width)`; without a box, resizes the whole image.
 
     The filter is antialiased unless `interpolation` is nearest. Near the edges of the box, the filter also reads pixels
     outside the box, so the result equals the same crop of the resized whole image.
@@ -226,6 +226,6 @@ def _convert_to_8_bits(image: Image) -> Image:
     scale = 1 / 257 if is_16_bit else 255 if image.mode == "F" and high <= 1 else 1
     scaled = np.empty(values.shape, np.uint8)
     rows = max(1, _STRIP_PIXELS // image.width)
-    for top in range(0, image.height, rows):  # In strips: the float64 product takes 8 bytes per pixel.
+    for top in range(0, image.height, rows):  # In strips: the product takes up to 8 bytes per pixel.
         scaled[top : top + rows] = np.rint(values[top : top + rows] * scale)
     return Image.fromarray(scaled)

@@ -81,7 +81,7 @@ def _formats() -> tuple[str, ...]:
 
 
 def unreadable_errors() -> tuple[type[Exception], ...]:
-    """Returns the exceptions that `open_image`, and Pillow while decoding, raise for broken files."""
+    """Returns the types of the exceptions that `open_image` and Pillow's decoders raise for broken files."""
     from PIL.Image import DecompressionBombError
 
     # Each of these occurred with a damaged file of some format, or is raised explicitly by one of Pillow's readers.
@@ -90,7 +90,7 @@ def unreadable_errors() -> tuple[type[Exception], ...]:
 
 
 def describe_error(error: BaseException) -> str:
-    """Describes one of `unreadable_errors`, as the end of a sentence without a period."""
+    """Describes one of `unreadable_errors` in words that end a sentence, without a period."""
     from PIL import UnidentifiedImageError
 
     if isinstance(error, UnidentifiedImageError):

@@ -51,7 +51,7 @@ def export_onnx(
         raise InputError("`precision` (=bf16) must be float32 or float16: onnxruntime has no convolutions in bf16")
     check_target(path, overwrite)
     runtime = _import_packages()
-    # Imported after the check, because `writing` imports the optional package `onnx`.
+    # Imported after `_import_packages`, because `writing` imports the optional package `onnx`.
     from .writing import write_model
 
     examples = choose_images(classifier, images)

@@ -20,8 +20,8 @@ class Value:
     operation in the graph. An operation that needs a certain axis order calls `Graph.place`.
 
     - `shape`, `dtype`: as in the traced program; `shape` may contain the symbolic batch size.
-    - `array`: the numbers of a constant; `None` for a tensor. It has one axis for each axis of `shape`, with length 1
-      along axes where the constant is broadcast.
+    - `array`: the numbers of a constant; `None` for a tensor. The array has one axis for each axis of `shape`, with
+      length 1 along axes where the constant is broadcast.
     - `name`, `axes`: the name of a tensor, and for each of its axes the corresponding axis of `shape`, or -1 for an
       axis of length 1 that `shape` does not have. The value is broadcast along axes of `shape` that are not in `axes`.
     """

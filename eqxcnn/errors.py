@@ -10,7 +10,7 @@ __all__ = ["InputError", "nearest", "printable", "show"]
 _MAX_NAMES = 20
 _MAX_NAME = 100
 _MAX_MESSAGE = 1_000
-#: Whole numbers of more digits are not printed, because Python refuses to convert very long ones to text.
+#: Integers with more digits than this are not printed, because Python refuses to convert very long integers to text.
 _MAX_DIGITS = 30
 
 
@@ -55,9 +55,9 @@ def show(value: Any) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Returns the end of an "unknown name" message: the closest known names, or if none is close, the first names."""
+    """Returns the end of an "unknown name" message: the closest known names; if no name is close, the first names."""
     names = sorted(known)
-    # Shortened, because the comparison takes time quadratic in the length of the name.
+    # The name is shortened, because the time of the comparison is quadratic in its length.
     close = get_close_matches(name[:_MAX_NAME], names, n=3, cutoff=0.5)
     if close:
         return f"did you mean {' or '.join(f'`{match}`' for match in close)}?"

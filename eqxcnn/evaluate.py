@@ -1,4 +1,4 @@
-"""`python -m eqxcnn.evaluate`: a trained classifier's accuracy, loss and per-class table on labeled images."""
+"""`python -m eqxcnn.evaluate`: prints a trained classifier's accuracy, loss and per-class table on labeled images."""
 
 import os
 import sys
@@ -29,7 +29,7 @@ from .weights.published import find_published
 
 __all__ = ["Options", "format_report", "main", "match_classes"]
 
-#: Longer class names are shortened in the table.
+#: Class names with more characters than this are shortened in the table.
 _MAX_NAME = 60
 
 
@@ -42,7 +42,7 @@ class Options:
     on the Hugging Face Hub, such as hub:user/name."""
     data: str | None = None
     """A data set's name, a Hub id or a local folder; by default the data of the run's recipe, or of the recipe that
-    trained the named model. Scores are averaged over the views of that recipe (`test_views`)."""
+    trained the named model. With any data, the scores of an image are averaged over the `test_views` of that recipe."""
     image_column: str | None = None
     """Column of the images; by default the run's column, or with `--data` the column found by type and name."""
     label_column: str | None = None
@@ -53,7 +53,7 @@ class Options:
     """The split to evaluate on."""
     batch_size: Annotated[int, Range(1, 1_000_000)] | None = None
     """Images per batch; each view counts as an image. At most two batches are in memory at once, besides 128 MiB of
-    decoded images. By default the recipe's `eval_batch_size`, or fewer images if these are large."""
+    decoded images. By default the recipe's `eval_batch_size`, or fewer for large images."""
     metrics: Annotated[tuple[str, ...], Items(20)] = ()
     """Further metrics, such as `top_k(5)` or `expected_calibration_error`; by default the recipe's metrics."""
     on_bad_image: Literal["stop", "skip"] = "stop"
@@ -128,8 +128,8 @@ def match_classes(names: Sequence[str], known: Sequence[str]) -> Int[np.ndarray,
 
 
 def format_report(scores: Scores, class_names: Sequence[str]) -> str:
-    """Returns accuracy and loss, one line per further metric, and one line per class: precision, recall, F1 (in %) and
-    number of images."""
+    """Returns the report: accuracy and loss, one line per further metric, and one line per class with precision, recall
+    and F1 (in %) and the number of images."""
     hits, actual, predicted = (
         counts.tolist() for counts in (np.diag(scores.confusion), scores.confusion.sum(1), scores.confusion.sum(0))
     )
@@ -158,21 +158,21 @@ def _percent(part: int, whole: int) -> str:
 
 
 def _read(source: DataSet, options: Options, preprocess: Preprocess) -> Split:
-    """Returns the images from the cache if they are there, and otherwise decodes them while they are evaluated.
+    """Returns the decoded images from the cache; without a cache, images are decoded while they are evaluated.
 
-    An evaluation reads each image once, so decoding all into the cache first would only take disk space.
+    An evaluation reads each image once, so first decoding all images into the cache would only take disk space.
     """
     found = source.find_decoded(options.split, preprocess=preprocess, on_bad_image=options.on_bad_image)
     return found or source.stream(options.split, preprocess=preprocess, on_bad_image=options.on_bad_image)
 
 
 def _choose_batch_size(recipe: Recipe, image_size: tuple[int, int]) -> int:
-    # Runs of older versions recorded 500 for images of any size.
+    # At most the default for this image size, because older versions recorded 500 in the recipe for every image size.
     return min(choose_batch_size(wanted, image_size) for wanted in (recipe.eval_batch_size, None))
 
 
 def _find_recipe(run: Path) -> Recipe | None:
-    """Returns the recipe in `run` or in its parent folder, or the one that trained a named model; else `None`."""
+    """Returns the recipe in `run` or its parent folder; for a model's name, the recipe that trained it; else `None`."""
     published = find_published(run)
     if isinstance(published, Bundled):
         return load_recipe(published.recipe)

@@ -18,7 +18,7 @@ __all__ = ["grad_cam", "saliency"]
 
 
 def grad_cam(classifier: ImageClassifier, image: Any, target: int | str | None = None) -> Float32[np.ndarray, "h w"]:
-    """Returns the Grad-CAM of a class: a heat map of the positions where the last feature map raises its score.
+    """Returns the Grad-CAM of a class: a heat map of where the last feature map raises the score of the class.
 
     The weight of a channel is the gradient of the score with respect to that channel of the last feature map, averaged
     over all positions; the heat is the positive part of the weighted sum of the channels (Selvaraju et al. 2017,
@@ -33,7 +33,7 @@ def grad_cam(classifier: ImageClassifier, image: Any, target: int | str | None =
     **Returns:** heat in [0, 1], with the height and width of the image.
 
     **Raises:** `InputError` if the network has no feature maps or does not compute its scores from the last one (such
-        as a vision transformer), if the class is unknown, or if the classifier would refuse the image.
+        as a vision transformer), if the class is unknown, or if `image` is not a valid input of the classifier.
     """
     return np.asarray(_grad_cam(classifier, *_check(classifier, image, target)))
 
@@ -51,7 +51,7 @@ def saliency(classifier: ImageClassifier, image: Any, target: int | str | None =
 
     **Returns:** saliency in [0, 1], with the height and width of the image.
 
-    **Raises:** `InputError` if the class is unknown, or if the classifier would refuse the image.
+    **Raises:** `InputError` if the class is unknown, or if `image` is not a valid input of the classifier.
     """
     return np.asarray(_saliency(classifier, *_check(classifier, image, target)))
 
@@ -137,7 +137,7 @@ class _ShiftedMaps(eqx.Module):
     calls: list[str] = eqx.field(static=True)
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("model", "shift", "calls"):  # before the fields are set
+        if name in ("model", "shift", "calls"):  # The fields are not set yet.
             raise AttributeError(name)
         return getattr(self.model, name)
 

@@ -59,7 +59,7 @@ def extract(
     mean: Sequence[float] | Float[Array | np.ndarray, " c"] | None = None,
     std: Sequence[float] | Float[Array | np.ndarray, " c"] | None = None,
 ) -> Features:
-    """Returns the input of a model's head for each image, in eval mode.
+    """Returns the features of each image: the input of the model's head, in eval mode.
 
     **Arguments:**
 
@@ -77,8 +77,8 @@ def extract(
     - `mean`, `std`: the normalization per channel, on the scale [0, 1]. Needed for `(model, state)`; a classifier has
       its own.
 
-    **Raises:** `InputError` for a model without the field that `head` names, for a normalization that is
-        missing or given twice, and for data that cannot be read or do not fit the model.
+    **Raises:** `InputError` if the model does not have the field that `head` names, if `mean` and `std` are missing
+        for `(model, state)` or given for a classifier, or if the data cannot be read or do not fit the model.
     """
     if batch_size < 1:
         raise InputError(f"`batch_size` (={batch_size}) must be at least 1")
@@ -97,10 +97,10 @@ def extract(
         )
     check_pixels(images, "images in `data`")
     if not len(images) == len(labels) > 0:
-        raise InputError(f"`data` must have one label for each of its images: it has {len(images)} and {len(labels)}")
+        raise InputError(f"`data` must have one label per image: it has {len(images)} images and {len(labels)} labels")
     rows, _ = eval_batches(len(images), min(batch_size, len(images)))
     found = [np.asarray(_compute_features(model, state, jnp.asarray(images[batch]), *moments)) for batch in rows]
-    # The last batch is padded at its end.
+    # The slice drops the padding at the end of the last batch.
     return Features(np.concatenate(found)[: len(images)], np.asarray(labels, np.int32), class_names)
 
 
@@ -121,7 +121,7 @@ def _open_backbone(
     if isinstance(backbone, tuple):
         if mean is None or std is None:
             raise InputError(
-                "`mean` and `std` are needed with `(model, state)`: give the values for its training images"
+                "`mean` and `std` are needed with `(model, state)`: give the values of the model's training images"
             )
         return *backbone, (jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)), None
     if mean is not None or std is not None:

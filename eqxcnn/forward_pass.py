@@ -124,7 +124,7 @@ def _forward_features(
 def _has_maps(model: Network) -> bool:
     """Returns whether the class of a network has a method `features(image, state, *, key)`.
 
-    Other methods and submodules may be named `features` too.
+    The signature is checked too, because a submodule or an unrelated method may also be named `features`.
     """
     try:
         inspect.signature(getattr(type(model), "features", None)).bind(model, None, None, key=None)  # pyright: ignore[reportArgumentType]
@@ -139,7 +139,7 @@ def _stage_by_stride(
     """Returns, for each stride, the name of the last stage with that stride.
 
     The stride is measured with a taller image: if the image grows by `n` strides, the map grows by `n` rows. A model
-    that accepts only one image size splits the image into patches, so its stride is the ratio of image to map height.
+    that accepts only one image size splits the image into patches, so its stride is image height / map height.
     """
     b, h, w, c = shape
 
@@ -188,7 +188,7 @@ def _normalize(images: Pixels | Images, mean: Float[Array, " c"], std: Float[Arr
 
 
 def check_pixels(images: Shaped[Array | np.ndarray, "..."], what: str = "`images`") -> None:
-    """Checks the dtype of images, and outside jit and vmap, where the values are known, also the range of the values.
+    """Checks the dtype of images; outside jit and vmap, where the values are known, also checks their range.
 
     **Arguments:**
 
@@ -204,7 +204,7 @@ def check_pixels(images: Shaped[Array | np.ndarray, "..."], what: str = "`images
         low, high = float(images.min()), float(images.max())
     except jax.errors.ConcretizationTypeError:
         return
-    if not -_OVERSHOOT <= low <= high <= 1 + _OVERSHOOT:  # false for NaN too
+    if not -_OVERSHOOT <= low <= high <= 1 + _OVERSHOOT:  # This comparison is false for NaN too.
         hint = "divide them by 255, or give uint8" if high > 1 else "scale or replace them"
         raise InputError(f"{what} in floating point have values from {low:g} to {high:g}, not from 0 to 1: {hint}")
 

@@ -12,7 +12,7 @@ _TIMEOUT_SECONDS = 4.0
 
 
 def why_offline() -> str | None:
-    """Returns why the Hub cannot be used, from `HF_HUB_OFFLINE` or from `why_unreachable`; `None` if it can."""
+    """Returns the reason why the Hub cannot be used: `HF_HUB_OFFLINE` or a failed connection; else `None`."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
@@ -36,14 +36,15 @@ def why_unreachable() -> OSError | None:
             urllib.request.urlopen(head, timeout=_TIMEOUT_SECONDS).close()
             results.append(None)
         except (urllib.error.HTTPError, HTTPException):
-            results.append(None)  # The server responded; the client library reports the server's errors better.
+            results.append(None)  # The server can be reached; the client library explains its errors better.
         except OSError as error:
-            # The client library may trust more certificates, so certificate errors are left to it.
+            # Certificate errors do not count here, because the client library may trust more certificates.
             results.append(None if isinstance(getattr(error, "reason", None), ssl.SSLError) else error)
-        except ValueError as error:  # `HF_ENDPOINT` is not an address.
+        except ValueError as error:  # `HF_ENDPOINT` is not a valid URL.
             results.append(ConnectionError(str(error)))
 
-    # A thread, because the DNS lookup ignores the timeout; a daemon, so that it does not keep the program alive.
+    # The request runs in a thread, because the DNS lookup ignores the timeout. A daemon thread does not delay the
+    # program's exit.
     thread = threading.Thread(target=request, daemon=True)
     thread.start()
     thread.join(_TIMEOUT_SECONDS)

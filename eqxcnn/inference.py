@@ -105,7 +105,7 @@ class ImageClassifier(eqx.Module):
         """
         if not has_type(k, int) or k < 1:
             raise InputError(f"`k` (={k}) must be an integer, 1 or more")
-        # In NumPy: JAX would compile a program for each of these operations.
+        # Computed in NumPy, because JAX would compile a program for each of these operations.
         logits = np.atleast_2d(np.asarray(self(images), np.float32))
         exponentials = np.exp(logits - logits.max(1, keepdims=True))
         probabilities = exponentials / exponentials.sum(1, keepdims=True)
@@ -132,7 +132,7 @@ def as_array(images: Any, what: str) -> Array | np.ndarray:
     """
     check_unmasked(images, what)
     try:
-        # The compiled function takes the usual NumPy arrays; `jnp.asarray` would compile a program for each shape.
+        # The usual NumPy arrays are returned unchanged, because `jnp.asarray` would compile a program for each shape.
         is_usual = type(images) is np.ndarray and images.dtype in (np.uint8, np.float32)
         return images if is_usual else jnp.asarray(images)
     except (TypeError, ValueError, OverflowError, SyntaxError) as error:

@@ -23,12 +23,12 @@ SUFFIXES = {"stablehlo": ".stablehlo.zip", "onnx": ".onnx", "safetensors-torch":
 
 @dataclass(frozen=True)
 class Options:
-    """Writes a trained classifier as a file for another runtime, if its scores agree with the classifier's."""
+    """Exports a trained classifier to a file for another runtime, and checks that the scores of both agree."""
 
     run: Annotated[str, tyro.conf.Positional]
     """A run's folder, its model folder, hub:user/name, or the name of a model with trained weights, such as lenet."""
     format: Literal["stablehlo", "onnx", "safetensors-torch"]
-    """A StableHLO program for JAX, an ONNX model, or weights under the names of torchvision or timm."""
+    """A StableHLO program for JAX, an ONNX model, or weights under the parameter names of torchvision or timm."""
     out: Path = Path(".")
     """Folder for the file, which is named after the model; created if it does not exist."""
     batch: str = "dynamic"
@@ -36,9 +36,9 @@ class Options:
     platforms: tuple[str, ...] = ()
     """Platforms of a StableHLO program: any of cpu, cuda, rocm and tpu; by default cpu, cuda and tpu."""
     precision: Precision = "float32"
-    """Precision of weights and computation; of the stored weights for safetensors-torch."""
+    """Precision of the weights and the computation; with safetensors-torch, only of the stored weights."""
     outputs: Outputs = "logits"
-    """The scores before or after softmax."""
+    """The outputs of the exported model: scores before softmax (logits) or after it (probabilities)."""
     images: Path | None = None
     """Folder with images for the comparison, of which the first 32 are used; by default, 32 random images."""
     force: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -68,7 +68,7 @@ def _export(options: Options, classifier: ImageClassifier, path: Path, batch: Ba
                 precision=options.precision, outputs=options.outputs, images=options.images, overwrite=options.force,
             )  # fmt: skip
         case "onnx":
-            # Imported here, because the converter needs private parts of JAX; the other formats do not.
+            # Imported only for this format, because the ONNX converter needs private parts of JAX.
             from .onnx import export_onnx
 
             return export_onnx(

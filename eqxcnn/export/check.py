@@ -19,15 +19,15 @@ __all__ = ["TOLERANCES", "check_outputs", "choose_images", "compare_scores"]
 TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bf16": 5e-2}
 
 _NUM_IMAGES = 32
-#: Cells of one color per side of the random images; 0 makes each pixel a cell. Most images have few cells, because a
-#: network scores all images of pixel noise alike.
+#: A random image is a grid of single-color cells, with one of these numbers of cells per side; 0 makes each pixel a
+#: cell. Most images have large cells, because a network gives all images of pixel noise similar scores.
 _CELLS = (2, 4, 8, 0)
-#: Less probable classes are not compared: rounding changes the logarithm of a tiny probability too much.
+#: Classes less probable than this are not compared: rounding changes the logarithm of a tiny probability too much.
 _LEAST_PROBABLE = 1e-5
 
 
 def choose_images(classifier: ImageClassifier, folder: Path | None = None) -> UInt8[np.ndarray, "n h w c"]:
-    """Returns the first 32 images of a folder, preprocessed, or 32 random images, the same in every call.
+    """Returns the first 32 images of a folder, preprocessed; without a folder, the same 32 random images in every call.
 
     **Raises:** `InputError` if the folder has no images or an image cannot be read.
     """
@@ -59,7 +59,7 @@ def check_outputs(
 
 
 def compare_scores(program: Program, found: np.ndarray, wanted: Float[np.ndarray, "n classes"]) -> float:
-    """Returns the largest difference between a found logit and the wanted one, divided by the largest absolute logit.
+    """Returns the largest difference between a found and a wanted logit, divided by the largest absolute logit.
 
     Probabilities are compared by their logarithms, which differ by at most twice as much as the logits.
 
@@ -111,7 +111,7 @@ def _run_in_batches(
     run: Callable[[UInt8[np.ndarray, "b h w c"]], np.ndarray], images: UInt8[np.ndarray, "n h w c"], batch: int | str
 ) -> Float[np.ndarray, "n classes"]:
     if isinstance(batch, str):
-        # Two sizes, because a program may be right for only one of them.
+        # The program is called with two batch sizes, because it may be right for only one of them.
         parts = [images[:1], images[1:]] if len(images) > 1 else [images]
         return np.concatenate([np.asarray(run(part), np.float32) for part in parts])
     missing = -len(images) % batch

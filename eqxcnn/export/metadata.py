@@ -14,9 +14,11 @@ def describe(program: Program) -> dict[str, Any]:
     """Returns the metadata of a file, as JSON values.
 
     - `format`: 1, the version of these fields.
-    - `eqxcnn`, `model`: the version of the package, and the model's name.
-    - `input`, `outputs`, `precision`: the dtype and shape of the pixels, `logits` or `probabilities`, and the dtype of
-      the computation. The program normalizes the pixels.
+    - `eqxcnn`: the version of the package.
+    - `model`: the model's name.
+    - `input`: the dtype and shape of the pixels, which the program normalizes.
+    - `outputs`: `logits` or `probabilities`.
+    - `precision`: the dtype of the computation.
     - `class_names`: the name of each class, in the order of the scores.
     - `preprocess`: the fields of `eqxcnn.images.Preprocess`.
     """
@@ -44,7 +46,7 @@ def describe(program: Program) -> dict[str, Any]:
 
 
 def as_strings(metadata: dict[str, Any]) -> dict[str, str]:
-    """Returns the metadata as strings, for formats that store only these: other values become JSON."""
+    """Returns the metadata as strings, for formats that store only strings; other values are encoded as JSON."""
     return {
         name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         for name, value in metadata.items()

@@ -1,4 +1,4 @@
-"""The exported function: pixels to scores, including the normalization and the weights."""
+"""The exported function, from pixels to scores; it includes the normalization and the weights."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

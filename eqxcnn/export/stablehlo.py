@@ -23,7 +23,8 @@ __all__ = ["DEFAULT_PLATFORMS", "PLATFORMS", "export_stablehlo"]
 #: The platforms that JAX can export for.
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 DEFAULT_PLATFORMS = ("cpu", "cuda", "tpu")
-#: The time of the parts: the earliest that zip files support. With a fixed time, equal classifiers give equal files.
+#: The timestamp inside the zip file: the earliest that zip files support. It is fixed, so that equal classifiers give
+#: equal files.
 _TIME = (1980, 1, 1, 0, 0, 0)
 #: JAX's option for the number of stack frames per operation.
 _LOCATIONS = "jax_traceback_in_locations_limit"
@@ -82,7 +83,10 @@ def export_stablehlo(
 
 @contextmanager
 def _without_locations() -> Iterator[None]:
-    """Keeps the paths of source files, which depend on the machine, out of programs, if JAX has the option."""
+    """Omits the paths of source files, which depend on the machine, from programs that are exported in this context.
+
+    Has no effect if JAX does not have the option `_LOCATIONS`.
+    """
     before = getattr(jax.config, _LOCATIONS, 10)
     with suppress(AttributeError):
         jax.config.update(_LOCATIONS, 0)

@@ -38,14 +38,14 @@ def stage(path: Path) -> Iterator[Path]:
 
     **Raises:** `InputError` if a file cannot be written.
     """
-    # Beside the target, because replacing a file is atomic only within one file system.
+    # The temporary folder is beside the target, because replacing a file is atomic only within one file system.
     folder = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             folder.mkdir()
             yield folder / path.name
-            # The main file last, because it refers to the others.
+            # The main file is moved last, because it refers to the other files.
             for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
                 with file.open("rb+") as written:
                     os.fsync(written.fileno())

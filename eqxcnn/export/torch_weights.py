@@ -1,4 +1,4 @@
-"""Exports a classifier's weights under the names of its twin in torchvision or timm."""
+"""Exports a classifier's weights under the parameter names of its twin, the same network in torchvision or timm."""
 
 from pathlib import Path
 

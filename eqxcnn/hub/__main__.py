@@ -27,7 +27,7 @@ class Push:
     repository: Annotated[str, tyro.conf.Positional]
     """The repository on the Hub, user/name, created if it does not exist."""
     private: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Create a private repository; an existing public repository is refused."""
+    """Create a private repository; if a public repository of that name exists, nothing is uploaded."""
     branch: str | None = None
     """The branch to commit to, created if it does not exist; by default main."""
     message: str | None = None
@@ -35,7 +35,7 @@ class Push:
     license: str | None = None
     """The license of the weights, by the Hub's identifier, such as apache-2.0."""
     card: Path | None = None
-    """A Markdown file to upload as the model card; by default the card that `card` prints."""
+    """A Markdown file to upload as the model card; by default the card that the command `card` prints."""
     exports: tuple[str, ...] = ()
     """Further formats of the model to upload: stablehlo, onnx or both."""
 

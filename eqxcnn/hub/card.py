@@ -79,12 +79,12 @@ def build_card(trained: Trained, address: HubAddress, license: str | None, expor
 
 
 def describe_data(recipe: Recipe | None) -> tuple[str, str | None]:
-    """Returns the name of the training data, without a local path, and their repository on the Hub, if any."""
+    """Returns the name of the training data, without a local path, and the Hub repository of the data, if any."""
     if recipe is None or recipe.data == OWN:
         return "", None
     if recipe.data in SOURCES:
         return recipe.data, SOURCES[recipe.data].hub
-    # A folder is recorded by its absolute path; in a repository's name, the configuration follows after `:`.
+    # `recipe.data` is the absolute path of a folder, or the name of a Hub repository, perhaps with `:configuration`.
     if os.path.isabs(recipe.data) or recipe.data.startswith((".", "~")) or os.path.exists(recipe.data):
         return Path(recipe.data).name, None
     return recipe.data, recipe.data.partition(":")[0] if "/" in recipe.data else None
@@ -126,7 +126,7 @@ def _use(trained: Trained, address: HubAddress) -> str:
     )
     if own:
         return f"{text}\n`net` is a {_code(trained.config['model'])} of the same structure, with any weights.\n"
-    if "/" in family(trained.config["model"]):  # the family of a model of another package
+    if "/" in family(trained.config["model"]):  # The model comes from another package.
         text += "\nThe network is not part of `eqxcnn`: import the module that registers it first.\n"
     return (
         f"{text}\nOn the command line:\n\n```bash\npython -m eqxcnn.predict {address} image.png\n```\n\n"

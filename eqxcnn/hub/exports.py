@@ -1,4 +1,4 @@
-"""Files for other runtimes, which a push can add to a model."""
+"""Exports of a model for other runtimes, which `push` can upload with the model."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,7 +40,7 @@ def write_exports(trained: Trained, exports: Sequence[str], folder: Path) -> dic
 
 
 def describe_exports(exports: Sequence[str]) -> str:
-    """Returns the card's section about these formats."""
+    """Returns the section of the model card about the exported formats; empty if there are none."""
     if not exports:
         return ""
     rows = [f"| `{EXPORTS[name]}` | {_RUNTIMES[name]} |" for name in exports]

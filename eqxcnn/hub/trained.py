@@ -31,7 +31,7 @@ _OWN_LICENSE = "apache-2.0"
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained classifier in a folder, and what is known about its training.
+    """A trained classifier in a folder, and the record of its training.
 
     - `folder`: the folder that contains `config.json` and `model.safetensors`.
     - `config`: the contents of `config.json`.
@@ -88,7 +88,7 @@ def _save_bundled(published: Bundled, folder: Path) -> Trained:
 def _read_folder(run: Path) -> Trained:
     folder = find_model_folder(run)
     config = check_model_folder(folder, f"`{run}`")
-    if "." in config["model"]:  # the class of a network that is not from the zoo
+    if "." in config["model"]:  # A qualified class name: the network is not from the zoo.
         trained = Trained(folder, config, None)
         check_finite(load_safetensors(folder / WEIGHTS), f"`{run}`", "train again with a lower learning rate")
     else:

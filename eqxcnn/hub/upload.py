@@ -44,14 +44,14 @@ def push(
     - `run`: a finished run folder, the model folder inside it, a folder that `eqxcnn.save` or `pull` has written, or
       the name of a model with trained weights in this package.
     - `repository`: `user/name` or `organization/name`.
-    - `private`: whether a new repository is private; if a public repository of that name exists, it is refused.
+    - `private`: whether a new repository is private; if a public repository of that name exists, an error is raised.
     - `branch`: the branch to commit to, created if it does not exist; by default the main branch.
     - `message`: the first line of the commit message.
     - `license`: the license of the weights, by the Hub's identifier, such as `apache-2.0`.
     - `card`: a file to upload as the model card; by default, the result of `make_card` is uploaded.
     - `exports`: further formats of the model to upload, any of `stablehlo` and `onnx`; see `eqxcnn.export`.
 
-    **Returns:** the address of the new commit, which always refers to these weights.
+    **Returns:** the address of the new commit; unlike the address of a branch, it always refers to these weights.
 
     **Raises:** `InputError` if the run is not finished, if the repository's name is invalid, or if the Hub cannot be
         reached or refuses the upload.
@@ -103,7 +103,7 @@ def _open_api(address: HubAddress) -> "HfApi":
 def _prepare_repository(api: "HfApi", address: HubAddress, private: bool) -> None:
     """Creates the repository and the branch if they do not exist."""
     name = address.repository
-    # `None` applies the organization's default.
+    # With `private=None`, the Hub applies the organization's default.
     api.create_repo(name, private=private or None, exist_ok=True)
     if private and not api.model_info(name).private:
         raise InputError(

@@ -13,7 +13,7 @@ from .problems import explain_problems
 __all__ = ["CARD", "CONFIG", "FILES", "RECIPE", "WEIGHTS", "check_model_folder", "fetch_model", "resolve_run"]
 
 CONFIG, WEIGHTS, CARD, RECIPE = "config.json", "model.safetensors", "README.md", "recipe.yaml"
-#: The files of a model on the Hub. Nothing else is downloaded; a push can add exports.
+#: The files of a model on the Hub that are downloaded. A repository may also contain exports, which are not downloaded.
 FILES = (CONFIG, WEIGHTS, CARD, RECIPE)
 
 
@@ -27,16 +27,17 @@ def resolve_run(run: Path | str) -> Path:
 
 
 def fetch_model(address: HubAddress) -> Path:
-    """Returns the folder of a model in the cache, named after its commit; downloads files that are not there.
+    """Returns the folder of a model in the cache, named after its commit; downloads files that the cache lacks.
 
-    Without a connection, the newest commit in the cache is used. A commit hash in the cache needs no connection.
+    Without a connection, the newest commit in the cache is used. If the address has a commit hash and that commit is in
+    the cache, no connection is needed.
 
     **Raises:** `InputError` if the model cannot be downloaded, is not a model of eqxcnn, or is damaged.
     """
     cached = _find_cached(address)
     if cached is not None and address.is_pinned:
         return cached
-    unreachable = why_offline()  # The client itself would retry for half a minute.
+    unreachable = why_offline()  # Checked first, because the client would retry for half a minute.
     if unreachable is None:
         return _download(address)
     if cached is None:
@@ -67,7 +68,7 @@ def _read_model_config(folder: Path, what: str) -> dict[str, Any]:
     except InputError as error:
         raise InputError(f"{what} is not a model of eqxcnn: {error}") from error
     if "sha256" not in config:
-        raise InputError(f"the {CONFIG} of {what} has no digest of the weights: load it and save it again")
+        raise InputError(f"the {CONFIG} of {what} has no digest of the weights: load the model and save it again")
     return config
 
 
@@ -80,7 +81,8 @@ def _find_cached(address: HubAddress) -> Path | None:
                                         allow_patterns=list(FILES)))  # fmt: skip
     except (LocalEntryNotFoundError, OSError):
         return None
-    # Older versions of the client also return the folder of an interrupted download; the weights are downloaded last.
+    # Older versions of the client also return the folder of an interrupted download. The weights are downloaded last,
+    # so if they are in the folder, the download was complete.
     return folder if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file() else None
 
 
@@ -92,7 +94,8 @@ def _download(address: HubAddress) -> Path:
         folder = Path(snapshot_download(name, revision=address.revision, allow_patterns=[CONFIG, CARD, RECIPE]))
         if not (folder / CONFIG).is_file():
             raise InputError(f"{what} is not a model of eqxcnn: it has no {CONFIG}")
-        # Other repositories also have a config.json, and gigabytes of weights, so it is checked before the download.
+        # `config.json` is checked before the weights are downloaded, because a repository of another library may have a
+        # `config.json` too, and gigabytes of weights.
         _read_model_config(folder, what)
         # The folder's name is the commit; the branch may have moved in the meantime.
         folder = Path(snapshot_download(name, revision=folder.name, allow_patterns=list(FILES)))

@@ -17,13 +17,13 @@ _LOG_IN = "log in with `hf auth login`, or set `HF_TOKEN`"
 def explain_problems(address: HubAddress) -> Iterator[None]:
     """Turns errors of the Hub and of the connection into an `InputError`; errors of local files pass through.
 
-    Inside, the client shows progress bars only in a terminal.
+    In this context, the client shows progress bars only in a terminal.
     """
     from huggingface_hub.errors import HfHubHTTPError
 
-    # One of the bases is the error class of the client's HTTP library, which depends on the client's version. If the
-    # server refuses an upload or a card, the client raises a ValueError; if a large file's transfer fails, a
-    # RuntimeError.
+    # The base classes include the error class of the client's HTTP library, which depends on the client's version.
+    # The client raises a ValueError if the server refuses an upload or a card, and a RuntimeError if the transfer of a
+    # large file fails.
     bases: tuple[Any, ...] = HfHubHTTPError.__bases__
     try:
         with _progress_in_terminal_only():
@@ -41,7 +41,7 @@ def _progress_in_terminal_only() -> Iterator[None]:
     from huggingface_hub import constants
     from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
-    # If the environment variable is set, the user has decided.
+    # If the user has set the environment variable `HF_HUB_DISABLE_PROGRESS_BARS`, nothing is changed.
     is_changed = constants.HF_HUB_DISABLE_PROGRESS_BARS is None and not sys.stderr.isatty()
     if is_changed:
         disable_progress_bars()
@@ -56,7 +56,7 @@ def _explain(error: BaseException, address: HubAddress) -> str:
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     name = f"`{address.repository}`"
-    # If the upload of a large file fails, the client raises a RuntimeError whose cause is the Hub's answer.
+    # If the upload of a large file fails, the client raises a RuntimeError whose cause has the Hub's response.
     error = error.__cause__ if isinstance(error.__cause__, HfHubHTTPError) else error
     response = getattr(error, "response", None)
     status = None if response is None else response.status_code

@@ -1,4 +1,4 @@
-"""From one encoded image to pixels: which files are opened, how they are decoded, resized and cropped."""
+"""Turns one encoded image into pixels: opens, decodes, resizes and crops it."""
 
 from .decode import decode_image
 from .preprocess import Preprocess

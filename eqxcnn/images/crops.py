@@ -27,7 +27,7 @@ class RandomCrop:
     **Arguments:**
 
     - `scale`: the smallest and largest area of the box, as a fraction of the image's area.
-    - `ratio`: the smallest and largest width of the box divided by its height.
+    - `ratio`: the smallest and largest value of the box's width / height.
     - `seed`: the run's seed.
     """
 
@@ -36,7 +36,7 @@ class RandomCrop:
     seed: int
 
     def draw(self, epoch: int, row: int, height: int, width: int) -> CropBox:
-        """Returns the box for an image in an epoch; the draws depend only on the seed, the epoch and the row."""
+        """Returns the box for an image in an epoch; the draws depend only on the seed, the epoch and `row`."""
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, epoch, row], spawn_key=(_CROP_STREAM,)))
         low, high = map(math.log, self.ratio)
         for _ in range(TRIES):
@@ -50,7 +50,7 @@ class RandomCrop:
 
 
 def largest_box(height: int, width: int, ratio: tuple[float | int, float | int]) -> tuple[int, int]:
-    """Returns height and width of the largest box inside an image whose width / height is within `ratio`."""
+    """Returns height and width of the largest box inside an image; the box's width / height is within `ratio`."""
     if width / height < ratio[0]:
         return max(1, round(width / ratio[0])), width
     if width / height > ratio[1]:

@@ -34,7 +34,7 @@ __all__ = [
     "to_array",
 ]
 
-#: Part of every cache key: raise it when the same file decodes to different pixels than before.
+#: Part of every cache key. Increase this number when a change makes the same file decode to different pixels.
 DECODER_VERSION = 1
 
 #: The EXIF tag of the orientation; 1 is upright, 5 to 8 swap height and width.
@@ -78,9 +78,9 @@ def decode_image(source: Source, image_size: tuple[int, int] | None, channels: i
 
 
 def check_source(source: Any) -> None:
-    """Refuses anything but bytes, a path or a Pillow image.
+    """Checks that the source of an image is bytes, a path or a Pillow image.
 
-    **Raises:** `InputError` naming the type.
+    **Raises:** `InputError` naming any other type.
     """
     if not isinstance(source, bytes | str | Path) and not hasattr(source, "getexif"):
         raise InputError(
@@ -103,9 +103,9 @@ def explain(source: Source) -> Iterator[None]:
 def open_upright(source: Source, channels: int) -> Iterator[Image]:
     """Yields the decoded image, upright and in gray or RGB.
 
-    Images of over 50 million pixels are open one at a time.
+    Only one image of more than 50 million pixels is open at a time.
 
-    **Raises:** one of `unreadable_errors` if it cannot be decoded.
+    **Raises:** one of `unreadable_errors` if the image cannot be decoded.
     """
     image = _open(source)
     with _large_image if image.width * image.height > _LARGE_PIXELS else nullcontext():
@@ -121,8 +121,8 @@ def decode_box(
 ) -> UInt8[np.ndarray, "h w c"]:
     """Decodes a part of an image and resizes it with Pillow's antialiased bilinear filter.
 
-    A JPEG is decoded at an eighth, a quarter or half of its size if the part still has at least `size` pixels, which
-    takes a fraction of the time.
+    To save time, a JPEG is decoded at an eighth, a quarter or half of its size if the part is then still at least as
+    high and as wide as `size`.
 
     **Arguments:**
 
@@ -132,7 +132,7 @@ def decode_box(
     """
     image = _open(source)
     if image.format == "TIFF":
-        image.load()  # Pillow turns a TIFF only while loading it.
+        image.load()  # Pillow turns a TIFF upright while loading it.
     width, height = image.size
     if is_turned(image):
         width, height = height, width
@@ -140,7 +140,7 @@ def decode_box(
     with _large_image if width * height > _LARGE_PIXELS else nullcontext():
         shrink = min(box_height / size[0], box_width / size[1])
         if image.format == "JPEG" and shrink >= 2:
-            # The decoder rounds its size up, and never goes below the requested one.
+            # The size that the decoder chooses is never below the requested size.
             image.draft(None, (int(image.width / shrink), int(image.height / shrink)))
         image.load()
         image = _convert_channels(_turn_upright(image), channels)
@@ -150,10 +150,10 @@ def decode_box(
 
 
 def resize_box(image: Image, box: Box | None, size: tuple[int, int], interpolation: Interpolation) -> Image:
-    """Resizes the part of an image inside `box`, or all of it, to `(height, width)`.
+    """Resizes the part of an image inside `box` to `(height, width)`; without a box, resizes the whole image.
 
-    The filter is antialiased unless `interpolation` is nearest. Pixels outside the box contribute near its
-    edges, so the result equals the same crop of the resized whole image.
+    The filter is antialiased unless `interpolation` is nearest. Near the edges of the box, the filter also reads pixels
+    outside the box, so the result equals the same crop of the resized whole image.
     """
     from PIL import Image
 
@@ -175,23 +175,23 @@ def to_array(image: Image) -> UInt8[np.ndarray, "h w c"]:
 def is_turned(image: Image) -> bool:
     """Returns whether turning an image upright will swap its height and width.
 
-    Values other than 1 to 8 are ignored. Pillow has already turned a TIFF that is loaded. For a PNG, whose metadata
-    may follow the pixels, Pillow loads the pixels.
+    Orientation values other than 1 to 8 are ignored. A TIFF must be loaded already: Pillow turns it while loading. For
+    a PNG, Pillow loads the pixels, because the metadata may follow them.
     """
     return image.format != "TIFF" and image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
 
 
 def _open(source: Source) -> Image:
     if isinstance(source, str | Path):
-        source = read_file(source)  # Pillow would keep the file of an animation open.
+        source = read_file(source)  # Given a path, Pillow would keep the file of an animation open.
     return open_image(source) if isinstance(source, bytes) else source
 
 
 def _turn_upright(image: Image) -> Image:
     from PIL import ImageOps
 
-    # Pillow turns a TIFF while loading it, and older versions leave the tag in place. An image without metadata has no
-    # orientation, and looking for one costs as much as decoding a small image.
+    # Pillow turns a TIFF upright while loading it, but older versions keep its orientation tag. An image without
+    # metadata has no orientation, and looking for the tag takes as long as decoding a small image.
     if image.format == "TIFF" or not image.info:
         return image
     return ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION, 1) != 1 else image
@@ -212,7 +212,8 @@ def _convert_channels(image: Image, channels: int) -> Image:
 def _convert_to_8_bits(image: Image) -> Image:
     """Converts 16-bit, 32-bit or floating-point gray to 8 bits by scaling its range, without clipping.
 
-    The range is 16 bits for modes `I;16*`, 8 or 16 bits for 32-bit integers, and 0 to 1 or 0 to 255 for floats.
+    The range is 16 bits for modes `I;16*`. It is 8 or 16 bits for 32-bit integers, and 0 to 1 or 0 to 255 for floats,
+    depending on the largest value.
     """
     from PIL import Image
 
@@ -225,6 +226,6 @@ def _convert_to_8_bits(image: Image) -> Image:
     scale = 1 / 257 if is_16_bit else 255 if image.mode == "F" and high <= 1 else 1
     scaled = np.empty(values.shape, np.uint8)
     rows = max(1, _STRIP_PIXELS // image.width)
-    for top in range(0, image.height, rows):  # In strips, because the product takes 8 bytes per pixel.
+    for top in range(0, image.height, rows):  # In strips: the product takes up to 8 bytes per pixel.
         scaled[top : top + rows] = np.rint(values[top : top + rows] * scale)
     return Image.fromarray(scaled)

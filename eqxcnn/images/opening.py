@@ -17,11 +17,11 @@ else:
 
 __all__ = ["MAX_PIXELS", "describe_error", "max_pixels", "open_image", "unreadable_errors"]
 
-#: Formats, recognized by content and not by name. Pillow would start Ghostscript for EPS, and its other formats hold no
-#: photos.
+#: The formats that are opened, recognized by content and not by file name. Pillow can read more formats, but it would
+#: start Ghostscript for EPS, and the others are not used for photos.
 _FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "JPEG2000", "TGA")
-#: Largest number of pixels of an image, unless `$EQXCNN_MAX_PIXELS` is set. Pillow warns about larger images, which
-#: take 0.4 GB as RGB and several times that during conversion, and refuses images of twice the size.
+#: Largest number of pixels of an image, unless `$EQXCNN_MAX_PIXELS` is set: Pillow's limit for a warning. An image of
+#: this size takes 0.4 GB as RGB, and several times that during conversion. Pillow refuses images of twice the size.
 MAX_PIXELS = 89_478_485
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -47,7 +47,7 @@ def open_image(data: bytes, limit: int | None = None) -> Image:
 
 
 def _check_png(data: bytes) -> None:
-    """Verifies the checksums of the pixels in a PNG file, which Pillow ignores.
+    """Verifies the checksums of the pixel data in a PNG file; Pillow does not verify these checksums.
 
     **Raises:** `ValueError` for a damaged PNG file; files of other formats are not checked.
     """
@@ -81,7 +81,7 @@ def _formats() -> tuple[str, ...]:
 
 
 def unreadable_errors() -> tuple[type[Exception], ...]:
-    """Returns the exceptions that `open_image`, and Pillow while decoding, raise for broken files."""
+    """Returns the types of the exceptions that `open_image` and Pillow's decoders raise for broken files."""
     from PIL.Image import DecompressionBombError
 
     # Each of these occurred with a damaged file of some format, or is raised explicitly by one of Pillow's readers.
@@ -90,7 +90,7 @@ def unreadable_errors() -> tuple[type[Exception], ...]:
 
 
 def describe_error(error: BaseException) -> str:
-    """Describes one of `unreadable_errors`, as the end of a sentence without a period."""
+    """Describes one of `unreadable_errors` in words that end a sentence, without a period."""
     from PIL import UnidentifiedImageError
 
     if isinstance(error, UnidentifiedImageError):

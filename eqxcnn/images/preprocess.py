@@ -97,7 +97,7 @@ class Preprocess:
             return self.decode(image)
 
     def decode(self, image: Source) -> UInt8[np.ndarray, "h w c"]:
-        """Does the same as a call, but raises one of `unreadable_errors` instead of an `InputError`."""
+        """Does the same as `preprocess(image)`, but raises one of `unreadable_errors` instead of an `InputError`."""
         with open_upright(image, self.channels) as upright:
             if self.resize == "pad":
                 return _pad(upright, self.size, self.interpolation)
@@ -114,18 +114,18 @@ class Preprocess:
 
     @property
     def cache_key(self) -> tuple[str | float, ...]:
-        """The settings besides size and channels that affect the pixels; empty for the defaults."""
+        """The settings, other than size and channels, that affect the pixels; empty if all are at their defaults."""
         chosen = self.resize, self.crop_fraction, self.interpolation
         return () if chosen == ("stretch", 1.0, "bilinear") else chosen
 
     def _find_crop(self, height: int, width: int) -> tuple[tuple[int, int], int, int]:
         """Returns the height and width of the resized image, and the top and left edges of the part to keep.
 
-        These are the sizes and edges of torchvision's `Resize` and `CenterCrop`.
+        torchvision's `Resize` and `CenterCrop` use the same sizes and edges.
         """
         tall, wide = (math.floor(side / self.crop_fraction + _ROUNDING) for side in self.size)
         if self.resize == "crop":
-            # The side that determines the scale is exact, and torchvision rounds the other one down.
+            # One side determines the scale; the other side is rounded down, as in torchvision.
             if tall * width >= wide * height:
                 wide = max(int(tall * width / height), self.size[1])
             else:

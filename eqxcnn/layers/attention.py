@@ -58,10 +58,10 @@ class Attention(eqx.Module):
         # Not `jax.nn.dot_product_attention`: on a CPU it is slower than two plain matrix products, and it computes the
         # softmax of float64 scores in float32.
         qkv = each_position(self.qkv, tokens).reshape(n, 3, self.heads, dim // self.heads)
-        query, key, value = qkv.transpose(1, 2, 0, 3)  # each: heads n d/heads
+        query, key, value = qkv.transpose(1, 2, 0, 3)  # each [heads n d/heads]
         wide = np.promote_types(qkv.dtype, np.float32)
         query = query * (dim // self.heads) ** -0.5
-        scores = jnp.matmul(query, key.transpose(0, 2, 1), preferred_element_type=wide)  # heads n n
+        scores = jnp.matmul(query, key.transpose(0, 2, 1), preferred_element_type=wide)  # [heads n n]
         if bias is not None:
             scores = scores + bias.astype(wide)
         weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)

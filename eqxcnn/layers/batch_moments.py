@@ -1,6 +1,6 @@
-"""Normalization by the moments of a vmapped batch, with its gradient written out.
+"""Normalization by the mean and variance of a vmapped batch, with a hand-written gradient.
 
-Automatic differentiation gives XLA twice as many sums, which take longer to compile.
+With automatic differentiation, the gradient has twice as many sums, which XLA takes longer to compile.
 """
 
 import math

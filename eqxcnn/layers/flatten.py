@@ -26,6 +26,6 @@ def flatten_for(layer: eqx.nn.Linear, maps: Image) -> Float[Array, " n"]:
             "with its `image_size`"
         )
     if maps.shape[-1] > _MAX_IMAGE_CHANNELS:
-        # Otherwise XLA computes the maps inside the loop that flattens them, with index arithmetic for each value.
+        # Without the barrier, XLA computes the maps inside the flattening loop, with index arithmetic for each value.
         maps = keep_on_cpu(maps)
     return maps.ravel()

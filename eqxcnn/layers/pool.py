@@ -172,7 +172,7 @@ def _pool(
     combine_windows: Callable[[Image, Pair], Array],
     combine: Callable[[Array, Array], Array],
 ) -> Float[Array, "h2 w2 c"]:
-    """Combines the values of each window: its columns first, then its rows.
+    """Combines the values of each window, first along the width and then along the height.
 
     **Arguments:**
 

@@ -57,7 +57,8 @@ def parse_padding(padding: Padding) -> ParsedPadding:
 def resolve_padding(padding: ParsedPadding, size: Sequence[int], window: Sequence[int], stride: Sequence[int]) -> Edges:
     """Returns the pixels that `padding` adds around an image.
 
-    `"SAME"` gives `ceil(size / stride)` windows per axis; an odd number of pixels has its extra pixel at the end.
+    `"SAME"` gives `ceil(size / stride)` windows per axis; if the number of added pixels is odd, the extra pixel is at
+    the end.
 
     **Arguments:**
 

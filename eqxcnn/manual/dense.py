@@ -24,7 +24,7 @@ def dense_backward(
 
 
 def relu_forward(x: Float[Array, "*n"]) -> tuple[Float[Array, "*n"], Bool[Array, "*n"]]:
-    """Returns `max(x, 0)` and the cache for `relu_backward`: where `x` is positive."""
+    """Returns `max(x, 0)` and the cache for `relu_backward`, a mask of the positive values."""
     return jnp.maximum(x, 0), x > 0
 
 

@@ -16,7 +16,8 @@ from .values import Value, is_known
 __all__ = ["convert"]
 
 _RULES = {**elementwise.RULES, **shaping.RULES, **products.RULES, **reductions.RULES}
-#: Operations that call a function once, in any supported version of JAX, and the parameters that hold its program.
+#: The operations that call a function once, in any supported version of JAX, and below them the parameters of these
+#: operations that may hold the function's program.
 _CALLS = {
     "call", "checkpoint", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr",
     "jit", "pjit", "remat", "remat2",
@@ -80,13 +81,13 @@ def _convert_equation(graph: Graph, equation: Any, values: list[Value]) -> Seque
 def _compute(equation: Any, values: Sequence[Value]) -> list[Value] | None:
     """Computes an operation on constants.
 
-    Returns `None` if a result's shape depends on the batch, unless the operation is elementwise: its result is then
-    stored once and broadcast along the batch.
+    The result of an elementwise operation is stored once and broadcast along the batch axis. For any other operation,
+    returns `None` if the shape of a result depends on the batch size.
     """
     shapes = [out.aval.shape for out in equation.outvars]
     arrays = [np.asarray(value.array) for value in values]
     if equation.primitive.name in elementwise.RULES:
-        # The stored arrays may have length 1 along the batch.
+        # The stored arrays may have length 1 along the batch axis.
         arrays = np.broadcast_arrays(*arrays) if any(value.shape for value in values) else arrays
     else:
         if not all(is_known(length) for shape in shapes for length in shape):

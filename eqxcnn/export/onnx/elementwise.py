@@ -1,4 +1,4 @@
-"""Rules for elementwise operations. Their operands may be stored in any order of axes."""
+"""Conversion rules for elementwise operations. The operands may be stored in any axis order."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from .values import Shape, Value, is_one
 
 __all__ = ["RULES", "apply", "find_maker", "scalar"]
 
-#: ONNX operators by the names of the same operations in JAX.
+#: The ONNX operator for each JAX operation.
 _SAME = {
     "abs": "Abs", "add": "Add", "add_any": "Add", "and": "And", "ceil": "Ceil", "cos": "Cos", "eq": "Equal",
     "erf": "Erf", "exp": "Exp", "floor": "Floor", "ge": "GreaterOrEqual", "gt": "Greater", "le": "LessOrEqual",
@@ -25,7 +25,8 @@ def apply(graph: Graph, operator: str, *values: Value, dtype: Any = None, **attr
     rank = max(len(value.shape) for value in values)
     values = tuple(_lift(value, rank) for value in values)
     tensors = [value for value in values if value.array is None]
-    # Among equals, prefer an axis order other than JAX's: a convolution's result has one.
+    # If several operands are equally large, prefer one whose axes are not in JAX's order, such as the result of a
+    # convolution.
     largest = max(tensors, key=lambda value: (len(value.stored), value.stored != sorted(value.stored)))
     axes = list(largest.order)
     if missing := {axis for value in values for axis in value.stored} - set(axes):
@@ -45,7 +46,7 @@ def scalar(value: Value, number: float | int) -> Value:
 
 
 def find_maker(graph: Graph, value: Value, operator: str) -> Any:
-    """Returns the node that computes a value if it has this operator, else `None`."""
+    """Returns the node that computes a value if the node has this operator, else `None`."""
     node = graph.makers.get(value.name) if value.array is None else None
     return node if node is not None and node.operator == operator else None
 
@@ -58,7 +59,7 @@ def _lift(value: Value, rank: int) -> Value:
 
 
 def _trim(axes: list[int], value: Value) -> list[int | None]:
-    """Returns the axes from the first one that the value stores; broadcasting adds the axes before it."""
+    """Omits the axes before the first one that the value stores, because ONNX broadcasting adds leading axes."""
     stored = value.stored
     first = next((index for index, axis in enumerate(axes) if axis in stored), len(axes))
     return [axis if axis in stored else None for axis in axes[first:]]
@@ -116,7 +117,7 @@ def _is_scalar(value: Value, number: float | int | None = None) -> bool:
 
 
 def _erfc(graph: Graph, _: Any, x: Value) -> Value:
-    """Returns `1 - erf(x)`; in a GELU, where `x` is `-y * c`, as `1 + erf(y / (1 / c))`, which runtimes can fuse."""
+    """Computes `1 - erf(x)`; in a GELU, where `x` is `-y * c`, as `1 + erf(y / (1 / c))`, which runtimes can fuse."""
     scaled = find_maker(graph, x, "Mul")
     negative = None if scaled is None else graph.makers.get(scaled.inputs[0])
     if scaled is None or negative is None or negative.operator != "Neg" or scaled.inputs[1] not in graph.arrays:

@@ -51,13 +51,13 @@ def export_onnx(
         raise InputError("`precision` (=bf16) must be float32 or float16: onnxruntime has no convolutions in bf16")
     check_target(path, overwrite)
     runtime = _import_packages()
-    # Imported here, because this module imports `onnx`.
+    # Imported after `_import_packages`, because `writing` imports the optional package `onnx`.
     from .writing import write_model
 
     examples = choose_images(classifier, images)
     try:
-        # A fixed batch is traced as symbolic too and written with its size: while tracing, a batch of one image would
-        # look like any other axis of length 1.
+        # A fixed batch size is traced as a symbol too, because a batch axis of length 1 would look like any other axis
+        # of length 1. The file is written with the fixed size.
         graph, result = convert(program.make_function(), replace(program, batch="dynamic").pixels)
     except Unsupported as error:
         raise InputError(f"`{classifier.name}` {error}: export it as stablehlo") from error

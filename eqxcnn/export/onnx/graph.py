@@ -16,7 +16,7 @@ INPUT = "pixels"
 
 
 class Unsupported(Exception):
-    """An operation has no conversion. The message is a predicate whose subject is the model."""
+    """An operation has no conversion to ONNX. The message continues a sentence that starts with the model's name."""
 
 
 @dataclass(eq=False)
@@ -46,7 +46,7 @@ class Graph:
     _known: dict[Any, str] = field(default_factory=dict)
 
     def add(self, operator: str, inputs: Sequence[str], shape: Shape, **attributes: Any) -> str:
-        """Adds a node, unless an equal one exists, and returns the name of its output, which has this shape."""
+        """Adds a node, unless an equal node exists, and returns the name of its output, whose shape is `shape`."""
         key = operator, tuple(inputs), repr(sorted(attributes.items()))
         if key not in self._known:
             name = f"{operator.lower()}_{len(self.nodes)}"
@@ -74,7 +74,7 @@ class Graph:
         **Arguments:**
 
         - `axes`: for each axis of the tensor, the axis of `value.shape`, or `None` for an axis of length 1. The
-          tensor also has length 1 where the value is broadcast.
+          tensor also has length 1 along axes where the value is broadcast.
         """
         stored = value.stored
         assert set(stored) <= set(axes), (stored, axes)
@@ -115,7 +115,7 @@ class Graph:
         return self.add("Reshape", [name, self.integers(lengths)], shape)
 
     def _shape_vector(self, shape: Shape) -> str:
-        """Returns the name of a tensor that holds a shape; its lengths are known or multiples of the batch."""
+        """Returns the name of a tensor that holds a shape; each length is known or a multiple of the batch size."""
         if all(is_known(length) for length in shape):
             return self.integers(shape)
         batch = self.add("Shape", [INPUT], (1,), start=0, end=1)

@@ -1,4 +1,4 @@
-"""Rules for convolutions and matrix products."""
+"""Conversion rules for convolutions and matrix products."""
 
 from collections.abc import Callable, Sequence
 from math import prod

@@ -1,4 +1,4 @@
-"""Rules for reductions over whole axes and over windows."""
+"""Conversion rules for reductions over whole axes and over windows."""
 
 from collections.abc import Callable
 from math import prod

@@ -1,4 +1,4 @@
-"""Rules for operations that only rearrange, cut or pad arrays."""
+"""Conversion rules for operations that only rearrange, cut or pad arrays."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -51,8 +51,8 @@ def _match(old: Shape, new: Shape) -> list[tuple[list[int], list[int]]]:
 def _pair_ones(old: Shape, new: Shape, groups: Sequence[tuple[list[int], list[int]]]) -> dict[int, int]:
     """Maps old axes of length 1 to new ones.
 
-    Those directly before a longer axis, or at the end of the shape, are paired from the last to the first. So the
-    height and width of maps of one pixel keep their axes, although `vmap` adds an axis before them.
+    Axes of length 1 directly before a longer axis, or at the end of the shape, are paired from the last to the first.
+    So height and width of 1x1 maps are paired correctly, although `vmap` adds an axis before them.
     """
     ends = [(old_axes[0], new_axes[0]) for old_axes, new_axes in groups] + [(len(old), len(new))]
     pairs: dict[int, int] = {}
@@ -102,7 +102,7 @@ def _slice(graph: Graph, equation: Any, x: Value) -> Value:
 
 
 def crop(graph: Graph, x: Value, edges: Sequence[tuple[Any, Any]]) -> Value:
-    """Removes elements at the start and the end of each axis: as many as the negative padding in `edges`."""
+    """Removes elements at the start and the end of each axis; a number -n in `edges` removes n elements."""
     bounds = [
         (max(-before, 0), length + min(after, 0), 1) for length, (before, after) in zip(x.shape, edges, strict=True)
     ]

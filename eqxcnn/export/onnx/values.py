@@ -20,10 +20,10 @@ class Value:
     operation in the graph. An operation that needs a certain axis order calls `Graph.place`.
 
     - `shape`, `dtype`: as in the traced program; `shape` may contain the symbolic batch size.
-    - `array`: the numbers of a constant, with one axis for each axis of `shape`, of length 1 if the constant is
-      broadcast along it; `None` for a tensor.
+    - `array`: the numbers of a constant; `None` for a tensor. The array has one axis for each axis of `shape`, with
+      length 1 along axes where the constant is broadcast.
     - `name`, `axes`: the name of a tensor, and for each of its axes the corresponding axis of `shape`, or -1 for an
-      axis of length 1 without one. The value is broadcast along axes of `shape` that are not in `axes`.
+      axis of length 1 that `shape` does not have. The value is broadcast along axes of `shape` that are not in `axes`.
     """
 
     shape: Shape
@@ -60,10 +60,10 @@ class Value:
 
 
 def is_known(length: Dimension) -> bool:
-    """Returns whether a length is an integer, not symbolic."""
+    """Returns whether a length is an integer, and not symbolic."""
     return isinstance(length, int | np.integer)
 
 
 def is_one(length: Dimension) -> bool:
-    """Returns whether a length is 1; a symbolic length is not."""
+    """Returns whether a length is the integer 1; false for a symbolic length."""
     return is_known(length) and int(length) == 1

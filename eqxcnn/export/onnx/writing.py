@@ -14,9 +14,9 @@ from .values import Shape, is_known
 
 __all__ = ["write_model"]
 
-#: The operator set, and the earliest version of the file format that allows it, for the sake of older runtimes.
+#: The ONNX operator set, and the earliest file format version that supports it, so that older runtimes read the file.
 _OPSET, _IR_VERSION = 18, 8
-#: Larger weights need a second file: a protobuf message must be smaller than 2 GiB, including the nodes.
+#: Weights of more bytes than this need a second file: a protobuf message of weights and nodes is limited to 2 GiB.
 _MAX_BYTES = 2**31 - 2**24
 #: Arrays with fewer bytes stay in the `.onnx` file: some are shapes for `Reshape`, which a runtime reads before the
 #: second file.
@@ -31,7 +31,7 @@ def write_model(graph: Graph, result: str, program: Program, metadata: dict[str,
     - `result`: the tensor with the scores.
     - `program`: determines the batch size and the name of the output.
     - `metadata`: strings by name.
-    - `path`: the file; the second one is beside it, with `.data` after its name.
+    - `path`: the file; the second file is in the same folder, with `.data` appended to the name.
     """
     nodes = [_make_node(node) for node in graph.nodes]
     nodes.append(helper.make_node("Identity", [result], [program.outputs]))

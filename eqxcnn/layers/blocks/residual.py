@@ -22,7 +22,7 @@ Resized: TypeAlias = Float[Array, "h2 w2 o"]
 def plain_conv(
     in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1, *, key: Key
 ) -> Conv:
-    """Builds a convolution with symmetric padding, and without bias, because the following BatchNorm has one."""
+    """Builds a convolution with symmetric padding, and without bias, because the following BatchNorm adds a bias."""
     return Conv(
         in_channels,
         out_channels,
@@ -47,7 +47,7 @@ def projection(in_channels: int, out_channels: int, stride: int, *, key: Key) ->
 
 
 def last_norm(channels: int, zero: bool) -> BatchNorm:
-    """Builds the BatchNorm that ends a branch; if `zero`, its weight is zero, so the block starts as its shortcut."""
+    """Builds the last BatchNorm of a branch; if `zero`, its weight starts at zero, and so does the branch's output."""
     norm = BatchNorm(channels)
     return eqx.tree_at(lambda norm: norm.weight, norm, jnp.zeros(channels)) if zero else norm
 

@@ -27,7 +27,7 @@ def make_layers(
 
     - `make_block`: called as `make_block(in_channels, width, stride, drop_path_rate, key=key)`.
     - `in_channels`: the number of channels of the first block's input.
-    - `widths`, `depths`: the width and the number of the blocks of each stage.
+    - `widths`, `depths`: for each stage, the width of its blocks and the number of its blocks.
     - `drop_path_rate`: the rate of the last block, see `drop_path_rates`.
     """
     rates, keys = iter(drop_path_rates(drop_path_rate, sum(depths))), iter(jax.random.split(key, sum(depths)))

@@ -17,8 +17,8 @@ _is_plain = ContextVar("_is_plain", default=False)
 def plain_layers() -> Iterator[None]:
     """Makes layers that are traced in this context use plain JAX operations, which are the same for all platforms.
 
-    These programs have no barriers and none of the primitives of this package, and a pooling layer is a single
-    `lax.reduce_window`, so they can be converted to ONNX. Functions that `jax.jit` has already traced do not change.
+    The traced programs can be converted to ONNX: they have no barriers and none of the primitives of this package, and
+    each pooling layer is a single `lax.reduce_window`. Functions that `jax.jit` has already traced do not change.
     """
     token = _is_plain.set(True)
     try:
@@ -35,8 +35,8 @@ def is_plain() -> bool:
 def can_use_primitives() -> bool:
     """Returns whether layers may use primitives while they are traced; otherwise they use plain JAX.
 
-    They may not inside `jax.shard_map` or under a mesh with explicit axes: there, the types of arrays include their
-    sharding, for which the primitives have no rules.
+    Primitives are not allowed inside `jax.shard_map` or under a mesh with explicit axes: there, the type of an array
+    includes its sharding, and the primitives have no rules for sharding.
     """
     if is_plain():
         return False

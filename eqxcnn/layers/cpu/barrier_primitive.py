@@ -1,4 +1,4 @@
-"""The primitive of `barrier.keep_on_cpu`: an optimization barrier on a CPU, nothing elsewhere."""
+"""The primitive of `barrier.keep_on_cpu`: an optimization barrier on a CPU, the identity on other platforms."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ __all__ = ["bind_barrier"]
 
 
 def bind_barrier(x: Array, only_without_onednn: bool) -> Array:
-    """Returns `x`, behind the barrier."""
+    """Returns `x`; in a program for a CPU, with an optimization barrier."""
     return _barrier.bind(x, only_without_onednn=only_without_onednn)
 
 

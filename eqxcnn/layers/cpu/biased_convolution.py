@@ -81,12 +81,12 @@ def _jvp(primals: Sequence[Array], tangents: Sequence[Any], window: Window) -> t
 
 
 def _transpose(out: Array, images: Images, kernel: Any, bias: Any, window: Window) -> tuple[None, Array, Array]:
-    """Returns the gradients of kernel and bias, in which the primitive is jointly linear; see `_jvp`."""
+    """Returns the gradients of kernel and bias; the primitive is a linear function of both together, see `_jvp`."""
     return None, *_gradients.bind(out, images, window=window, shape=kernel.aval.shape)
 
 
 def _gradients_jvp(primals: Sequence[Array], tangents: Sequence[Any], **parameters: Any) -> tuple[Any, Any]:
-    """The rule for `jvp` of the gradients: differentiates the kernel's and the bias's gradient separately."""
+    """The rule for `jvp` of the gradients: differentiates the gradients of kernel and bias separately."""
 
     def separately(out: Outputs, images: Images) -> tuple[Kernel, _Bias]:
         return kernel_gradient(out, images, **parameters), out.sum((0, 1, 2))

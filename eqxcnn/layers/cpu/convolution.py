@@ -1,8 +1,8 @@
 """Convolution as a primitive whose gradients are primitives too, each with a faster implementation for CPUs.
 
-`sum(out * convolve(images, kernel))` is linear in each of the three arrays, and each primitive is its gradient with
-respect to one of them. So derivatives of any order consist of these three primitives, and lowering chooses the
-implementation of each.
+The sum `s = sum(out * convolve(images, kernel))` is linear in each of the three arrays. Each of the three primitives is
+the gradient of `s` with respect to one of the arrays, so derivatives of any order consist of these primitives. Lowering
+chooses the implementation of each primitive.
 """
 
 from collections.abc import Callable, Sequence
@@ -49,12 +49,12 @@ def convolve(images: Images, kernel: Kernel, window: Window) -> Outputs:
 
 
 def images_gradient(out: Outputs, kernel: Kernel, window: Window, size: Pair) -> Images:
-    """Returns the gradient of images of this height and width; `out` is the gradient of the outputs."""
+    """Returns the gradient of images with height and width `size`; `out` is the gradient of the outputs."""
     return _images_gradient.bind(out, kernel, window=window, size=size)
 
 
 def kernel_gradient(out: Outputs, images: Images, window: Window, shape: KernelShape) -> Kernel:
-    """Returns the gradient of a kernel of this shape; `out` is the gradient of the outputs."""
+    """Returns the gradient of a kernel of shape `shape`; `out` is the gradient of the outputs."""
     return _kernel_gradient.bind(out, images, window=window, shape=shape)
 
 
@@ -88,7 +88,10 @@ def batch_convolution(
     bind: Callable[..., Array],
     by_xla: Callable[..., Array],
 ) -> tuple[Array, int]:
-    """The rule for `vmap`: merges a batch of the first operand with its batch axis; leaves other batches to XLA."""
+    """The rule for `vmap`: merges a vmapped axis of the first operand into its batch axis.
+
+    If another operand has a vmapped axis, XLA's implementation is used.
+    """
     first, *others = operands
     if any(axis is not None for axis in axes[1:]):
         return jax.vmap(by_xla, in_axes=tuple(axes))(*operands), 0
@@ -112,12 +115,12 @@ def _batch_images_gradient(
 def _batch_kernel_gradient(
     operands: Sequence[Array], axes: Sequence[int | None], **parameters: Any
 ) -> tuple[Array, int]:
-    """Leaves batches to XLA: merging them would add up gradients that must stay separate."""
+    """Uses XLA's implementation: merging the vmapped axis into the batch axis would sum over both axes."""
     return jax.vmap(partial(XLA.kernel_gradient, **parameters), in_axes=tuple(axes))(*operands), 0
 
 
 def count_convolution(equation: Any) -> int:
-    """Returns the multiply-adds of a jaxpr equation with images, kernel `[kh kw i/groups o]`, and perhaps a bias."""
+    """Returns the multiply-adds of a jaxpr equation on images, a kernel `[kh kw i/groups o]`, and perhaps a bias."""
     kernel = shape_of(equation.invars[1])
     return prod(shape_of(equation.outvars[0])) * prod(kernel[:-1])
 
@@ -146,7 +149,7 @@ _kernel_gradient = make_primitive(
     _batch_kernel_gradient,
     _count_kernel_gradient,
 )
-# For each operand, the function that maps the cotangent to its gradient.
+# The two functions are for the two operands: each maps the cotangent of the result to the gradient of its operand.
 ad.defbilinear(
     _convolve,
     lambda out, images, kernel, window: images_gradient(out, kernel, window, images.aval.shape[1:3]),

@@ -29,7 +29,7 @@ def _convolve(images: Images, kernel: Kernel, window: Window) -> Outputs:
 
 
 def _images_gradient(out: Outputs, kernel: Kernel, window: Window, size: Pair) -> Images:
-    """Convolves the gradient of the outputs, with `stride - 1` zeros between its pixels, with the flipped kernel."""
+    """Inserts `stride - 1` zeros between the pixels of the outputs' gradient and convolves with the flipped kernel."""
     spread = []
     for axis in (0, 1):
         span = (kernel.shape[axis] - 1) * window.dilation[axis]
@@ -52,7 +52,7 @@ def _kernel_gradient(out: Outputs, images: Images, window: Window, shape: Kernel
         image, out = image_and_out
         padded = jnp.pad(image, (*window.edges, (0, 0)))
 
-        # A loop over rows keeps the sums of all taps in the cache. A reduction would read the whole batch for each tap.
+        # A loop over rows keeps the sums of all taps in the cache. A reduction would read all images once per tap.
         def add_row(row: Array | int, sums: tuple[Array, ...]) -> tuple[Array, ...]:
             pixels = lax.dynamic_slice_in_dim(padded, row * stride[0], span)[::down]
             row_out = lax.dynamic_index_in_dim(out, row, keepdims=False)[None]
@@ -65,12 +65,12 @@ def _kernel_gradient(out: Outputs, images: Images, window: Window, shape: Kernel
         zeros = tuple(jnp.zeros((rows, width, channels), out.dtype) for _ in range(columns))
         return jnp.stack([total.sum(1) for total in lax.fori_loop(0, height, add_row, zeros)], axis=1)
 
-    # One image at a time, so that its data stays in the cache.
+    # One image at a time, so that the image stays in the cache.
     return lax.map(sum_products, (images, out)).sum(0)[:, :, None]
 
 
 def _sum_taps(padded: Image, weight: _Taps, stride: Pair, dilation: Pair) -> _Filtered:
-    """Returns the sum over all taps of the tap times a slice of the image."""
+    """Multiplies each tap by a slice of the image, and returns the sum over all taps."""
     sizes = [
         (size - dilated * (kernel - 1) - 1) // step
         for size, kernel, step, dilated in zip(padded.shape, weight.shape, stride, dilation, strict=False)
@@ -86,5 +86,5 @@ def _sum_taps(padded: Image, weight: _Taps, stride: Pair, dilation: Pair) -> _Fi
     return total
 
 
-#: For convolutions with one output channel per input channel.
+#: The implementation for convolutions with one output channel per input channel.
 DEPTHWISE = Implementation(_convolve, _images_gradient, _kernel_gradient)

@@ -1,4 +1,4 @@
-"""The interface of the implementations of a convolution and its two gradients, and XLA's implementation."""
+"""The interface for a convolution and its two gradients, and XLA's implementation of the interface."""
 
 from collections.abc import Callable
 from math import prod
@@ -30,15 +30,15 @@ Outputs: TypeAlias = Float[Array, "n h2 w2 o"]
 #: Height, width, input channels per group, output channels.
 KernelShape: TypeAlias = tuple[int, ...]
 
-#: Kernels with more taps are left to XLA, because a sum over so many would take minutes to compile.
+#: Kernels with more pixels than this are left to XLA, because a sum of so many terms would take minutes to compile.
 _MAX_TAPS = 256
 
 
 class Window(NamedTuple):
-    """The positions of a kernel.
+    """Where a kernel is applied to an image.
 
     - `stride`, `dilation`: `(height, width)` pairs.
-    - `edges`: the zeros added before and after the height and the width, none of them negative.
+    - `edges`: the number of zeros added before and after the height and the width, each at least 0.
     - `groups`: the number of groups of channels that are convolved separately.
     """
 
@@ -100,5 +100,5 @@ def implement(convolve: Callable[[Images, Kernel, Window], Outputs]) -> Implemen
     return Implementation(convolve, images_gradient, kernel_gradient)
 
 
-#: Plain convolutions, on any platform.
+#: The implementation by plain JAX operations, for any platform.
 XLA = implement(_convolve)

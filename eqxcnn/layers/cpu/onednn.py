@@ -1,4 +1,4 @@
-"""oneDNN on a CPU: a check whether jaxlib can call it, and the call.
+"""Calls oneDNN on a CPU, and checks whether the installed jaxlib can call it.
 
 oneDNN is the library of convolutions and matrix products that PyTorch uses on CPUs. jaxlib contains it, but XLA's
 compiler gives this work to Eigen or YNNPACK, which are slower. jaxlib still executes the custom calls that XLA used to
@@ -21,7 +21,7 @@ __all__ = ["Operation", "call_onednn", "is_available"]
 
 #: The jaxlib versions whose oneDNN calls were tested, forward and backward (`tests/layers/cpu/test_onednn*.py`).
 _TESTED_JAXLIBS = ("0.10.2", "0.12.0.1")
-#: The name of each custom call in jaxlib, and the field of its configuration for the settings.
+#: For each operation, the name of the custom call in jaxlib, and the configuration field that holds its settings.
 _TARGETS = {
     "convolution": ("__onednn$convolution", "onednn_conv_config"),
     "matmul": ("__onednn$matmul", "onednn_matmul_config"),
@@ -30,9 +30,9 @@ Operation: TypeAlias = Literal["convolution", "matmul"]
 
 
 def is_available() -> bool:
-    """Returns whether a program for a CPU may call oneDNN: if it is supported and `EQXCNN_ONEDNN` is not 0.
+    """Returns whether a program for a CPU may call oneDNN: if jaxlib supports it and `EQXCNN_ONEDNN` is not 0.
 
-    It is also unavailable in two cases:
+    oneDNN is also unavailable in two cases:
 
     - With the persistent compilation cache: programs with these calls cannot be stored.
     - With more than one CPU device: each device would run the whole call.

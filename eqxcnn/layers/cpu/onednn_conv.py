@@ -97,7 +97,7 @@ def _kernel_gradient(out: Outputs, images: Images, window: Window, shape: Kernel
     row_edges: Edges = edges[0], (edges[1][0] * channels, edges[1][1] * channels)
     row_window = Window((1, 1), row_edges, (stride[0], stride[1] * channels), groups)
     found = _convolve(rows, out, row_window, kernel_layout="IHWO")
-    # If no window covers the last pixels of an axis, the result has positions beyond the kernel: drop them.
+    # If no window covers the last pixels of an axis, the result has positions beyond the kernel, which are dropped.
     return found[:, :height, : width * channels].reshape(shape)
 
 
@@ -106,5 +106,5 @@ def is_stem(kernel: KernelShape, window: Window) -> bool:
     return prod(kernel[:-1]) <= _MAX_STEM_FAN_IN and {*window.stride, *window.dilation, window.groups} == {1}
 
 
-#: For float32.
+#: The implementation for float32.
 ONEDNN = Implementation(_convolve, _images_gradient, _kernel_gradient)

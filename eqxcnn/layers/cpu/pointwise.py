@@ -17,5 +17,5 @@ def _convolve(images: Images, kernel: Kernel, window: Window) -> Outputs:
     return out.reshape(*images.shape[:-1], out.shape[-1])
 
 
-#: For 1x1 kernels without groups, in float32.
+#: The implementation for 1x1 kernels without groups, in float32.
 POINTWISE = implement(_convolve)

@@ -39,7 +39,8 @@ def make_primitive(
     - `on_cpu`, `elsewhere`: the implementations for a CPU and for other platforms. `on_cpu` takes the additional
       keyword `uses_onednn`: whether it may call oneDNN.
     - `batching_rule`: the rule for `vmap`, a function of the operands and their batch axes.
-    - `count_multiply_adds`: returns the multiply-adds of a jaxpr equation of this primitive; `None` if it has none.
+    - `count_multiply_adds`: returns the number of multiply-adds of a jaxpr equation of this primitive; `None` for a
+      primitive without multiply-adds.
     - `multiple_results`: whether the functions return several arrays.
     """
     primitive = Primitive(name)

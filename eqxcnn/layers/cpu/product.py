@@ -51,7 +51,7 @@ def _product_on_cpu(
 
 
 def _batch_product(operands: Sequence[Array], axes: Sequence[int | None], **parameters: bool) -> tuple[Array, int]:
-    """The rule for `vmap`: stacks a batch of `left` matrices into one; leaves other batches to XLA."""
+    """The rule for `vmap`: stacks a batch of `left` matrices into one matrix; computes other batches with XLA."""
     left, right = operands
     if axes[1] is not None or parameters["transpose_left"]:
         return jax.vmap(partial(_product_by_xla, **parameters), in_axes=tuple(axes))(left, right), 0

@@ -32,7 +32,7 @@ def stem_gradient(
     """
     (count, height, width, n_out), (rows, columns), channels = out.shape, kernel_size, images.shape[-1]
     pairs, (top, _), (left, _) = -(-width // 2), *edges
-    # Separates even and odd columns, so that each pixel of a window is contiguous in memory over all pairs.
+    # Even and odd columns are separated, so that for each pixel of the window, the values of all pairs are contiguous.
     halves = pairs + columns // 2
     padding = (top, height + rows - 1 - top - images.shape[1], 0), (left, 2 * halves - left - images.shape[2], 0)
     padded = lax.pad(images, jnp.zeros((), images.dtype), [(0, 0, 0), *padding, (0, 0, 0)])
@@ -43,7 +43,7 @@ def stem_gradient(
     window = [across[:, :, row * pairs : (row + height) * pairs] for row in range(rows)]
     windows = jnp.concatenate([*window, jnp.ones((1, count, height * pairs), images.dtype)])
     out_pairs = lax.pad(out, jnp.zeros((), out.dtype), [(0, 0, 0), (0, 0, 0), (0, 2 * pairs - width, 0), (0, 0, 0)])
-    # The barriers make XLA write each step to memory. Without them it computes the source index of every element.
+    # The barriers make XLA write each step to memory. Without them, XLA computes the source index of each element.
     windows, out_pairs = lax.optimization_barrier((windows, out_pairs))
     product = matrix_product(windows.reshape(len(windows), -1), out_pairs.reshape(-1, 2 * n_out))
     bias = product[-1].reshape(2, n_out).sum(0)

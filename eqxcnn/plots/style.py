@@ -30,7 +30,7 @@ STYLE: list[Any] = [
         "lines.linewidth": 1.4,
         "lines.markersize": 3.5,
         "savefig.dpi": 200,
-        # With a fixed salt, equal pictures give equal files.
+        # With a fixed salt, identical figures give identical SVG files.
         "svg.hashsalt": "eqxcnn",
     },
 ]

@@ -29,7 +29,7 @@ class EvaluationSettings:
     early_stop_epochs: Annotated[int, COUNT_OR_NONE] = 0
     """Stop after this many epochs without a better `monitor`; 0 for never."""
     early_stop_delta: Annotated[float, AT_LEAST_ZERO] = 0.0
-    """Change of `monitor` that an epoch must exceed to count as better."""
+    """Improvement of `monitor` that an epoch must exceed to count as better."""
     keep: Literal["last", "best"] = "last"
     """Weights to test and save: the last ones, or those of the epoch with the best `monitor`."""
     best_checkpoints: Annotated[int, COUNT_OR_NONE] = 0

@@ -74,7 +74,7 @@ def signature_of(network_type: type) -> Signature:
 
 
 def _has_order(parameters: Sequence[inspect.Parameter]) -> bool:
-    """Returns whether the parameters allow the call `net(image, state, key=key)`; both `state` and `key` may be missing."""
+    """Returns whether `state` and `key`, if they are parameters, can be passed as in `net(image, state, key=key)`."""
     by_name = {parameter.name: parameter for parameter in parameters}
     state, key = by_name.get("state"), by_name.get("key")
     is_second = state is None or (state is parameters[1] and state.kind is not state.KEYWORD_ONLY)

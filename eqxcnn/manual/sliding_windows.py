@@ -75,7 +75,7 @@ class Windows:
         return lax.pad(x, jnp.asarray(fill, x.dtype), [(0, 0, 0), *margins, (0, 0, 0)])
 
     def _pixels_at(self, x: Images, offset: Pair) -> Float[Array, "b h2 w2 c"]:
-        """Returns the pixel at `offset` of every window."""
+        """Returns the pixel at `offset` in every window."""
         (u, v), (h2, w2), (sy, sx) = offset, self.count, self.stride
         return x[:, u : u + (h2 - 1) * sy + 1 : sy, v : v + (w2 - 1) * sx + 1 : sx]
 

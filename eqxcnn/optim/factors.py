@@ -69,7 +69,7 @@ class Factor:
 
 
 def parse_factors(entries: Sequence[str], frozen: Sequence[str] = ()) -> tuple[Factor, ...]:
-    """Parses a recipe's `learning_rate_factors`, followed by a factor of 0 for each name in its `freeze`.
+    """Parses a recipe's `learning_rate_factors`, and appends a factor of 0 for each name in its `freeze`.
 
     **Raises:** `InputError` for an entry that is not `pattern=factor` or `pattern=factor for n epochs`, for too many
     or too long patterns, and for numbers out of range.

@@ -41,7 +41,7 @@ class RunOptions:
     seeds: Annotated[int, Range(1, 1000)] = 1
     """Train with this many seeds, from `seed` on, and report mean and standard deviation."""
     dry_run: bool = False
-    """Only compile the steps and run two calls of them, to report time and memory."""
+    """Only compile the steps and call them twice, to report time and memory."""
     list_recipes: bool = False
     """Only list the shipped recipes."""
 

@@ -98,7 +98,7 @@ def build(
     }
     for argument, least, most in (("num_classes", 0, MAX_CLASSES), ("in_channels", 1, MAX_CHANNELS)):
         if not least <= arguments[argument] <= most:
-            words = f"{least} (for features)" if least == 0 else f"{least}"
+            words = f"{least} (features)" if least == 0 else f"{least}"
             raise InputError(f"`{argument}` (={show(arguments[argument])}) must be from {words} to {most}")
     make = partial(eqx.nn.make_with_state(row.make), **arguments, **architecture)
     # The first call computes only shapes, so that a model that is too large is refused before its memory is allocated.

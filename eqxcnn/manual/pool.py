@@ -12,7 +12,7 @@ from .sliding_windows import Windows, windows
 
 __all__ = ["MaxPoolCache", "avg_pool_backward", "avg_pool_forward", "max_pool_backward", "max_pool_forward"]
 
-#: Which pixels equal the maximum of their window, as booleans; and the positions of the windows.
+#: A boolean mask of the pixels that equal the maximum of their window, and the positions of the windows.
 MaxPoolCache: TypeAlias = tuple[Bool[Array, "..."], Windows]
 
 

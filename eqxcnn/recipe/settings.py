@@ -189,7 +189,7 @@ class OptimizerSettings:
     average_start: Annotated[float, BELOW_ONE] = 0.75
     """Fraction of the run after which `swa` starts to average."""
     gradients: Literal["autodiff", "by_hand"] = "autodiff"
-    """`by_hand` uses the backward pass that a model defines itself (`scratch`), with plain `sgd`."""
+    """`by_hand` uses the backward pass that the model itself defines, as `scratch` does; needs plain `sgd`."""
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def test_bad_values_of_every_argument_are_refused_by_name(name):
         ("vit_b_16", {"heads": 5}, r"`dim` \(=768\) must be a positive multiple of `heads` \(=5\)"),
         ("convmixer_256_8", {"kernel_size": 65_537}, "must be at most 65536"),
         ("mnist_cnn", {"hidden": 60_000, "widths": (60_000, 60_000)}, r"has [\d,]+ parameters, more than the limit"),
-        ("lenet", {"num_classes": 10**12}, r"`num_classes` \(=1000000000000\) must be from 0 \(for features\) to 1000000"),
+        ("lenet", {"num_classes": 10**12}, r"`num_classes` \(=1000000000000\) must be from 0 \(features\) to 1000000"),
         ("lenet", {"num_classes": 10**5000}, r"`num_classes` \(=a number of more than 30 digits\)"),
         ("lenet", {"in_channels": 10**9}, r"`in_channels` \(=1000000000\) must be from 1 to 4096"),
         ("lenet", {"image_size": 10**6}, r"`image_size` \(=1000000x1000000\) is too large: .* 4096x4096"),

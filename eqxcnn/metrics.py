@@ -60,7 +60,7 @@ def top_k(k: Annotated[int, Range(1, 1_000_000)]) -> Metric:
     def sums(logits: BatchLogits, labels: Labels, mask: Mask) -> tuple[Int[Array, ""], Int[Array, ""]]:
         own = jnp.take_along_axis(logits, labels[:, None], axis=1)
         is_lower_class = jnp.arange(logits.shape[1])[None] < labels[:, None]
-        # In this form NaN ranks highest, as in `argmax`.
+        # Unlike `logits > own`, `~(logits <= own)` ranks NaN highest, as `argmax` does.
         is_higher = ~(logits <= own) | ((logits == own) & is_lower_class)
         return (mask & (is_higher.sum(1) < k)).sum(), mask.sum()
 

@@ -53,7 +53,7 @@ def _parse(entry: str, kind: str) -> tuple[str, list[Any], dict[str, Any]]:
         case ast.Name(id=name):
             return name, [], {}
         case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):
-            # `**kwargs` has no name, and a dict would keep only the last of two arguments of the same name.
+            # The lengths differ if an argument is `**kwargs`, which has no name, or if two arguments share a name.
             named = {word.arg: parse(word.value) for word in keywords if word.arg}
             if len(named) == len(keywords):
                 return name, [parse(arg) for arg in args], named
@@ -64,7 +64,7 @@ def _parse_expression(text: str) -> ast.expr | None:
     """Parses a Python expression; returns `None` for anything else."""
     try:
         with warnings.catch_warnings():
-            # Python warns about `1is 1`, as `SyntaxWarning` or `DeprecationWarning`.
+            # Python warns about text such as `1is 1`; the type of the warning depends on the version.
             warnings.simplefilter("ignore")
             return ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError):

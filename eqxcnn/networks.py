@@ -20,9 +20,9 @@ __all__ = ["ChannelsFirst", "Signature", "as_pair", "call_network", "check_state
 class Signature(NamedTuple):
     """The arguments that a network takes besides the image.
 
-    - `takes_state`: whether it has a parameter `state`.
-    - `needs_state`: whether that parameter has no default.
-    - `takes_key`: whether it has a parameter `key`.
+    - `takes_state`: whether the network has a parameter `state`.
+    - `needs_state`: whether the parameter `state` has no default.
+    - `takes_key`: whether the network has a parameter `key`.
     """
 
     takes_state: bool
@@ -31,7 +31,7 @@ class Signature(NamedTuple):
 
 
 def call_network(network: Network, image: Image, state: ModelState, *, key: Key | None) -> tuple[Logits, ModelState]:
-    """Calls a network on one image `[h w c]`; passes `state` and `key` only if it takes them.
+    """Calls a network on one image `[h w c]`; passes `state` and `key` only if the network takes them.
 
     **Returns:** the scores `[classes]` and the new state. A `state` that is `None` or not passed is returned unchanged.
     """
@@ -40,7 +40,7 @@ def call_network(network: Network, image: Image, state: ModelState, *, key: Key 
     keywords = {"key": key} if signature.takes_key else {}
     if not signature.takes_state or (state is None and not signature.needs_state):
         return function(image, **keywords), state
-    if state is None:  # such as a zoo model without BatchNorm
+    if state is None:  # allowed for networks without stateful layers, such as a zoo model without BatchNorm
         return function(image, eqx.nn.State(network), **keywords)[0], None
     return function(image, state, **keywords)
 
@@ -74,7 +74,7 @@ def signature_of(network_type: type) -> Signature:
 
 
 def _has_order(parameters: Sequence[inspect.Parameter]) -> bool:
-    """Returns whether `state` is the second parameter, if there is one, and `key` can be passed by its name."""
+    """Returns whether `state` and `key`, if they are parameters, can be passed as in `net(image, state, key=key)`."""
     by_name = {parameter.name: parameter for parameter in parameters}
     state, key = by_name.get("state"), by_name.get("key")
     is_second = state is None or (state is parameters[1] and state.kind is not state.KEYWORD_ONLY)
@@ -82,13 +82,13 @@ def _has_order(parameters: Sequence[inspect.Parameter]) -> bool:
 
 
 def as_pair(model: Any) -> tuple[Network, ModelState]:
-    """Returns a network, and its state or `None`, with NumPy arrays converted to JAX arrays.
+    """Returns a network and its state, which may be `None`, with NumPy arrays converted to JAX arrays.
 
     **Arguments:**
 
     - `model`: a network, or a pair of a network and its state, with arrays or with shapes only.
 
-    **Raises:** `InputError` for anything else, and for arrays in static fields, which JAX cannot compare.
+    **Raises:** `InputError` for any other object, and for arrays in static fields, which JAX cannot compare.
     """
     pair = model if isinstance(model, tuple) else (model, None)
     if len(pair) != 2 or not isinstance(pair[0], eqx.Module) or not isinstance(pair[1], eqx.nn.State | None):

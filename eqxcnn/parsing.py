@@ -22,8 +22,8 @@ _MAX_DEPTH = 50
 _MAX_LITERAL = 1_000
 _MAX_LITERAL_DEPTH = 10
 _MAX_DIGITS = 30
-# The closing quote is optional, so that an unterminated string is scanned only once. Possessive, because long strings,
-# such as images in base64, then take a tenth of the time.
+# The closing quote is optional, so that an unterminated string is scanned only once. The quantifiers are possessive,
+# because then a long string, such as an image in base64, takes a tenth of the time.
 _JSON_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 

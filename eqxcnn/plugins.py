@@ -1,4 +1,4 @@
-"""Extensions from other packages: the flag `--import`, and entry points, which are read at the first look-up."""
+"""Extensions from other packages: the flag `--import`, and entry points. Entry points are read when first needed."""
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence

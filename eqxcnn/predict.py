@@ -72,7 +72,7 @@ def main(arguments: Sequence[str]) -> None:
     try:
         with (
             closing(_decode_ahead(classifier.preprocess, paths, size)) as batches,
-            # On a terminal that also shows the results, a progress bar would break their lines.
+            # On a terminal that also shows the results, a progress bar would break the lines of the results.
             nullcontext(lambda _: None) if sys.stdout.isatty() else show_progress("images", len(paths)) as advance,
         ):
             for count, results in map(classify, batches):
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str]) -> None:
 def _classify(
     classifier: ImageClassifier, devices: Devices, top: int, size: int, batch: Sequence[_Decoded]
 ) -> tuple[int, list[tuple[Path, Classes]]]:
-    """Returns a batch's number of images, and the classes of the readable ones; prints errors for the other ones."""
+    """Returns the size of a batch and the classes of its readable images; prints an error per unreadable image."""
     readable, images = [], []
     for path, image in batch:
         if isinstance(image, InputError):
@@ -127,7 +127,7 @@ def _decode_ahead(prepare: Preprocess, paths: Sequence[Path], size: int) -> Gene
 
 
 def _make_writer(output: str, count: int) -> Callable[[Path, Classes], object]:
-    """Returns a function that prints the classes of one image; `count` is the number of classes in a CSV header."""
+    """Returns a function that prints the classes of one image; `count` is the number of classes per line in CSV."""
     if output == "csv":
         table = csv.writer(sys.stdout, lineterminator="\n")
         table.writerow(

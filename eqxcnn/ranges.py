@@ -91,7 +91,7 @@ def check_arguments(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 def coerce(name: str, value: Any, hint: Any, owner: str = "") -> Any:
-    """Converts `value` to the type `hint`: an integer to a float, or a list to a tuple, where `hint` declares that.
+    """Converts `value` to the type `hint`, such as an integer to a float or a list to a tuple, and checks its range.
 
     **Arguments:**
 
@@ -134,7 +134,7 @@ def describe_type(hint: Any) -> str:
 
 
 def plain_type(hint: Any) -> Any:
-    """Removes `Annotated` from a type and from its members."""
+    """Removes `Annotated` from a type and from the types inside it."""
     if get_origin(hint) is Annotated:
         return plain_type(get_args(hint)[0])
     if get_origin(hint) in (None, Literal):
@@ -149,7 +149,7 @@ def plain_type(hint: Any) -> Any:
 
 
 def declared_bounds(hint: Any) -> Iterator[Range | Items]:
-    """Yields the bounds declared in a type and in its members."""
+    """Yields the bounds declared in a type and in the types inside it."""
     if get_origin(hint) is Annotated:
         yield from (each for each in get_args(hint)[1:] if isinstance(each, Range | Items))
     if get_origin(hint) not in (None, Literal):
@@ -191,7 +191,7 @@ def _convert(value: Any, hint: Any) -> Any:
 
 
 def _convert_to_member(value: Any, options: tuple[Any, ...]) -> Any:
-    """Converts `value` to the first member of a union that accepts it; an `int` member takes integers first."""
+    """Converts `value` to the first type of a union that accepts it, but tries the value's own type first."""
     for option in sorted(options, key=lambda option: plain_type(option) is not type(value)):
         try:
             return _convert(value, option)
@@ -225,6 +225,6 @@ def _check_text(text: str, *, is_path: bool) -> None:
         raise ValueError(f"a string of at most {_MAX_TEXT} characters (it has {len(text)})")
     if "\0" in text:
         raise ValueError("a string without NUL characters")
-    # Paths may hold any other byte, but a recipe is UTF-8.
+    # Paths may contain bytes that are not UTF-8; other strings must not, since recipes are saved as UTF-8.
     if not is_path and any("\ud800" <= sign <= "\udfff" for sign in text):
         raise ValueError("valid UTF-8 text")

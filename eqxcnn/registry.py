@@ -71,9 +71,9 @@ def variant(name: str) -> Variant:
 
 
 def is_same_network(name: str, other: str) -> bool:
-    """Returns whether two names stand for the same network; its image size and number of classes may differ.
+    """Returns whether two names stand for the same network, possibly with another image size or number of classes.
 
-    A name may also be that of a class which is not in the registry.
+    Each name may also be the name of a class that is not in the registry.
     """
     rows = families()
     return name == other or (name in rows and other in rows and rows[name][1].make is rows[other][1].make)
@@ -88,7 +88,7 @@ def build(
     key: Key,
     **architecture: Any,
 ) -> tuple[Classifier, eqx.nn.State]:
-    """Builds a model with random weights and its state; arguments and errors are as for `zoo.create_model`."""
+    """Builds a model with random weights, and its state; see `zoo.create_model` for arguments and errors."""
     row = variant(name)
     check_keywords(name, architecture, also_known=("num_classes", "in_channels", "image_size"))
     arguments = {

@@ -12,7 +12,7 @@ from .sliding_windows import Windows, windows
 
 __all__ = ["MaxPoolCache", "avg_pool_backward", "avg_pool_forward", "max_pool_backward", "max_pool_forward"]
 
-#: A mask of the pixels that equal the maximum of their window, and the windows.
+#: A boolean mask of the pixels that equal the maximum of their window, and the positions of the windows.
 MaxPoolCache: TypeAlias = tuple[Bool[Array, "..."], Windows]
 
 
@@ -29,7 +29,7 @@ def max_pool_forward(
 
     **Returns:** maps `[b h' w' c]` and the cache for `max_pool_backward`.
 
-    **Raises:** `InputError` if a window could lie entirely in the padding, and as `windows` does.
+    **Raises:** `InputError` if a window could lie entirely in the padding, or if `windows` refuses the arguments.
     """
     grid = _pool_windows(x, kernel_size, stride, padding)
     if any(max(edge) >= k for edge, k in zip(grid.edges, grid.kernel, strict=True)):
@@ -83,12 +83,12 @@ def _pool_windows(x: Images, kernel_size: Size, stride: Size | None, padding: Pa
 
 
 def _window_axes(grid: Windows) -> tuple[int, ...]:
-    """Returns the axes over the pixels of a window in the result of `_extract_windows`."""
+    """Returns which axes of the array of `_extract_windows` run over the pixels within a window."""
     return (2, 4) if grid.is_tiling else (3,)
 
 
 def _extract_windows(grid: Windows, x: Images, fill: float) -> tuple[Float[Array, "..."], tuple[int, ...]]:
-    """Returns the pixels of all windows, and the axes over the pixels of a window."""
+    """Returns an array of the pixels of all windows, and which of its axes run over the pixels within a window."""
     # Windows that do not overlap need only a reshape, no copies.
     if grid.is_tiling:
         return grid.tile(x, fill), _window_axes(grid)
@@ -97,5 +97,5 @@ def _extract_windows(grid: Windows, x: Images, fill: float) -> tuple[Float[Array
 
 
 def _sum_windows(grid: Windows, values: Float[Array, "..."]) -> Images:
-    """Adds the values of all windows to their pixels: the transpose of `_extract_windows`."""
+    """Returns maps in which each pixel is the sum of its values in all windows: the transpose of `_extract_windows`."""
     return grid.untile(values) if grid.is_tiling else grid.paste(values.reshape(*values.shape[:3], -1))

@@ -1,7 +1,7 @@
-"""The sliding windows of convolutions and pools: extracting them from a map, and the transpose for gradients.
+"""Sliding windows of convolutions and pools: extraction from a map, and its transpose, which computes gradients.
 
 Window `o` of an axis covers the pixels `o * stride - before + u`, `0 <= u < kernel`. Extracting windows is linear in
-the pixels, so its backward pass is the transpose: each pixel gets the sum of the gradients of its copies.
+the pixels, so its backward pass is the transpose: a pixel's gradient is the sum of the gradients of its copies.
 """
 
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ class Windows:
         return sum((lax.pad(share, zero, self._padding_back(offset)) for share, offset in shares), start=zero)
 
     def tile(self, x: Images, fill: float = 0.0) -> Float[Array, "b h2 kh w2 kw c"]:
-        """Returns the values of `cut`, reshaped to separate axes for windows and their pixels; needs `is_tiling`."""
+        """Returns the pixels of each window, with separate axes for windows and pixels; needs `is_tiling`."""
         rows, columns = zip(self.count, self.kernel, strict=True)
         return self._pad_or_crop(x, fill).reshape(x.shape[0], *rows, *columns, x.shape[-1])
 
@@ -66,7 +66,7 @@ class Windows:
         return [(u, v) for u in range(self.kernel[0]) for v in range(self.kernel[1])]
 
     def _margins(self) -> list[Pair]:
-        """Returns the pixels to add (negative: to crop) at both ends of each axis, up to the last window's end."""
+        """Returns the padding at both ends of each axis up to the end of the last window; negative values crop."""
         spans = [(n - 1) * s + k for n, s, k in zip(self.count, self.stride, self.kernel, strict=True)]
         return [(low, span - low - size) for (low, _), span, size in zip(self.edges, spans, self.size, strict=True)]
 
@@ -75,7 +75,7 @@ class Windows:
         return lax.pad(x, jnp.asarray(fill, x.dtype), [(0, 0, 0), *margins, (0, 0, 0)])
 
     def _pixels_at(self, x: Images, offset: Pair) -> Float[Array, "b h2 w2 c"]:
-        """Returns the pixel at `offset` of every window."""
+        """Returns the pixel at `offset` in every window."""
         (u, v), (h2, w2), (sy, sx) = offset, self.count, self.stride
         return x[:, u : u + (h2 - 1) * sy + 1 : sy, v : v + (w2 - 1) * sx + 1 : sx]
 

@@ -12,8 +12,8 @@ __all__ = ["AllCNN", "variants"]
 
 
 class AllCNN(eqx.Module):
-    """Convolutions with ReLU, two of them strided: the models of table 1, with pooling replaced as in section 2 and
-    table 2. The head is a 1x1 convolution with one map per class; the mean of a map is the score.
+    """The models of table 1, with each pooling replaced by a strided convolution (section 2 and table 2). ReLU follows
+    every convolution. The head is a 1x1 convolution with one map per class; the score of a class is its map's mean.
 
     The last 3x3 convolution has no padding, so the averaged maps are 6x6 for a 32x32 image. Initial weights
     are He normal, biases zero; the paper does not specify an initialization.

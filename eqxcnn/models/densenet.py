@@ -40,7 +40,7 @@ class NormConv(eqx.Module):
         return self.dropout(self.conv(jax.nn.relu(x)), key=key), state
 
 
-#: A layer, which adds `growth_rate` maps: a 3x3 convolution, preceded by a 1x1 convolution if it has a bottleneck.
+#: A layer, which adds `growth_rate` maps: a 3x3 convolution, after a 1x1 convolution in networks with bottlenecks.
 DenseLayer: TypeAlias = tuple[NormConv, ...]
 
 
@@ -184,7 +184,7 @@ _IMAGENET = {
     "densenet169": ((6, 12, 32, 32), 32, 64, 14_149_480),
     "densenet201": ((6, 12, 48, 32), 32, 64, 20_013_928),
 }
-#: Layers of each of the three blocks, growth rate, whether it has bottlenecks and compression ("BC"), parameters.
+#: Layers of each of the three blocks, growth rate, whether to use bottlenecks and compression ("BC"), parameters.
 _CIFAR = {
     "densenet_40_12": (12, 12, False, 1_019_722),
     "densenet_100_12": (32, 12, False, 6_979_642),

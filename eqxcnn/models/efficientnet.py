@@ -26,7 +26,7 @@ __all__ = ["EfficientNet", "Stage", "variants"]
 
 
 class Stage(NamedTuple):
-    """One row of the papers' tables; only the first block of a stage has the stride and changes the channels."""
+    """A stage, one row of the papers' tables; only its first block applies the stride and changes the channel count."""
 
     expansion: int
     kernel_size: int
@@ -153,7 +153,7 @@ def _make_block(
 
 
 def _scale_b0(width: float, depth: float) -> tuple[Stage, ...]:
-    """Returns B0's stages with channels times `width` and blocks times `depth` (Tan and Le 2019, section 3.3)."""
+    """Scales the widths of B0's stages by `width`, and their depths by `depth` (Tan and Le 2019, section 3.3)."""
     return tuple(
         stage._replace(channels=round_channels(stage.channels * width), blocks=math.ceil(stage.blocks * depth))
         for stage in _B0
@@ -161,7 +161,7 @@ def _scale_b0(width: float, depth: float) -> tuple[Stage, ...]:
 
 
 def _make_v2_stages(channels: tuple[int, ...], blocks: tuple[int, ...]) -> tuple[Stage, ...]:
-    """Returns the stages of a V2 network from the channels and blocks of each stage: six in S, seven in M and L."""
+    """Makes the stages of a V2 network from their channels and blocks; S has six stages, M and L have seven."""
     rows = ((1, 1, True), (4, 2, True), (4, 2, True), (4, 2, False), (6, 1, False), (6, 2, False), (6, 1, False))
     return tuple(
         Stage(expansion, 3, stride, width, depth, fused)

@@ -1,9 +1,10 @@
 """Inception v3: large kernels factorized into small or one-dimensional kernels (Szegedy et al. 2016, "Rethinking the
 Inception architecture for computer vision"), in torchvision's form.
 
-The auxiliary classifier, which is used in training only, is left out. Torchvision's 27,161,264 parameters are these
-23,834,568 plus 3,326,696 for that classifier on the 768 maps of `Mixed_6e`: 98,560 in a 1x1 convolution to 128
-channels, 2,459,136 in a 5x5 convolution to 768 channels (both with BatchNorm), and 769,000 in a dense layer.
+The auxiliary classifier, which is used in training only, is left out. Torchvision's 27,161,264 parameters are the
+23,834,568 of this model and 3,326,696 of the auxiliary classifier, whose input is the 768 maps of `Mixed_6e`: 98,560 in
+a 1x1 convolution to 128 channels, 2,459,136 in a 5x5 convolution to 768 channels (both with BatchNorm), and 769,000 in
+a dense layer.
 """
 
 from collections.abc import Sequence
@@ -86,7 +87,7 @@ def _make_branch(in_channels: int, steps: Branch, *, is_strided: bool, key: Key)
 
 
 def _count_channels(step: Step) -> int:
-    """Returns the output channels of a step."""
+    """Returns the number of output channels of a step, summed over parallel convolutions."""
     width, *kernel_sizes = step
     return width * len(kernel_sizes)
 
@@ -116,7 +117,10 @@ _FIGURE7: tuple[Branch, ...] = (
 
 
 def _figure6(width: int) -> tuple[Branch, ...]:
-    """Returns the branches on 17x17 maps: 7x7 kernels factorized into 1x7 and 7x1, `width` channels (figure 6)."""
+    """Returns the branches of a module on 17x17 maps, with `width` channels inside the branches (figure 6).
+
+    Each 7x7 kernel is factorized into a 1x7 kernel and a 7x1 kernel.
+    """
     horizontal, vertical = (width, (1, 7)), (width, (7, 1))
     return (
         ((192, 1),),

@@ -50,7 +50,7 @@ class MLP(eqx.Module):
         self.head = _make_layer(sizes[-1], num_classes, init_scale, head_key) if num_classes else eqx.nn.Identity()
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """Returns no maps: a perceptron has none."""
+        """Returns an empty tuple, since a perceptron has no maps."""
         return (), state
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:

@@ -121,7 +121,7 @@ def _make_block(
 
 
 _PAPER = "https://arxiv.org/abs/1801.04381"
-#: Source of the parameter counts at other widths: `MobileNetV2(width_mult=...)`.
+#: The parameter counts at other widths are from torchvision's `MobileNetV2(width_mult=...)`.
 _TORCHVISION = "https://github.com/pytorch/vision/blob/main/torchvision/models/mobilenetv2.py"
 _imagenet = partial(Variant, input=(224, 224, 3), num_classes=1000, task="imagenet", strides=(2, 4, 8, 16, 32))
 variants = {

@@ -63,8 +63,9 @@ _SMALL = (
 
 
 class MobileNetV3(eqx.Module):
-    """Inverted residuals found by search, some with squeeze-and-excitation, the deeper blocks with hard swish, and
-    two dense layers after global pooling (Howard et al. 2019, tables 1 and 2).
+    """Inverted residuals, global pooling and two dense layers (Howard et al. 2019, tables 1 and 2).
+
+    A search chose the blocks. Some blocks have squeeze-and-excitation, and the deeper blocks use hard swish.
 
     Convolutions are initialized with He normal values (fan-out), and dense layers with normal values of standard
     deviation 0.01.

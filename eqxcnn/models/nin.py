@@ -17,8 +17,9 @@ class NiN(eqx.Module):
     """Three stages of one convolution and two 1x1 convolutions, all with ReLU; the head has one map per class (section
     3, with the authors' widths for CIFAR-10).
 
-    A 3x3 max pooling with stride 2 follows the first stage, an average pooling the second; the last windows extend past
-    the map, as in Caffe. As in the authors' code, initial weights are normal with standard deviation 0.05, biases zero.
+    A 3x3 max pooling follows the first stage, and a 3x3 average pooling follows the second stage. Both have stride 2,
+    and their last windows extend past the map, as in Caffe. As in the authors' code, initial weights are normal with
+    standard deviation 0.05, and biases start at zero.
 
     **Arguments:**
 

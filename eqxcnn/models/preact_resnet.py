@@ -129,7 +129,7 @@ class PreActBottleneck(eqx.Module):
 class PreActResNet(eqx.Module):
     """A 3x3 convolution, stages of pre-activation blocks and a dense head (He et al. 2016).
 
-    Convolutions are initialized with He normal values (fan-out), and the head as torch's `Linear`.
+    Convolutions are initialized with He normal values (fan-out), and the head as in torch's `Linear`.
 
     **Arguments:**
 
@@ -177,7 +177,7 @@ class PreActResNet(eqx.Module):
         self.is_random = dropout_rate > 0
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """Returns the output of each stage, the last output before the final BatchNorm and ReLU."""
+        """Returns the output of each stage; the final BatchNorm and ReLU are not applied to the last output."""
         return run_layers(self.layers, self.conv1(image), state, key=key if self.is_random else None)
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
@@ -225,7 +225,7 @@ _SMALL_ROWS = {
     "preact_resnet1001": (_bottleneck, 111, 10_327_706),
 }
 _wide = partial(PreActResNet, block=PreActBlock)
-#: Blocks per stage, width as a multiple of `preact_resnet110`'s, parameters.
+#: Blocks per stage, ratio of the widths to the widths of `preact_resnet110`, parameters.
 _WIDE_ROWS = {
     "wrn_16_4": (2, 4, 2_748_890),
     "wrn_16_8": (2, 8, 10_961_370),

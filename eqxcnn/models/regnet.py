@@ -74,7 +74,7 @@ class RegNet(eqx.Module):
       none.
     - `stem_width`: channels of the stem.
 
-    **Raises:** `InputError` if the four numbers do not define widths.
+    **Raises:** `InputError` if `depth`, `w_0`, `w_a` or `w_m` is out of range.
     """
 
     stem: ConvNorm
@@ -120,7 +120,7 @@ class RegNet(eqx.Module):
         maps = (x,)
         for blocks in self.stages:
             for block in blocks:
-                x, state = block(x, state)  # the first block: h/2 w/2
+                x, state = block(x, state)  # the first block of a stage halves h and w
             maps += (x,)
         return maps, state
 
@@ -131,12 +131,13 @@ class RegNet(eqx.Module):
 
 
 def stage_widths(depth: int, w_0: int, w_a: float | int, w_m: float | int) -> dict[int, int]:
-    """Returns the number of blocks of each stage, keyed by the stage's width before it is adjusted to the groups.
+    """Returns the number of blocks of each stage, keyed by the stage's width.
 
-    The ideal width of block `j` is `w_0 + w_a * j` (equation 2). It is written as `w_0 * w_m ** s` (equation 3), `s` is
-    rounded to an integer (equation 4), and the width to a multiple of 8. Blocks of equal width form a stage.
+    The ideal width of block `j` is `w_0 + w_a * j` (equation 2). This width is written as `w_0 * w_m ** s` (equation
+    3); then `s` is rounded to an integer (equation 4), and the resulting width is rounded to a multiple of 8. Blocks of
+    equal width form a stage. `RegNet` later adjusts the widths to the group width.
 
-    **Raises:** `InputError` if the four numbers do not define widths.
+    **Raises:** `InputError` if `depth`, `w_0`, `w_a` or `w_m` is out of range.
     """
     if depth < 1 or w_0 < 8 or w_0 % 8 or w_a < 0 or w_m <= 1:
         raise InputError(

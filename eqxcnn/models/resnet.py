@@ -17,7 +17,7 @@ __all__ = ["ResNet", "variants"]
 class ResNet(eqx.Module):
     """A stem, four stages of residual blocks and a dense head (He et al. 2015, table 1).
 
-    Convolutions are initialized with He normal values (fan-out), and the head as torch's `Linear`.
+    Convolutions are initialized with He normal values (fan-out), and the head as in torch's `Linear`.
 
     **Arguments:**
 

@@ -29,8 +29,8 @@ class Residual(eqx.Module):
 
 
 class ResNet9(eqx.Module):
-    """Four convolutions, three of them with 2x2 max pooling, and residual blocks after the second and the fourth (Page
-    2018, DAWNBench submission, `dawn.py`).
+    """Four convolutions, three of them with 2x2 max pooling; a residual block follows the second and the fourth
+    convolution (Page 2018, DAWNBench submission, `dawn.py`).
 
     Global max pooling feeds a dense layer without bias; for a 32x32 image the last maps are 4x4. Weights are
     initialized as in torch, uniform up to 1 / sqrt(fan_in).

@@ -17,7 +17,7 @@ __all__ = ["CifarResNet", "PaddedBlock", "variants"]
 class PaddedBlock(eqx.Module):
     """Two 3x3 convolutions, plus a shortcut without parameters (He et al. 2015, section 3.3, option A).
 
-    **Arguments:** as for `BasicBlock`, which uses a projection where the shape changes.
+    **Arguments:** as for `BasicBlock`, which has a projection shortcut instead (option B).
     """
 
     conv1: Conv
@@ -51,7 +51,7 @@ class PaddedBlock(eqx.Module):
 class CifarResNet(eqx.Module):
     """A 3x3 convolution, three stages of `depth` residual blocks each, and a dense head.
 
-    Convolutions are initialized with He normal values (fan-out), and the head as torch's `Linear`.
+    Convolutions are initialized with He normal values (fan-out), and the head as in torch's `Linear`.
 
     **Arguments:**
 
@@ -129,7 +129,7 @@ def _variant(
 
 
 _KAIMING, _XIE = "https://arxiv.org/abs/1512.03385", "https://arxiv.org/abs/1611.05431"
-#: Blocks per stage, and parameters with shortcut options A and B. B's projections add 2,752 parameters at any depth.
+#: Blocks per stage, and parameters with shortcut options A and B. Option B adds 2,752 parameters at any depth.
 _ROWS = {
     "resnet20": (3, 269_722, 272_474),
     "resnet32": (5, 464_154, 466_906),
@@ -137,8 +137,8 @@ _ROWS = {
     "resnet56": (9, 853_018, 855_770),
     "resnet110": (18, 1_727_962, 1_730_714),
 }
-#: Groups and parameters; table 7 has 34.4M for 8x64d and 68.1M for 16x64d. The paper used pre-activation blocks; these
-#: are the plain blocks of the authors' code (github.com/facebookresearch/ResNeXt), which reports better scores.
+#: Groups and parameters; table 7 has 34.4M for 8x64d and 68.1M for 16x64d. The paper used pre-activation blocks. These
+#: models have the plain blocks of the authors' code (github.com/facebookresearch/ResNeXt), which reports better scores.
 _RESNEXT_ROWS = {
     "resnext29_2x64d": (2, 9_130_314),
     "resnext29_4x64d": (4, 17_562_442),

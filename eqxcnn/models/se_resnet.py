@@ -127,7 +127,7 @@ class SEBottleneck(eqx.Module):
 class SEResNet(eqx.Module):
     """A stem, stages of residual blocks with squeeze-and-excitation, and a dense head (Hu et al. 2018, table 1).
 
-    Convolutions are initialized with He normal values (fan-out), and the head as torch's `Linear`.
+    Convolutions are initialized with He normal values (fan-out), and the head as in torch's `Linear`.
 
     **Arguments:**
 

@@ -112,7 +112,7 @@ class ShuffleNetV2(eqx.Module):
         for units in self.stages:
             maps += (x,)
             for unit in units:
-                x, state = unit(x, state)  # the first unit: h/2 w/2
+                x, state = unit(x, state)  # the first unit of a stage halves h and w
         x, state = self.conv5(x, state)
         return (*maps, x), state
 

@@ -47,8 +47,8 @@ class SimpleCNN(eqx.Module):
         height, width = (side // 2 ** len(widths) for side in image_size)
         if not widths or min(height, width) < 1:
             raise InputError(
-                f"`widths` (={widths}) must have at least one number, and each halves height and width of the "
-                f"image ({image_size[0]}x{image_size[1]}): give fewer numbers or a larger `image_size`"
+                f"`widths` (={widths}) must have at least one number, and each number halves height and width of "
+                f"the image ({image_size[0]}x{image_size[1]}): give fewer numbers or a larger `image_size`"
             )
         *keys, fc_key, head_key = jax.random.split(key, len(widths) + 2)
         self.convs = tuple(

@@ -31,7 +31,7 @@ class VGG(eqx.Module):
     - `depths`: number of convolutions of each stage; the widths are 64, 128, 256, 512 and 512.
     - `use_norm`: whether BatchNorm follows each convolution; convolutions have a bias in either case.
     - `hidden`: sizes of the hidden dense layers.
-    - `dropout_rate`: dropout rate after each hidden layer, or of the pooled features if there are none.
+    - `dropout_rate`: dropout rate after each hidden layer, or of the pooled features if there are no hidden layers.
     """
 
     #: Convolutions, BatchNorms if any, ReLUs and poolings; indices match torch's `features`.
@@ -103,7 +103,8 @@ def _make_layers(depths: tuple[int, ...], use_norm: bool, in_channels: int, key:
 
 
 _DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
-#: For each depth, parameters without BatchNorm, with BatchNorm, and for CIFAR-10 with BatchNorm and one dense layer.
+#: For each depth, the parameters without BatchNorm, with BatchNorm, and of the CIFAR-10 variant, which has BatchNorm
+#: and only one dense layer.
 _PARAMS = {
     11: (132_863_336, 132_868_840, 9_231_114),
     13: (133_047_848, 133_053_736, 9_416_010),

@@ -59,15 +59,15 @@ class Lookahead:
 
 @dataclass(frozen=True)
 class WeightAverage:
-    """An average of model and state that is evaluated and saved instead of the last weights; training ignores it.
+    """An average of model and state, evaluated and saved instead of the last weights; training does not depend on it.
 
-    - `kind`: `ema` is a moving average that keeps a fraction `decay` of itself per step, or `(1 + step) / (10 + step)`
-      while that is smaller, so that the initial weights are soon forgotten (as in TensorFlow's
-      `ExponentialMovingAverage`); BatchNorm's running statistics are averaged like weights. `swa` is the mean of the
-      weights at the end of each epoch from step `start` on (Izmailov et al. 2018, arXiv:1803.05407, algorithm 1); its
-      running statistics are recomputed at the end of the run.
-    - `decay`: fraction of its values that the average of `ema` keeps per step.
-    - `start`: step from which on `swa` includes the weights at the end of each epoch.
+    - `kind`: `ema` is a moving average that keeps a fraction of its values per step: the smaller of `decay` and
+      `(1 + step) / (10 + step)`, so that the initial weights soon lose their influence (as in TensorFlow's
+      `ExponentialMovingAverage`). BatchNorm's running statistics are averaged like weights. `swa` is the mean of the
+      weights at the end of each epoch from step `start` on (Izmailov et al. 2018, arXiv:1803.05407, algorithm 1); the
+      running statistics for this mean are recomputed at the end of the run.
+    - `decay`: largest fraction of its values that the average of `ema` keeps per step.
+    - `start`: a step; `swa` includes the weights at the end of each epoch that ends at this step or later.
     - `every`: steps per epoch.
     """
 
@@ -83,7 +83,7 @@ class WeightAverage:
         else:
             first = max(-(-self.start // self.every), 1)
             epoch = step // self.every
-            # Before the first epoch that counts has ended, the average equals the weights.
+            # Until the end of the first epoch that the average includes, the average equals the current weights.
             new = jnp.where(step % self.every == 0, 1 / (1 + epoch - first), 0.0)
             new = jnp.where(epoch < first, 1.0, new)
 

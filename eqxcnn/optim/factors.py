@@ -28,7 +28,7 @@ __all__ = [
     "zero_frozen_gradients",
 ]
 
-#: Neighboring parts cannot match the same characters, so matching takes linear time.
+#: Neighboring parts of the expression cannot match the same characters, so matching takes linear time.
 _ENTRY = re.compile(
     r"(?P<pattern>[^\s=]+)\s*=\s*(?P<value>\d+(?:\.\d*)?(?:e[+-]?\d+)?)"
     r"(?:\s+for\s+(?P<epochs>\d+(?:\.\d*)?)\s+epochs?)?"
@@ -47,12 +47,12 @@ _LAYER = re.compile(r"[^.]+(?:\.\d+)*")
 
 @dataclass(frozen=True)
 class Factor:
-    """A factor of the learning rate of some parameters.
+    """A factor that multiplies the learning rate of some parameters.
 
     - `pattern`: matches the names of the parameters, or of a module that contains them; `*` stands for any characters,
       and `backbone` for all parameters but the head's.
     - `value`: the factor; 0 freezes the parameters.
-    - `epochs`: how long the parameters are trained; afterwards they are frozen.
+    - `epochs`: number of epochs after which the parameters are frozen.
     - `setting`: the recipe's setting that contains the factor, for error messages.
     """
 
@@ -62,14 +62,14 @@ class Factor:
     setting: str = "learning_rate_factors"
 
     def matches(self, name: str) -> bool:
-        """Returns whether the factor applies to the tensor of this name."""
+        """Returns whether the factor applies to the tensor called `name`."""
         if self.pattern == BACKBONE:
             return name.split(".")[0] != "head"
         return fnmatchcase(name, self.pattern) or fnmatchcase(name, f"{self.pattern}.*")
 
 
 def parse_factors(entries: Sequence[str], frozen: Sequence[str] = ()) -> tuple[Factor, ...]:
-    """Parses a recipe's `learning_rate_factors`, followed by a factor of 0 for each name in its `freeze`.
+    """Parses a recipe's `learning_rate_factors`, and appends a factor of 0 for each name in its `freeze`.
 
     **Raises:** `InputError` for an entry that is not `pattern=factor` or `pattern=factor for n epochs`, for too many
     or too long patterns, and for numbers out of range.
@@ -101,7 +101,7 @@ def _parse_factor(entry: str) -> Factor:
     value, epochs = float(match["value"]), match["epochs"]
     if value not in _VALUE or (epochs is not None and float(epochs) not in _EPOCHS):
         raise InputError(
-            f"`learning_rate_factors` (={entry!r}) must have a factor {_VALUE}, and epochs {_EPOCHS} if it has any"
+            f"`learning_rate_factors` (={entry!r}) must have a factor {_VALUE} and, if given, epochs {_EPOCHS}"
         )
     return Factor(match["pattern"], value, math.inf if epochs is None else float(epochs))
 
@@ -133,8 +133,8 @@ def layer_factors(decay: float, params: PyTree) -> PyTree:
     """Returns `decay` to the power of each parameter's distance from the last layer (Clark et al. 2020,
     arXiv:2003.10555).
 
-    The parameters of one layer share the first part of their names and the numbers after it, such as `stages.1.0` or
-    `stem`; layers are in the order of the model's fields.
+    The names of a layer's parameters start with the same field and numbers, such as `stem` or `stages.1.0`. Layers are
+    ordered as the model's fields are.
     """
     names = [name.split(".") for name in named_slots(params)]
     # Wrappers such as `ChannelsFirst` hold all layers, so their field's name is not part of a layer's name.
@@ -160,7 +160,7 @@ def scale_by_factors(factors: Sequence[Factor], steps_per_epoch: float) -> optax
     """Multiplies each update by its factor; sets the update to zero once the factor's epochs are over."""
 
     def init(params: PyTree) -> optax.ScaleByScheduleState:
-        assign_factors(factors, params)  # raises for a pattern that matches nothing
+        assign_factors(factors, params)  # raises `InputError` if a pattern matches no parameter
         return optax.ScaleByScheduleState(count=jnp.zeros((), jnp.int32))
 
     def update(updates: PyTree, state: Any, params: PyTree | None = None) -> tuple[PyTree, Any]:

@@ -20,7 +20,7 @@ class MixedLabels(NamedTuple):
     """The labels of images that were mixed in pairs.
 
     - `own`, `other`: the classes `[b]` of each image and of its partner.
-    - `share`: the fraction `[b]` of each image that is its own, from 0 to 1.
+    - `share`: the weight `[b]` of the class in `own`, from 0 to 1; the class in `other` has weight `1 - share`.
     """
 
     own: Labels

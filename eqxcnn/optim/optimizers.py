@@ -40,7 +40,7 @@ class Clipping:
     """Limits on the gradients, applied in this order; 0 for no limit.
 
     - `value`: largest absolute value of each element.
-    - `agc`: largest norm of a filter's gradient, as a fraction of its weights' norm (Brock et al. 2021, section 4.1).
+    - `agc`: largest norm of a filter's gradient, as a fraction of the filter's norm (Brock et al. 2021, section 4.1).
     - `norm`: largest norm of all gradients together.
     """
 
@@ -84,21 +84,21 @@ def make_optimizer(
     A parameter's factor multiplies its whole update, and its weight decay is divided by the factor beforehand, so that
     the decay per step is the same for all parameters: a factor makes a parameter learn faster, not shrink faster. This
     equals torch's SGD with parameter groups of learning rate `f lr` and decay `wd / f`, as in the code of Jordan 2024,
-    section 3.4. `layer_decay` multiplies both the update and the decay, as in its authors' code.
+    section 3.4. `layer_decay` multiplies both the update and the decay, as in the code of Clark et al. 2020.
 
     **Arguments:**
 
-    - `name`: the update rule; or a transformation that includes learning rate and weight decay. Clipping, factors,
-      `layer_decay`, `plateau` and accumulation apply to both.
+    - `name`: the name of an update rule, or an optax transformation that includes learning rate and weight decay.
+      Clipping, factors, `layer_decay`, `plateau` and accumulation apply in both cases.
     - `schedule`: the learning rate as a function of the number of updates.
     - `steps_per_epoch`: updates per epoch.
-    - `momentum`, `nesterov`: weight of past updates, and whether to use Nesterov momentum; for `sgd`, `nesterov` and
-      `rmsprop`.
+    - `momentum`: weight of past updates in `sgd`, `nesterov` and `rmsprop`.
+    - `nesterov`: whether `sgd` and `rmsprop` use Nesterov momentum.
     - `weight_decay`: weight decay per step, times the learning rate; applies to kernels and matrices only, unless
       `decay_norms_and_biases` is set.
     - `clipping`: limits on the gradients.
     - `factors`: learning-rate factors of individual parameters.
-    - `layer_decay`: learning rate of each layer as a factor of the next layer's.
+    - `layer_decay`: learning rate of each layer as a factor of the next layer's rate.
     - `plateau`: lowers the learning rate when the loss stops falling; `update` then needs the loss as its argument
       `value`.
     - `accumulate_steps`: number of batches whose mean gradient makes one update.
@@ -141,7 +141,7 @@ def apply_optimizer(
 
 
 def is_decayed(param: Array) -> bool:
-    """Returns whether weight decay applies by default: to kernels and matrices, not to biases and norms' scales."""
+    """Returns whether weight decay applies to a parameter by default: yes for kernels and matrices, else no."""
     return param.ndim > 1
 
 
@@ -165,7 +165,10 @@ def _make_rule(name: OptimizerName, momentum: float, nesterov: bool) -> optax.Gr
 
 
 def _muon_matrices(params: PyTree) -> PyTree:
-    """Tells Muon which axes form a matrix: a dense layer's `[out in]`; the first three of a kernel `[kh kw in out]`."""
+    """Returns the input and output axes of each matrix and kernel for Muon, and `None` for all other parameters.
+
+    The input axes are `in` for a dense layer's `[out in]`, and `kh`, `kw` and `in` for a kernel `[kh kw in out]`.
+    """
     axes = {2: MuonDimensionNumbers((1,), (0,)), 4: MuonDimensionNumbers((0, 1, 2), (3,))}
     return jax.tree.map(lambda param: axes.get(param.ndim), params)
 
@@ -182,7 +185,7 @@ def _make_clipping(clipping: Clipping) -> list[optax.GradientTransformation]:
 
 
 def _transpose_matrices(clip: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Adapts a clipping that expects dense matrices `[in out]` to this library's matrices `[out in]`."""
+    """Adapts a clipping transformation for dense matrices `[in out]` to this library's matrices `[out in]`."""
 
     def transpose(tree: PyTree) -> PyTree:
         return jax.tree.map(lambda leaf: leaf.T if leaf.ndim == 2 else leaf, tree)
@@ -195,7 +198,7 @@ def _transpose_matrices(clip: optax.GradientTransformation) -> optax.GradientTra
 def _add_weight_decay(
     weight_decay: float, decay_norms_and_biases: bool, factors: Sequence[Factor]
 ) -> optax.GradientTransformation:
-    """Adds each parameter's decay to its gradient or update."""
+    """Adds the weight decay of each parameter to the gradient or update of the parameter."""
 
     def add(update: Array, param: Array, factor: Factor) -> Array:
         if not factor.value or not (decay_norms_and_biases or is_decayed(param)):

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: optax's, stretched over the steps of a run, after an optional warm-up."""
+"""Learning-rate schedules: optax schedules over the steps of a run, after an optional warm-up."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class ScheduleShape:
     """Start, peak and end of a schedule.
 
     - `warmup_fraction`: fraction of the steps over which the learning rate rises to its peak.
-    - `initial_lr_factor`: the first learning rate, as a factor of the peak; it matters only with a warm-up.
+    - `initial_lr_factor`: the first learning rate, as a factor of the peak; used only with a warm-up.
     - `final_lr_factor`: the last learning rate, as a factor of the peak.
     """
 

@@ -31,7 +31,7 @@ _HEAT_OPACITY = 0.6
 
 @context(STYLE)
 def confusion_matrix(confusion: Int[np.ndarray, "k k"], class_names: Sequence[str]) -> Figure:
-    """Draws true class (rows) by predicted class (columns), in percent of the true class's images.
+    """Draws a confusion matrix, with true classes as rows, predicted classes as columns, and percentages per row.
 
     With at most 20 classes, cells contain percentages, and an empty cell means no image; with at most three classes,
     cells also contain counts. With more than 40 classes, classes are numbered from 0 instead of named. The color scale
@@ -61,7 +61,7 @@ def _label_classes(axes: Axes, class_names: Sequence[str]) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(range(len(names)), names, parse_math=False)
     for label in axes.get_xticklabels() if rotation else []:
-        # A rotated name ends at its column.
+        # The end of a rotated name is below the middle of its column.
         label.set(rotation=rotation, ha="right", va="center" if rotation == 90 else "top", rotation_mode="anchor")
 
 
@@ -129,7 +129,7 @@ def mistakes(
     predicted: Sequence[str],
     probabilities: Sequence[float],
 ) -> Figure:
-    """Draws misclassified images with their true class, and their predicted class with its probability."""
+    """Draws misclassified images, each with its true class, its predicted class and the predicted probability."""
     columns = min(len(images), _IMAGES_PER_ROW)
     rows = ceil(len(images) / columns)
     side = PAGE / _IMAGES_PER_ROW
@@ -148,9 +148,9 @@ def heat_maps(
     predicted: Sequence[str],
     probabilities: Sequence[float],
 ) -> Figure:
-    """Draws images with their true class, and their predicted class with its probability; below each, its heat.
+    """Draws images, each with its true class, its predicted class and the predicted probability, above a heat map.
 
-    The heat, in [0, 1], is drawn over the image in gray, from black (0) through purple and orange to yellow (1).
+    The heat, in [0, 1], is drawn over a gray copy of the image, from black (0) through purple and orange to yellow (1).
     """
     columns = min(len(images), _IMAGES_PER_ROW)
     rows = ceil(len(images) / columns)
@@ -172,7 +172,7 @@ def _draw_predictions(
     predicted: Sequence[str],
     probabilities: Sequence[float],
 ) -> None:
-    """Draws images in row order, each below its true class, its predicted class and the probability of the latter."""
+    """Draws images in row order; a caption gives the true class, the predicted class and the predicted probability."""
     captions = zip(actual, predicted, probabilities, strict=True)
     for (axes, panel), (true_name, predicted_name, probability) in zip(_fill(grid, images), captions, strict=True):
         _draw_image(axes, panel)

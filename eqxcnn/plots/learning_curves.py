@@ -72,7 +72,7 @@ def training(epochs: Sequence[int], curves: Sequence[tuple[Any, ...]], seconds: 
 
 @context(STYLE)
 def loss_by_rate(rates: Sequence[float], losses: Sequence[float], marked: float) -> Figure:
-    """Draws the loss in nats by learning rate, on a logarithmic axis, with a vertical line at `marked`."""
+    """Draws the loss in nats against the learning rate, on a logarithmic axis, with a vertical line at `marked`."""
     figure = _make_column()
     axes = figure.subplots()
     axes.semilogx(rates, losses, color=BLUE)
@@ -100,7 +100,7 @@ def _draw_curves(
     interval = ceil(len(epochs) / _MAX_MARKERS)
     axes.plot(epochs, train, color=BLUE, marker="o", markevery=interval, clip_on=False, label="training")
     if validation is not None:
-        # Markers halfway between the markers of the training line keep coinciding lines distinguishable.
+        # The markers lie halfway between the markers of the training line, so that both lines show where they coincide.
         marks = {"marker": "s", "markevery": (interval // 2, interval)}
         axes.plot(epochs, validation, color=VERMILLION, linestyle="--", clip_on=False, label="validation", **marks)
     low, high = axes.get_ylim()
@@ -116,7 +116,7 @@ def _draw_times(axes: Axes, epochs: Sequence[int], seconds: Sequence[float]) -> 
 
 def _set_up_axes(axes: Axes, epochs: Sequence[int], label: str) -> None:
     """Labels the axes, with whole epochs on the x axis."""
-    # Wide enough for the first and last bars, but not so wide that the axis shows a tick for epoch 0.
+    # The x limits include the first and last bars in full, but are too narrow for a tick at epoch 0.
     axes.set(xlabel="Epoch", ylabel=label, xlim=(min(epochs) - 0.6, max(epochs) + 0.6))
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     axes.grid(axis="y")

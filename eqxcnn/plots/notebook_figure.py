@@ -8,7 +8,7 @@ __all__ = ["Figure"]
 
 
 class Figure(matplotlib.figure.Figure):
-    """A figure that Jupyter shows as a picture; Jupyter shows Matplotlib's own class only if pyplot made it."""
+    """A figure that Jupyter shows as a picture. Jupyter shows a plain Matplotlib figure only if pyplot made it."""
 
     def _repr_png_(self) -> bytes:
         file = io.BytesIO()

@@ -12,7 +12,7 @@ __all__ = ["BLUE", "COLUMN", "PAGE", "SKY", "STYLE", "VERMILLION"]
 COLUMN, PAGE = 3.4, 7.0
 BLUE, SKY, VERMILLION = "#0072B2", "#56B4E9", "#D55E00"
 
-#: Based on Matplotlib's defaults, so that the user's settings have no effect.
+#: The style starts from Matplotlib's defaults, so that the user's settings have no effect.
 STYLE: list[Any] = [
     "default",
     {
@@ -30,7 +30,7 @@ STYLE: list[Any] = [
         "lines.linewidth": 1.4,
         "lines.markersize": 3.5,
         "savefig.dpi": 200,
-        # With a fixed salt, equal pictures give equal files.
+        # With a fixed salt, identical figures give identical SVG files.
         "svg.hashsalt": "eqxcnn",
     },
 ]

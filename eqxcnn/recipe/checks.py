@@ -24,7 +24,7 @@ __all__ = [
     "parse_arguments",
 ]
 
-#: Stands in a recipe for a part that Python code passes as an object.
+#: The value of a setting, such as `model` or `loss`, if Python code passes an object for it.
 OWN = "own"
 
 ABOVE_ZERO = Range(0, 1_000_000, excludes_low=True)
@@ -107,13 +107,13 @@ def _check_cache_size(recipe: Any) -> None:
         raise InputError(f"{name} needs images that are decoded once: set `decode` to once, or leave it out")
     stages = [] if recipe.augment == (OWN,) else augment.build_stages(recipe.augment)
     if not any(isinstance(stage, augment.RandomResizedCrop) for stage in stages):
-        raise InputError(f"{name} needs `random_resized_crop` in `augment`, which crops them to `image_size`")
+        raise InputError(f"{name} needs `random_resized_crop` in `augment`, to crop images to `image_size`")
     if recipe.image_size is not None and any(map(lt, recipe.cache_size, recipe.image_size)):
         raise InputError(f"{name} must be at least `image_size` (={list(recipe.image_size)}) in height and width")
 
 
 def _check_streaming(recipe: Any) -> None:
-    """Refuses settings that need images in any order or more than once per epoch."""
+    """Refuses settings that do not work with streaming, which reads images in order and once per epoch."""
     for name, refused, instead in (
         ("decode", ("once",), "stream"),
         ("sampling", ("balanced",), "uniform"),
@@ -121,8 +121,8 @@ def _check_streaming(recipe: Any) -> None:
     ):
         if getattr(recipe, name) in refused:
             raise InputError(
-                f"`{name}` (={getattr(recipe, name)}) does not go with `data_streaming`, which reads forward: set "
-                f"it to {instead}"
+                f"`{name}` (={getattr(recipe, name)}) does not go with `data_streaming`, which reads images in "
+                f"order: set it to {instead}"
             )
     if recipe.cache_size is not None:
         raise InputError("`cache_size` does not go with `data_streaming`, which keeps no images: leave one of them out")

@@ -20,7 +20,7 @@ __all__ = ["Flags", "RunOptions", "parse_flags"]
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Trains an image classifier into a run folder, which `evaluate`, `predict` and `eqxcnn.load` read."""
+    """Trains an image classifier and saves it in a run folder, which `evaluate`, `predict` and `eqxcnn.load` read."""
 
     recipe: str | None = None
     """A YAML file, or the name of a shipped recipe; other flags override its settings."""
@@ -41,14 +41,14 @@ class RunOptions:
     seeds: Annotated[int, Range(1, 1000)] = 1
     """Train with this many seeds, from `seed` on, and report mean and standard deviation."""
     dry_run: bool = False
-    """Only compile the steps and run two calls of them, to report time and memory."""
+    """Only compile the steps and call them twice, to report time and memory."""
     list_recipes: bool = False
     """Only list the shipped recipes."""
 
 
 @dataclass(frozen=True)
 class Flags(RunOptions):
-    """Trains an image classifier into a run folder, which `evaluate`, `predict` and `eqxcnn.load` read."""
+    """Trains an image classifier and saves it in a run folder, which `evaluate`, `predict` and `eqxcnn.load` read."""
 
     model: settings.ModelSettings = field(default_factory=settings.ModelSettings)
     data: settings.DataSettings = field(default_factory=settings.DataSettings)
@@ -86,7 +86,7 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
 
     arguments = _rename_old_flags(take_imports(arguments))
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    first.add_argument("--recipe", nargs="?")  # tyro complains if its value is missing
+    first.add_argument("--recipe", nargs="?")  # tyro reports a missing value
     name = first.parse_known_args(arguments)[0].recipe
     default = Flags() if name is None else _flags_of(load_recipe(name))
     options = (tyro.conf.OmitArgPrefixes,)
@@ -112,7 +112,7 @@ def _flags_of(recipe: Recipe) -> Flags:
 
 
 def _rename_old_flags(arguments: Sequence[str]) -> list[str]:
-    """Replaces the old flags of settings that were renamed."""
+    """Replaces old flags by the new flags of renamed settings."""
     renamed = []
     for argument in arguments:
         flag, sign, value = argument.partition("=")

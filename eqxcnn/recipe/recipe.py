@@ -55,7 +55,7 @@ class Recipe(
     def replace(self, **settings: Any) -> "Recipe":
         """Returns a copy of the recipe with new values for some settings.
 
-        **Raises:** `InputError` for an unknown setting, and in all cases in which the constructor raises it.
+        **Raises:** `InputError` for an unknown setting, or if the constructor refuses the new values.
         """
         known = [field.name for field in fields(self)]
         for name in settings:

@@ -29,7 +29,7 @@ class EvaluationSettings:
     early_stop_epochs: Annotated[int, COUNT_OR_NONE] = 0
     """Stop after this many epochs without a better `monitor`; 0 for never."""
     early_stop_delta: Annotated[float, AT_LEAST_ZERO] = 0.0
-    """Change of `monitor` that an epoch must exceed to count as better."""
+    """Improvement of `monitor` that an epoch must exceed to count as better."""
     keep: Literal["last", "best"] = "last"
     """Weights to test and save: the last ones, or those of the epoch with the best `monitor`."""
     best_checkpoints: Annotated[int, COUNT_OR_NONE] = 0
@@ -42,7 +42,7 @@ class CheckpointSettings:
     """Checkpoints to resume from."""
 
     checkpoint_seconds: Annotated[float, Range(0, 1_000_000_000)] = 30.0
-    """Seconds of training between two checkpoints; 0 saves after every call."""
+    """Seconds of training between two checkpoints; 0 saves after every call of the compiled steps."""
     keep_checkpoints: Annotated[int, COUNT] = 2
     """Number of newest checkpoints to keep."""
     on_nan: Literal["stop", "skip"] = "stop"
@@ -56,7 +56,7 @@ class LogSettings:
     log: Annotated[tuple[Literal["csv", "tensorboard", "wandb"], ...], Items(10)] = ()
     """Logs besides `metrics.jsonl`: `metrics.csv`, TensorBoard, Weights & Biases."""
     profile: Annotated[int, COUNT_OR_NONE] = 0
-    """Trace this many steps, from the second call on, into `profile/`; 0 for none."""
+    """Trace this many steps, from the second call of the compiled steps on, into `profile/`; 0 for none."""
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ class DataSettings:
     """Filter for resizing; by default the filter that the initial weights expect, else `bilinear`."""
     validation: Annotated[float, BELOW_ONE] | Literal["test"] = 0.1
     """Fraction of the training images held out to measure progress, stratified by class; 0 for none. `test` holds out
-    nothing and measures progress on the test split, as many write-ups do; do not base choices on the scores then."""
+    nothing and measures progress on the test split, as many write-ups do; do not base choices on such scores."""
     train_images: Annotated[int, Range(1, 2**31 - 1)] | None = None
     """Number of training images to use, the first ones of the split; by default all."""
     seed: Annotated[int, Range(0, 2**32 - 1)] = 0
@@ -92,7 +92,8 @@ class DataSettings:
     disk_budget: Annotated[float, AT_LEAST_ZERO] = 50.0
     """Images are kept in the cache if they take at most this many GiB when decoded, and the disk has room for them."""
     data_streaming: bool = False
-    """Read a data set on the Hub, or parquet files or tar shards in a folder, again in every epoch, without a copy."""
+    """Read the data again in every epoch, without a copy; for data sets on the Hub, and for parquet files or tar shards
+    in a folder."""
     shuffle_buffer: Annotated[int, COUNT] = 1000
     """Number of rows in the buffer that shuffles a stream; their encoded images are kept in memory."""
     decode_processes: Annotated[int, Range(0, 1024)] = 0
@@ -167,18 +168,19 @@ class OptimizerSettings:
     separately."""
     learning_rate_factors: Annotated[tuple[str, ...], Items(100)] = ()
     """Learning-rate factors of individual parameters, by tensor name: `*norm*.bias=64`, `conv1.weight=0` to freeze it,
-    or `conv1.bias=1 for 3 epochs`. The last matching pattern counts. The factors do not change the weight decay."""
+    or `conv1.bias=1 for 3 epochs`. If several patterns match, the last one counts. The factors do not change the weight
+    decay."""
     freeze: Annotated[tuple[str, ...], Items(100)] = ()
-    """Parts of the model that are not trained, by the beginning of their tensors' names: `stem`, `blocks.0`, or
-    `backbone` for all but the head. Their norms and dropout are in eval mode."""
+    """Parts of the model that are not trained, given as the start of their tensors' names: `stem`, `blocks.0`, or
+    `backbone` for all but the head. Norms and dropout in these parts are in eval mode."""
     layer_decay: Annotated[float, UP_TO_ONE] = 1.0
     """Learning rate of each layer as a factor of the next layer's rate, for fine-tuning; 1 for one rate in all
     layers."""
     lookahead_every: Annotated[int, COUNT_OR_NONE] = 0
     """Steps between two resets of the weights to Lookahead's slow weights; 0 for no Lookahead."""
     lookahead_decay: Annotated[float, BELOW_ONE] = 0.95
-    """Fraction of their values that Lookahead's slow weights keep per step at the end of the run; the fraction is
-    smaller before."""
+    """Fraction of their values that Lookahead's slow weights keep per step at the end of the run; earlier, the
+    fraction is smaller."""
     average: Literal["none", "ema", "swa"] = "none"
     """Average of the weights to test and save: a moving average (`ema`), or the mean of the weights at the end of each
     of the last epochs, with recomputed running statistics (`swa`)."""
@@ -187,7 +189,7 @@ class OptimizerSettings:
     average_start: Annotated[float, BELOW_ONE] = 0.75
     """Fraction of the run after which `swa` starts to average."""
     gradients: Literal["autodiff", "by_hand"] = "autodiff"
-    """`by_hand` uses the backward pass that a model defines itself (`scratch`), with plain `sgd`."""
+    """`by_hand` uses the backward pass that the model itself defines, as `scratch` does; needs plain `sgd`."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,7 @@ class LossSettings:
     """Focusing parameter gamma of the focal loss; 0 gives cross-entropy."""
     class_weights: Annotated[tuple[Annotated[float, ABOVE_ZERO], ...], Items(100_000)] | Literal["balanced"] = ()
     """Weight of each class in the loss, in the order of the data's classes; `balanced` weights each class by the
-    inverse of its number of images, with a mean of 1 over the images."""
+    inverse of its number of images, scaled so that the mean weight of the images is 1."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ a list follow their flag, separated by spaces; in YAML they are a list.
 
 
 def format_page() -> str:
-    """Returns the page's Markdown: one table per group of settings, then one of the flags that are not settings."""
+    """Returns the page's Markdown: one table per group of settings, and a table of the flags that are not settings."""
     parts = [_OPENING]
     for name, group in GROUPS.items():
         parts.append(_format_table(name.capitalize(), group, "setting"))

@@ -17,7 +17,7 @@ from . import show_augment, write_report
 
 @dataclass(frozen=True)
 class Options:
-    """Draws a run's report into its plots/: curves, confusion matrix, kernels, mistakes, and a page that shows them."""
+    """Draws a run's report into its plots/ folder: curves, confusion matrix, kernels, mistakes, and an HTML page."""
 
     run: Annotated[Path | None, tyro.conf.Positional] = None
     """A run's folder; omit it with --show-augment."""

@@ -1,4 +1,4 @@
-"""Gathers what a report shows: a run's log and classifier, its predictions on the test split, augmented examples."""
+"""Gathers the content of a report: a run's log and classifier, predictions on the test split, augmented examples."""
 
 import os
 from dataclasses import dataclass
@@ -130,13 +130,13 @@ class TestPredictions:
 
     @property
     def confusion(self) -> Int[np.ndarray, "k k"]:
-        """Counts `[classes classes]`, true class by predicted class."""
+        """Numbers of images `[classes classes]`, by true class (row) and predicted class (column)."""
         from sklearn.metrics import confusion_matrix
 
         return confusion_matrix(self.labels, self.predicted, labels=self._classes)
 
     def per_class(self) -> list[tuple[float, float, float, int]]:
-        """Returns precision, recall and F1 of each class, from 0 to 1 or NaN if undefined, and its number of images."""
+        """Returns each class's precision, recall and F1 (from 0 to 1; NaN if undefined), and its number of images."""
         from sklearn.metrics import precision_recall_fscore_support
 
         # The function's type stubs allow neither NaN as an argument nor arrays in the result.
@@ -184,12 +184,12 @@ def predict_test_split(classifier: ImageClassifier, recipe: Recipe) -> TestPredi
 def first_weights(classifier: ImageClassifier) -> Float[np.ndarray, "kh kw i o"] | None:
     """Returns the kernels of the first convolution, or `None` if no layer takes the image.
 
-    For a model without convolutions, returns the weights of a dense layer that takes all pixels, with each row in the
-    image's shape.
+    For a model without convolutions, returns the weights of a dense layer that takes all pixels, with each row
+    reshaped to the shape of the image.
     """
     convolutions, dense = (_layers(classifier.model, kind) for kind in (Conv, eqx.nn.Linear))
     if convolutions:
-        # Fields need not be in the order of computation, so prefer a layer with the image's channels.
+        # The first field need not be the first layer, so prefer a layer with as many input channels as the image.
         first = min(convolutions, key=lambda layer: layer.in_channels != classifier.in_channels)
         return np.asarray(first.weight, np.float32)
     shape = (*classifier.image_size, classifier.in_channels)
@@ -200,7 +200,7 @@ def first_weights(classifier: ImageClassifier) -> Float[np.ndarray, "kh kw i o"]
 
 
 def _layers(model: Network, kind: type) -> list[Any]:
-    """Returns the model's layers of one type, in the order of its fields."""
+    """Returns the model's layers of one type, in the order of the model's fields."""
     leaves = jax.tree.leaves(model, is_leaf=lambda node: isinstance(node, kind))
     return [leaf for leaf in leaves if isinstance(leaf, kind)]
 
@@ -234,7 +234,7 @@ def augmented_examples(
 
 
 def _training_images(recipe: Recipe) -> Num[np.ndarray, "n h w c"] | EncodedImages:
-    """Reads the training split as training does."""
+    """Reads the training split in the same way as training."""
     opened = open_data(recipe)
     preprocess = resolve_geometry(recipe, opened.info, None)
     opened, decode = choose_decoding(recipe, opened, preprocess)

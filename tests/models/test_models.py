@@ -379,5 +379,5 @@ def test_lenet_refuses_images_of_another_size():
 
 
 def test_simple_cnn_refuses_widths_that_leave_no_pixels():
-    with pytest.raises(InputError, match=r"`widths` .* each halves height and width of the image \(8x8\)"):
+    with pytest.raises(InputError, match=r"`widths` .* each number halves height and width of the image \(8x8\)"):
         zoo.create_model("cifar_cnn", image_size=8, widths=(8, 8, 8, 8), key=jax.random.key(0))

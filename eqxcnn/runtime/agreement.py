@@ -12,10 +12,10 @@ class Agreement:
     """Finds the call of `poll` at which all processes act on a request.
 
     Steps are sent to the devices ahead of their results, so a process may be some calls ahead of another. Process 0
-    asks all of them for the number of their calls, and the request is due at the largest number. Until all processes
-    know it, none starts a further call. A request carries a reason, the integer given to `Peers.request`. The threads
-    that receive messages send the answers, because a main thread may be waiting for the result of a step that another
-    process has not started yet.
+    asks each process for its number of calls, and the request is due at the largest number. After this question, a
+    process starts no further call until it receives that number. A request carries a reason, the integer given to
+    `Peers.request`. The threads that receive messages send the answers, because a main thread may be waiting for the
+    result of a step that another process has not started yet.
 
     **Arguments:**
 

@@ -159,7 +159,7 @@ def _check_saved(train: TrainState) -> None:
 
 
 def _check_optimizer(what: str, train: TrainState, optimizer: Optimizer) -> None:
-    """Checks that an optimizer updates the parameters from their gradients, its state and the loss."""
+    """Checks that an optimizer can compute updates from the gradients, the optimizer state and the loss."""
 
     def update(model: Network, opt_state: PyTree) -> PyTree:
         params = eqx.filter(model, eqx.is_inexact_array)

@@ -153,7 +153,8 @@ def _load_published(name: str, published: Published | Bundled) -> ImageClassifie
 def _build_abstract(
     path: Path, config: dict[str, Any], architecture: dict[str, Any]
 ) -> tuple[Classifier, eqx.nn.State]:
-    """Builds the model of a `config.json` with shapes only, because the weights are loaded afterwards."""
+    """Builds the model of a `config.json` with shapes in place of weights, because the weights are loaded
+    afterwards."""
     if "." in config["model"]:
         raise InputError(
             f"`{path.parent}` was trained with `{config['model']}`, which is not from the zoo: pass a network of that "

@@ -122,7 +122,7 @@ def _format_duration(seconds: float) -> str:
 
 
 def _render_pictures(names: Iterable[str], run: RunRecord, pictures: Mapping[str, Picture | str]) -> str:
-    """Returns pictures with their captions, or the sentences for missing pictures."""
+    """Returns the named pictures with their captions. A sentence replaces each missing picture."""
     items = []
     for name in names:
         match pictures.get(name):

@@ -26,14 +26,14 @@ _LINE_ART = ("loss", "accuracy", "epoch_time", "training", "confusion")
 _PIXELS = ("kernels", "augment", "wrong", "heat")
 _FORMATS = ("png", "jpg", "pdf", "svg")
 _MISTAKES = 16
-#: Maximum number of heat maps of correctly classified images, and of mistakes.
+#: Maximum number of heat maps of correctly classified images, and of misclassified images.
 _HEAT_MAPS = 4
 
 
 def write_report(folder: Path | str, *, data: str | None = None) -> Path:
     """Writes the plots of a run, and a page `report.html` that shows them, into the run's `plots/`.
 
-    An unfinished run gets its learning curves only.
+    For an unfinished run, only the learning curves are drawn.
 
     **Arguments:**
 
@@ -65,7 +65,7 @@ def show_augment(recipe: Recipe, path: Path | str) -> Path:
     **Arguments:**
 
     - `recipe`: its `augment`, `data` and `seed` are used.
-    - `path`: the file to write; its suffix chooses the format.
+    - `path`: the file to write; its suffix determines the format.
 
     **Raises:** `InputError` if the recipe does not augment, its data cannot be read, or `path` cannot be written.
     """

@@ -89,7 +89,8 @@ class Checkpoints:
 
         - `like`: a pytree with the saved structure; the saved arrays replace its arrays (or `jax.ShapeDtypeStruct`).
         - `notify`: called with one line for each damaged checkpoint that is skipped.
-        - `steps`: the steps to try, the last one in the list first; by default all steps, the newest first.
+        - `steps`: the steps to try, from the last in the list to the first; by default all steps, from the newest to
+          the oldest.
 
         **Returns:** the step and the pytree; `None` if there is no checkpoint.
 

@@ -107,7 +107,7 @@ class Run:
             return {}
         parts = parse_json(read_text(path), f"`{path}`")
         if not has_type(parts, dict[str, dict[str, str]]) or not all("name" in part for part in parts.values()):
-            raise InputError(f"`{path}` does not name the parts of the run: restore it, or start a new run")
+            raise InputError(f"`{path}` does not list the parts of the run: restore the file, or start a new run")
         return parts
 
     def check_data(self, fingerprint: str | None) -> None:
@@ -124,7 +124,7 @@ class Run:
             return
         data = parse_json(read_text(path), f"`{path}`")
         if not isinstance(data, dict) or not isinstance(data.get("fingerprint", 0), str | None):
-            raise InputError(f"`{path}` does not hold the data's fingerprint: restore it, or start a new run")
+            raise InputError(f"`{path}` does not hold the data's fingerprint: restore the file, or start a new run")
         recorded = data["fingerprint"]
         if recorded is not None and recorded != fingerprint:
             raise InputError(

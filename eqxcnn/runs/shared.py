@@ -75,7 +75,7 @@ class _SharedRun(Run):
 
     **Arguments:**
 
-    - `folder`: the run's folder; in processes other than 0, it holds only their log.
+    - `folder`: the run's folder; processes other than 0 write only their log into it.
     - `own`: the run that process 0 has created or opened; `None` in the other processes.
     """
 

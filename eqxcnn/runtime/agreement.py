@@ -44,11 +44,12 @@ class Agreement:
         return due
 
     def receive(self, peer: int, message: Message) -> None:
-        """Handles a message of the process `peer`."""
+        """Handles a message from the process `peer`."""
         getattr(self, f"_on_{message['kind']}")(peer, message)
 
     def _on_request(self, peer: int, message: Message) -> None:
-        """Process 0: asks all processes for the number of their calls, unless it is asking already."""
+        """Process 0: asks each process for its number of calls, unless it is still waiting for the answers to an
+        earlier question."""
         with self._changed:
             self._requests.append(message["reason"])
             if len(self._requests) > 1:

@@ -51,7 +51,7 @@ class Channel:
             threading.Thread(target=self._receive, args=(peer,), name=f"process {peer}", daemon=True).start()
 
     def send(self, message: Message) -> None:
-        """Sends a message to all peers; a connection that has ended is left to `on_lost`."""
+        """Sends a message to all peers. Ignores a connection that has ended, since `on_lost` is called for it."""
         data = (json.dumps(message) + "\n").encode()
         for peer, connection in self._sockets.items():
             with self._locks[peer], suppress(OSError):

@@ -26,7 +26,8 @@ _USE_YNNPACK: Option = (
     "xla_cpu_experimental_ynn_fusion_type",
     "LIBRARY_FUSION_TYPE_REDUCE,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
 )
-#: Disables the pass in which XLA's CPU compiler removes optimization barriers, which `layers/cpu/barrier.py` needs.
+#: Keeps the optimization barriers that `layers/cpu/barrier.py` needs, by disabling the pass in which XLA's CPU compiler
+#: removes them.
 _KEEP_BARRIERS: Option = ("xla_disable_hlo_passes", "cse_barrier_expander")
 #: Makes a GPU add numbers in a fixed order, and choose algorithms without timing them. CPUs always do both.
 DETERMINISTIC: Option = ("xla_gpu_deterministic_ops", True)
@@ -74,8 +75,8 @@ class _Static:
 
 
 class _Partition(NamedTuple):
-    """A pytree, its leaves with `None` in place of each leaf that is not an array, and its other leaves with its
-    structure."""
+    """A pytree split in two: `arrays` has `None` in place of each leaf that is not an array; `static` has those leaves
+    and the structure."""
 
     tree: Any
     arrays: list[Any]
@@ -181,7 +182,7 @@ def _waits_for_each_call() -> bool:
 
 
 def _is_concrete(arrays: list[Any]) -> bool:
-    """Returns whether no array is traced."""
+    """Returns whether all arrays have values, so that none is a JAX tracer."""
     try:
         return all(leaf is None or leaf.devices() for leaf in arrays)
     except jax.errors.ConcretizationTypeError:
@@ -202,7 +203,7 @@ def _combine(arrays: list[Any], static: _Static) -> Any:
 
 
 def _select_supported(options: Any) -> dict[str, str | int | bool]:
-    """Returns a new dictionary of the options that the default device's compiler knows."""
+    """Returns a new dictionary of the options that the default device's compiler supports."""
     return {name: value for name, value in options if _is_supported(name, value)}
 
 

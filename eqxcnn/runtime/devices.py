@@ -187,8 +187,8 @@ def _choose(found: Sequence[Any], count: int) -> list[Any]:
     processes = sorted({device.process_index for device in found})
     if count % len(processes):
         raise InputError(
-            f"`devices` (={count}) must be a multiple of {len(processes)}, because each process uses the same number "
-            f"of devices: give {-(-count // len(processes)) * len(processes)}"
+            f"`devices` (={count}) must be a multiple of the number of processes ({len(processes)}), because all use "
+            f"the same number of devices: give {-(-count // len(processes)) * len(processes)}"
         )
     each = count // len(processes)
     own = {process: [device for device in found if device.process_index == process] for process in processes}

@@ -73,11 +73,11 @@ class Peers:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is process 0, which writes the run's files and prints."""
+        """Whether this is process 0, which writes the run's files and prints the output."""
         return self.index == 0
 
     def gather(self, value: Any) -> list[Any]:
-        """Returns the value that each process gave, in the order of the processes; waits for all of them.
+        """Returns the values of all processes, in the order of the processes; waits for all of them.
 
         **Arguments:**
 
@@ -86,7 +86,7 @@ class Peers:
         return [value] if self.count == 1 else self._gather(value)
 
     def _gather(self, value: Any, timeout: float | None = None) -> list[Any]:
-        """See `gather`; returns an empty list if not all values have come after `timeout` seconds."""
+        """See `gather`; returns an empty list if not all values have arrived within `timeout` seconds."""
         with self._changed:
             number = self._gathers
             self._gathers += 1
@@ -97,7 +97,7 @@ class Peers:
             return self._gathered.pop(number, [])
 
     def request(self, reason: int) -> None:
-        """Asks that the same call of `poll` returns `reason` in every process."""
+        """Requests that `poll` returns `reason` at the same call in every process."""
         self._send_up({"kind": "request", "reason": reason})
 
     def poll(self) -> list[int]:
@@ -156,7 +156,7 @@ class Peers:
         """Makes later error messages say how to resume the run, and moves the log of this process into the run's
         folder.
 
-        The log stays in the folder of the first run, or of the first seed sweep.
+        If several runs follow, the log stays in the folder of the first run or of the first seed sweep.
         """
         self.advice = f"continue with --resume {folder}, in as many processes as you like"
         if self.log is None or self._has_entered:

@@ -101,7 +101,7 @@ def join_processes(
 
 
 def _start_jax(peers: Peers, host: str, place: _Place, timeout: float) -> None:
-    """Makes JAX see the devices of all processes."""
+    """Initializes JAX so that it can use the devices of all processes."""
     # Our own connections exist before this call, because JAX ends a process with a core dump if it cannot reach the
     # others.
     (port, *_) = peers.gather(_free_port() if peers.is_first else None)
@@ -150,7 +150,7 @@ def _is_in_cluster() -> bool:
 def _ask_jax(
     coordinator: str | None, count: int | None, index: int | None, timeout: float
 ) -> tuple[str | None, int | None, int | None, list[int] | None]:
-    """Fills in missing values with what JAX detects from the environment of the launcher.
+    """Fills in missing values with the values that JAX detects from the launcher's environment.
 
     **Returns:** the address of process 0, the number of processes, the index of this process, and the numbers of its
         local devices.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 #: The largest request line and headers, in bytes; if they are longer, the connection is refused.
 _MAX_HEADERS = 32_768
-#: Modules of the extra `serve`.
+#: Modules that the extra `serve` installs.
 _EXTRA = ("starlette", "uvicorn", "python_multipart")
 
 

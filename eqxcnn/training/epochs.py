@@ -193,5 +193,5 @@ def compile_steps(
 
 
 def _run_uncompiled(setup: Setup, train: TrainState, batches: HostBatch) -> TrainState:
-    """Runs `train_steps` operation by operation; takes NumPy arrays, as the compiled function does."""
+    """Runs `train_steps` operation by operation; accepts NumPy arrays, like the compiled function."""
     return train_steps(setup, train, jax.tree.map(jnp.asarray, batches))

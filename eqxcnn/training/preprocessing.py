@@ -91,7 +91,7 @@ def resolve_normalization(
     images: Num[np.ndarray, "n h w c"] | EncodedImages,
     rows: Int[np.ndarray, " k"],
 ) -> Preprocess:
-    """Returns `geometry` with mean and standard deviation: the recipe's, the warm start's, or measured on `rows`.
+    """Returns `geometry` with mean and standard deviation from the recipe, from the warm start, or measured on `rows`.
 
     If images are decoded while training, 500 of them, spread over the rows, are measured.
     """

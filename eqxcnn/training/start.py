@@ -38,7 +38,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class WarmStart:
-    """Weights that a run starts from instead of random ones.
+    """Weights that a run starts from instead of random weights.
 
     - `tensors`: weights by name, without those of the head if the number of classes differs.
     - `preprocess`: the preprocessing that these weights were trained with, if known.
@@ -109,7 +109,7 @@ def init_train_state(
     - `moments`: the mean and standard deviation that normalize the images.
     - `own`: a network and its state, used instead of building the recipe's model.
     - `pixels`: the first `init_images` training images `[i h w c]`.
-    - `tensors`: weights by name, used instead of random ones.
+    - `tensors`: weights by name, used instead of random weights.
     - `key`: PRNG key for the random weights.
 
     **Raises:** `InputError` if the recipe sets `init_images` for a model without data-dependent weights.

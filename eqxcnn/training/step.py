@@ -46,7 +46,7 @@ def mean_loss(
 
 
 def autodiff(loss: Loss | FunctionLoss = _CROSS_ENTROPY, dtype: DTypeLike = jnp.float32) -> ValueAndGrad:
-    """Returns the value-and-gradient function of `mean_loss` by automatic differentiation."""
+    """Returns a function that computes `mean_loss` and its gradients by automatic differentiation."""
     return eqx.filter_value_and_grad(partial(mean_loss, loss=loss, dtype=dtype), has_aux=True)
 
 
@@ -56,7 +56,7 @@ def cast_floats(tree: PyTree, dtype: DTypeLike) -> Any:
 
 
 def _cast_state(state: ModelState, dtypes: PyTree) -> ModelState:
-    """Casts the state to these dtypes, since a third-party layer may return it in the dtype of its weights."""
+    """Casts the state to `dtypes`, since a third-party layer may return it in the dtype of its weights."""
     return jax.tree.map(lambda leaf, dtype: leaf if leaf.dtype == dtype else leaf.astype(dtype), state, dtypes)
 
 

@@ -126,7 +126,8 @@ class Checkpoints:
         scratch = self._folder / _SCRATCH
         for step in self.steps():
             if step in self._damaged or step in set(intact) - kept:
-                # Renamed first, so that an interrupted removal leaves no partial checkpoint under the step's name.
+                # The folder is renamed before it is removed, so that an interrupted removal leaves no partial
+                # checkpoint under the step's name.
                 (self._folder / str(step)).rename(scratch / f"old-{step}")
         self._damaged.clear()
         shutil.rmtree(scratch, ignore_errors=True)

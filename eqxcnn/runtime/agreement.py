@@ -1,4 +1,4 @@
-"""`Agreement`: the call at which all processes of a run act on a request of one of them."""
+"""`Agreement`: finds the call at which all processes of a run act on a request from one process."""
 
 import threading
 from collections.abc import Callable
@@ -63,7 +63,7 @@ class Agreement:
         self._send_up({"kind": "at", "call": call})
 
     def _on_at(self, peer: int, message: Message) -> None:
-        """Process 0: once all have answered, sends them the call at which the oldest request is due."""
+        """Process 0: once all processes have answered, sends them the call at which the oldest request is due."""
         with self._changed:
             self._replies[peer] = message["call"]
             if len(self._replies) < self._count:

@@ -77,7 +77,8 @@ def accept_peers(port: int, count: int, greeting: Message, timeout: float) -> di
     - `count`: number of processes, this one included.
     - `greeting`: what the processes must have in common, such as the version of the package.
 
-    **Raises:** `InputError` if not all have connected after `timeout` seconds, or one has another greeting.
+    **Raises:** `InputError` if not all processes have connected after `timeout` seconds, or if one has a different
+        greeting.
     """
     try:
         server = socket.create_server(("", port), backlog=count)

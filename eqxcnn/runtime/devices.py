@@ -67,8 +67,8 @@ class Devices:
     def split(self, tree: _Tree, axis: int) -> _Tree:
         """Returns a pytree whose arrays are split over the devices along an axis.
 
-        The length of the axis must be a multiple of the number of devices. With several processes, each passes its own
-        part.
+        The length of the axis must be a multiple of the number of devices. With several processes, each process passes
+        its own part.
         """
         if self.processes == 1:
             return self._place(tree, lambda _: PartitionSpec(*[None] * axis, AXIS))

@@ -24,8 +24,8 @@ def keep_freed_memory() -> bool:
     the step, and the system fills hundreds of megabytes with zeros for the next one. Larger pages (2 MiB instead of 4
     KiB) reduce the number of address lookups.
 
-    Call this function before JAX computes anything, since threads that exist already have their own heaps. The change
-    lasts until the process ends: memory that was used once is not returned to the system. Set the environment variable
+    Call this function before JAX computes anything, since existing threads keep their own heaps. The change lasts until
+    the process ends: memory that was used once is not returned to the system. Set the environment variable
     `EQXCNN_KEEP_MEMORY=0` to leave the allocator alone.
 
     **Returns:** whether the allocator was changed; `False` without glibc or if the environment variable forbids it.

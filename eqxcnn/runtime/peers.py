@@ -45,7 +45,7 @@ class Peers:
     - `index`, `count`: the number of this process, counted from 0, and the number of processes.
     - `sockets`: connections by process index. Process 0 has a connection to each other process; each other process has
       only a connection to process 0.
-    - `log`: the file that holds what this process prints, unless it is process 0.
+    - `log`: the file that contains the output of this process; `None` for process 0.
     - `screen`: the file descriptor on which process 1 prints a message if process 0 has disappeared.
     """
 

@@ -102,7 +102,7 @@ def join_processes(
 
 def _start_jax(peers: Peers, host: str, place: _Place, timeout: float) -> None:
     """Initializes JAX so that it can use the devices of all processes."""
-    # Our own connections exist before this call, because JAX ends a process with a core dump if it cannot reach the
+    # The processes are connected before JAX starts, because JAX ends a process with a core dump if it cannot reach the
     # others.
     (port, *_) = peers.gather(_free_port() if peers.is_first else None)
     # Processes on CPUs cannot exchange arrays without this setting.

@@ -62,7 +62,7 @@ def _keep_last_batch(node: PyTree) -> PyTree:
     if not _is_training_norm(node):
         return node
     # Our BatchNorm multiplies the new statistics by `momentum`; Equinox's BatchNorm multiplies the old statistics by
-    # `momentum`. `momentum` is a static field, so `eqx.tree_at` cannot replace it.
+    # `momentum`. This field is static, so `eqx.tree_at` cannot replace it.
     momentum = 1.0 if isinstance(node, BatchNorm) else 0.0
     copy = object.__new__(type(node))
     for name in node.__dataclass_fields__:

@@ -1,4 +1,4 @@
-"""Opens the data of a recipe, and reads its images, which are decoded once or while training."""
+"""Opens the data of a recipe, and reads its images. Images are decoded once, or each time they are read."""
 
 import shutil
 from collections.abc import Sequence

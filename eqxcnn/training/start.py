@@ -40,7 +40,7 @@ __all__ = [
 class WarmStart:
     """Weights that a run starts from instead of random weights.
 
-    - `tensors`: weights by name, without those of the head if the number of classes differs.
+    - `tensors`: weights by name, without the head's weights if the number of classes differs.
     - `preprocess`: the preprocessing that these weights were trained with, if known.
     """
 

@@ -33,7 +33,7 @@ class Log(Protocol):
         """Logs an image."""
 
 
-#: The classes of the logs by their names in a recipe's `log`. Each class opens a run's log, or continues the log of a
+#: Maps each name that a recipe's `log` may contain to a class. The class opens a run's log, or continues the log of a
 #: resumed run.
 _LOGS: dict[str, Callable[[Run], AbstractContextManager[Log]]] = {
     "csv": CsvLog,

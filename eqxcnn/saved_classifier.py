@@ -56,7 +56,7 @@ def save(folder: Path | str, classifier: ImageClassifier) -> None:
     config["sha256"] = save_safetensors(
         folder / "model.safetensors", to_tensors(classifier.model, classifier.state), {"model": classifier.name}
     )
-    # Written last: a folder with a `config.json` is complete.
+    # `config.json` is written last, so a folder that contains it is complete.
     write_text_atomically(folder / "config.json", json.dumps(config, indent=2) + "\n")
 
 
@@ -68,10 +68,10 @@ def load(
 ) -> ImageClassifier:
     """Loads a trained classifier from a run folder or the `model/` folder inside it, by name, or from the Hub.
 
-    A name loads trained weights with their preprocessing and class names, from this package or from the Hugging Face
-    Hub, downloaded once; a folder of that name takes precedence. `hub:user/name` loads a model that someone has pushed
-    to the Hub; it is downloaded unless its newest commit is in the local cache. Untrusted folders and models are safe
-    to load: nothing in them is run.
+    A name loads trained weights with their preprocessing and class names. The weights are part of this package, or are
+    downloaded once from the Hugging Face Hub. If a folder has that name, the folder is loaded instead. `hub:user/name`
+    loads a model that someone has pushed to the Hub; it is downloaded unless its newest commit is in the local cache.
+    Untrusted folders and models are safe to load: nothing in them is run.
 
     **Arguments:**
 
@@ -153,7 +153,8 @@ def _load_published(name: str, published: Published | Bundled) -> ImageClassifie
 def _build_abstract(
     path: Path, config: dict[str, Any], architecture: dict[str, Any]
 ) -> tuple[Classifier, eqx.nn.State]:
-    """Builds the model of a `config.json` with shapes only, because the weights are loaded afterwards."""
+    """Builds the model of a `config.json` with shapes in place of weights, because the weights are loaded
+    afterwards."""
     if "." in config["model"]:
         raise InputError(
             f"`{path.parent}` was trained with `{config['model']}`, which is not from the zoo: pass a network of that "

@@ -71,7 +71,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def preprocess_of(config: dict[str, Any]) -> Preprocess:
-    """Returns the preprocessing in a `config.json`; without an entry, as in older files, images are stretched.
+    """Returns the preprocessing in a `config.json`. Older files have no entry `resize`; images are then stretched.
 
     **Raises:** `InputError` that names the invalid entry.
     """
@@ -82,7 +82,8 @@ def preprocess_of(config: dict[str, Any]) -> Preprocess:
 
 
 def check_normalization(mean: Float[np.ndarray, " c"], std: Float[np.ndarray, " c"]) -> None:
-    """Refuses a mean or a standard deviation that float32 cannot hold or divide by.
+    """Refuses a mean that is not finite in float32, and a standard deviation that is not finite or is too small to
+    divide by.
 
     **Raises:** `InputError` that names the invalid argument.
     """
@@ -93,7 +94,7 @@ def check_normalization(mean: Float[np.ndarray, " c"], std: Float[np.ndarray, " 
 
 
 def shortest(values: Float[Array | np.ndarray, " c"]) -> list[float]:
-    """Returns each float32 number in the fewest digits that parse to it."""
+    """Returns each number with the fewest decimal digits that still give the same float32 number."""
     return [float(str(value)) for value in np.asarray(values, np.float32)]
 
 

@@ -26,5 +26,5 @@ def compute_heat(
     """
     try:
         return np.stack([grad_cam(classifier, *pair) for pair in zip(images, targets.tolist(), strict=True)])
-    except InputError:  # such as `mlp` or a vision transformer
+    except InputError:  # Grad-CAM does not support networks such as `mlp` or a vision transformer
         return None

@@ -28,7 +28,7 @@ th:first-child, td:first-child, .facts td { text-align: left; overflow-wrap: any
 pre { background: #f6f6f6; padding: .8em 1em; overflow-x: auto; font-size: .85em; }
 """
 
-#: Maximum number of characters in a table's cell, and in a line of the recipe.
+#: Maximum number of characters in a table cell and in a line of the recipe.
 _MAX_CELL, _MAX_LINE = 1000, 4096
 
 
@@ -61,7 +61,7 @@ def render(run: RunRecord, predictions: TestPredictions | None, pictures: Mappin
 
     - `run`, `predictions`: see `gather`; `predictions` is `None` if the run is not finished, or if its network or data
       came from Python.
-    - `pictures`: pictures by name, or a sentence instead of a missing picture.
+    - `pictures`: maps each name to a picture, or to a sentence that replaces a missing picture.
     """
     title = escape(printable(run.folder.resolve().name))
     curves = _render_pictures(("loss", "accuracy", "epoch_time"), run, pictures)
@@ -89,7 +89,8 @@ def render(run: RunRecord, predictions: TestPredictions | None, pictures: Mappin
 
 
 def _render_facts(run: RunRecord, predictions: TestPredictions | None) -> str:
-    """Returns the table at the top, after a warning if the page lacks the parts that need the trained model."""
+    """Returns the table at the top of the page. Without `predictions`, a warning above the table says why the page
+    shows only logged metrics."""
     recipe, facts = run.recipe, {}
     if run.classifier is not None and predictions is not None:
         weights = count_parameters(run.classifier.model)
@@ -121,7 +122,7 @@ def _format_duration(seconds: float) -> str:
 
 
 def _render_pictures(names: Iterable[str], run: RunRecord, pictures: Mapping[str, Picture | str]) -> str:
-    """Returns pictures with their captions, or the sentences for missing pictures."""
+    """Returns the named pictures with their captions. A sentence replaces each missing picture."""
     items = []
     for name in names:
         match pictures.get(name):
@@ -165,8 +166,8 @@ def _caption(name: str, run: RunRecord) -> str:
 
 
 def _render_classes(run: RunRecord, predictions: TestPredictions) -> str:
-    """Returns the table of precision, recall and F1 per class, with numbered classes if the confusion matrix has
-    numbers."""
+    """Returns the table of precision, recall and F1 per class. If the confusion matrix shows class numbers instead of
+    names, the table shows each class number before its name."""
     names = run.classifier.class_names if run.classifier else ()
     if len(names) > MAX_NAMED_CLASSES:
         names = [f"{number}: {name}" for number, name in enumerate(names)]

@@ -20,24 +20,25 @@ from .page import Picture, render
 
 __all__ = ["show_augment", "write_report"]
 
-#: Plots that are also written as SVG, which the page shows, and plots that are written as PNG only.
+#: Names of the plots that are written as PNG and SVG (the page shows the SVG), and of the plots that are written as PNG
+#: only.
 _LINE_ART = ("loss", "accuracy", "epoch_time", "training", "confusion")
 _PIXELS = ("kernels", "augment", "wrong", "heat")
 _FORMATS = ("png", "jpg", "pdf", "svg")
 _MISTAKES = 16
-#: Maximum number of heat maps of correctly classified images, and of mistakes.
+#: Maximum number of heat maps of correctly classified images, and of misclassified images.
 _HEAT_MAPS = 4
 
 
 def write_report(folder: Path | str, *, data: str | None = None) -> Path:
     """Writes the plots of a run, and a page `report.html` that shows them, into the run's `plots/`.
 
-    An unfinished run gets its learning curves only.
+    For an unfinished run, only the learning curves are drawn.
 
     **Arguments:**
 
     - `folder`: the run's folder.
-    - `data`: the data, if they are no longer where the recipe says.
+    - `data`: used instead of the recipe's `data`, for data that have been moved.
 
     **Returns:** the path of the page.
 
@@ -64,7 +65,7 @@ def show_augment(recipe: Recipe, path: Path | str) -> Path:
     **Arguments:**
 
     - `recipe`: its `augment`, `data` and `seed` are used.
-    - `path`: the file to write; its suffix chooses the format.
+    - `path`: the file to write; its suffix determines the format.
 
     **Raises:** `InputError` if the recipe does not augment, its data cannot be read, or `path` cannot be written.
     """
@@ -80,7 +81,8 @@ def show_augment(recipe: Recipe, path: Path | str) -> Path:
 
 
 def _draw_curves(run: RunRecord) -> Iterator[tuple[str, Figure | str]]:
-    """Yields the figures of a run's log by name, or a sentence that says why there is none."""
+    """Yields the name and figure of each plot of a run's log. A sentence replaces the figure if there is nothing to
+    draw."""
     if not run.epochs:
         yield "loss", "No epoch is logged yet."
         return
@@ -91,14 +93,15 @@ def _draw_curves(run: RunRecord) -> Iterator[tuple[str, Figure | str]]:
         curves.append((train or [], validation, label, most))
         yield name, learning_curves.curves(epochs, *curves[-1])
     yield "epoch_time", learning_curves.epoch_times(epochs, seconds)
-    # For papers and web pages; the report shows the three above.
+    # All curves in one figure, for papers and web pages; the report shows the three separate figures instead.
     yield "training", learning_curves.training(epochs, curves, seconds)
 
 
 def _draw_classifier(
     classifier: ImageClassifier, recipe: Recipe, predictions: TestPredictions
 ) -> Iterator[tuple[str, Figure | str]]:
-    """Yields the figures of a trained classifier by name, or a sentence that says why there is none."""
+    """Yields the name and figure of each plot of a trained classifier. A sentence that gives the reason replaces a
+    missing figure."""
     names = classifier.class_names
     yield "confusion", figures.confusion_matrix(predictions.confusion, names)
 
@@ -110,7 +113,7 @@ def _draw_classifier(
 
     correct, wrong = predictions.correct(_HEAT_MAPS), predictions.mistakes(_MISTAKES)
     rows = np.concatenate([correct, wrong])
-    # Read together, because each reading of a stream starts at its first image.
+    # All images are read in one call, because each read of streamed data starts again at the first image.
     images, guesses = np.asarray(predictions.images[rows]), predictions.predicted[rows]
     captions = (
         [names[label] for label in predictions.labels[rows]],
@@ -160,7 +163,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _remove_others(plots: Path, shown: Mapping[str, Picture | str]) -> None:
-    """Removes plots of an earlier report that this one does not have."""
+    """Removes the plots that an earlier report wrote and the new report does not contain."""
     for name in (*_LINE_ART, *_PIXELS):
         for kind in ("png", "svg") if not isinstance(shown.get(name), Picture) else ():
             (plots / f"{name}.{kind}").unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from ..weights.tensors import fetch_to_host, fill, named_slots
 
 __all__ = ["Checkpoints"]
 
-_CHECKSUMS = "SHA256SUMS"  # in the format of `sha256sum -c`
+_CHECKSUMS = "SHA256SUMS"  # the file has the format of `sha256sum -c`
 _SCRATCH = ".scratch"
 
 
@@ -53,15 +53,15 @@ class Checkpoints:
     def save(self, step: int, tree: PyTree, others: Collection[int] | None = None) -> None:
         """Saves the arrays of a pytree, and returns once they are on the disk.
 
-        Replaces an earlier checkpoint of the same step, then removes old checkpoints and those that `restore_latest`
-        found damaged.
+        Replaces an earlier checkpoint of the same step, then removes old checkpoints and the checkpoints that
+        `restore_latest` found damaged.
 
         **Arguments:**
 
         - `others`: the earlier steps whose checkpoints are kept; by default, the newest `keep` checkpoints are kept,
           including this one.
 
-        **Raises:** `InputError` if the checkpoint cannot be written; the earlier ones are then left as they were.
+        **Raises:** `InputError` if the checkpoint cannot be written; the earlier checkpoints are then left unchanged.
         """
         # Orbax refuses arrays without elements; `restore_latest` recreates them from their shapes.
         tensors = fetch_to_host({name: slot for name, slot in named_slots(tree).items() if slot.size})
@@ -89,7 +89,8 @@ class Checkpoints:
 
         - `like`: a pytree with the saved structure; the saved arrays replace its arrays (or `jax.ShapeDtypeStruct`).
         - `notify`: called with one line for each damaged checkpoint that is skipped.
-        - `steps`: the steps to try, the last one in the list first; by default all steps, the newest first.
+        - `steps`: the steps to try, from the last in the list to the first; by default all steps, from the newest to
+          the oldest.
 
         **Returns:** the step and the pytree; `None` if there is no checkpoint.
 
@@ -110,7 +111,7 @@ class Checkpoints:
         return None
 
     def _publish(self, step: int) -> None:
-        """Moves a finished checkpoint from the scratch folder to its place."""
+        """Moves a finished checkpoint from the scratch folder to its final path."""
         scratch, final = self._folder / _SCRATCH, self._folder / str(step)
         if final.exists():
             final.rename(scratch / "replaced")
@@ -118,13 +119,15 @@ class Checkpoints:
         self._damaged.discard(step)
 
     def _prune(self, newest: int, others: Collection[int] | None) -> None:
-        """Removes damaged and old checkpoints; keeps intact ones of later steps, which belong to another run."""
+        """Removes damaged and old checkpoints. Keeps intact checkpoints of later steps, since they belong to another
+        run."""
         intact = [step for step in self.steps() if step <= newest and step not in self._damaged]
         kept = {newest, *others} if others is not None else set(intact[-self._keep :])
         scratch = self._folder / _SCRATCH
         for step in self.steps():
             if step in self._damaged or step in set(intact) - kept:
-                # Renamed first, so that an interrupted removal leaves no partial checkpoint under the step's name.
+                # The folder is renamed before it is removed, so that an interrupted removal leaves no partial
+                # checkpoint under the step's name.
                 (self._folder / str(step)).rename(scratch / f"old-{step}")
         self._damaged.clear()
         shutil.rmtree(scratch, ignore_errors=True)
@@ -139,7 +142,7 @@ def _write(folder: Path, tensors: dict[str, np.ndarray]) -> None:
     """Writes a checkpoint with its checksums and waits until it is on the disk."""
     import orbax.checkpoint as ocp  # slow to import
 
-    # Weights hardly compress, and compressing takes longer than writing.
+    # Compression barely reduces the size of weights, and takes longer than writing them.
     with _open_orbax(use_compression=False) as orbax:
         orbax.save(folder, ocp.args.PyTreeSave(tensors))
     (folder / _CHECKSUMS).write_text(_checksums(folder))
@@ -149,7 +152,8 @@ def _write(folder: Path, tensors: dict[str, np.ndarray]) -> None:
 
 
 def _open_orbax(**options: Any) -> Any:
-    """Returns Orbax for this process alone: it would otherwise wait for all processes of the run."""
+    """Returns an Orbax checkpointer for this process alone. By default, Orbax would wait for all processes of the
+    run."""
     import orbax.checkpoint as ocp
     from orbax.checkpoint.options import MultiprocessingOptions
 
@@ -216,7 +220,7 @@ def _files(folder: Path) -> list[Path]:
 
 def _require_space(folder: Path, size: int) -> None:
     """Raises `OSError` for a full disk before Orbax writes to it, since Orbax's threads would print tracebacks."""
-    needed = int(1.1 * size) + 2**20  # with room for Orbax's index
+    needed = int(1.1 * size) + 2**20  # the arrays, and some space for Orbax's index
     if shutil.disk_usage(folder).free < needed:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -24,7 +24,7 @@ _DATA_FILE = "data.json"
 _PARTS_FILE = "parts.json"
 #: Steps are counted in 32 bits.
 MAX_STEPS = 2**31 - 1
-#: Maximum number of bytes of the data's name in a run's name.
+#: Longest part of a run's name that comes from the data's name, in bytes.
 _MAX_NAME = 100
 #: Maximum size of `metrics.jsonl` in bytes, enough for a million epochs.
 _MAX_METRICS = 1 << 30
@@ -69,7 +69,7 @@ class Run:
         - `name`: the folder's name; by default `<model>-<data>-<timestamp>`.
         - `fingerprint`: a digest of the data's content; see `check_data`.
         - `parts`: the identity of each part that was not built from the recipe; see `read_parts`.
-        - `model_name`: the model's name in the folder's name; by default the recipe's `model`.
+        - `model_name`: replaces `<model>` in the default name; by default the recipe's `model`.
 
         **Raises:** `InputError` if the folder cannot be made.
         """
@@ -107,7 +107,7 @@ class Run:
             return {}
         parts = parse_json(read_text(path), f"`{path}`")
         if not has_type(parts, dict[str, dict[str, str]]) or not all("name" in part for part in parts.values()):
-            raise InputError(f"`{path}` does not name the parts of the run: restore it, or start a new run")
+            raise InputError(f"`{path}` does not list the parts of the run: restore the file, or start a new run")
         return parts
 
     def check_data(self, fingerprint: str | None) -> None:
@@ -124,7 +124,7 @@ class Run:
             return
         data = parse_json(read_text(path), f"`{path}`")
         if not isinstance(data, dict) or not isinstance(data.get("fingerprint", 0), str | None):
-            raise InputError(f"`{path}` does not hold the data's fingerprint: restore it, or start a new run")
+            raise InputError(f"`{path}` does not hold the data's fingerprint: restore the file, or start a new run")
         recorded = data["fingerprint"]
         if recorded is not None and recorded != fingerprint:
             raise InputError(
@@ -178,19 +178,22 @@ def _read_row(line: str, what: str) -> dict[str, Any]:
     # A loss may be NaN, which `json` writes as `NaN`.
     row = parse_json(line, what, allow_nan=True)
     if not isinstance(row, dict) or not all(_is_metric(name, value) for name, value in row.items()):
-        raise InputError(f"{what} must be a JSON object of numbers; only further metrics may be lists of numbers")
+        raise InputError(
+            f"{what} must be a JSON object of numbers; only a validation or test metric other than loss and accuracy "
+            "may be a list of numbers"
+        )
     for name in ("epoch", "step", "test_count"):
         if name in row and not (isinstance(row[name], int) and 0 <= row[name] <= MAX_STEPS):
             raise InputError(f"{what}: `{name}` (={row[name]}) must be a whole number from 0 to {MAX_STEPS}")
     for name in ("train_accuracy", "validation_accuracy", "test_accuracy"):
-        if row.get(name, 0) < 0 or row.get(name, 0) > 1:  # NaN stands for an accuracy of no images
+        if row.get(name, 0) < 0 or row.get(name, 0) > 1:  # an accuracy over no images is NaN
             raise InputError(f"{what}: `{name}` (={row[name]}) must be from 0 to 1")
     return row
 
 
 def _is_metric(name: str, value: Any) -> bool:
-    """Returns whether a value is a number; a further metric may also be a list of numbers, with `None` for missing
-    ones."""
+    """Returns whether a value is a number. Validation and test metrics other than loss, accuracy and count may also be
+    lists of numbers, with `None` for a missing number."""
     part, _, metric = name.partition("_")
     if isinstance(value, list) and part in ("validation", "test") and metric not in ("loss", "accuracy", "count"):
         return all(item is None or _is_number(item) for item in value)

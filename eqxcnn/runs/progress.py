@@ -12,7 +12,8 @@ from ..errors import printable
 
 __all__ = ["TrainingProgress", "log_line"]
 
-#: Seconds between two updates of the live line, since each update waits for the steps in flight.
+#: Minimum number of seconds between two updates of the live line. Updates are rare because each one waits for the steps
+#: in flight.
 _REFRESH = 0.5
 
 
@@ -21,7 +22,8 @@ class TrainingProgress:
 
     **Arguments:**
 
-    - `steps`, `steps_per_epoch`, `batch_size`: number of steps of the run and of an epoch, and of images per step.
+    - `steps`, `steps_per_epoch`: number of steps in the run, and in an epoch.
+    - `batch_size`: number of images per step.
     - `first_step`: step at which training starts, above 0 for a resumed run.
     - `console`: the console to print on; by default standard error, so that results can be piped.
     """
@@ -84,15 +86,16 @@ class TrainingProgress:
 
 
 def _has_widgets(console: Console) -> bool:
-    """Returns whether the console is a notebook that can update what it shows."""
+    """Returns whether the console is a notebook that can update its output."""
     return console.is_jupyter and find_spec("ipywidgets") is not None
 
 
 def log_line(line: str, console: Console | None = None) -> None:
-    """Prints a line with its control characters escaped, above the live line if any; by default to standard error."""
+    """Prints a line with its control characters escaped. The line appears above the live line, if there is one; the
+    default console is standard error."""
     (console or _make_console()).print(printable(line, 1000), markup=False)
 
 
 def _make_console() -> Console:
-    # Without wrapping, so that a line stays one line in a file.
+    # Lines are not wrapped, so that each stays a single line in a log file.
     return Console(stderr=True, highlight=False, soft_wrap=True)

@@ -1,4 +1,5 @@
-"""The folder of a run in several processes: process 0 writes it, and sends the others the parts that they need."""
+"""The folder of a run in several processes: process 0 writes the folder, and sends the other processes what they
+need."""
 
 import dataclasses
 import hashlib
@@ -23,7 +24,7 @@ __all__ = ["check_same_data", "check_same_recipe", "create_run", "open_run"]
 
 
 def create_run(peers: Peers, runs: Path, recipe: Recipe, **details: Any) -> Run:
-    """Creates a run's folder; see `Run.create`. With several processes, only process 0 does."""
+    """Creates a run's folder; see `Run.create`. With several processes, only process 0 creates it."""
     if peers.count == 1:
         return Run.create(runs, recipe, **details)
     own = Run.create(runs, recipe, **details) if peers.is_first else None
@@ -70,11 +71,11 @@ def check_same_data(peers: Peers, fingerprint: str | None) -> None:
 
 
 class _SharedRun(Run):
-    """A run's folder as each process of the run sees it.
+    """A `Run` for several processes: process 0 reads and writes the folder, and the others receive its values.
 
     **Arguments:**
 
-    - `folder`: the run's folder; in processes other than 0, it holds only their log.
+    - `folder`: the run's folder; processes other than 0 write only their log into it.
     - `own`: the run that process 0 has created or opened; `None` in the other processes.
     """
 
@@ -92,13 +93,13 @@ class _SharedRun(Run):
         return parts
 
     def check_data(self, fingerprint: str | None) -> None:
-        """See `Run.check_data`; `check_same_data` compares the processes."""
+        """See `Run.check_data`; `check_same_data` compares the data of the processes."""
         if self._own is not None:
             self._own.check_data(fingerprint)
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows so far, the same in all processes but for times."""
+        """The rows so far. They are the same in all processes, except for measured times."""
         return self._rows if self._own is None else self._own.metrics
 
     def log(self, row: Mapping[str, Any]) -> None:
@@ -121,7 +122,7 @@ class _SharedRun(Run):
 
 
 class _SharedCheckpoints(Checkpoints):
-    """Checkpoints that process 0 writes and reads, once all processes have agreed on them.
+    """Checkpoints for several processes: process 0 writes and reads them on behalf of all processes.
 
     **Arguments:**
 
@@ -139,13 +140,14 @@ class _SharedCheckpoints(Checkpoints):
     def save(self, step: int, tree: PyTree, others: Collection[int] | None = None) -> None:
         """See `Checkpoints.save`. The checkpoint exists only if all processes have the same step and the same arrays.
 
-        **Raises:** `InputError` also if a process has other arrays than process 0.
+        **Raises:** `InputError` also if the arrays of a process differ from the arrays of process 0.
         """
         first, *rest = self._peers.gather([step, _digest(tree)])
         if different := [index for index, found in enumerate(rest, 1) if found != first]:
             raise InputError(
                 f"process {', '.join(map(str, different))} has other weights than process 0 after step {step:,}, "
-                "although all compute the same: a machine is faulty, or the machines differ; resume on other machines"
+                "although all processes run the same steps: a machine is faulty, or the machines differ; resume on "
+                "other machines"
             )
         failure = None
         if self._own is not None:

@@ -59,8 +59,8 @@ def check_finite(
     - `counted`: number of images in the other steps of this epoch.
     - `checkpoints`, `steps_per_epoch`: the run's checkpoints and number of steps per epoch, for the error message.
 
-    **Raises:** `InputError` naming the step, the newest checkpoint before it, and what may help, unless the recipe
-    skips such steps and the epoch has other steps.
+    **Raises:** `InputError` naming the step, the newest checkpoint before it, and possible remedies. Not raised if the
+    recipe skips such steps and the epoch has other steps.
     """
     if not failed or (recipe.on_nan == "skip" and counted):
         return

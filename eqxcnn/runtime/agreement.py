@@ -1,4 +1,4 @@
-"""`Agreement`: the call at which all processes of a run act on a request of one of them."""
+"""`Agreement`: finds the call at which all processes of a run act on a request from one process."""
 
 import threading
 from collections.abc import Callable
@@ -12,10 +12,10 @@ class Agreement:
     """Finds the call of `poll` at which all processes act on a request.
 
     Steps are sent to the devices ahead of their results, so a process may be some calls ahead of another. Process 0
-    asks all of them for the number of their calls, and the request is due at the largest number. Until all processes
-    know it, none starts a further call. A request carries a reason, the integer given to `Peers.request`. The threads
-    that receive messages send the answers, because a main thread may be waiting for the result of a step that another
-    process has not started yet.
+    asks each process for its number of calls, and the request is due at the largest number. After this question, a
+    process starts no further call until it receives that number. A request carries a reason, the integer given to
+    `Peers.request`. The threads that receive messages send the answers, because a main thread may be waiting for the
+    result of a step that another process has not started yet.
 
     **Arguments:**
 
@@ -44,11 +44,12 @@ class Agreement:
         return due
 
     def receive(self, peer: int, message: Message) -> None:
-        """Handles a message of the process `peer`."""
+        """Handles a message from the process `peer`."""
         getattr(self, f"_on_{message['kind']}")(peer, message)
 
     def _on_request(self, peer: int, message: Message) -> None:
-        """Process 0: asks all processes for the number of their calls, unless it is asking already."""
+        """Process 0: asks each process for its number of calls, unless it is still waiting for the answers to an
+        earlier question."""
         with self._changed:
             self._requests.append(message["reason"])
             if len(self._requests) > 1:
@@ -62,7 +63,7 @@ class Agreement:
         self._send_up({"kind": "at", "call": call})
 
     def _on_at(self, peer: int, message: Message) -> None:
-        """Process 0: once all have answered, sends them the call at which the oldest request is due."""
+        """Process 0: once all processes have answered, sends them the call at which the oldest request is due."""
         with self._changed:
             self._replies[peer] = message["call"]
             if len(self._replies) < self._count:

@@ -16,7 +16,7 @@ Message: TypeAlias = dict[str, Any]
 
 #: Seconds between two attempts to reach process 0.
 _RETRY = 0.5
-#: A program that connects and sends nothing holds up the others for at most this number of seconds.
+#: A program that connects and sends nothing delays the processes by at most this number of seconds.
 _GREETING_SECONDS = 5.0
 #: Largest size of a message in bytes.
 _MAX_MESSAGE = 16 << 20
@@ -31,7 +31,8 @@ class Channel:
 
     - `sockets`: the connection to each peer, by its index.
     - `on_message`: called with a peer's index and each of its messages.
-    - `on_lost`: called with a peer's index when its connection ends. Both run in a thread of this peer.
+    - `on_lost`: called with a peer's index when its connection ends. A separate thread for each peer runs `on_message`
+      and `on_lost`.
     """
 
     def __init__(
@@ -50,16 +51,16 @@ class Channel:
             threading.Thread(target=self._receive, args=(peer,), name=f"process {peer}", daemon=True).start()
 
     def send(self, message: Message) -> None:
-        """Sends a message to all peers; a connection that has ended is left to `on_lost`."""
+        """Sends a message to all peers. Ignores a connection that has ended, since `on_lost` is called for it."""
         data = (json.dumps(message) + "\n").encode()
         for peer, connection in self._sockets.items():
             with self._locks[peer], suppress(OSError):
                 connection.sendall(data)
 
     def _receive(self, peer: int) -> None:
-        # An error of this thread would make the others wait forever, so it ends the connection like any other loss.
+        # If this thread fails, the other processes would wait forever. So an error is handled like a lost connection.
         try:
-            # A machine that no longer answers raises `OSError`.
+            # `readline` raises `OSError` if the machine no longer answers.
             with suppress(OSError), self._sockets[peer].makefile("rb") as lines:
                 while line := lines.readline(_MAX_MESSAGE):
                     self._on_message(peer, json.loads(line))
@@ -76,7 +77,8 @@ def accept_peers(port: int, count: int, greeting: Message, timeout: float) -> di
     - `count`: number of processes, this one included.
     - `greeting`: what the processes must have in common, such as the version of the package.
 
-    **Raises:** `InputError` if not all have connected after `timeout` seconds, or one has another greeting.
+    **Raises:** `InputError` if not all processes have connected after `timeout` seconds, or if one has a different
+        greeting.
     """
     try:
         server = socket.create_server(("", port), backlog=count)
@@ -124,7 +126,7 @@ def connect(host: str, port: int, index: int, greeting: Message, timeout: float)
             with connection.makefile("rb") as lines:
                 answer = json.loads(lines.readline(_MAX_MESSAGE))
             break
-        except (OSError, ValueError) as error:  # process 0 has not started yet, or is another program
+        except (OSError, ValueError) as error:  # process 0 has not started yet, or another program answers
             if time.monotonic() + _RETRY > end:
                 reason = error.strerror if isinstance(error, OSError) and error.strerror else error
                 raise InputError(
@@ -165,7 +167,7 @@ def _prepare(connection: socket.socket) -> None:
     connection.settimeout(None)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    # The names differ between systems; without them, the system's own times apply.
+    # Not every system has these options; a system without them uses its default times.
     for name, value in (("TCP_KEEPIDLE", _IDLE), ("TCP_KEEPINTVL", _INTERVAL), ("TCP_KEEPCNT", _PROBES)):
         if (option := getattr(socket, name, None)) is not None:
             connection.setsockopt(socket.IPPROTO_TCP, option, value)

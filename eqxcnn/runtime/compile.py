@@ -1,4 +1,5 @@
-"""Replacements of `eqx.filter_jit` that do not wait for the result, with the compiler options that training needs."""
+"""Replacements for `eqx.filter_jit` that do not wait for the result, and set the compiler options that training
+needs."""
 
 import threading
 import warnings
@@ -19,17 +20,18 @@ __all__ = ["DETERMINISTIC", "AsyncJit", "FlatJit", "Option", "async_jit", "jit_o
 Option: TypeAlias = tuple[str, str | int | bool]
 
 #: Makes jaxlib 0.10 compute sums and matrix products on a CPU with YNNPACK, which is faster for these than XLA. YNNPACK
-#: is slower for convolutions and for chains of elementwise operations such as `layers/cpu/depthwise.py`, so XLA keeps
-#: those.
+#: is slower for convolutions and for chains of elementwise operations such as `layers/cpu/depthwise.py`, so XLA still
+#: computes those.
 _USE_YNNPACK: Option = (
     "xla_cpu_experimental_ynn_fusion_type",
     "LIBRARY_FUSION_TYPE_REDUCE,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
 )
-#: Disables the pass in which XLA's CPU compiler removes optimization barriers, which `layers/cpu/barrier.py` needs.
+#: Keeps the optimization barriers that `layers/cpu/barrier.py` needs, by disabling the pass in which XLA's CPU compiler
+#: removes them.
 _KEEP_BARRIERS: Option = ("xla_disable_hlo_passes", "cse_barrier_expander")
-#: Makes a GPU add in a fixed order and choose algorithms without timing them, as CPUs always do.
+#: Makes a GPU add numbers in a fixed order, and choose algorithms without timing them. CPUs always do both.
 DETERMINISTIC: Option = ("xla_gpu_deterministic_ops", True)
-#: Optimization level 0 of 3 and the older code generator for loops, which compile faster on a CPU.
+#: Optimization level 0 (of 0 to 3), and the older code generator for loops. Both make compilation faster on a CPU.
 _COMPILE_FAST: tuple[Option, ...] = (("xla_backend_optimization_level", 0), ("xla_cpu_use_fusion_emitters", False))
 
 #: After a call that has waited longer than this, the next call waits for its own result.
@@ -73,7 +75,8 @@ class _Static:
 
 
 class _Partition(NamedTuple):
-    """A pytree and its two parts: its arrays, with `None` in place of each other leaf, and everything else."""
+    """A pytree split in two: `arrays` has `None` in place of each leaf that is not an array; `static` has those leaves
+    and the structure."""
 
     tree: Any
     arrays: list[Any]
@@ -88,8 +91,8 @@ class AsyncJit:
     the memory of both. If a call has waited long, Python's time is negligible, so the next call waits for its own
     result.
 
-    The first argument and the previous result are not flattened again when they are passed in unchanged, since pytrees
-    are immutable. Threads may call one `AsyncJit` at the same time; each thread has its own previous call.
+    Pytrees are immutable, so the first argument and the previous result are not flattened again if the next call passes
+    the same objects. Threads may call one `AsyncJit` at the same time; each thread has its own previous call.
     """
 
     def __init__(self, function: Callable[..., Any], *, donate: bool, compiler_options: dict[str, Any]) -> None:
@@ -107,7 +110,7 @@ class AsyncJit:
             out = function(*(_combine(*parts) for parts in zip(inputs, static, strict=True)))
             return _partition(out), jnp.zeros(())
 
-        call.__name__ = getattr(function, "__name__", call.__name__)  # shown in traces and messages
+        call.__name__ = getattr(function, "__name__", call.__name__)  # the name appears in traces and messages
         donate_argnums = (1,) if donate else ()
         self._call = jax.jit(call, static_argnums=2, donate_argnums=donate_argnums, compiler_options=compiler_options)
         self._thread = _PreviousCall()
@@ -133,8 +136,8 @@ class AsyncJit:
 class FlatJit:
     """Like `eqx.filter_jit` for a function of a pytree and an array, called many times with the same pytree.
 
-    The pytree is flattened once, since pytrees are immutable: for a small network, flattening takes longer than the
-    network itself.
+    The pytree is flattened only once, since pytrees are immutable. This saves time because flattening a small network
+    takes longer than running it.
     """
 
     def __init__(self, function: Callable[[Any, Any], Any]) -> None:
@@ -156,7 +159,7 @@ class FlatJit:
         def call(arrays: list[Any], array: Any) -> Any:
             return self._function(_combine(arrays, static), jnp.asarray(array))
 
-        call.__name__ = self._function.__name__  # shown in traces and messages
+        call.__name__ = self._function.__name__  # the name appears in traces and messages
         return call
 
 
@@ -172,14 +175,14 @@ class _PreviousCall(threading.local):
 def _waits_for_each_call() -> bool:
     """Returns whether only one call may be in flight.
 
-    Several devices of one CPU share its threads; with two calls in flight, a sum over the devices can wait forever for
-    a device whose thread is waiting in the other call.
+    If JAX splits a CPU into several devices, they share its threads. With two calls in flight, a sum over the devices
+    can then wait forever for a device, because the thread of that device is waiting in the other call.
     """
     return jax.default_backend() == "cpu" and jax.device_count() > 1
 
 
 def _is_concrete(arrays: list[Any]) -> bool:
-    """Returns whether no array is traced."""
+    """Returns whether all arrays have values, so that none is a JAX tracer."""
     try:
         return all(leaf is None or leaf.devices() for leaf in arrays)
     except jax.errors.ConcretizationTypeError:
@@ -200,7 +203,7 @@ def _combine(arrays: list[Any], static: _Static) -> Any:
 
 
 def _select_supported(options: Any) -> dict[str, str | int | bool]:
-    """Returns a new dictionary of the options that the default device's compiler knows."""
+    """Returns a new dictionary of the options that the default device's compiler supports."""
     return {name: value for name, value in options if _is_supported(name, value)}
 
 

@@ -1,5 +1,5 @@
-"""The devices of a run, in one process or several: a mesh with one axis, over which batches are split while weights are
-on every device."""
+"""The devices of a run, in one process or several. They form a mesh with one axis; each batch is split along this axis,
+and each device has a copy of the weights."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,8 @@ __all__ = ["AXIS", "Devices", "choose_devices"]
 
 #: The mesh axis along which batches are split.
 AXIS = "data"
-#: Smaller arrays of a train state are on every device: gathering them would take longer than storing them.
+#: Arrays of a train state with fewer elements are copied to every device: they need little memory, and gathering them
+#: would take time.
 _MIN_SHARDED = 4096
 
 _Tree = TypeVar("_Tree")
@@ -24,13 +25,14 @@ _Tree = TypeVar("_Tree")
 
 @dataclass(frozen=True)
 class Devices:
-    """The devices that compute a run.
+    """The devices that a run uses.
 
-    With one device, arrays stay where they are. With several, XLA splits each step over them: every device computes its
-    part of the batch, and sums over the batch, such as BatchNorm's statistics and gradients, are sums over all devices.
+    With one device, arrays stay where they are. With several devices, XLA splits each step over them: each device
+    computes one part of the batch. Sums over the batch, such as gradients and BatchNorm's statistics, are added up over
+    all devices.
 
-    If the devices belong to several processes, all processes call the same functions in the same order. Each holds the
-    same weights, and reads its own part of every batch.
+    If the devices belong to several processes, all processes call the same functions in the same order. Each process
+    has the same weights, and reads its own part of every batch.
 
     - `mesh`: the mesh of several devices, with the axis `data`; `None` for one device.
     - `shards_params`: whether each large array of a train state is split over the devices instead of being on every
@@ -65,8 +67,8 @@ class Devices:
     def split(self, tree: _Tree, axis: int) -> _Tree:
         """Returns a pytree whose arrays are split over the devices along an axis.
 
-        The length of the axis must be a multiple of the number of devices. With several processes, each passes its own
-        part.
+        The length of the axis must be a multiple of the number of devices. With several processes, each process passes
+        its own part.
         """
         if self.processes == 1:
             return self._place(tree, lambda _: PartitionSpec(*[None] * axis, AXIS))
@@ -97,7 +99,8 @@ class Devices:
         return jax.make_array_from_callback(shape, NamedSharding(self.mesh, PartitionSpec(AXIS)), read)
 
     def localize(self, tree: _Tree) -> _Tree:
-        """Returns a train state or setup as this process can use it without the others.
+        """Returns a train state or setup whose arrays are all in this process, so that it can be used without the other
+        processes.
 
         Arrays that are split over the devices are gathered first, so all processes must call this.
         """
@@ -107,7 +110,7 @@ class Devices:
         return _map_arrays(lambda array: array.addressable_data(0) if isinstance(array, jax.Array) else array, whole)
 
     def place_state(self, tree: _Tree) -> _Tree:
-        """Returns a train state on the devices: a copy on every device, or split if `shards_params`."""
+        """Places a train state on the devices: as a copy on every device, or split if `shards_params` is true."""
         return self._place(tree, self._state_spec)
 
     def constrain_state(self, tree: _Tree) -> _Tree:
@@ -170,7 +173,9 @@ def choose_devices(wanted: int | Literal["all"] = "all", shards_params: bool = F
     found = jax.devices()
     if wanted != "all" and wanted > len(found):
         where = "this machine" if jax.process_count() == 1 else "all processes together"
-        raise InputError(f"`devices` (={wanted}) is more than the {len(found)} of {where}: give fewer, or all")
+        raise InputError(
+            f"`devices` (={wanted}) is more than the {len(found)} of {where}: give a smaller number, or all"
+        )
     count = len(found) if wanted == "all" else wanted
     if count == 1 and jax.process_count() == 1:
         return Devices()
@@ -178,31 +183,31 @@ def choose_devices(wanted: int | Literal["all"] = "all", shards_params: bool = F
 
 
 def _choose(found: Sequence[Any], count: int) -> list[Any]:
-    """Returns equally many devices of each process, those of one process next to each other."""
+    """Returns the same number of devices from each process, with the devices of one process next to each other."""
     processes = sorted({device.process_index for device in found})
     if count % len(processes):
         raise InputError(
-            f"`devices` (={count}) must be a multiple of the {len(processes)} processes, which use equally many: give "
-            f"{-(-count // len(processes)) * len(processes)}"
+            f"`devices` (={count}) must be a multiple of the number of processes ({len(processes)}), because all use "
+            f"the same number of devices: give {-(-count // len(processes)) * len(processes)}"
         )
     each = count // len(processes)
     own = {process: [device for device in found if device.process_index == process] for process in processes}
     few = next((process for process in processes if len(own[process]) < each), None)
     if few is not None:
         raise InputError(
-            f"process {few} has {len(own[few])} devices, and others have more: give `devices` a smaller number"
+            f"process {few} has {len(own[few])} devices, and others have more: set `devices` to a smaller number"
         )
     return [device for process in processes for device in own[process][:each]]
 
 
 def _put(array: Any, sharding: NamedSharding) -> jax.Array:
-    """Places an array, of which every process has the same copy, on the devices."""
+    """Places an array on the devices. Every process must pass the same array."""
     if sharding.is_fully_addressable:
         return jax.device_put(array, sharding)
     if isinstance(array, jax.Array) and not array.is_fully_addressable:
         return jax.jit(lambda same: same, out_shardings=sharding)(array)
     if jax.numpy.issubdtype(array.dtype, jax.dtypes.prng_key):
-        # `make_array_from_callback` accepts no keys.
+        # `make_array_from_callback` does not accept PRNG keys.
         data = _put(jax.random.key_data(array), sharding)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(array))
     host = np.asarray(array)
@@ -210,7 +215,7 @@ def _put(array: Any, sharding: NamedSharding) -> jax.Array:
 
 
 def _is_whole(array: Any) -> bool:
-    """Returns whether this process has all of an array."""
+    """Returns whether this process has all elements of an array."""
     return not isinstance(array, jax.Array) or array.is_fully_addressable or array.is_fully_replicated
 
 

@@ -17,14 +17,15 @@ _HUGE_PAGE, _MADV_HUGEPAGE = 2**21, 14
 
 
 def keep_freed_memory() -> bool:
-    """Makes the process keep the memory that a training step frees for the next step, in huge pages on Linux.
+    """Makes the process keep the memory that a training step frees, so that the next step can reuse it. On Linux, this
+    memory is in huge pages.
 
-    XLA's CPU client allocates new arrays in every step. By default glibc returns such large blocks to the system, and
-    the system fills hundreds of megabytes with zeros for each step. Pages of 2 MiB instead of 4 KiB save address
-    lookups.
+    XLA's CPU client allocates new arrays in every step. By default, glibc returns such large blocks to the system after
+    the step, and the system fills hundreds of megabytes with zeros for the next one. Larger pages (2 MiB instead of 4
+    KiB) reduce the number of address lookups.
 
-    Call this function before JAX computes anything, since threads that exist already have their own heaps. The change
-    lasts until the process ends: memory that was used once is not returned to the system. Set the environment variable
+    Call this function before JAX computes anything, since existing threads keep their own heaps. The change lasts until
+    the process ends: memory that was used once is not returned to the system. Set the environment variable
     `EQXCNN_KEEP_MEMORY=0` to leave the allocator alone.
 
     **Returns:** whether the allocator was changed; `False` without glibc or if the environment variable forbids it.

@@ -1,4 +1,5 @@
-"""`Peers`: what the processes of one run agree on, such as the step after which all of them stop."""
+"""`Peers`: exchanges values and requests between the processes of a run, such as a request to stop after the same
+step."""
 
 import json
 import os
@@ -22,7 +23,8 @@ from .interrupts import Interrupted
 __all__ = ["Peers"]
 
 _INTERRUPTED = "interrupted before there was anything to save"
-#: Seconds that process 0 has to print an error of its own before it prints the same error of another process.
+#: Seconds that process 0 waits before it prints an error of another process. It may print the same error itself in this
+#: time.
 _OWN_ERROR = 3.0
 #: Seconds that a failed process waits, so that process 0 receives its error.
 _HEARD = 10.0
@@ -33,18 +35,18 @@ _NOTICED = 5.0
 
 
 class Peers:
-    """The processes of a run, seen from one of them.
+    """Connects this process with the other processes of a run.
 
     All processes call `gather` and `poll` equally often and in the same order. If one process fails or disappears, the
-    others print one sentence and end, since they would wait for it forever.
+    others print one sentence and end, since they would otherwise wait forever for its values.
 
     **Arguments:**
 
     - `index`, `count`: the number of this process, counted from 0, and the number of processes.
-    - `sockets`: the connections to the other processes by their index: all of them for process 0, and process 0 for the
-      others.
-    - `log`: the file that holds what this process prints, unless it is process 0.
-    - `screen`: the file descriptor for the message of process 1 if process 0 has disappeared.
+    - `sockets`: connections by process index. Process 0 has a connection to each other process; each other process has
+      only a connection to process 0.
+    - `log`: the file that contains the output of this process; `None` for process 0.
+    - `screen`: the file descriptor on which process 1 prints a message if process 0 has disappeared.
     """
 
     def __init__(
@@ -56,7 +58,8 @@ class Peers:
         screen: int = 2,
     ) -> None:
         self.index, self.count, self.log = index, count, log
-        #: Completes the message that another process has left; set to the way to resume once there is a run folder.
+        #: Ends the error message about a lost process with advice. Once there is a run folder, the advice says how to
+        #: resume.
         self.advice = "start it again"
         self._has_entered = False
         self._screen, self._hosts = screen, [""] * count
@@ -70,11 +73,11 @@ class Peers:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is process 0, which writes the run's files and prints."""
+        """Whether this is process 0, which writes the run's files and prints the output."""
         return self.index == 0
 
     def gather(self, value: Any) -> list[Any]:
-        """Returns the value that each process gave, in the order of the processes; waits for all of them.
+        """Returns the values of all processes, in the order of the processes; waits for all of them.
 
         **Arguments:**
 
@@ -83,26 +86,28 @@ class Peers:
         return [value] if self.count == 1 else self._gather(value)
 
     def _gather(self, value: Any, timeout: float | None = None) -> list[Any]:
-        """See `gather`; returns an empty list if not all values have come after `timeout` seconds."""
+        """See `gather`; returns an empty list if not all values have arrived within `timeout` seconds."""
         with self._changed:
             number = self._gathers
             self._gathers += 1
-        # Through JSON in process 0 too, so that all processes get the same types.
+        # Process 0 converts its value to JSON and back too, so that all processes get the same types.
         self._send_up({"kind": "value", "number": number, "value": json.loads(json.dumps(value))})
         with self._changed:
             self._changed.wait_for(lambda: number in self._gathered, timeout)
             return self._gathered.pop(number, [])
 
     def request(self, reason: int) -> None:
-        """Asks that the same call of `poll` returns `reason` in every process."""
+        """Requests that `poll` returns `reason` at the same call in every process."""
         self._send_up({"kind": "request", "reason": reason})
 
     def poll(self) -> list[int]:
-        """Returns the reasons of the requests that are due at this call, the same in all processes; see `Agreement`."""
+        """Returns the reasons of the requests that are due at this call. They are the same in all processes; see
+        `Agreement`."""
         return self._agreement.poll()
 
     def fail(self, sentence: str) -> NoReturn:
-        """Ends all processes because of an error in this one, with exit code 1; process 0 has printed it already."""
+        """Ends all processes with exit code 1 because of an error in this process. Process 0 must have printed its
+        error before this call."""
         if self.is_first:
             self._channel.send({"kind": "end", "sentence": sentence})
         else:
@@ -123,7 +128,8 @@ class Peers:
         except BaseException as error:
             sentence = _INTERRUPTED if isinstance(error, KeyboardInterrupt) else explain_error(error)
             if sentence is None:
-                # If a process disappears, steps fail in all others, and `_lose` ends this one with a better message.
+                # If a process disappears, steps fail in all other processes. During this wait, `_lose` ends this
+                # process with a clearer message.
                 time.sleep(_NOTICED)
                 traceback.print_exc()
                 sentence = f"{type(error).__name__}: see its log"
@@ -147,9 +153,10 @@ class Peers:
         self._channel.send(message)
 
     def enter_run(self, folder: Path) -> None:
-        """Says in later messages how to resume the run, and moves the log of this process into its folder.
+        """Makes later error messages say how to resume the run, and moves the log of this process into the run's
+        folder.
 
-        The log stays in the folder of the first run, or of the first seed sweep.
+        If several runs follow, the log stays in the folder of the first run or of the first seed sweep.
         """
         self.advice = f"continue with --resume {folder}, in as many processes as you like"
         if self.log is None or self._has_entered:
@@ -159,7 +166,7 @@ class Peers:
         while (target := folder / f"process-{self.index}{f'-{number}' if number > 1 else ''}.log").exists():
             number += 1
         folder.mkdir(parents=True, exist_ok=True)
-        # The open file keeps its place when it is renamed.
+        # An open file can be renamed; later output still goes to it.
         self.log = self.log.rename(target)
 
     def _send_up(self, message: Message) -> None:
@@ -198,7 +205,7 @@ class Peers:
 
     def _on_fail(self, peer: int, message: Message) -> None:
         """Process 0: ends all processes because one of them has failed."""
-        # Most errors occur in all processes, and process 0 then prints its own.
+        # Most errors occur in all processes; process 0 then prints its own error and ends during this wait.
         time.sleep(_OWN_ERROR)
         self._end(f"process {peer}: {message['sentence']}")
 

@@ -16,8 +16,9 @@ from .peers import Peers
 
 __all__ = ["current_peers", "join_processes"]
 
-#: The variables in which launchers set the number of processes, the index among all, and the index on the machine:
-#: Kubeflow Trainer and other launchers for JAX; `srun`; Open MPI; Intel MPI and MPICH.
+#: Environment variables set by each launcher: the number of processes, the index of this process, and its index on its
+#: machine. The rows belong to launchers for JAX such as Kubeflow Trainer, to `srun`, to Open MPI, and to Intel MPI and
+#: MPICH.
 _VARIABLES = (
     ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID", ""),
     ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID"),
@@ -45,7 +46,7 @@ class _Place:
 
 
 def current_peers() -> Peers:
-    """Returns the processes that this one has joined; without `join_processes`, this process alone."""
+    """Returns the processes that this process has joined; this process alone if `join_processes` was not called."""
     if _joined is None and jax.process_count() > 1:
         raise InputError(
             "the processes of this run were joined by `jax.distributed.initialize`: call "
@@ -62,7 +63,7 @@ def join_processes(
     timeout: float = 300.0,
     logs: Path | str = "runs",
 ) -> Peers:
-    """Joins the processes that a launcher has started: `srun`, `mpirun`, Kubernetes, or a TPU pod.
+    """Joins the processes that a launcher (`srun`, `mpirun`, Kubernetes, or a TPU pod) has started.
 
     Call this before anything else that uses JAX. The devices of all processes then share each batch of a run. Only
     process 0 prints: the output of the others goes to log files. Without a launcher and without arguments, the run
@@ -71,7 +72,7 @@ def join_processes(
     **Arguments:**
 
     - `coordinator`: address of process 0 as `host:port`; by default set by the launcher.
-    - `processes`, `process`: number of processes, and the number of this one, counted from 0; by default set by the
+    - `processes`, `process`: number of processes, and the index of this process, counted from 0; by default set by the
       launcher.
     - `timeout`: seconds within which all processes must have started.
     - `logs`: folder for the log files of the processes other than process 0.
@@ -100,12 +101,14 @@ def join_processes(
 
 
 def _start_jax(peers: Peers, host: str, place: _Place, timeout: float) -> None:
-    """Makes JAX see the devices of all processes."""
-    # The processes are connected already, because JAX ends a process with a core dump if it cannot reach the others.
+    """Initializes JAX so that it can use the devices of all processes."""
+    # The processes are connected before JAX starts, because JAX ends a process with a core dump if it cannot reach the
+    # others.
     (port, *_) = peers.gather(_free_port() if peers.is_first else None)
-    # Without this, processes on CPUs cannot exchange arrays.
+    # Processes on CPUs cannot exchange arrays without this setting.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    # JAX's own handler of SIGTERM would replace the default one, which ends a process that is not training yet.
+    # JAX's own SIGTERM handler would replace the default handler, and a process that is not training yet would no
+    # longer end.
     jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
         f"{host}:{port}", place.count, place.index, place.local_devices, initialization_timeout=max(int(timeout), 1)
@@ -119,7 +122,7 @@ def _find_place(coordinator: str | None, count: int | None, index: int | None, t
     if told is not None:
         count = _read_number(told[0]) if count is None else count
         index = _read_number(told[1]) if index is None else index
-        # As JAX does with launchers that it knows: one process per device.
+        # Each process uses one device, as JAX does for the launchers that it supports.
         local_devices = [_read_number(told[2])] if told[2] in os.environ else None
     is_alone = coordinator is None and count is None and index is None and not _is_in_cluster()
     if is_alone or count == 1:
@@ -128,7 +131,7 @@ def _find_place(coordinator: str | None, count: int | None, index: int | None, t
         coordinator, count, index, local_devices = _ask_jax(coordinator, count, index, timeout)
     if coordinator is None or count is None or index is None:
         raise InputError(
-            "the address of process 0, the number of processes or the number of this one is not known: give "
+            "the address of process 0, the number of processes or the index of this process is not known: give "
             "`--coordinator HOST:PORT --processes N --process I`"
         )
     if count == 1:
@@ -139,7 +142,7 @@ def _find_place(coordinator: str | None, count: int | None, index: int | None, t
 
 
 def _is_in_cluster() -> bool:
-    """Returns whether this is a pod of an indexed Kubernetes job, or a host of a TPU pod."""
+    """Returns whether this process runs in a pod of an indexed Kubernetes job, or on a host of a TPU pod."""
     is_job = "KUBERNETES_SERVICE_HOST" in os.environ and "JOB_COMPLETION_INDEX" in os.environ
     return is_job or "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
 
@@ -147,12 +150,13 @@ def _is_in_cluster() -> bool:
 def _ask_jax(
     coordinator: str | None, count: int | None, index: int | None, timeout: float
 ) -> tuple[str | None, int | None, int | None, list[int] | None]:
-    """Fills in missing values with what JAX detects from the environment of the launcher.
+    """Fills in missing values with the values that JAX detects from the launcher's environment.
 
     **Returns:** the address of process 0, the number of processes, the index of this process, and the numbers of its
         local devices.
     """
-    # JAX offers this only as a part of `jax.distributed.initialize`, which aborts the process if it cannot connect.
+    # JAX's only public function for this is `jax.distributed.initialize`, which aborts the process if it cannot
+    # connect.
     try:
         from jax._src.clusters import ClusterEnv
 
@@ -185,7 +189,8 @@ def _free_port() -> int:
 
 
 def _redirect_output(folder: Path, index: int) -> tuple[Path, int]:
-    """Sends what this process prints to a log file; returns its path, and a file descriptor of the screen."""
+    """Redirects the output of this process to a log file. Returns the file's path, and a file descriptor of the
+    screen."""
     path = folder / f"process-{index}-{socket.gethostname()}-{os.getpid()}.log"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,8 @@ class Profiler:
     **Arguments:**
 
     - `folder`: folder of the trace; created when the trace starts.
-    - `steps`: minimum number of steps to trace, since calls are traced as a whole; 0 for no trace.
+    - `steps`: minimum number of steps to trace; 0 for no trace. Each call is traced as a whole, so the trace may
+      contain more steps.
     """
 
     def __init__(self, folder: Path, steps: int) -> None:

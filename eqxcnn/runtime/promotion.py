@@ -10,7 +10,8 @@ __all__ = ["standard_promotion"]
 
 @contextmanager
 def standard_promotion() -> Iterator[None]:
-    """Context manager and decorator: sets JAX's standard promotion of dtypes and ranks, whatever the user's settings.
+    """Context manager and decorator: sets JAX's standard promotion of dtypes and ranks, regardless of the user's
+    settings.
 
     optax and `jax.image` do not run with `JAX_NUMPY_DTYPE_PROMOTION=strict` or `JAX_NUMPY_RANK_PROMOTION=raise`.
     """

@@ -12,5 +12,5 @@ def to_device(array: np.ndarray | np.generic) -> Array:
 
     `jnp.array` would compile a program for each shape and dtype.
     """
-    # Copied, because JAX may use the memory of the given array.
+    # The array is copied, because JAX may use the memory of the given array.
     return jax.device_put(np.array(array))

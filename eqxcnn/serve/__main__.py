@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 #: The largest request line and headers, in bytes; if they are longer, the connection is refused.
 _MAX_HEADERS = 32_768
-#: Modules of the extra `serve`.
+#: Modules that the extra `serve` installs.
 _EXTRA = ("starlette", "uvicorn", "python_multipart")
 
 
@@ -67,7 +67,7 @@ def listen(host: str, port: int) -> socket.socket:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address[:2], family=family, backlog=2048)
     except (OSError, UnicodeError) as error:
-        # Python appends the address in parentheses.
+        # Python appends the address to the reason; `partition` removes it.
         reason = str(getattr(error, "strerror", None) or error).partition(" (while")[0]
         raise InputError(
             f"`--host` (={host}) and `--port` (={port}) cannot be used: {reason}; choose another port, or 0 for a "
@@ -79,9 +79,9 @@ def make_server(service: "Service", limits: Limits) -> "uvicorn.Server":
     """Returns the HTTP server of a service; `run(sockets=[...])` starts it."""
     import uvicorn
 
-    # The tests run with h11; `auto` would use another parser where one is installed. Warnings are not logged, because
-    # each request that is not HTTP causes one. With a logging configuration, uvicorn would close other packages'
-    # handlers and the streams that they write to.
+    # The tests run with h11; `auto` would use another parser if one is installed. Warnings are not logged, because each
+    # request that is not HTTP causes one. With a logging configuration, uvicorn would close other packages' handlers
+    # and the streams that they write to.
     config = uvicorn.Config(
         service.app, http="h11", ws="none", lifespan="on", log_level="error", log_config=None,
         access_log=False, server_header=False,
@@ -94,7 +94,7 @@ def _serve(options: Options, listener: socket.socket) -> None:
     from .app import Service
     from .predictor import Predictor
 
-    # The parser logs a warning for each invalid form, which the answer already reports.
+    # The form parser would log a warning for each invalid form. The answer to the request already reports this error.
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     failures: list[BaseException] = []
 

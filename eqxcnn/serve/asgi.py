@@ -41,8 +41,8 @@ def drain_bodies(app: App, seconds: float) -> App:
     """Returns an application that reads and discards the rest of a request's body before it answers.
 
     If a server answers and closes the connection while the client is still sending, the connection is reset, and the
-    client may not see the answer. A body that is still incomplete after `seconds` is not waited for: the answer is
-    sent, and the connection is closed.
+    client may not see the answer. If a body is still incomplete after `seconds`, the answer is sent anyway, and the
+    connection is closed.
     """
 
     async def drained(scope: _Message, receive: _Receive, send: _Send) -> None:

@@ -45,7 +45,7 @@ class Batcher:
     async def predict(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Returns one row per image. Cancelling the call removes its images from the queue.
 
-        **Raises:** `QueueFull` if the queue has no room for all of the images; none is then added.
+        **Raises:** `QueueFull` if the queue has no room for all of the images; no image is then added.
         """
         if len(self._waiting) + len(images) > self._max_waiting:
             raise QueueFull
@@ -75,7 +75,7 @@ class Batcher:
                 rows = await loop.run_in_executor(self._thread, self._classify, images)
             except Exception as error:
                 for future in futures:
-                    if not future.done():  # A future is done if its request was cancelled.
+                    if not future.done():  # A future is already done if its request was cancelled.
                         future.set_exception(error)
             else:
                 for future, row in zip(futures, rows, strict=True):

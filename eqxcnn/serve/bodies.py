@@ -71,7 +71,7 @@ def _split_form(body: bytes, boundary: bytes, max_images: int) -> list[bytes]:
     ends: list[bool] = []
 
     def begin() -> None:
-        # Checked here, because a body can hold millions of empty parts.
+        # The limit is checked while the form is parsed, because a body can contain millions of empty parts.
         if len(parts) == max_images:
             raise TooLarge(f"the form has more than {max_images:,} parts: send at most {max_images:,} images at once")
         parts.append([])

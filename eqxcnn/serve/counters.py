@@ -28,7 +28,7 @@ class Histogram:
         self.sum += value
 
     def lines(self, name: str, purpose: str) -> Iterator[str]:
-        """Yields the lines of the histogram; the count of a bucket includes those of all smaller buckets."""
+        """Yields the lines of the histogram; the count of a bucket includes the counts of all smaller buckets."""
         yield from _head(name, purpose, "histogram")
         total = 0
         for bound, count in zip((*map(repr, self.bounds), "+Inf"), self.counts, strict=True):

@@ -10,7 +10,8 @@ __all__ = ["Limits"]
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits on one request, and on all requests together. The descriptions are also the help of the flags."""
+    """Limits on one request, and on all requests together. The field descriptions are also the help texts of the
+    flags."""
 
     max_batch: Annotated[int, Range(1, 4096)] = 32
     """Images that the network classifies at once. A program is compiled for each power of two up to the first that is

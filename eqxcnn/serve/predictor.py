@@ -41,7 +41,7 @@ class Predictor:
         try:
             grad_cam(self.classifier, self._empty)
             self.has_heat = True
-        except InputError:  # such as `mlp` or a vision transformer
+        except InputError:  # Grad-CAM does not support networks such as `mlp` or a vision transformer
             self.has_heat = False
 
     def classify(self, images: Sequence[UInt8[np.ndarray, "h w c"]]) -> Float32[np.ndarray, "n classes"]:

@@ -1,4 +1,4 @@
-"""Training: a recipe in, a run folder out."""
+"""Training: turns a recipe into a run folder."""
 
 from ..recipe import Recipe, list_recipes, load_recipe
 from ..runtime.interrupts import Interrupted

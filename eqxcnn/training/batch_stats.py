@@ -61,8 +61,8 @@ def _keep_last_batch(node: PyTree) -> PyTree:
     unchanged."""
     if not _is_training_norm(node):
         return node
-    # Our BatchNorm multiplies the new statistics by `momentum`; Equinox's multiplies the old statistics by it. The
-    # field is static, so `eqx.tree_at` cannot replace it.
+    # Our BatchNorm multiplies the new statistics by `momentum`; Equinox's BatchNorm multiplies the old statistics by
+    # `momentum`. This field is static, so `eqx.tree_at` cannot replace it.
     momentum = 1.0 if isinstance(node, BatchNorm) else 0.0
     copy = object.__new__(type(node))
     for name in node.__dataclass_fields__:

@@ -39,7 +39,7 @@ __all__ = [
 
 
 def build_schedule(recipe: Recipe, steps: int, steps_per_epoch: float) -> optax.Schedule:
-    """Builds the recipe's learning-rate schedule, stretched over `steps` updates."""
+    """Builds the recipe's learning-rate schedule for a run of `steps` updates."""
     return make_schedule(
         recipe.schedule,
         recipe.learning_rate,
@@ -54,7 +54,7 @@ def build_schedule(recipe: Recipe, steps: int, steps_per_epoch: float) -> optax.
 
 
 def resolve_schedule_shape(recipe: Recipe) -> ScheduleShape:
-    """Returns the shape of the recipe's schedule, with the schedule's defaults filled in."""
+    """Returns the `ScheduleShape` of the recipe. Values that the recipe leaves out get the schedule's defaults."""
     return schedule_shape(recipe.schedule, recipe.warmup_fraction, recipe.initial_lr_factor, recipe.final_lr_factor)
 
 

@@ -19,7 +19,7 @@ __all__ = ["Callback", "EpochFunction", "RunView", "as_callbacks", "wants_steps"
 
 @dataclass(frozen=True)
 class RunView:
-    """A run as a callback sees it.
+    """The view of a run that its callbacks receive.
 
     - `recipe`: the recipe, with all defaults filled in.
     - `folder`: the run's folder.
@@ -85,7 +85,7 @@ class RunView:
 class Callback:
     """Watches a run; subclasses override the methods they need.
 
-    A callback must not depend on what it saw before a run was interrupted: a resumed run calls `on_start` again, with
+    A callback must not rely on values that it stored before an interruption. A resumed run calls `on_start` again, with
     the rows logged so far.
     """
 

@@ -72,11 +72,11 @@ def dry_run(recipe: Recipe, **parts: Any) -> DryRun:
     train = job.make_start()
     calls = job.batches(0, 0)
     first = next(calls)
-    # An epoch may be a single call.
+    # If an epoch is a single call, both calls use the same batches.
     first, second = (job.devices.split(each, axis=1) for each in (first, next(calls, first)))
     started = monotonic()
     with warnings.catch_warnings():
-        # A batch's rows are donated too, but are too small to be reused.
+        # The row numbers of a batch are donated too, but their memory is too small for any result.
         warnings.filterwarnings("ignore", "Some donated buffers were not usable")
         steps: Any = compile_steps(job.recipe, devices=job.devices)
         steps = steps.lower(job.setup, train, first).compile()

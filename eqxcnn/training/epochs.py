@@ -23,7 +23,8 @@ from .step import train_steps
 __all__ = ["EpochLoop", "Program", "SingleRun", "compile_steps"]
 
 _ONE_DEVICE = Devices()
-#: Asks for a checkpoint after which training goes on; other requests are the numbers of signals.
+#: A request for a checkpoint, after which training continues. Every other request is the number of a signal, which ends
+#: training.
 _CHECKPOINT = 0
 
 
@@ -31,7 +32,7 @@ _CHECKPOINT = 0
 class Program(Protocol):
     """The steps of one run, or of several runs whose train states are stacked.
 
-    - `job`: the job; for several runs, the first of their jobs, which differ only in their seeds.
+    - `job`: the job. For several runs, it is the job of the first run; the other jobs differ only in their seeds.
     """
 
     job: Job
@@ -94,7 +95,7 @@ class EpochLoop:
     - `runners`: one `EpochRunner` per run of the program.
     - `interrupts`: signals received so far.
     - `progress`, `profiler`: show the progress, and trace some steps.
-    - `folder`: the folder that the message after a signal tells the user to resume.
+    - `folder`: the folder to resume after a signal; see `Interrupted`.
     """
 
     def __init__(
@@ -154,7 +155,7 @@ class EpochLoop:
     def _save_if_due(self, train: TrainState) -> None:
         """Saves a checkpoint of each run if one is due or a signal was received; a signal then ends the training."""
         peers, signal = self._program.job.peers, self._interrupts.received
-        # The clocks of several processes differ, so process 0 says when a checkpoint is due.
+        # The clocks of several processes differ, so process 0 decides when a checkpoint is due.
         is_due = peers.is_first and any(runner.is_checkpoint_due() for runner in self._runners)
         reason = signal if signal is not None else _CHECKPOINT if is_due else None
         if reason is not None and reason not in self._requested:
@@ -166,7 +167,7 @@ class EpochLoop:
             for runner, each in zip(self._runners, self._program.split(train), strict=True):
                 runner.save(each)
         if signals := [each for each in reasons if each != _CHECKPOINT]:
-            # A launcher kills the other processes when one ends, so all wait until the last has saved.
+            # A launcher kills all other processes when one process ends, so each process waits until all have saved.
             peers.gather(None)
             raise Interrupted(signals[0], self._folder)
 
@@ -192,5 +193,5 @@ def compile_steps(
 
 
 def _run_uncompiled(setup: Setup, train: TrainState, batches: HostBatch) -> TrainState:
-    """Runs `train_steps` operation by operation; takes NumPy arrays, as the compiled function does."""
+    """Runs `train_steps` operation by operation; accepts NumPy arrays, like the compiled function."""
     return train_steps(setup, train, jax.tree.map(jnp.asarray, batches))

@@ -26,9 +26,9 @@ from ..views import NUM_VIEWS, Views, eval_logits
 
 __all__ = ["EVAL_BATCH_SIZE", "Evaluator", "Scores", "choose_batch_size"]
 
-#: Images per batch, unless a recipe says otherwise.
+#: Maximum number of images per batch, unless a recipe sets it.
 EVAL_BATCH_SIZE = 500
-#: Pixels of a batch, unless a recipe says otherwise; the maps of a ResNet-18 then take 1 GB.
+#: Maximum number of pixels per batch, unless a recipe sets the size. The feature maps of a ResNet-18 then take 1 GB.
 _MAX_PIXELS = 1 << 22
 _ONE_DEVICE = Devices()
 
@@ -39,7 +39,7 @@ class Scores:
 
     - `loss`: mean cross-entropy, in nats.
     - `confusion`: counts `[classes classes]`, true class by predicted class.
-    - `metrics`: further metrics by name; each is a number or a list of numbers, such as one per class.
+    - `metrics`: other metrics, by name; each value is a number, or a list of numbers such as one per class.
     """
 
     loss: float
@@ -77,7 +77,7 @@ class Evaluator:
     - `num_classes`: number of classes, the side of the confusion matrix.
     - `batch_size`: images per call; each view counts as an image.
     - `views`: the views of each image over which the scores are averaged; see `eqxcnn.views.view_logits`.
-    - `metrics`: further metrics to compute, by name.
+    - `metrics`: metrics to compute besides loss and accuracy, by name.
     - `devices`: the devices that share each batch, which is padded to a multiple of their number.
     """
 
@@ -112,11 +112,11 @@ class Evaluator:
 
         **Arguments:**
 
-        - `images`: may be a memory map, or decoded while they are read; bad rows that are skipped do not count.
+        - `images`: an array, a memory map, or encoded images; unreadable images that are skipped do not count.
         - `rows`: selects some of the images. If several processes evaluate, each reads its own part of every batch.
         - `advance`: called after each batch with its number of images, for a progress bar.
 
-        **Raises:** `InputError` for an unreadable image; if these are skipped, only if all images are unreadable.
+        **Raises:** `InputError` for an unreadable image; if unreadable images are skipped, only if all are unreadable.
         """
         rows = np.arange(len(labels)) if rows is None else rows
         zeros = jnp.zeros(()), jnp.zeros((self._num_classes, self._num_classes), jnp.int32)
@@ -125,7 +125,7 @@ class Evaluator:
         size = self._devices.round_up(max(min(self._batch_size, len(rows)), 1))
         batches = _read_batches(images, labels, rows, size, self._devices.own_part(size))
         for number, (pixels, classes, mask) in enumerate(batches):
-            # Without this, images that are read faster than they are evaluated would pile up on the device.
+            # Without this wait, images that are read faster than they are evaluated would fill the device's memory.
             jax.block_until_ready(earlier)
             earlier = total
             batch = self._devices.split((pixels, classes, mask), axis=0)
@@ -172,13 +172,13 @@ def _read_batches(
     size: int,
     part: slice,
 ) -> Iterator[tuple[Num[np.ndarray, "b h w c"], Int[np.ndarray, " b"], Bool[np.ndarray, " b"]]]:
-    """Yields images, labels and mask of this process's part of each batch; the mask is false for missing images."""
+    """Yields images, labels and mask of this process's part of each batch; the mask is false for images to ignore."""
     if not isinstance(images, EncodedImages):
         for batch, mask in zip(*eval_batches(len(rows), size), strict=True):
             yield images[rows[batch[part]]], labels[rows[batch[part]]], mask[part]
         return
     parts = [rows[start : start + size][part] for start in range(0, len(rows), size)]
-    # A process may have no image of the only batch, but `DecodeAhead` needs a row, which is then never read.
+    # `DecodeAhead` needs at least one row, but this process may have none. The appended row is never read.
     own, width = np.concatenate([*parts, rows[:1]]), part.stop - part.start
     with closing(DecodeAhead(images, labels, lambda _: own, len(own), replaces=False)) as reader:
         for pixels, classes, _ in reader.batches(0, 0, [(len(each),) for each in parts]):

@@ -122,7 +122,7 @@ class _Describer:
 
     def _describe_defaults(self, value: Any) -> Any:
         if hasattr(value, "__wrapped__"):
-            # The defaults of beartype's wrappers have addresses in their names.
+            # Wrappers by beartype have parameters whose names contain memory addresses, so defaults are not described.
             return None
         return [self(getattr(value, name, None)) for name in ("__defaults__", "__kwdefaults__")]
 

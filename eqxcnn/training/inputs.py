@@ -40,7 +40,7 @@ def step_keys(key: Key, step: Int[Array, ""]) -> StepKeys:
 
 
 def make_input(setup: Setup, batch: Batch, step: Int[Array, ""], keys: StepKeys) -> tuple[Images, Targets]:
-    """Returns the images `[b h w c]` of a batch, augmented, mixed and normalized, and the labels of the batch."""
+    """Returns the augmented, mixed and normalized images `[b h w c]` of a batch, and the labels of the batch."""
     pixels, labels, rows = batch if isinstance(batch, tuple) else _gather(setup.data, batch)
     images = _augment(setup, pixels, rows, step, keys.augment)
     if setup.mix is None:
@@ -72,7 +72,7 @@ def _augment(
         return pixels
     row_key, epoch = jax.random.fold_in(setup.key, jnp.uint32(_ROWS)), step // setup.steps_per_epoch
 
-    # A crop of a cached image differs from the image in height and width.
+    # The result can have a different height and width than `image`, because cached images are cropped.
     def augment_image(image: Image, key: Key, row: Int[Array, ""]) -> Float[Array, "_ _ c"]:
         return augment(image, key, AugmentContext(jax.random.fold_in(row_key, row), epoch))
 

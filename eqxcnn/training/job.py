@@ -44,7 +44,7 @@ class Job:
     - `devices`: the devices that share each batch.
     - `peers`: the processes of the run.
     - `parts`: the parts of the run that are not built from the recipe.
-    - `metrics`: further metrics of validation and test, by name.
+    - `metrics`: metrics of validation and test besides loss and accuracy, by name.
     - `make_start`: makes the train state before the first step. Each call makes new arrays, since steps reuse the
       memory of the arrays they are given.
     """
@@ -109,7 +109,8 @@ class Job:
         return self.all_batches(epoch, slice(first, last))
 
     def all_batches(self, epoch: int, steps: slice = slice(None)) -> Iterator[HostBatch]:
-        """Yields the batches of these steps of an epoch, stacked for each call; they may lie beyond the run's end."""
+        """Yields the batches of the given steps of an epoch, stacked for each call. The steps may lie beyond the run's
+        end."""
         rows = self.order.batches(epoch)
         rows = rows[:, self.devices.own_part(rows.shape[1])]
         first, last, _ = steps.indices(len(rows))

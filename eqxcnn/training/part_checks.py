@@ -77,7 +77,7 @@ def check_network(
             raise InputError(f"{what} has complex weights, such as {slot.dtype} `{name}`: keep two real arrays instead")
 
     def run(model: Network, state: ModelState, key: Key | None) -> tuple[Any, ModelState]:
-        # Calls the network as training and evaluation do, but without assumptions about what it returns.
+        # Calls the network in the way that training and evaluation call it, but without assumptions about the result.
         images = jnp.zeros((1, *image_shape), jnp.float32)
         model, images = (model, images) if key is None else cast_floats((model, images), dtype)
         call = partial(call_network, model, state=state, key=key)
@@ -159,7 +159,7 @@ def _check_saved(train: TrainState) -> None:
 
 
 def _check_optimizer(what: str, train: TrainState, optimizer: Optimizer) -> None:
-    """Checks that an optimizer updates the parameters from their gradients, its state and the loss."""
+    """Checks that an optimizer can compute updates from the gradients, the optimizer state and the loss."""
 
     def update(model: Network, opt_state: PyTree) -> PyTree:
         params = eqx.filter(model, eqx.is_inexact_array)

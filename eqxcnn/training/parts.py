@@ -47,7 +47,7 @@ def make_parts(
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of a run that the user passes; each replaces one that the recipe would have built.
+    """The parts of a run that the user passes. Each part replaces a part that the recipe would build.
 
     - `model`: a network, or a network and its state. The network is copied, so yours stays usable.
     - `data`: images and labels; see `eqxcnn.data.from_arrays`.
@@ -56,7 +56,7 @@ class Parts:
     - `loss`: a function of logits `[b classes]` and labels `[b]` that returns the loss of each image `[b]`, or the mean
       loss; mixup needs the loss of each image.
     - `augment`: a function of one image `[h w c]` in [0, 1] and a key.
-    - `metrics`: further metrics of validation and test, by name.
+    - `metrics`: metrics of validation and test besides loss and accuracy, by name.
     - `callbacks`: called at the start, after each epoch and checkpoint, and at the end.
     """
 
@@ -98,7 +98,7 @@ class Parts:
         return part.info.name if isinstance(part, DataSet) else qualified_name(part)
 
     def apply_to(self, recipe: Recipe) -> Recipe:
-        """Returns the recipe with `own` for each setting that a part replaces.
+        """Returns the recipe with the value `own` for each setting that a part replaces.
 
         **Raises:** `InputError` if the recipe says `own` for a part that is not given, or if its other settings
         conflict with a part.

@@ -51,7 +51,7 @@ _STREAMED_BYTES = 64 << 20
 
 
 def prepare(recipe: Recipe, parts: Parts | None = None, *, is_resumed: bool = False) -> Job:
-    """Prepares a run: everything but the training.
+    """Prepares a run: does all the work that comes before the first step.
 
     **Arguments:**
 
@@ -123,10 +123,10 @@ def prepare(recipe: Recipe, parts: Parts | None = None, *, is_resumed: bool = Fa
 def _agree_on_decoding(
     recipe: Recipe, source: DataSet, preprocess: Preprocess, parts: Parts, peers: Peers
 ) -> tuple[DataSet, Decoding]:
-    """Chooses the decoding as `choose_decoding` does, and the same in all processes."""
+    """Chooses the decoding with `choose_decoding`. If one process must stream its images, all processes stream them."""
     source, decode = choose_decoding(recipe, source, preprocess, parts.data is None)
     if "stream" in peers.gather(decode) and decode != "stream":
-        # Another process's machine lacks the space for all decoded images.
+        # Another process streams, because its machine has no space for all decoded images.
         return choose_decoding(recipe.replace(decode="stream"), source, preprocess, parts.data is None)
     return source, decode
 
@@ -143,10 +143,11 @@ def _collect_metrics(recipe: Recipe, parts: Parts) -> dict[str, Metric]:
 
 def _count_steps(recipe: Recipe, images: int) -> tuple[int | float, int, int]:
     """Returns epochs, steps per epoch and steps of a run on this number of training images."""
-    # The default takes seconds on a laptop: 20 epochs of a thousand digits, 6 of MNIST.
+    # With the default number of epochs, training takes seconds on a laptop: 20 epochs for a thousand digits, 6 epochs
+    # for MNIST.
     epochs = recipe.epochs or int(np.clip(round(320_000 / images), 5, 20))
     steps_per_epoch = images // recipe.batch_size
-    # Rounded first, because a floating-point product may slightly exceed a whole number.
+    # The product is rounded first, because in floating point it may slightly exceed a whole number.
     steps = max(math.ceil(round(epochs * steps_per_epoch, 6)), 1)
     if steps > MAX_STEPS:
         raise InputError(f"`epochs` (={epochs}) makes {steps:,} steps, and a run has at most {MAX_STEPS:,}: give fewer")
@@ -154,9 +155,10 @@ def _count_steps(recipe: Recipe, images: int) -> tuple[int | float, int, int]:
 
 
 def _resolve_steps_per_call(recipe: Recipe, train: Split, is_streamed: bool) -> int:
-    """Returns the recipe's steps per call, else the backend's default, lowered so that streamed calls stay small."""
+    """Returns the recipe's steps per call, or else the backend's default. For streamed images, a lower default limits
+    the size of a call."""
     if not recipe.jit:
-        # `jax.lax.scan` over several steps would compile them.
+        # Several steps per call would use `jax.lax.scan`, which compiles them even without `jit`.
         return 1
     default = 1 if jax.default_backend() == "cpu" else 100
     if is_streamed:
@@ -173,7 +175,7 @@ def _make_start(
     tensors: dict[str, np.ndarray],
     key: Key,
 ) -> TrainState:
-    # Copied, because steps reuse the memory of the arrays they are given.
+    # The user's arrays are copied, because steps reuse the memory of their arguments.
     own = jax.tree.map(lambda leaf: jnp.copy(leaf) if eqx.is_array(leaf) else leaf, own)
     # Compiled functions accept NumPy arrays, but with jit disabled `init` needs JAX arrays.
     return devices.place_state(init(own, jnp.asarray(pixels), jax.tree.map(jnp.asarray, tensors), key))

@@ -24,8 +24,8 @@ _SAMPLE = 500
 
 
 def resolve_image_size(recipe: Recipe, info: DataInfo) -> tuple[int, int]:
-    """Returns the recipe's image size if it is set, else the size of the data's images; if these vary in size or are
-    too small for the model, the model's size."""
+    """Returns the recipe's image size if it is set. Otherwise returns the size of the data's images, or the model's
+    default size if the images vary in size or are too small for the model."""
     if recipe.image_size is not None:
         return recipe.image_size
     if recipe.model == OWN:
@@ -42,16 +42,17 @@ def resolve_image_size(recipe: Recipe, info: DataInfo) -> tuple[int, int]:
 def resolve_geometry(recipe: Recipe, info: DataInfo, warm: Preprocess | None, is_resumed: bool = False) -> Preprocess:
     """Returns the preprocessing without normalization: the recipe's settings, with their defaults filled in.
 
-    Images of one size are stretched by default, since a crop could cut off their subject. Other images, such
-    as photographs, are cropped as the initial weights expect, or to the largest center.
+    By default, images are stretched if all have the same size, since a crop could cut off their subject. Images of
+    different sizes, such as photographs, are cropped: in the way that the initial weights expect, or else to the
+    largest center crop.
 
     **Arguments:**
 
     - `warm`: the preprocessing that the initial weights were trained with, if known.
-    - `is_resumed`: whether the run exists already. If its recipe does not set `resize`, an older version started it,
-        which stretched all images.
+    - `is_resumed`: whether the run exists already. If the recipe of an existing run does not set `resize`, an older
+        version of this package started the run, and that version stretched all images.
 
-    **Raises:** `InputError` for settings that do not go together.
+    **Raises:** `InputError` for settings that contradict each other.
     """
     size = resolve_image_size(recipe, info)
     is_stretched = is_resumed or not info.varies_in_size
@@ -61,7 +62,7 @@ def resolve_geometry(recipe: Recipe, info: DataInfo, warm: Preprocess | None, is
     if warm is not None:
         usual = replace(usual, interpolation=warm.interpolation)
     if recipe.resize is not None:
-        # A crop fraction is valid only for the way of resizing that it was chosen for.
+        # A crop fraction is valid only for the `resize` setting that it was chosen for.
         usual = replace(
             usual, resize=recipe.resize, crop_fraction=usual.crop_fraction if recipe.resize == usual.resize else 1.0
         )
@@ -90,7 +91,7 @@ def resolve_normalization(
     images: Num[np.ndarray, "n h w c"] | EncodedImages,
     rows: Int[np.ndarray, " k"],
 ) -> Preprocess:
-    """Returns `geometry` with mean and standard deviation: the recipe's, the warm start's, or measured on `rows`.
+    """Returns `geometry` with mean and standard deviation from the recipe, from the warm start, or measured on `rows`.
 
     If images are decoded while training, 500 of them, spread over the rows, are measured.
     """
@@ -99,7 +100,7 @@ def resolve_normalization(
     if warm is not None and warm.mean is not None and warm.std is not None and len(warm.mean) == images.shape[-1]:
         return replace(geometry, mean=warm.mean, std=warm.std)
     if isinstance(images, EncodedImages) and len(rows) > _SAMPLE:
-        # A stream would be read to its end for rows that are spread over it.
+        # From a stream, the first rows are used, since rows spread over the stream would require reading it to its end.
         last = _SAMPLE - 1 if images.is_stream else len(rows) - 1
         rows = rows[np.linspace(0, last, _SAMPLE).astype(np.int64)]
     mean, std = pixel_statistics(images, rows)
@@ -117,8 +118,8 @@ def pixel_statistics(
     **Raises:** `InputError` if all of the images are unreadable.
     """
     is_pixels = images.dtype == np.uint8
-    # First the sums over the images of a chunk for each pixel, then over all pixels: summing over all axes but the last
-    # at once would take ten times as long. The sum of 65,536 squared pixels fits into 32 bits.
+    # Each pixel is first summed over the images of a chunk, and the results are then summed over all pixels. A single
+    # sum over all axes but the last would take ten times as long. The sum of 65,536 squared pixels fits into 32 bits.
     one, square, of_chunk, total = (255, np.uint16, np.uint32, np.int64) if is_pixels else (1, *[np.float64] * 3)
     sums, squares = (np.zeros(images.shape[-1], total) for _ in range(2))
     count = 0

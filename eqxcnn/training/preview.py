@@ -17,12 +17,12 @@ __all__ = ["first_images"]
 
 
 def first_images(job: Job, count: int = 64) -> UInt8[np.ndarray, "n h w c"]:
-    """Returns the first images of the first step, augmented and mixed, as pixels; those of this process if it has
-    peers."""
+    """Returns the first images of the first step as pixels, augmented and mixed. With several processes, returns images
+    of this process's part of the batch."""
     (call,) = job.all_batches(0, slice(1))
     batch, setup = jax.tree.map(lambda leaf: leaf[0], call), job.setup
     if job.devices.processes > 1:
-        # Only this process draws them, so it must not use images that are split over all devices.
+        # Only this process computes the preview, so it must not use images that are split over all devices.
         setup = job.devices.localize(replace(setup, data=None))
         if not isinstance(batch, tuple):
             batch = job.splits.train.array[batch], job.splits.train.labels[batch], batch

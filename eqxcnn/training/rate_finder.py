@@ -132,7 +132,7 @@ def _steepest(rates: Sequence[float], losses: Sequence[float]) -> float:
     """
     if len(losses) < 3:
         raise InputError("the loss is not finite at the lowest learning rate: give a smaller `low`")
-    # Only the losses up to the minimum count, since the loss may rise and fall again later.
+    # Only the losses up to the minimum are used, since the loss may rise and fall again later.
     end = max(int(np.argmin(losses)) + 1, 2)
     slopes = np.gradient(np.asarray(losses[:end]), np.log(rates[:end]))
     if slopes.min() >= 0:

@@ -1,4 +1,4 @@
-"""Opens the data of a recipe, and reads its images, which are decoded once or while training."""
+"""Opens the data of a recipe, and reads its images. Images are decoded once, or each time they are read."""
 
 import shutil
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ class Splits:
 
     - `train`, `test`: the two splits.
     - `train_rows`: the rows of `train` to train on.
-    - `validation`, `validation_rows`: the split to measure progress on, and the rows of it to use.
+    - `validation`, `validation_rows`: the split on which progress is measured, and the rows of this split to use.
     """
 
     train: Split
@@ -56,7 +56,8 @@ class Splits:
 def open_data(recipe: Recipe, own: DataSet | None = None) -> DataSet:
     """Opens the data that a recipe names; returns `own` if it is given.
 
-    A set that will be streamed, or may be, is opened without reading all of it; see `DataInfo.is_sampled`.
+    If the images will be streamed, or may be streamed, the data set is opened without reading all of it; see
+    `DataInfo.is_sampled`.
 
     **Raises:** `InputError` for data that cannot be read, or for `own` with a recipe that chooses columns or splits.
     """
@@ -77,24 +78,24 @@ def choose_decoding(
 ) -> tuple[DataSet, Decoding]:
     """Returns the data set, and whether its images are decoded once or each time they are read.
 
-    With `decode: auto`, images are streamed if they would exceed `disk_budget` when decoded, or exceed the free space
-    and are not in the cache yet.
+    With `decode: auto`, images are streamed if the decoded images would exceed `disk_budget`. They are also streamed if
+    the decoded images are not in the cache yet and would exceed the free space.
 
     **Arguments:**
 
-    - `can_reopen`: whether the recipe's data can be opened again, to compute the fingerprint that the chosen decoding
-        needs: of all images, or of a sample if they are streamed.
+    - `can_reopen`: whether the recipe's data can be opened again. The data are opened again to compute the fingerprint
+        for the chosen decoding: from all images, or from a sample of streamed images.
     """
     decode = "stream" if recipe.data_streaming else recipe.decode
     if decode == "auto":
         size = sum(source.info.splits.values()) * prod(preprocess.size) * preprocess.channels
         fits = size <= recipe.disk_budget * 2**30
         if fits and size > _free_bytes(cache_root()):
-            # The decoded images may already be in the cache, and fill the disk.
+            # The disk may be full because the cache already contains the decoded images.
             fits = _are_decoded(recipe, open_data(recipe.replace(decode="once")) if can_reopen else source, preprocess)
         decode = "once" if fits or recipe.cache_size is not None else "stream"
     if source.info.is_sampled != (decode == "stream") and can_reopen:
-        # A resumed run opens the data for the resolved `decode`, and must find the same fingerprint.
+        # A resumed run opens the data with the resolved `decode`, and must compute the same fingerprint.
         source = open_data(recipe.replace(decode=decode))
     return source, decode
 
@@ -119,7 +120,7 @@ def read_split(
 
 
 def read_splits(recipe: Recipe, source: DataSet, preprocess: Preprocess, decode: Decoding) -> Splits:
-    """Reads both splits, and chooses the rows to train on and to measure progress on.
+    """Reads both splits, and chooses the rows for training and the rows for measuring progress.
 
     **Raises:** `InputError` for images that cannot be decoded, and for too few rows.
     """
@@ -130,7 +131,8 @@ def read_splits(recipe: Recipe, source: DataSet, preprocess: Preprocess, decode:
     if recipe.cache_size is None:
         train = held = read("train")
     else:
-        # Random crops are made from the whole larger image; progress is measured on images as the model will see them.
+        # Random crops are taken from whole images of size `cache_size`. Validation images have the size of the model's
+        # input.
         train = read("train", replace(preprocess, size=recipe.cache_size, crop_fraction=1.0))
         held = read("train") if isinstance(recipe.validation, float) and recipe.validation else train
     test = read("test")
@@ -170,8 +172,8 @@ def build_augment(
     - `stages`: the augmentations, in order.
     - `shape`: height, width and channels of the model's input.
 
-    **Returns:** the random crop that the decoder of streamed images makes from the original pixels, if there is one;
-        and all other augmentations, which run on the device.
+    **Returns:** two functions, each `None` if it is not needed: the random crop, if the decoder of streamed images
+        makes it from the original pixels; and all other augmentations, which run on the device.
 
     **Raises:** `InputError` for augmentations that need images of another shape.
     """

@@ -20,7 +20,7 @@ class Result:
 
     - `folder`: the run's folder; `eqxcnn.load(folder)` loads the trained classifier.
     - `test`: scores on the test split, evaluated once, at the end.
-    - `metrics`: the rows of `metrics.jsonl`: one per epoch, then the test's.
+    - `metrics`: the rows of `metrics.jsonl`: one per epoch, then one for the test.
     - `class_names`: the names of the classes.
     """
 

@@ -62,7 +62,8 @@ class SeedSweepResult:
 def fit_seeds(
     recipe: Recipe, count: int, *, runs: Path | str = "runs", name: str | None = None, **parts: Any
 ) -> SeedSweepResult:
-    """Trains a recipe with `count` seeds, the first of which is the recipe's `seed`, into one new folder under `runs`.
+    """Trains a recipe once with each of `count` seeds, and writes the runs into one new folder under `runs`. The first
+    seed is the recipe's `seed`.
 
     All seeds train in one program where that is faster: on accelerators, and for models without convolutions. Otherwise
     they train one after another.
@@ -77,8 +78,8 @@ def fit_seeds(
     """
     if count not in Range(2, _MAX_SEEDS) or recipe.seed + count > 2**32:
         raise InputError(
-            f"the number of seeds (={count}) must be from 2 to {_MAX_SEEDS}, and the last seed below 2**32: give "
-            "another number, or leave it out for one run"
+            f"the number of seeds (={count}) must be from 2 to {_MAX_SEEDS}, and the last seed must be below 2**32: "
+            "give another number of seeds, or leave out the number for a single run"
         )
     started = monotonic()
     check_logs(recipe.log)
@@ -186,7 +187,9 @@ def _collect(folder: Path, plan: dict[str, Any]) -> list[float]:
     for seed, row in rows.items():
         if "test_accuracy" not in row:
             run = folder / _folder_name(seed)
-            raise InputError(f"`{run / 'metrics.jsonl'}` has no test accuracy: restore it, or train the seed again")
+            raise InputError(
+                f"`{run / 'metrics.jsonl'}` has no test accuracy: restore the file, or train the seed again"
+            )
     result = SeedSweepResult(folder, {seed: row["test_accuracy"] for seed, row in rows.items()})
     table = [{"seed": seed, "folder": _folder_name(seed), **row} for seed, row in rows.items()]
     summary = {**plan, "runs": table, "mean": result.mean, "deviation": result.deviation}

@@ -38,9 +38,9 @@ __all__ = [
 
 @dataclass(frozen=True)
 class WarmStart:
-    """Weights that a run starts from instead of random ones.
+    """Weights that a run starts from instead of random weights.
 
-    - `tensors`: weights by name, without those of the head if the number of classes differs.
+    - `tensors`: weights by name, without the head's weights if the number of classes differs.
     - `preprocess`: the preprocessing that these weights were trained with, if known.
     """
 
@@ -109,7 +109,7 @@ def init_train_state(
     - `moments`: the mean and standard deviation that normalize the images.
     - `own`: a network and its state, used instead of building the recipe's model.
     - `pixels`: the first `init_images` training images `[i h w c]`.
-    - `tensors`: weights by name, used instead of random ones.
+    - `tensors`: weights by name, used instead of random weights.
     - `key`: PRNG key for the random weights.
 
     **Raises:** `InputError` if the recipe sets `init_images` for a model without data-dependent weights.
@@ -120,7 +120,7 @@ def init_train_state(
     else:
         model, state = own
     if tensors:
-        # Only the head can be missing, if the number of classes differs; it then keeps its random weights.
+        # `tensors` lacks the head's weights if the number of classes differs; the head then keeps its random weights.
         merged: dict[str, Any] = {**tensor_slots(model, state), **tensors}
         model, state = from_tensors(model, state, merged)
     model = freeze_modes(model, parse_factors(recipe.learning_rate_factors, recipe.freeze))
@@ -139,7 +139,8 @@ def freeze_modes(model: Network, factors: Sequence[Factor]) -> Network:
 
     def set_mode(path: Any, node: Any) -> Any:
         name = jax.tree_util.keystr(path, simple=True, separator=".")
-        # A pattern may name the module itself or its `weight`; dropout has no `weight`.
+        # A pattern may match the name of the module or of its `weight`. Dropout has no `weight`, so only its own name
+        # can match.
         is_frozen = has_mode(node) and any(each.matches(name) or each.matches(f"{name}.weight") for each in frozen)
         return eqx.nn.inference_mode(node) if is_frozen else node
 

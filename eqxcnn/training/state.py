@@ -95,6 +95,6 @@ class TrainState(eqx.Module):
 
     @property
     def averaged(self) -> tuple[Network, ModelState]:
-        """Model and state with the averaged weights, or the current ones if there is no average."""
+        """Model and state with the averaged weights, or with the current weights if there is no average."""
         rest = eqx.filter((self.model, self.state), eqx.is_inexact_array, inverse=True)
         return (self.model, self.state) if self.average is None else eqx.combine(self.average, rest)

@@ -38,7 +38,7 @@ def mean_loss(
     parameters; state, loss and logits are in float32.
     """
     model, images = cast_floats((model, images), dtype)
-    # Taken first, because a used `eqx.nn.State` cannot be read again.
+    # The dtypes are read before the forward pass, because a used `eqx.nn.State` cannot be read again.
     dtypes = jax.tree.map(jnp.result_type, state)
     logits, new_state = forward(model, state, images, key=key)
     logits = logits.astype(jnp.float32)
@@ -46,7 +46,7 @@ def mean_loss(
 
 
 def autodiff(loss: Loss | FunctionLoss = _CROSS_ENTROPY, dtype: DTypeLike = jnp.float32) -> ValueAndGrad:
-    """Returns the value-and-gradient function of `mean_loss` by automatic differentiation."""
+    """Returns a function that computes `mean_loss` and its gradients by automatic differentiation."""
     return eqx.filter_value_and_grad(partial(mean_loss, loss=loss, dtype=dtype), has_aux=True)
 
 
@@ -56,7 +56,7 @@ def cast_floats(tree: PyTree, dtype: DTypeLike) -> Any:
 
 
 def _cast_state(state: ModelState, dtypes: PyTree) -> ModelState:
-    """Casts the state to these dtypes, since a third-party layer may return it in the dtype of its weights."""
+    """Casts the state to `dtypes`, since a third-party layer may return it in the dtype of its weights."""
     return jax.tree.map(lambda leaf, dtype: leaf if leaf.dtype == dtype else leaf.astype(dtype), state, dtypes)
 
 
@@ -66,7 +66,7 @@ def train_step(setup: Setup, train: TrainState, batch: Batch) -> TrainState:
     All randomness is a function of `setup.key`, `train.step` and an image's row, so a resumed run needs no saved
     generator state.
     """
-    # Taken first, because a used `eqx.nn.State` cannot be read again.
+    # The arrays are taken before the forward pass, because a used `eqx.nn.State` cannot be read again.
     before = eqx.filter(train, eqx.is_array) if setup.skip_nan else None
     keys = step_keys(setup.key, train.step)
     images, targets = make_input(setup, batch, train.step, keys)
@@ -98,7 +98,7 @@ def _add_batch(
 
 
 def _undo_unless(is_finite: Bool[Array, ""], after: TrainState, before: PyTree, sums: Sums) -> TrainState:
-    """Returns `after` if the step was finite, else `before` with the step counted and its failure recorded."""
+    """Returns `after` if `is_finite`. Otherwise returns `before`, with the step counted and its failure recorded."""
     failed = replace(after.sums, loss=sums.loss, correct=sums.correct, count=sums.count)
     skipped = eqx.tree_at(lambda train: (train.sums, train.step), before, (failed, after.step))
     arrays, rest = eqx.partition(after, eqx.is_array)

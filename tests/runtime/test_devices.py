@@ -27,5 +27,5 @@ def test_a_process_with_too_few_devices_is_named(counts, few):
 
 
 def test_a_number_that_does_not_divide_is_refused():
-    with pytest.raises(InputError, match=r"`devices` \(=3\) must be a multiple of the 2 processes.* give 4"):
+    with pytest.raises(InputError, match=r"must be a multiple of the number of processes \(2\).* give 4"):
         _choose(make_devices(2, 2), 3)

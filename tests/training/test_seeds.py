@@ -153,7 +153,7 @@ def test_fit_seeds_needs_two_seeds(tmp_path):
     for count in (1, 10**9):
         with pytest.raises(InputError, match=rf"number of seeds .={count}. must be from 2 to 1000"):
             fit_seeds(RUN, count, runs=tmp_path)
-    with pytest.raises(InputError, match=r"the last seed below 2\*\*32"):
+    with pytest.raises(InputError, match=r"the last seed must be below 2\*\*32"):
         fit_seeds(replace(RUN, seed=2**32 - 1), 2, runs=tmp_path)
 
 

@@ -33,7 +33,7 @@ class Log(Protocol):
         """Logs an image."""
 
 
-#: The classes of the logs by their names in a recipe's `log`. Each class opens a run's log, or continues the log of a
+#: Maps each name that a recipe's `log` may contain to a class. The class opens a run's log, or continues the log of a
 #: resumed run.
 _LOGS: dict[str, Callable[[Run], AbstractContextManager[Log]]] = {
     "csv": CsvLog,
@@ -59,13 +59,13 @@ class Logs:
         self._step = rows[-1].get("step", 0) if rows else 0
 
     def row(self, row: Mapping[str, Any]) -> None:
-        """Logs a row that `Run.log` has written: an epoch's, or the test's."""
+        """Logs a row that `Run.log` has written: the row of an epoch, or the row of the test."""
         self._step = row.get("step", self._step)
         for log in self._logs:
             log.row(row, self._step)
 
     def image(self, name: str, make_pixels: Callable[[], UInt8[np.ndarray, "h w 3"]]) -> None:
-        """Logs an image, which is made only if a log shows images."""
+        """Logs an image. Calls `make_pixels` only if one of the logs stores images."""
         if self._image_logs:
             pixels = make_pixels()
             for log in self._image_logs:
@@ -95,6 +95,7 @@ def check_logs(names: Sequence[str]) -> None:
     """
     for name in names:
         package = _PACKAGES.get(name)
-        # wandb makes folders called `wandb`, which Python takes for namespace packages; those have no origin.
+        # wandb creates folders named `wandb`. Python treats such a folder as a namespace package, whose `origin` is
+        # `None`.
         if package is not None and ((spec := find_spec(package)) is None or spec.origin is None):
             raise InputError(f"`log` (={name!r}) needs the package {package}: pip install 'eqxcnn[log]'")

@@ -62,7 +62,7 @@ class TensorBoardLog:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        # Every row has already been flushed, and any failure was raised then.
+        # Every row was flushed when it was logged, and a failed write was reported at that time.
         with suppress(OSError):
             self._writer.close()
 

@@ -35,7 +35,7 @@ class WandbLog:
         self._image = wandb.Image
         try:
             is_online = wandb.setup().settings.mode not in ("offline", "dryrun", "disabled")
-            # Without this check wandb asks at the terminal, and training waits for the answer.
+            # Without this check, wandb would ask for a login at the terminal, and training would wait for the answer.
             if is_online and not wandb.login(prompt=False):
                 raise InputError(
                     "`log` (='wandb') needs a login: call `wandb login`, or set WANDB_MODE=offline to keep the log "

@@ -46,7 +46,7 @@ def fifty(folder, peers):
 
 
 class StopAtOnce(Callback):
-    """Asks the run to stop, and counts its calls."""
+    """A callback that requests a stop of the run, and counts its own calls."""
 
     def __init__(self):
         self.calls = 0
@@ -59,7 +59,7 @@ class StopAtOnce(Callback):
 
 
 def files(folder, peers):
-    """A run with the logs, callbacks and other options that only process 0 sees."""
+    """A run with logs, callbacks and other options that only process 0 handles."""
     callback = StopAtOnce()
     recipe = make_recipe("mlp", epochs=3, mixup=0.0, log=("csv",), keep="best", checkpoint_seconds=0.0)
     run = fit(recipe, runs=folder, name="files", callbacks=[callback])
@@ -74,7 +74,7 @@ def sweep(folder, peers):
 
 
 def decode_photographs(folder):
-    """Images that are decoded while training; each process decodes its own part."""
+    """Trains with images that are decoded while training; each process decodes its own part of the images."""
     recipe = make_recipe("mlp", mixup=0.0, decode="stream", augment=("random_resized_crop",)).replace(
         data=str(folder / "pictures"), image_size=(28, 28), batch_size=8, validation=0.0, epochs=2
     )

@@ -65,7 +65,7 @@ def view_logits(model: Network, state: ModelState, images: Images, views: Views 
     if views != "one":
         crops = [view for crop in crops for view in (crop, crop[:, :, ::-1])]
         weights = [weight / 2 for weight in weights for _ in range(2)]
-    # One call compiles the network once; in eval mode the images of a batch do not affect each other.
+    # One call for all views compiles the network only once. In eval mode, images of a batch do not affect each other.
     logits = forward(model, state, jnp.concatenate(crops), key=None)[0]
     # Not `len(images)`: the number of images may be symbolic.
     per_view = logits.reshape(len(crops), images.shape[0], logits.shape[-1])

@@ -1,4 +1,4 @@
-"""The Dockerfile of docs/serve.md, without Docker: its files, its installation, its command and its health check."""
+"""Tests the Dockerfile of docs/serve.md without Docker: its files, installation, command and health check."""
 
 import json
 import os

@@ -121,7 +121,7 @@ def resume(
 
 
 def _train(job: Job, run: Run, train: TrainState, started: float) -> Result:
-    """Runs the rest of a job and completes its folder; `started` is the time at which `fit` or `resume` was called."""
+    """Trains the rest of a job, and completes the run's folder; `started` is when `fit` or `resume` was called."""
     recipe, first_step = job.recipe, int(train.step)
     run.rewind(job.epochs_after(first_step))
     with (
@@ -140,7 +140,7 @@ def _train(job: Job, run: Run, train: TrainState, started: float) -> Result:
 
 
 def run_header(job: Job, run: Run, first_step: int) -> str:
-    """Returns the first line of a run: the model, the data, and the folder."""
+    """Returns the first line that a run prints: the model, the data, and the folder."""
     parameters = count_parameters(job.template.model)
     height, width = job.image_size
     splits = job.splits

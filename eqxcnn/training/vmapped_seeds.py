@@ -92,7 +92,7 @@ class VmappedSeeds:
 def train_vmapped(jobs: Sequence[Job], runs: Sequence[Run], started: float) -> list[Result]:
     """Trains jobs of the same recipe with different seeds, each from its first step and in its own run folder.
 
-    **Raises:** `InputError` as `fit` does; `Interrupted` once each run has a checkpoint.
+    **Raises:** `InputError` as `fit` does; `Interrupted` after Ctrl-C or SIGTERM, once each run has a checkpoint.
     """
     program, recipe = VmappedSeeds(jobs), jobs[0].recipe
     train = program.join([job.make_start() for job in jobs])

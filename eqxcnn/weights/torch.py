@@ -203,7 +203,7 @@ def _read_file(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise InputError(f"`{path}` cannot be read: {error.strerror}") from error
-    # Torch's unpickler raises errors of many types, and its messages advise to load the file unsafely.
+    # Torch's unpickler raises errors of many types, and its messages advise loading the file unsafely.
     except Exception as error:
         raise InputError(
             f"torch cannot read `{path}` with weights_only=True ({type(error).__name__}): the file is damaged, or it "

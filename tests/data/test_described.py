@@ -1,4 +1,4 @@
-"""Odd names are plain text, and a folder's metadata can neither name files outside the folder nor cause a traceback."""
+"""Odd names are treated as plain text. A folder's metadata cannot name files outside the folder or cause a traceback."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Bodies of requests: damaged images as they are, in forms and in JSON, and damaged forms and JSON."""
+"""Bodies of requests: damaged images as raw bytes, in forms and in JSON, and damaged forms and JSON."""
 
 import base64
 import json

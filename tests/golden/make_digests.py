@@ -38,7 +38,7 @@ RECIPES = {
 
 
 def digest_run(recipe: Recipe, runs: Path) -> str:
-    """Trains a recipe and returns a digest of its weights and logged numbers, without times."""
+    """Trains a recipe, and returns a digest of the weights and of the logged numbers except times."""
     result = fit(recipe, runs=runs)
     tensors = load_safetensors(result.folder / "model" / "model.safetensors")
     digest = hashlib.sha256()

@@ -79,7 +79,7 @@ def train_losses(run):
 
 
 def streamed(folder):
-    """Streams images to four devices, and evaluates on them."""
+    """Trains on four devices with streamed images, and evaluates on four devices."""
     digits = prepare(make_recipe("mlp", devices=1, device_budget=0.0))
     recipe = make_recipe("mlp", device_budget=0.0, eval_batch_size=90)
     assert prepare(recipe).setup.data is None

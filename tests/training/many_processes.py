@@ -21,7 +21,7 @@ from eqxcnn.training import Callback, dry_run, fit, fit_seeds, prepare
 
 
 def same(folder, peers):
-    """The losses with images on every device, streamed images and split images, and the scores of a whole run."""
+    """Returns losses with images on every device, streamed images and split images, and the scores of a whole run."""
     mlp = make_recipe("mlp", mixup=0.0)
     small = mlp.replace(device_budget=0.0)
     # 1.08 MiB of images: too much for one device, but not for all together.

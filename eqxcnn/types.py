@@ -66,7 +66,7 @@ class Classifier(Protocol):
         ...
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """Returns the final map `[h/s w/s c]` of each stage, in stage order; empty for a network without maps."""
+        """Returns the last map `[h/s w/s c]` of each stage, in stage order; empty for a network without maps."""
         ...
 
 

@@ -67,7 +67,7 @@ class VmappedSeeds:
         )
 
     def batches(self, epoch: int, first: int) -> Iterator[np.ndarray]:
-        """Yields the row numbers `[seeds k b]` of one call after another, from step `first` of an epoch on."""
+        """Yields the row numbers `[seeds k b]` for each call, starting at step `first` of an epoch."""
         rows: Iterator[Any] = zip(*(job.batches(epoch, first) for job in self._jobs), strict=True)
         return map(np.stack, rows)
 

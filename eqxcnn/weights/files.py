@@ -122,7 +122,7 @@ def write_text_atomically(path: Path, text: str) -> None:
 
 
 def _with_metadata(file: bytes, metadata: dict[str, str]) -> bytes:
-    """Adds metadata to the bytes of a safetensors file, sorted; safetensors would write metadata in a varying order.
+    """Adds metadata, sorted by key, to the bytes of a safetensors file; safetensors would write it in a varying order.
 
     Format: 8 bytes with the header's length, the JSON header, the data (https://huggingface.co/docs/safetensors).
     """

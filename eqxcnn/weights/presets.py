@@ -61,6 +61,6 @@ def _presets() -> Iterator[tuple[str, Preprocess]]:
             yield name, replace(preset, mean=HALF, std=HALF) if name == "efficientnet_v2_l" else preset
 
 
-#: The preprocessing by torchvision's model name, or by `timm/NAME`. Torchvision publishes it with `IMAGENET1K_V1`
-#: weights, or with `IMAGENET1K_SWAG_LINEAR_V1` weights for `regnet_y_128gf` and `vit_h_14`, which lack the former.
+#: The preprocessing by torchvision's model name, or by `timm/NAME`. For torchvision's models, it comes from the weights
+#: `IMAGENET1K_V1`. `regnet_y_128gf` and `vit_h_14` lack these weights and use `IMAGENET1K_SWAG_LINEAR_V1` instead.
 PRESETS: Mapping[str, Preprocess] = MappingProxyType(dict(_presets()))

@@ -181,7 +181,7 @@ def load_published_tensors(name: str, **arguments: Any) -> dict[str, np.ndarray]
 
 
 def find_published(text: Path | str) -> Published | Bundled | None:
-    """Returns the trained weights of the model named `text`; `None` if it has none, or `text` is an existing path."""
+    """Returns the trained weights of a model by name; `None` if there are none, or if `text` is an existing path."""
     return None if os.path.exists(text) else PUBLISHED.get(str(text))
 
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.results rebuild`: networks that training reproduces, and networks that it does not."""
+"""`python -m benchmarks.results rebuild`: networks that are reproduced, and networks that are not."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Odd names are treated as plain text. A folder's metadata cannot name files outside the folder or cause a traceback."""
+"""Odd names are treated as plain text. A folder's metadata cannot name files outside it or cause a traceback."""
 
 import io
 import json

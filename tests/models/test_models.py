@@ -32,8 +32,7 @@ SHALLOW = ("densenet_40_12", "wrn_16_4")
 
 
 def choose_cheapest(kind):
-    """Returns one variant for each value of `kind(family, row)`: one from `SHALLOW`, or the one with the fewest
-    parameters."""
+    """Returns one variant for each value of `kind(family, row)`, from `SHALLOW` or with the fewest parameters."""
     chosen = {}
     for name, (its_family, row) in sorted(families().items(), key=lambda item: -item[1][1].params):
         chosen[kind(its_family, row)] = name
@@ -57,7 +56,7 @@ def mark_others_slow(name):
 
 
 def mark_counted(name):
-    """Marks models with a torch twin as exhaustive, because `tests/weights/test_torch.py` compares their shapes."""
+    """Marks models with a torch twin as exhaustive: `tests/weights/test_torch.py` compares their parameter shapes."""
     if name in ONE_PER_FAMILY:
         return None
     return pytest.mark.exhaustive if variant(name).torch_twin else pytest.mark.slow

@@ -40,7 +40,7 @@ class Names:
     allow_reshape: bool = False
 
     def for_timm(self) -> "Names":
-        """Returns the tables for timm's files, where a tensor may have another shape: a 7x7 kernel for a matrix."""
+        """Returns the tables for timm's files, whose shapes may differ: a matrix may be stored as a 7x7 kernel."""
         return replace(self, RULES=self.TIMM or self.RULES, allow_reshape=True)
 
     def torch_name(self, name: str) -> str:

@@ -55,10 +55,10 @@ class AugmentContext(NamedTuple):
 class Classifier(Protocol):
     """The interface of the zoo's networks: Equinox modules that map one image to class scores.
 
-    Any `eqx.Module` with these two methods satisfies the protocol; no class derives from it. A network of your own
-    needs less for training: see `Network`. The caller applies `jax.vmap` (see `eqxcnn.forward`). A network without
-    BatchNorm returns `state` unchanged, and a network without dropout ignores `key`. Training or eval mode is a
-    property of the module (`eqx.nn.inference_mode`), never an argument.
+    Any `eqx.Module` with these two methods satisfies the protocol; no class derives from it. Training also accepts
+    simpler networks: see `Network`. The caller applies `jax.vmap` (see `eqxcnn.forward`). A network without BatchNorm
+    returns `state` unchanged, and a network without dropout ignores `key`. Training or eval mode is a property of the
+    module (`eqx.nn.inference_mode`), never an argument.
     """
 
     def __call__(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Logits, eqx.nn.State]:
@@ -66,7 +66,7 @@ class Classifier(Protocol):
         ...
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """Returns the last map `[h/s w/s c]` of each stage, first to last; empty for a network without maps."""
+        """Returns the last map `[h/s w/s c]` of each stage, in stage order; empty for a network without maps."""
         ...
 
 
@@ -75,7 +75,7 @@ class DataInitialized(Protocol):
     """A network with some weights that are initialized from training images."""
 
     def initialized_from(self, images: Images) -> Any:
-        """Returns the network with those weights computed from images `[b h w c]`, normalized as for `forward`."""
+        """Returns a copy with data-dependent weights computed from images `[b h w c]`, normalized for `forward`."""
         ...
 
 

@@ -11,7 +11,8 @@ from .types import BatchLogits, Images, ModelState, Network, Pixels
 
 __all__ = ["NUM_VIEWS", "Views", "eval_logits", "view_logits"]
 
-#: The image alone; the image and its mirror image; the image, two shifted crops and the mirror image of each.
+#: `one`: the image alone. `mirror`: also its mirror image. `mirror_and_shifts`: the image, two shifted crops, and the
+#: mirror images of these three.
 Views: TypeAlias = Literal["one", "mirror", "mirror_and_shifts"]
 #: Number of views per image.
 NUM_VIEWS: dict[Views, int] = {"one": 1, "mirror": 2, "mirror_and_shifts": 6}
@@ -44,9 +45,9 @@ def eval_logits(
 def view_logits(model: Network, state: ModelState, images: Images, views: Views = "one") -> BatchLogits:
     """Returns scores averaged over views of each image.
 
-    `mirror_and_shifts` gives half of the weight to the unshifted image and a quarter to each of two crops of the image
-    padded by one reflected pixel, at the padded image's top left and bottom right corners. Each of the three is
-    averaged with its mirror image (Jordan 2024, section 3.5).
+    `mirror_and_shifts` pads the image by one reflected pixel, and crops the top left and bottom right corners of the
+    padded image. The unshifted image has half of the weight, and each crop a quarter. The scores of each of these three
+    are averaged with the scores of its mirror image (Jordan 2024, section 3.5).
 
     **Arguments:**
 
@@ -64,7 +65,7 @@ def view_logits(model: Network, state: ModelState, images: Images, views: Views 
     if views != "one":
         crops = [view for crop in crops for view in (crop, crop[:, :, ::-1])]
         weights = [weight / 2 for weight in weights for _ in range(2)]
-    # One call compiles the network once; in eval mode the images of a batch do not affect each other.
+    # One call for all views compiles the network only once. In eval mode, images of a batch do not affect each other.
     logits = forward(model, state, jnp.concatenate(crops), key=None)[0]
     # Not `len(images)`: the number of images may be symbolic.
     per_view = logits.reshape(len(crops), images.shape[0], logits.shape[-1])

@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(scope="session", autouse=True)
 def environment(tmp_path_factory):
-    """Keeps decoded images out of the user's cache, and the C library's allocator as it is."""
+    """Keeps decoded images out of the user's cache, and leaves the C library's allocator unchanged."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EQXCNN_CACHE", str(tmp_path_factory.mktemp("cache")))
         # Training would make the test process keep all memory that any test ever used.
@@ -110,6 +110,6 @@ def fast_compilation():
 
 @pytest.fixture(scope="module", autouse=True)
 def clear_compiled_programs():
-    """Frees the compiled programs of each test file: those of all files take gigabytes."""
+    """Frees the compiled programs after each test file: the programs of all files together would take gigabytes."""
     yield
     jax.clear_caches()

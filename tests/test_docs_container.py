@@ -1,4 +1,4 @@
-"""The Dockerfile of docs/serve.md, without Docker: its files, its installation, its command and its health check."""
+"""Tests the Dockerfile of docs/serve.md without Docker: its files, installation, command and health check."""
 
 import json
 import os
@@ -82,7 +82,7 @@ def started(command, **options):
 @pytest.mark.exhaustive
 @pytest.mark.timeout(1800)
 def test_the_dockerfile_installs_and_serves(tmp_path):
-    """Runs the instructions with the image's folders in a temporary one, and its Python in a virtual environment."""
+    """Runs the instructions; a temporary folder stands for the image, and a virtual environment for its Python."""
     eqxcnn.save(tmp_path / "context" / "model", eqxcnn.load("lenet"))
     image, programs = tmp_path / "image", tmp_path / "environment" / "bin"
     for source, target in copies():

@@ -34,7 +34,7 @@ def install(monkeypatch, name, **members):
 
 
 def imitate_torch(monkeypatch, expected):
-    """Replaces PyTorch's modules, so that the tests do not need PyTorch; the fake model accepts only `expected`."""
+    """Replaces PyTorch's modules, so that the tests do not need PyTorch; the fake model requires `expected` shapes."""
     loaded = []
 
     class Twin:

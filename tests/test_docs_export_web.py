@@ -1,4 +1,4 @@
-"""The page of docs/export.md in a real browser, with onnxruntime-web, against the classifier."""
+"""The web page in docs/export.md, in a real browser with onnxruntime-web, compared with the classifier."""
 
 import os
 import re

@@ -20,7 +20,10 @@ WEIGHTS = [[2.0, -1.0], [-1.0, 3.0], [-1.0, -1.0]]
 
 
 class PooledNet(eqx.Module):
-    """A last feature map of two channels, the image and one minus it, averaged over `step` pixels; pooling; dense."""
+    """A network with pooling and a dense layer after a last feature map of two channels: `image` and `1 - image`.
+
+    The map is averaged over `step` pixels.
+    """
 
     weights: jax.Array
     step: int = eqx.field(static=True, default=1)

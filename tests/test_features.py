@@ -40,7 +40,7 @@ def lenet():
 
 
 def headless_scores(classifier, images):
-    """The same features, from the zoo's model without a head and with the same weights."""
+    """Returns the features of images from the zoo's model without a head, which has the classifier's weights."""
     built = zoo.create_model(
         classifier.name, num_classes=0, in_channels=1, image_size=classifier.image_size, key=jax.random.key(1)
     )

@@ -109,7 +109,7 @@ def test_networks_without_maps_are_refused():
 
 
 class Submodule(eqx.Module):
-    """A network that calls its first layers `features`, as torchvision's do."""
+    """A network whose first layers are the field `features`, as in torchvision's networks."""
 
     features: eqx.nn.Sequential
 

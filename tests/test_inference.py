@@ -22,7 +22,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 1), np.uint8)
 
 
 class Tiny(eqx.Module):
-    """The image's mean plus an offset per class, times a scale; no tensor contains the offsets and the scale."""
+    """Each score is `scale` times the sum of the image's mean and a class offset; no tensor holds scale or offsets."""
 
     weight: jax.Array
     offsets: tuple[int, ...] = eqx.field(static=True)

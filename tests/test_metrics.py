@@ -16,7 +16,7 @@ SOFTMAX = np.exp(LOGITS.astype(np.float64)) / np.exp(LOGITS.astype(np.float64)).
 
 
 def measure(metric, logits=LOGITS, labels=LABELS, batch=64):
-    """Adds the sums of padded batches, as the evaluator does."""
+    """Computes a metric from the added sums of padded batches, as the evaluator does."""
     total = None
     for start in range(0, len(labels), batch):
         rows = np.arange(start, start + batch)

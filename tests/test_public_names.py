@@ -1,4 +1,4 @@
-"""What `eqxcnn` and its modules export, what an import loads, and the pages of the public modules."""
+"""The names that `eqxcnn` and its modules export, the modules that an import loads, and the public modules' pages."""
 
 import ast
 import importlib
@@ -50,7 +50,7 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 def _defined(body):
-    """Yields the names without an underscore that a module's statements define, imports and fallbacks excepted."""
+    """Yields the public names that a module's statements define, except imports and fallbacks."""
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names = [node.name]

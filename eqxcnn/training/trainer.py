@@ -45,21 +45,22 @@ def fit(
     runs: Path | str = "runs",
     name: str | None = None,
 ) -> Result:
-    """Trains a recipe into a new folder. Each part that is given replaces what the recipe would have built.
+    """Trains a recipe into a new folder. Each part that you pass replaces the part that the recipe would build.
 
     **Arguments:**
 
     - `model`: an Equinox module that maps one image `[h w c]` to scores, as `net(image)`, `net(image, key=key)` or
-      `net(image, state, key=key)`; pass a network with a state as a pair `(net, state)`. The network is copied, so
-      yours stays usable.
-    - `data`: the result of `eqxcnn.data.from_arrays` or `from_dataset`, or their input: arrays `(images, labels)`, or a
-      `datasets.Dataset` or `DatasetDict`.
+      `net(image, state, key=key)`; pass a network with a state as a pair `(net, state)`. Training works on a copy, so
+      your network stays usable.
+    - `data`: the result of `eqxcnn.data.from_arrays` or `from_dataset`; or the input of these functions, which is a
+      pair of arrays `(images, labels)`, a `datasets.Dataset` or a `DatasetDict`.
     - `optimizer`: an optax transformation, which includes its learning rate; or a function that takes the recipe's
-      schedule and returns one. The recipe's clipping, accumulation, frozen parts and learning-rate factors still apply.
+      schedule and returns such a transformation. The recipe's clipping, accumulation, frozen parts and learning-rate
+      factors still apply.
     - `loss`: a function of logits `[b classes]` and labels `[b]` that returns the loss of each image `[b]`, or
       the mean loss; mixup needs the loss of each image.
     - `augment`: a function of one image `[h w c]` in [0, 1] and a key that returns an image of the same shape.
-    - `metrics`: further metrics of validation and test, by name; see `eqxcnn.metrics`.
+    - `metrics`: a dictionary of further metrics for validation and test, by name; see `eqxcnn.metrics`.
     - `callbacks`: objects that watch the run (see `Callback`), or functions that are called after each epoch.
     - `runs`: folder in which the run's folder is made.
     - `name`: name of the run's folder; by default `<model>-<data>-<timestamp>`.
@@ -100,9 +101,9 @@ def resume(
 
     **Arguments:** see `fit`.
 
-    **Raises:** as `fit`; and `InputError` if `folder` is not a run's folder, the run is finished, all its checkpoints
-    are damaged, the data have changed since the run started, or a part is missing or differs from the one that the run
-    was started with.
+    **Raises:** the exceptions of `fit`. Also `InputError` if `folder` is not a run's folder, if the run is finished, if
+    all its checkpoints are damaged, if the data have changed since the run started, or if a part is missing or differs
+    from the part with which the run was started.
     """
     started = monotonic()
     keep_freed_memory()
@@ -120,7 +121,7 @@ def resume(
 
 
 def _train(job: Job, run: Run, train: TrainState, started: float) -> Result:
-    """Runs the rest of a job and completes its folder; `started` is the time at which `fit` or `resume` was called."""
+    """Trains the rest of a job, and completes the run's folder; `started` is when `fit` or `resume` was called."""
     recipe, first_step = job.recipe, int(train.step)
     run.rewind(job.epochs_after(first_step))
     with (
@@ -139,7 +140,7 @@ def _train(job: Job, run: Run, train: TrainState, started: float) -> Result:
 
 
 def run_header(job: Job, run: Run, first_step: int) -> str:
-    """Returns the first line of a run: the model, the data, and the folder."""
+    """Returns the first line that a run prints: the model, the data, and the folder."""
     parameters = count_parameters(job.template.model)
     height, width = job.image_size
     splits = job.splits

@@ -38,9 +38,9 @@ __all__ = [
 
 
 def can_vmap_seeds(job: Job) -> bool:
-    """Returns whether one program for all seeds gives the same results as separate runs, and in less time.
+    """Returns whether one program for all seeds gives the results of separate runs and takes less time.
 
-    On a CPU a convolution with one kernel per seed becomes a grouped convolution, which XLA computes slowly there.
+    On a CPU, a convolution with one kernel per seed becomes a grouped convolution, which XLA computes slowly.
     """
     recipe = job.recipe
     # Early stopping, callbacks, streaming, tracing and several processes need a separate program for each run.
@@ -50,7 +50,7 @@ def can_vmap_seeds(job: Job) -> bool:
 
 
 def has_convolutions(job: Job) -> bool:
-    """Returns whether the job's model contains a convolution, of this library or of Equinox."""
+    """Returns whether the job's model contains a convolution layer of eqxcnn or Equinox."""
     kinds = (Conv, eqx.nn.Conv, eqx.nn.ConvTranspose)
     nodes = jax.tree.leaves(job.template.model, is_leaf=lambda node: isinstance(node, kinds))
     return any(isinstance(node, kinds) for node in nodes)
@@ -67,7 +67,7 @@ class VmappedSeeds:
         )
 
     def batches(self, epoch: int, first: int) -> Iterator[np.ndarray]:
-        """Yields the rows `[seeds k b]` of an epoch from its step `first` on, one item per call."""
+        """Yields the row numbers `[seeds k b]` for each call, starting at step `first` of an epoch."""
         rows: Iterator[Any] = zip(*(job.batches(epoch, first) for job in self._jobs), strict=True)
         return map(np.stack, rows)
 
@@ -90,9 +90,9 @@ class VmappedSeeds:
 
 
 def train_vmapped(jobs: Sequence[Job], runs: Sequence[Run], started: float) -> list[Result]:
-    """Trains jobs of the same recipe with different seeds, each from its start and into its own run.
+    """Trains jobs of the same recipe with different seeds, each from its first step and in its own run folder.
 
-    **Raises:** `InputError` as `fit` does; `Interrupted` once each run has a checkpoint.
+    **Raises:** `InputError` as `fit` does; `Interrupted` after Ctrl-C or SIGTERM, once each run has a checkpoint.
     """
     program, recipe = VmappedSeeds(jobs), jobs[0].recipe
     train = program.join([job.make_start() for job in jobs])
@@ -114,7 +114,7 @@ def train_vmapped(jobs: Sequence[Job], runs: Sequence[Run], started: float) -> l
 def stack_trains(trains: Sequence[TrainState]) -> TrainState:
     """Stacks the arrays of train states with the same structure along a new first axis."""
     arrays, rest = eqx.partition(trains[0], eqx.is_array)
-    # Stacked leaf by leaf: each model's `eqx.nn.State` has its own markers, so JAX sees different structures.
+    # Leaves are stacked one by one: each model's `eqx.nn.State` has its own markers, so the tree structures differ.
     leaves = [jax.tree.leaves(eqx.filter(train, eqx.is_array)) for train in trains]
     stacked = [jnp.stack(same) for same in zip(*leaves, strict=True)]
     return eqx.combine(jax.tree.unflatten(jax.tree.structure(arrays), stacked), rest)

@@ -22,17 +22,17 @@ class EarlyStopping(Callback):
         self._lower_is_better = job.lower_is_better
 
     def on_start(self, run: RunView) -> None:
-        """Asks for a stop if the rows of a resumed run already show no improvement."""
+        """Requests a stop if a resumed run has already gone `early_stop_epochs` epochs without improvement."""
         self.on_epoch(run)
 
     def on_epoch(self, run: RunView) -> None:
-        """Asks for a stop if the rows logged so far show no improvement."""
+        """Requests a stop if the run has gone `early_stop_epochs` epochs without improvement."""
         if should_stop(run.recipe, run.rows, self._lower_is_better):
             run.request_stop(f"{run.recipe.monitor} has not improved for {run.recipe.early_stop_epochs} epochs")
 
 
 class RunLogs(Callback):
-    """Writes rows and images to the recipe's logs."""
+    """Writes metrics and images to the recipe's logs."""
 
     def __init__(self, job: Job, logs: Logs) -> None:
         self._job, self._logs = job, logs
@@ -43,11 +43,11 @@ class RunLogs(Callback):
             self._logs.image("first_images", self._draw_first_images)
 
     def on_epoch(self, run: RunView) -> None:
-        """Logs the epoch's row."""
+        """Logs the metrics of the epoch."""
         self._logs.row(run.metrics)
 
     def on_test(self, run: RunView) -> None:
-        """Logs the test's row and confusion matrix."""
+        """Logs the metrics and the confusion matrix of the test."""
         self._logs.row(run.metrics)
         if run.test is not None:
             self._logs.image("confusion", partial(self._draw_confusion, run.test))

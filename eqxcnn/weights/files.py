@@ -29,7 +29,7 @@ def save_safetensors(path: Path, tensors: dict[str, np.ndarray], metadata: dict[
 
     **Raises:** `InputError` if the file cannot be written; an existing file is then left unchanged.
     """
-    # The library copies raw memory, so it would write a transposed view in the wrong order.
+    # safetensors copies raw memory, so it would write a transposed view in the wrong order.
     dense = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     content = _with_metadata(safetensors.numpy.save(dense), metadata)
     _replace(path, content)
@@ -43,7 +43,7 @@ def load_safetensors(path: Path) -> dict[str, np.ndarray]:
     """
     check_regular(path)
     try:
-        path.open("rb").close()  # the library's message for a file without permission is unclear
+        path.open("rb").close()  # safetensors gives an unclear message for a file without read permission
         tensors = safetensors.numpy.load_file(path)
     except OSError as error:
         raise InputError(f"`{path}` cannot be read: {error.strerror}") from error
@@ -51,7 +51,7 @@ def load_safetensors(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"`{path}` has a tensor of a type that NumPy lacks ({error}): save it as float32") from error
     except (SafetensorError, ValueError, TypeError, OverflowError) as error:
         raise InputError(f"`{path}` is not a complete safetensors file: {error}") from error
-    # The library silently keeps the last of two tensors with the same name; `parse_json` refuses duplicate names.
+    # safetensors silently keeps the last of two tensors with the same name; `parse_json` refuses duplicate names.
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > _MAX_HEADER:
@@ -63,13 +63,13 @@ def load_safetensors(path: Path) -> dict[str, np.ndarray]:
 def check_regular(path: Path) -> None:
     """Refuses a path that cannot be read to the end, such as a pipe or a device, and a file that would fill the memory.
 
-    **Raises:** `InputError` unless the path is a regular file of a size that weights can have.
+    **Raises:** `InputError` unless the path is a regular file of at most 16 GB.
     """
     try:
         status = path.stat()
     except OSError as error:
         raise InputError(f"`{path}` cannot be read: {error.strerror}") from error
-    except ValueError as error:  # a NUL character in the path
+    except ValueError as error:  # the path contains a NUL character
         raise InputError(f"`{path}` cannot be read: {error}") from error
     if not stat.S_ISREG(status.st_mode):
         raise InputError(f"`{path}` is not a regular file: give a file with weights")
@@ -122,7 +122,7 @@ def write_text_atomically(path: Path, text: str) -> None:
 
 
 def _with_metadata(file: bytes, metadata: dict[str, str]) -> bytes:
-    """Adds sorted metadata to the bytes of a safetensors file; the library would write it in a varying order.
+    """Adds metadata, sorted by key, to the bytes of a safetensors file; safetensors would write it in a varying order.
 
     Format: 8 bytes with the header's length, the JSON header, the data (https://huggingface.co/docs/safetensors).
     """

@@ -14,7 +14,7 @@ __all__ = ["fit_tensors"]
 def fit_tensors(
     tensors: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], origin: str
 ) -> dict[str, np.ndarray]:
-    """Returns the tensors in the shapes of a model, without the head if the number of classes differs.
+    """Converts tensors to the shapes of a model; leaves out the head if the number of classes differs.
 
     If the number of image channels differs, the stem's kernels are summed over the channels (for one channel), or
     repeated and scaled (for several). Either way, the response to a gray image stays the same.
@@ -40,7 +40,7 @@ def fit_tensors(
 
 
 def _fit_channels(name: str, tensor: np.ndarray, shape: tuple[int, ...], origin: str) -> np.ndarray:
-    """Returns the tensor in float32; a kernel `[kh kw i o]` gets the number of input channels that `shape` has."""
+    """Returns the tensor in float32; adapts the input channels of a kernel `[kh kw i o]` to `shape`."""
     if not jnp.issubdtype(tensor.dtype, jnp.floating):
         raise InputError(f"{origin} does not fit: `{name}` is {tensor.dtype}, expected float32")
     tensor = tensor.astype(np.float32, copy=False)

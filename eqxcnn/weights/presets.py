@@ -15,7 +15,7 @@ IMAGENET = Preprocess(
 #: Both the mean and the standard deviation of models that take pixels from -1 to 1.
 HALF = (0.5, 0.5, 0.5)
 
-#: Side of the crop, length of the resized image's shorter side, interpolation, and the models.
+#: In each row: the side of the crop, the length of the resized image's shorter side, the interpolation, and the models.
 _ROWS = (
     (
         224, 256, "bilinear",
@@ -61,6 +61,6 @@ def _presets() -> Iterator[tuple[str, Preprocess]]:
             yield name, replace(preset, mean=HALF, std=HALF) if name == "efficientnet_v2_l" else preset
 
 
-#: The preprocessing by the model's name in torchvision, or `timm/NAME`. Torchvision's are those of `IMAGENET1K_V1`;
-#: `regnet_y_128gf` and `vit_h_14`, which lack these weights, have those of `IMAGENET1K_SWAG_LINEAR_V1`.
+#: The preprocessing by torchvision's model name, or by `timm/NAME`. For torchvision's models, it comes from the weights
+#: `IMAGENET1K_V1`. `regnet_y_128gf` and `vit_h_14` lack these weights and use `IMAGENET1K_SWAG_LINEAR_V1` instead.
 PRESETS: Mapping[str, Preprocess] = MappingProxyType(dict(_presets()))

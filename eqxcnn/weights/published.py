@@ -144,7 +144,7 @@ def build_published(
     key: Key,
     **architecture: Any,
 ) -> tuple[Classifier, eqx.nn.State]:
-    """Builds a model with trained weights; arguments and errors as for `zoo.create_model(pretrained=True)`.
+    """Builds a model with trained weights. See `zoo.create_model(pretrained=True)` for the arguments and errors.
 
     If `num_classes` differs from the number of classes in the file, the head has random weights. If `in_channels`
     differs, `fit_tensors` adapts the stem.
@@ -159,7 +159,7 @@ def build_published(
     shapes = tensor_shapes(model, state)
     fitted = fit_tensors(published, shapes, f"the file of trained weights of `{name}`")
     if set(fitted) != set(shapes):
-        # Only a new head needs random weights; drawing all of them would take most of the time.
+        # Only a model with a new head needs random weights; drawing them takes most of the time.
         model, state = build(name, **sizes, **architecture, key=key)
         fitted = to_tensors(model, state) | fitted
     return from_tensors(model, state, fitted)
@@ -181,7 +181,7 @@ def load_published_tensors(name: str, **arguments: Any) -> dict[str, np.ndarray]
 
 
 def find_published(text: Path | str) -> Published | Bundled | None:
-    """Returns the trained weights of the model named `text`; `None` if there are none, or if it is an existing path."""
+    """Returns the trained weights of a model by name; `None` if there are none, or if `text` is an existing path."""
     return None if os.path.exists(text) else PUBLISHED.get(str(text))
 
 
@@ -208,7 +208,7 @@ def _fetch(name: str, published: Published) -> Path:
     cached = huggingface_hub.try_to_load_from_cache(*file, revision=published.revision)
     if isinstance(cached, str):
         return Path(cached)
-    reason, cause = why_offline(), None  # The client itself would retry for half a minute.
+    reason, cause = why_offline(), None  # Offline, the Hub's client would retry for half a minute.
     if reason is None:
         try:
             return Path(huggingface_hub.hf_hub_download(*file, revision=published.revision))
@@ -221,7 +221,7 @@ def _fetch(name: str, published: Published) -> Path:
 
 
 def _verify_hash(path: Path, published: Published) -> None:
-    """Raises `InputError` if the file is not the recorded one."""
+    """Raises `InputError` if the file's SHA-256 hash differs from the recorded hash."""
     found = digest_file(path)
     if found != published.sha256:
         raise InputError(

@@ -44,7 +44,7 @@ def to_tensors(model: PyTree, state: ModelState) -> dict[str, np.ndarray]:
 
 
 def tensor_slots(model: PyTree, state: ModelState) -> dict[str, Slot]:
-    """Returns the leaves that `to_tensors` copies to the host: arrays on their device, or abstract ones."""
+    """Returns the leaves that `to_tensors` copies to the host: arrays on their device, or abstract arrays."""
     return named_slots(_merge(model, state))
 
 
@@ -164,7 +164,7 @@ def describe_problems(problems: Mapping[str, Sequence[str]]) -> str:
 
 
 def _describe_mismatches(slots: dict[str, Slot], tensors: Mapping[str, np.ndarray | Array]) -> str:
-    """Returns the differences between the tensors and the slots in words; empty if there are none."""
+    """Describes the differences between the tensors and the slots; the text is empty if there are none."""
     both = [(name, slots[name], tensors[name]) for name in slots if name in tensors]
     return describe_problems(
         {
@@ -193,7 +193,7 @@ def _put(tensor: np.ndarray | Array, slot: Slot) -> Slot:
 
 
 def _is_committed(slot: Slot) -> bool:
-    """Returns whether an array is bound to its device."""
+    """Returns whether an array is committed to its device; JAX may move an uncommitted array to another device."""
     try:
         return isinstance(slot, jax.Array) and slot.committed
     except (AttributeError, jax.errors.ConcretizationTypeError):  # a traced array has no device

@@ -43,8 +43,8 @@ def from_torch(name: str, source: Mapping[str, Any] | str | Path, **arguments: A
     **Arguments:**
 
     - `name`: one of `zoo.list_models()`.
-    - `source`: a `state_dict` (torch tensors or NumPy arrays), or a `.safetensors`, `.pth` or `.pt` file. The last two
-      are read by torch with `weights_only=True`, and need torch installed.
+    - `source`: a `state_dict` (torch tensors or NumPy arrays), or a `.safetensors`, `.pth` or `.pt` file. Torch must be
+      installed for `.pth` and `.pt` files, which it reads with `weights_only=True`.
     - `**arguments`: as for `zoo.create_model`: `num_classes`, `in_channels`, `image_size` and others.
 
     **Returns:** the model and its state, as `zoo.create_model` does.
@@ -82,8 +82,7 @@ def read_torch(source: Any) -> dict[str, np.ndarray]:
 
     - `source`: as for `from_torch`; anything else is refused.
 
-    **Raises:** `InputError` if the file does not exist, or if there are values that are not dense tensors of finite
-    numbers.
+    **Raises:** `InputError` if the file does not exist, or if a value is not a dense tensor of finite numbers.
     """
     origin = f"`{source}`" if isinstance(source, str | Path) else "the `state_dict`"
     tensors = _read_file(Path(source)) if isinstance(source, str | Path) else source
@@ -97,7 +96,7 @@ def read_torch(source: Any) -> dict[str, np.ndarray]:
     for prefix in _PREFIXES:
         if all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    # An expanded tensor takes little memory until it is copied.
+    # The values are counted before any copy, because an expanded tensor takes little memory until it is copied.
     count = sum(math.prod(getattr(tensor, "shape", ())) for tensor in tensors.values())
     if count > 2 * MAX_PARAMETERS:
         raise InputError(f"{origin} has {count:,} values, more than a model can have: give `model.state_dict()`")
@@ -109,7 +108,7 @@ def read_torch(source: Any) -> dict[str, np.ndarray]:
 def convert_from_torch_except_head(
     name: str, shapes: Mapping[str, tuple[int, ...]], tensors: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Runs `convert_from_torch` with torchvision's names, without the head if the number of classes differs."""
+    """Runs `convert_from_torch` with torchvision's names; leaves out the head if the number of classes differs."""
     names = names_of(family(name))
     head = {ours: names.torch_name(ours) for ours in shapes if ours.startswith("head.")}
     in_both = [(ours, theirs) for ours, theirs in head.items() if theirs in tensors]
@@ -204,7 +203,7 @@ def _read_file(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise InputError(f"`{path}` cannot be read: {error.strerror}") from error
-    # Torch's unpickler raises errors of many types, and its messages advise to load the file unsafely.
+    # Torch's unpickler raises errors of many types, and its messages advise loading the file unsafely.
     except Exception as error:
         raise InputError(
             f"torch cannot read `{path}` with weights_only=True ({type(error).__name__}): the file is damaged, or it "
@@ -223,11 +222,13 @@ def _to_numpy(name: str, tensor: Any) -> np.ndarray:
         except (RuntimeError, TypeError) as error:
             raise InputError(f"`{name}` has no values that NumPy can hold: save a copy of it in float32") from error
     if isinstance(tensor, Mapping):
-        raise InputError(f"`{name}` is a {type(tensor).__name__}, not a tensor: if it holds the weights, give it alone")
+        raise InputError(
+            f"`{name}` is a {type(tensor).__name__}, not a tensor: pass only this entry if it holds the weights"
+        )
     if not isinstance(tensor, np.ndarray | np.generic | jax.Array):
         raise InputError(f"`{name}` has type {type(tensor).__name__}, not a tensor: give a `state_dict`")
     array = np.asarray(tensor)
-    with np.errstate(over="ignore"):  # an infinite value is refused later
+    with np.errstate(over="ignore"):  # `check_finite` refuses values that become infinite
         return array.astype(np.float32, copy=False) if jnp.issubdtype(array.dtype, jnp.floating) else array
 
 

@@ -43,9 +43,10 @@ class Card:
       scores on the test split (`accuracy`, `classes`), the data set, recipe and seed that made them (`data`, `recipe`,
       `seed`), and the time of an epoch (`epoch_seconds`); weights on the Hub have `repository`, `revision` and
       `sha256`.
-    - `preprocess`: the `eqxcnn.images.Preprocess` that the weights of `create_model(pretrained=True)` expect; without
-      trained weights, the one that torchvision or timm publishes for the torch twin, and `None` without a twin.
-      `card(name).preprocess(image)` returns the pixels `uint8[h w c]` of a path, encoded bytes or a Pillow image.
+    - `preprocess`: the `eqxcnn.images.Preprocess` that the weights of `create_model(pretrained=True)` expect. Without
+      trained weights, it is the preprocessing that torchvision or timm publishes for the torch twin. Without a twin, it
+      is `None`. `card(name).preprocess(image)` returns the pixels `uint8[h w c]` of a path, encoded bytes or a Pillow
+      image.
     """
 
     name: str

@@ -28,7 +28,7 @@ class List:
     task: str | None = None
     """Only models published for mnist, cifar, catsdogs or imagenet."""
     pretrained: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Only models with trained weights: with their source, accuracy, test data, recipe and seconds per epoch."""
+    """Only models with trained weights; also shows the weights' source, test data, accuracy, recipe and epoch time."""
 
 
 @dataclass(frozen=True)

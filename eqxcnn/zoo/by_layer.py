@@ -76,7 +76,7 @@ def summary(
     costs = count_multiply_adds_by_scope(scores, jax.random.key(0), image)
     by_path = {layer.path: layer for layer in layers}
     for scope, cost in costs.items():
-        # The cost belongs to the innermost layer.
+        # The cost belongs to the innermost layer, whose path comes last in the scope.
         *_, path = ("", *re.findall(_SCOPE.format("(.*?)"), scope))
         by_path[path].multiply_adds += cost
     return [layer.row() for layer in sorted(layers, key=lambda layer: layer.first_call) if layer.is_shown()]
@@ -90,7 +90,7 @@ class _Layer:
     kind: str
     clock: Iterator[int]
     is_leaf: bool = True
-    #: The number of the layer's first call; infinite for a layer that is never called, so that it comes last.
+    #: The number of the layer's first call; infinite for a layer that is never called, which therefore comes last.
     first_call: float = math.inf
     calls: int = 0
     output: tuple[int, ...] | None = None
@@ -162,7 +162,7 @@ def _record_calls(node: PyTree, path: str, owner: _Layer | None, layers: list[_L
     parts = [_record_calls(child, at, owner, layers, clock) for at, (_, child) in zip(paths, children, strict=True)]
     copy = jax.tree.unflatten(structure, parts)
     if is_layer:
-        # Modules are frozen, but nothing else refers to this copy yet.
+        # Modules are frozen, but changing this copy is safe, because nothing else refers to it yet.
         object.__setattr__(copy, "__class__", _recording_class(type(copy)))
         object.__setattr__(copy, "record", owner)
     return copy

@@ -141,7 +141,7 @@ def test_bad_arguments_are_rejected(entry, message):
 
 
 def test_strengths_by_hand():
-    """Magnitude 9 of 31 on images of 331 x 662, the largest of two, and all of ten."""
+    """Hand-worked strengths for images of 331 x 662 pixels, with tables of 31, 2 and 10 magnitudes."""
     wide = auto.StrengthTable((331, 662, 3), 31, 0.3, 150 / 331, 30.0, 0.9, 4)._strengths[0]
     expected = {
         "identity": 0, "shear_x": 0.09, "shear_y": 0.09, "translate_x": 90, "translate_y": 45, "rotate": 9,
@@ -159,7 +159,7 @@ def test_strengths_by_hand():
 
 
 def drawn(monkeypatch, change, shape, count=3000):
-    """Returns operation and strength of each call of `apply_operation`, for `count` keys: `[count calls 2]`."""
+    """Returns the operation and the strength in each call of `apply_operation`, for `count` keys: `[count calls 2]`."""
     seen = []
 
     def record(levels, operation, strength, matrix):

@@ -1,4 +1,4 @@
-"""Color augmentations against their definitions, `colorsys` and Pillow."""
+"""Color augmentations compared with their definitions, `colorsys` and Pillow."""
 
 import colorsys
 import itertools

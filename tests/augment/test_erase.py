@@ -18,7 +18,7 @@ KEYS = jax.random.split(jax.random.key(0), 3000)
 
 @cache
 def cutout_masks(size, height, width):
-    """The pixels that are filled with each of `KEYS`, `[keys h w]`."""
+    """Returns a mask of the pixels that cutout fills, for each of `KEYS`: `[keys h w]`."""
     image = jnp.full((height, width, 2), 0.25)
     out = np.asarray(jit(jax.vmap(cutout(size, fill=0.75), in_axes=(None, 0)))(image, KEYS))
     assert set(np.unique(out)) <= {0.25, 0.75}

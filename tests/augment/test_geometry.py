@@ -1,4 +1,4 @@
-"""Flips, rotations by 90 degrees and crops against their definitions, numpy and Pillow."""
+"""Flips, rotations by 90 degrees and crops compared with their definitions, NumPy and Pillow."""
 
 import random
 from functools import partial
@@ -125,7 +125,7 @@ def boxes(height, width, scale, ratio):
 
 
 def draw_torchvision_box(rng, height, width, scale, ratio):
-    """The definition of torchvision's `RandomResizedCrop`, for boxes that one of the ten tries finds."""
+    """Draws a box as torchvision's `RandomResizedCrop` does; fails if none of ten boxes fits into the image."""
     for _ in range(10):
         area = height * width * rng.uniform(*scale)
         aspect = np.exp(rng.uniform(*np.log(ratio)))

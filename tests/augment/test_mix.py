@@ -1,4 +1,4 @@
-"""Mixup and CutMix against their definitions."""
+"""Mixup and CutMix compared with their definitions."""
 
 from functools import cache, partial
 

@@ -57,7 +57,7 @@ def keys(count, seed=0):
 
 @cache
 def compiled(entry):
-    """An augmentation of 16 images of 12 x 12 x 3 with 16 keys."""
+    """The augmentation `entry`, compiled for 16 images of 12 x 12 x 3 and 16 keys."""
     with jax.numpy_dtype_promotion("strict"):
         return jit(jax.vmap(build([entry]))).lower(images(16, 12, 12, 3), keys(16)).compile()
 

@@ -35,7 +35,7 @@ def clear():
 
 
 def apply(entry):
-    """The pixels of the uniform image under one augmentation."""
+    """Returns the value of all pixels of the uniform image after one augmentation."""
     augment = build([entry])
     assert augment is not None
     pixels = augment(IMAGE, jax.random.key(0))

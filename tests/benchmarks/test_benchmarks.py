@@ -1,4 +1,4 @@
-"""How benchmarks measure and report, and the benchmarks of `mlp` and `scratch`."""
+"""Measurements and reports of benchmarks, and the benchmarks of `mlp` and `scratch`."""
 
 import json
 from dataclasses import replace
@@ -17,7 +17,7 @@ from eqxcnn.training import load_recipe
 
 
 class Clock:
-    """A clock that advances only while a caller waits for a result of its cases."""
+    """A clock that advances only while a caller waits for the result of one of the clock's cases."""
 
     def __init__(self):
         self.now, self.order = 0.0, []
@@ -26,7 +26,7 @@ class Clock:
         return self.now
 
     def case(self, name, *seconds, scale=1.0):
-        """Returns a case whose successive calls take these seconds."""
+        """Returns a case whose first call takes the first of `seconds`, its second call the second, and so on."""
         remaining = list(seconds)
 
         def call():

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.results rebuild`: networks that come back, and those that do not."""
+"""`python -m benchmarks.results rebuild`: networks that are reproduced, and networks that are not."""
 
 import json
 from dataclasses import replace
@@ -17,7 +17,7 @@ from eqxcnn.weights.bundled import BUNDLED
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A finished run, its data, and a record of it."""
+    """The result of a finished run on random images."""
     runs = tmp_path_factory.mktemp("runs")
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (80, 28, 28), np.uint8)

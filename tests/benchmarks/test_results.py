@@ -240,7 +240,7 @@ def test_two_seeds_give_mean_and_sample_deviation(tmp_path):
 
 
 def write_record(folder, recipe, data, **entries):
-    """Writes a record with these entries; all others are those of a run in `folder/made`."""
+    """Writes a record with these entries; the other entries are copied from the record in `folder/made/runs`."""
     record = json.loads(next(folder.glob("made/runs/*.json")).read_text())
     (folder / "runs").mkdir(exist_ok=True)
     changed = record | {"recipe": recipe, "data": data} | entries

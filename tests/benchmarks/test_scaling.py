@@ -1,4 +1,4 @@
-"""`python -m benchmarks.scaling`: its plan against a case worked by hand, and a small measurement."""
+"""`python -m benchmarks.scaling`: its plan compared with a hand-worked case, and a small measurement."""
 
 import json
 

@@ -13,7 +13,7 @@ from eqxcnn.errors import InputError
 
 @pytest.fixture
 def fake_processes(monkeypatch):
-    """Replaces processes by a function of their command; returns the list of commands."""
+    """Returns a function that replaces processes by calls of `fake`; that function returns the list of commands."""
     commands = []
 
     def replace_by(fake):
@@ -29,7 +29,7 @@ def fake_processes(monkeypatch):
 
 
 def train_to(accuracy):
-    """Returns a fake of training that writes the metrics of a run with this test accuracy."""
+    """Returns a fake training process that writes the metrics of a run with this test accuracy."""
 
     def fake(command):
         folder = Path(command[command.index("--runs") + 1]) / "run"

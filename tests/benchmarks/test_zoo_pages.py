@@ -29,7 +29,7 @@ SPEEDS = Speeds(
 
 @pytest.fixture(scope="module")
 def committed():
-    """The multiply-adds of each model on the committed page: tracing every model would take minutes."""
+    """The multiply-adds of each model, read from the committed page, because tracing every model would take minutes."""
     return read_multiply_adds(PAGE)
 
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.zoo_speed`: a small measurement, and the size of what is measured."""
+"""`python -m benchmarks.zoo_speed`: a small measurement, and the calls that it times."""
 
 import json
 
@@ -25,7 +25,7 @@ def test_a_small_measurement(tmp_path):
 
 @pytest.fixture
 def fake_steps(monkeypatch):
-    """Counts the images of the trainer's calls, and trains nothing."""
+    """Counts the images in each call of the training steps, and trains nothing."""
     counts = []
 
     def compile_steps(recipe, devices):

@@ -1,4 +1,4 @@
-"""The table of all models: a row for each model with its facts, and nothing that the page loads."""
+"""The table of all models has a row of facts for each model, and its page loads no other file."""
 
 import dataclasses
 import re
@@ -18,7 +18,7 @@ SPEEDS = Speeds({"mlp, training": 9e4, "lenet, training": 7e3, "scratch, trainin
 
 
 class Table(HTMLParser):
-    """The cells of the page's rows, and all attributes that may load something."""
+    """The cells of the page's rows, and all attributes that may load another file."""
 
     def __init__(self, page):
         super().__init__()

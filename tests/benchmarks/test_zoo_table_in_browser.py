@@ -1,4 +1,4 @@
-"""The table of all models in a real browser: sorting, filters, the keyboard, a phone, and no request."""
+"""The table of all models in a real browser: sorting, filters, the keyboard, a phone, and no network request."""
 
 import pytest
 from PIL import Image
@@ -33,14 +33,14 @@ def opened(file, window):
 
 
 def shown(window, column="Model"):
-    """The texts of a column in the rows that are shown."""
+    """The texts of a column in the visible rows."""
     return window.run(
         f"return rows.filter(row => row.offsetParent).map(row => row.cells[{HEADS.index(column)}].textContent)"
     )
 
 
 def click_head(window, head):
-    """Clicks a column's head and returns the directions of all columns that have one."""
+    """Clicks a column's head, and returns the head and the direction of each sorted column."""
     window.run(f"heads[{HEADS.index(head)}].querySelector('button').click()")
     return window.run("return heads.filter(each => each.ariaSort).map(each => [each.textContent, each.ariaSort])")
 

@@ -16,7 +16,7 @@ def private_caches(tmp_path, monkeypatch):
 
 @pytest.fixture
 def draw():
-    """Writes an image of one color; a gray one for a number, a color one for a triple."""
+    """Writes an image of one color: a gray image for a number, and an RGB image for a triple."""
 
     def draw_image(path: Path, value: int | tuple[int, int, int], size: tuple[int, int] = (6, 4)) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,7 +27,7 @@ def draw():
 
 @pytest.fixture
 def make_classes(draw):
-    """Writes `count` gray images into one folder per class; every image has a different value."""
+    """Writes one folder of `count` gray images for each class; every image has a different value."""
 
     def make(folder: Path, names: str | tuple[str, ...] = "ab", count: int = 5, start: int = 0) -> Path:
         for number, name in enumerate(names):

@@ -1,4 +1,4 @@
-"""Hold-outs, orders and batches lose no row, repeat none, and are the same for the same seed."""
+"""Hold-outs, orders and batches lose no row, repeat no row, and are the same for equal seeds."""
 
 import threading
 import time
@@ -192,7 +192,7 @@ def test_leaving_the_loop_early_ends_the_thread():
 
 
 class Reader:
-    """Rows of 2 images of 10 values per batch; counts the bytes that `Prefetch` has requested."""
+    """Yields the rows of batches of 2 images with 10 values each, and counts the bytes that `Prefetch` requests."""
 
     def __init__(self, batches=10, stacked=1, dtype=np.uint8):
         self.images = np.zeros((batches * 2 * stacked, 5, 2, 1), dtype)

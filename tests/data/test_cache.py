@@ -192,8 +192,10 @@ def swap_labels(entry):
 
 
 def change_header(name, at):
-    """Puts a bracket at a byte of a `.npy` file, whose text header starts at byte 10; NumPy tokenizes headers that it
-    cannot parse."""
+    """Returns a function that writes a bracket at byte `at` of a `.npy` file, whose text header starts at byte 10.
+
+    NumPy tokenizes a header that it cannot parse.
+    """
 
     def damage(entry):
         data = bytearray((entry / name).read_bytes())

@@ -1,4 +1,4 @@
-"""Odd names are plain text, and a folder's metadata can neither name files outside the folder nor cause a traceback."""
+"""Odd names are treated as plain text. A folder's metadata cannot name files outside it or cause a traceback."""
 
 import io
 import json
@@ -31,7 +31,7 @@ def write_table(path, labels=("x", "y", "x", "y")):
 
 
 def refusal(folder, **options) -> str:
-    """Returns the message with which a folder is refused, which must be one line."""
+    """Returns the error message for a folder that is refused; checks that the message is one line."""
     with pytest.raises(InputError) as caught:
         open_source(str(folder), **options).decode("train", progress=False)
     assert "\n" not in str(caught.value)
@@ -360,7 +360,7 @@ def test_a_slow_data_set_is_named_while_it_is_read(tmp_path, make_classes, monke
 
 @pytest.mark.parametrize("write", [pa.ipc.new_stream, pa.ipc.new_file])
 def test_an_arrow_file_that_points_out_of_itself_is_refused(tmp_path, write):
-    """Reading an image at such an offset would crash the process."""
+    """Reading an image at an offset outside the file would crash the process."""
     table = pa.table({"image": [png(index) for index in range(4)], "label": ["x", "y"] * 2})
     (tmp_path / "set").mkdir()
     path = tmp_path / "set" / "train.arrow"

@@ -28,7 +28,7 @@ configs:
 
 
 def encode(value):
-    """A gray image as a BMP file: files of all gray values have the same size."""
+    """Returns a gray image as a BMP file, whose size does not depend on the gray value."""
     file = io.BytesIO()
     Image.new("L", (6, 4), value).save(file, "BMP")
     return file.getvalue()

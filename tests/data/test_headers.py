@@ -1,4 +1,4 @@
-"""Image size and channels are those of all training images, not of the first few."""
+"""The image size and the channels of a data set depend on all training images, not only on the first ones."""
 
 import io
 

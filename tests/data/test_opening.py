@@ -30,7 +30,7 @@ def encoded(image, kind="PNG", **options) -> bytes:
 
 @pytest.fixture
 def special_files(tmp_path):
-    """Files with the suffix of an image: a pipe, a device, a socket, a loop of links, a folder, 2 GiB of nothing."""
+    """Files with the suffix of an image: a pipe, a device, a socket, a loop of links, a folder, 2 GiB of zeros."""
     folder = tmp_path / "special"
     folder.mkdir()
     os.mkfifo(folder / "pipe.png")

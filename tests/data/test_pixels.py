@@ -20,7 +20,7 @@ def make(images, feature=None, column="image", labels=LABELS):
 
 
 def all_images(opened):
-    """The images of both parts, in the order of the rows."""
+    """The images of the training and the test split, in the order of the rows."""
     images = np.zeros((8, 5, 5, opened.info.channels), np.uint8)
     for split in ("train", "test"):
         images[opened.parts[split].numbers] = opened.decode(split, progress=False).images
@@ -82,7 +82,7 @@ def test_sizes_may_differ():
 
 
 def test_the_range_of_the_training_images_holds_for_single_images():
-    """A dark image in a column with values from 0 to 255 is not read as one with values from 0 to 1."""
+    """A dark image in a column with values from 0 to 255 is not read as an image with values from 0 to 1."""
     images = GRAY.astype(np.float64)
     images[2] = 1
     np.testing.assert_array_equal(all_images(from_dataset(make(images.tolist())))[2], np.ones((5, 5, 1)))

@@ -32,7 +32,7 @@ def make_rows(count, start=0):
 
 @pytest.fixture
 def parquet(tmp_path):
-    """70 training rows in two parquet files and 9 test rows, without a card."""
+    """70 training rows in two parquet files and 9 test rows, without a dataset card."""
     features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=["a", "b", "c"]))
     folder = tmp_path / "parquet"
     folder.mkdir()
@@ -47,7 +47,7 @@ def parquet(tmp_path):
 
 @pytest.fixture
 def shards(tmp_path):
-    """The same rows as tar shards."""
+    """Tar shards with the same rows as the parquet files."""
     folder = tmp_path / "shards"
     for split, start, count in (("train", 0, 40), ("train", 40, 70), ("test", 70, 79)):
         (folder / split).mkdir(parents=True, exist_ok=True)

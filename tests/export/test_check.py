@@ -1,4 +1,4 @@
-"""The comparison of an exported program with the classifier, and the files on the disk after it fails."""
+"""The comparison of an exported program with the classifier, and the files on disk after a failed comparison."""
 
 import os
 

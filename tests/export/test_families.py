@@ -1,7 +1,8 @@
 """All networks of the zoo in ONNX: their scores and, for one network per family, the transpositions that optimization
 leaves.
 
-The networks have random weights, few blocks, and the smallest images that they take, of at least 32 pixels.
+The networks have random weights and few blocks. Their images have the smallest side that they accept, but at least 32
+pixels.
 """
 
 import sys
@@ -56,7 +57,7 @@ def make_classifier(name):
 
 
 def random_tensor(rng, slot):
-    """Positive vectors, which may be variances, and kernels that keep the size of their input."""
+    """Returns a positive vector, which may be a variance, or a kernel that keeps the magnitude of its input."""
     if len(slot.shape) < 2:
         return rng.uniform(0.5, 1.5, slot.shape).astype(slot.dtype)
     return (rng.standard_normal(slot.shape, np.float32) / prod(slot.shape[:-1]) ** 0.5).astype(slot.dtype)

@@ -70,7 +70,7 @@ def _measure(folder: Path) -> int:
 
 
 def fuzz(watch: Watch, names: tuple[str, ...], seconds: float, out: Path) -> Findings:
-    """Runs cases for a number of seconds; the next case is always of the entrance that has had the least time."""
+    """Runs cases for a number of seconds; the next case is always for the entrance with the least time so far."""
     findings, spent, numbers = Findings(), dict.fromkeys(names, 0.0), dict.fromkeys(names, 0)
     while sum(spent.values()) < seconds:
         name = min(names, key=lambda each: spent[each])

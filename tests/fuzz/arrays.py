@@ -109,7 +109,7 @@ def load_classifier(folder: Path) -> ImageClassifier:
 
 
 def attack_calls(rng: random.Random, folder: Path, classifier: ImageClassifier) -> None:
-    """A classifier that accepts images must give one row of finite scores for each."""
+    """A classifier that accepts images must give one row of finite scores for each image."""
     images: Any = _make_images(rng)
     if rng.random() < 0.2:
         images = Image.new(rng.choice(("L", "RGB", "1", "F", "I", "P", "CMYK")), rng.choice(((8, 8), (1, 1), (0, 5))))

@@ -1,4 +1,4 @@
-"""Bodies of requests: damaged images as they are, in forms and in JSON, and damaged forms and JSON."""
+"""Bodies of requests: damaged images as raw bytes, in forms and in JSON, and damaged forms and JSON."""
 
 import base64
 import json
@@ -17,7 +17,7 @@ _HEAD = b'Content-Disposition: form-data; name="image"; filename="a.png"\r\nCont
 
 
 def make_hostile_body(rng: random.Random, images: list[tuple[str, bytes]]) -> tuple[str, bytes]:
-    """Returns a content type and a body; each of its parts may be damaged."""
+    """Returns a content type and a body of one or several images; the type, the body and the images may be damaged."""
     files = [damage_image(rng, rng.choice(images)[1]) for _ in range(rng.choice((1, 1, 2, 5, 30)))]
     kind = rng.choice(("raw", "form", "form", "json", "json"))
     if kind == "raw":

@@ -8,22 +8,22 @@ from typing import Any
 
 
 class Silent(Exception):
-    """Input that must be refused was accepted, or gave a wrong result."""
+    """Raised if input that must be refused is accepted, or if input gives a wrong result."""
 
 
 class RawOutput(Exception):
-    """Control characters or a line that is too long were printed."""
+    """Raised if the output contains control characters or a line that is too long."""
 
 
 @dataclass(frozen=True)
 class Entrance:
-    """One place where input from outside enters.
+    """One place where the library receives input from outside.
 
-    - `attack`: makes a case from a generator in an empty folder, and feeds it to the library. It returns if the input
-      was accepted, raises `InputError` if it was refused, and any other exception for a fault. It leaves the input in
-      the folder, so that a case can be inspected.
-    - `prepare`: makes the intact files or objects that all cases start from, in a folder, once per process and outside
-      the time limit.
+    - `attack`: makes a case from a random generator in an empty folder, and feeds it to the library. The function
+      returns if the library accepts the input, raises `InputError` if the library refuses the input, and raises any
+      other exception for a fault. The input stays in the folder, so that a case can be inspected.
+    - `prepare`: makes, in a folder, the intact files or objects from which all cases start. The function runs once per
+      process, outside the time limit.
     """
 
     attack: Callable[[random.Random, Path, Any], None]

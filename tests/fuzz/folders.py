@@ -52,7 +52,7 @@ def make_sources(folder: Path) -> dict[str, Any]:
 
 
 def attack_classes(rng: random.Random, folder: Path, base: dict[str, Any]) -> None:
-    """Class folders; if undamaged folders are accepted, no image or class may be missing."""
+    """Class folders, intact or damaged; if intact folders are accepted, no image or class may be missing."""
     root = Path(os.fsdecode(os.fsencode(folder) + b"/" + rng.choice((b"data", b"data", rng.choice(_NAMES)))))
     root.mkdir(exist_ok=True)
     inner = root / rng.choice(("train", ".", "."))
@@ -157,7 +157,7 @@ def attack_saved(rng: random.Random, folder: Path, base: dict[str, Any]) -> None
 
 
 def attack_cache(rng: random.Random, folder: Path, base: dict[str, Any]) -> None:
-    """Damage to the cache of decoded images must not change the result, except in pixels, which have no digest."""
+    """A damaged cache of decoded images must give the same result; only pixels, which have no digest, may change."""
     opened = open_source(str(base["folder"] / "split"))
     intact = opened.decode("train", image_size=(5, 5), cache_dir=base["folder"] / "cache", progress=False)
     shutil.copytree(base["folder"] / "cache", folder / "cache")
@@ -193,7 +193,7 @@ def _read(rng: random.Random, root: Path, on_bad_image: Any) -> tuple[int, int]:
 
 
 def _read_stream(root: Path) -> None:
-    """Reads a folder as a stream, whose rows must be those of the table."""
+    """Checks that a folder gives the same rows as a stream and as a table."""
     opened, table = open_source(str(root), streaming=True), open_source(str(root))
     preprocess = Preprocess((4, 4), 3)
     for split in ("train", "test"):

@@ -74,7 +74,7 @@ def _rotated() -> Image.Exif:
 
 
 def attack_image(rng: random.Random, folder: Path, images: list[tuple[str, bytes]]) -> None:
-    """A decoded image must have the size in its header, and damage that a checksum shows must be refused."""
+    """A decoded image must have the size in its header, and damage that a checksum detects must be refused."""
     kind, intact = rng.choice(images)
     is_bare = rng.random() < 0.15
     data = rng.choice(_HUGE)(rng) if is_bare else mutate_bytes(rng, intact)
@@ -95,7 +95,7 @@ def attack_image(rng: random.Random, folder: Path, images: list[tuple[str, bytes
 
 
 def _attack_preprocess(rng: random.Random, data: bytes, channels: int) -> None:
-    """Any preprocessing that is accepted gives an image of its size, and so does a random crop."""
+    """Every accepted preprocessing and every random crop must give an image of the size of the preprocessing."""
     side = rng.choice((1, 2, 7, 33, 224))
     how = Preprocess(
         (side, rng.choice((1, side, 60))),
@@ -181,7 +181,7 @@ def _foreign(rng: random.Random) -> bytes:
 
 
 def damage_image(rng: random.Random, intact: bytes) -> bytes:
-    """Returns a mutation of an image, or sometimes a file with a hostile size or of another kind."""
+    """Returns a mutated image, or sometimes an image with a hostile size, or a file of another kind."""
     return rng.choice(_HUGE)(rng) if rng.random() < 0.15 else mutate_bytes(rng, intact)
 
 

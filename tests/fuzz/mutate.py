@@ -127,7 +127,7 @@ def _repeat(rng: random.Random, data: bytes) -> bytes:
 
 
 def _set_number(rng: random.Random, data: bytes) -> bytes:
-    """Writes an extreme whole number of 2, 4 or 8 bytes, mostly near the start, where formats have their sizes."""
+    """Writes an extreme whole number of 2, 4 or 8 bytes, mostly near the start, where formats store sizes."""
     size = rng.choice((2, 4, 8))
     at = rng.randrange(min(len(data), 64) if data and rng.random() < 0.7 else len(data) + 1)
     number = rng.choice(

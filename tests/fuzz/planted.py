@@ -12,7 +12,7 @@ from .case import Entrance, RawOutput, Silent
 
 
 class InputError(ValueError):
-    """Has the name of the library's error, which would take seconds to import."""
+    """Has the same name as the library's `InputError`, whose import would take seconds."""
 
 
 def _refuse_or_accept(rng: random.Random, folder: Path, base: Any) -> None:
@@ -31,7 +31,7 @@ def _sleep(rng: random.Random, folder: Path, base: Any) -> None:
 
 
 def _allocate(rng: random.Random, folder: Path, base: Any) -> None:
-    """Allocates 5 GB in small steps, so that a test's lower limit ends the process early."""
+    """Allocates 5 GB in small steps; a test with a lower memory limit ends the process before the last step."""
     taken = []
     for _ in range(500):
         taken.append(b"\1" * 10_000_000)

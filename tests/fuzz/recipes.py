@@ -1,4 +1,4 @@
-"""Recipes: mutated YAML, hostile values of every setting, and strings such as those of `augment`."""
+"""Recipes: mutated YAML, hostile values of every setting, and hostile strings for settings such as `augment`."""
 
 import dataclasses
 import json
@@ -75,7 +75,7 @@ def attack_settings(rng: random.Random, folder: Path, base: None) -> None:
 
 
 def attack_strings(rng: random.Random, folder: Path, base: None) -> None:
-    """Strings with a syntax, such as `top_k(5)`; accepted augmentations must give pixels."""
+    """Hostile strings with a syntax, such as `top_k(5)`; accepted augmentations must give finite pixels."""
     known = {field.name for field in dataclasses.fields(Recipe)}
     name = rng.choice([name for name in _STRINGS if name in known])
     entries = tuple(_write_entry(rng, name) for _ in range(rng.choice((1, 1, 2, 3))))
@@ -106,7 +106,7 @@ def _write_entry(rng: random.Random, name: str) -> Any:
 
 
 def _prepare_sometimes(rng: random.Random, recipe: Recipe, probability: float = 0.1) -> None:
-    """Prepares a run on the digits with the smallest network; larger ones take seconds."""
+    """Prepares a run of a small network on the digits; a larger network would take seconds."""
     if rng.random() >= probability or recipe.model not in ("mlp", "lenet") or recipe.data != "digits":
         return
     side = max(recipe.image_size or (8, 8))

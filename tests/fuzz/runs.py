@@ -1,4 +1,4 @@
-"""Run folders: damaged files of stopped and finished runs, through resuming and reporting."""
+"""Run folders: damaged files of stopped and finished runs, which are then resumed or reported."""
 
 import dataclasses
 import hashlib
@@ -30,14 +30,14 @@ SMALL = Recipe(
 
 @dataclass(frozen=True)
 class Base:
-    """A finished run: its folder, and the state that each of its checkpoints restores."""
+    """A finished run: its folder, and the restored state of each checkpoint by step."""
 
     folder: Path
     saved: dict[int, Any]
 
 
 def train_small(folder: Path) -> Base:
-    """Trains a few steps, and makes an unfinished run from the finished one."""
+    """Trains a few steps, and copies the finished run without its model, which makes the copy an unfinished run."""
     finished = fit(SMALL, runs=folder, name="finished").folder
     shutil.copytree(finished, folder / "stopped", ignore=shutil.ignore_patterns("model"))
     template = prepare(SMALL).template
@@ -49,7 +49,7 @@ def train_small(folder: Path) -> Base:
 
 
 def _damage(rng: random.Random, path: Path) -> None:
-    """Damages one file; mutates the values of JSON and the lines of text."""
+    """Damages one file; mutates values in JSON files and lines in text files."""
     data = path.read_bytes()
     action = rng.random()
     if action < 0.06:
@@ -93,7 +93,7 @@ def attack_resume(rng: random.Random, folder: Path, base: Base) -> None:
 
 
 def _sign(checkpoints: Path) -> None:
-    """Updates the checksums after damage, so that the checksums do not show it."""
+    """Updates the checksums after damage, so that the checksums do not reveal the damage."""
     for folder in checkpoints.iterdir():
         files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "SHA256SUMS"]
         sums = (f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder)}\n" for path in files)
@@ -130,11 +130,11 @@ def attack_report(rng: random.Random, folder: Path, base: Base) -> None:
 
 
 class _AcceptedError(Exception):
-    """Raised in place of the sweep's first training."""
+    """Raised instead of training the first run of a sweep."""
 
 
 def attack_seeds(rng: random.Random, folder: Path, base: Base) -> None:
-    """A damaged `seeds.json`, up to where the first run would be trained."""
+    """Resumes a sweep with a damaged `seeds.json`, and stops before the first run is trained."""
 
     def accept(*_: Any, **__: Any) -> None:
         raise _AcceptedError

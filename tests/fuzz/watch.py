@@ -1,4 +1,4 @@
-"""The parent: hands cases to a worker process, and ends it when it hangs or takes too much memory."""
+"""The parent process: sends cases to a worker process, and ends a worker that hangs or takes too much memory."""
 
 import json
 import os
@@ -39,7 +39,7 @@ class Verdict:
 
 @dataclass
 class Watch:
-    """Runs cases one after another in a worker process, which is started again after it died.
+    """Runs cases one after another in a worker process, which is restarted if it dies.
 
     - `module`: the module whose `ENTRANCES` are attacked.
     - `seed`: the seed of all cases.
@@ -100,7 +100,7 @@ class Watch:
         return self._process
 
     def _wait(self, process: "subprocess.Popen[bytes]", limit: float) -> Verdict:
-        """Waits for the next answer, within the limits."""
+        """Waits for the worker's next answer, within the limits of time and memory."""
         end, busy = time.monotonic() + _PATIENCE * limit, _processor_seconds(process.pid) + limit
         answers = _pipe(process.stdout)
         while not select.select([answers], [], [], 0.02)[0]:
@@ -115,7 +115,7 @@ class Watch:
         return Verdict(answer["verdict"], answer.get("kind", ""), answer.get("detail", ""))
 
     def _kill(self, process: "subprocess.Popen[bytes]", verdict: str) -> Verdict:
-        """Ends a worker, after it has written its traceback."""
+        """Makes a worker write its traceback, and then ends the worker."""
         process.send_signal(signal.SIGUSR1)
         time.sleep(0.3)
         process.kill()

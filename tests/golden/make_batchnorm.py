@@ -14,7 +14,10 @@ STEPS, LEARNING_RATE = 20, 0.1
 
 
 def draw(step: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draws a batch, whose mean and deviation grow with the step, and the gradient of the loss in its output."""
+    """Draws a batch and the gradient of the loss with respect to the layer's output.
+
+    The mean and the standard deviation of the batch grow with the step.
+    """
     rng = np.random.RandomState(step)
     x, gradient = rng.normal(size=(2, 4, 3, 5, 2))
     x = x * (1 + 0.2 * step) + 0.3 * step

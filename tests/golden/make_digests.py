@@ -1,8 +1,8 @@
 """Writes digests.json: digests of the results of a few short runs, to show that a change keeps every bit of training.
 
 Run `python tests/golden/make_digests.py` after a change that is meant to change the numbers, and mention the change in
-the changelog. A record is valid for one processor and one version of jaxlib, which it names. After such a change, the
-records of other machines are wrong, so remove them.
+the changelog. Each record names the processor and the version of jaxlib for which it is valid. The change invalidates
+the records of other machines, so remove these records.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ RECIPES = {
 
 
 def digest_run(recipe: Recipe, runs: Path) -> str:
-    """Trains a recipe and returns a digest of its weights and logged numbers, without times."""
+    """Trains a recipe, and returns a digest of the weights and of the logged numbers except times."""
     result = fit(recipe, runs=runs)
     tensors = load_safetensors(result.folder / "model" / "model.safetensors")
     digest = hashlib.sha256()
@@ -60,7 +60,7 @@ def machine() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Trains each recipe and replaces this machine's record, or adds one."""
+    """Trains each recipe, and replaces or adds this machine's record."""
     with tempfile.TemporaryDirectory() as folder:
         digests = {name: digest_run(recipe, Path(folder)) for name, recipe in RECIPES.items()}
     here = machine()

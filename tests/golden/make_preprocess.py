@@ -3,9 +3,9 @@
 Needs torch, torchvision, timm and the data set `cats_vs_dogs`; the tests need only the data set. Run
 `EQXCNN_TEST_DATA=DATA python tests/golden/make_preprocess.py --tools FOLDER`, where FOLDER has `reference_models.py`.
 
-The pixels are those of the images of `photographs.py`, after each pipeline of `pipelines()`. The logits are those of
-seeded networks for two photographs, after the preprocessing of the network's published weights. The JSON file also has
-the preprocessing that timm publishes for its weights.
+For the pixels, each pipeline of `pipelines()` processes the images of `photographs.py`. For the logits, seeded networks
+score two photographs, with the preprocessing of each network's published weights. The JSON file also has the
+preprocessing that timm publishes for its weights.
 """
 
 import argparse
@@ -74,7 +74,7 @@ def apply(resize, image: Image.Image) -> np.ndarray:
 
 
 def describe(name: str) -> dict:
-    """Returns what timm publishes about the preprocessing of `timm/NAME`, with the resized image's shorter side."""
+    """Returns the preprocessing that timm publishes for `timm/NAME`, with the length of the resized shorter side."""
     config = timm_config(name)
     resize, crop = timm_transform(name).transforms[:2]
     return {

@@ -78,7 +78,7 @@ def describe(name: str) -> dict:
 
 
 def compute_answers(name: str) -> dict:
-    """Returns logits and gradients of a twin, if they are to be stored for it."""
+    """Returns the logits and the gradients that zoo.json stores for a twin; empty for a twin without such results."""
     family, row = families()[name]
     chosen = CHOSEN.get(family) or two_smallest(family)
     sizes = sorted({SMALL.get(family, 64), row.input[0]})

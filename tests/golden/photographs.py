@@ -22,7 +22,7 @@ def samples() -> tuple[Image.Image, ...]:
 
 
 def parts() -> list[Image.Image]:
-    """Returns parts of the sample photographs, and one in gray."""
+    """Returns parts of the sample photographs, and one sample photograph in gray."""
     return [image.crop(part) for image in samples() for part in _PARTS] + [samples()[0].convert("L")]
 
 
@@ -38,7 +38,7 @@ def decode(file: bytes) -> Image.Image:
 
 
 def choose(files: list[bytes], count: int) -> list[int]:
-    """Returns the numbers of the widest, tallest, smallest, square and grayest photographs, and random others."""
+    """Returns `count` file numbers: the widest, tallest, smallest, square and grayest photographs, and random ones."""
     images = [decode(file) for file in files]
     ratios = np.array([image.width / image.height for image in images])
     grayness = [np.ptp(np.asarray(image, np.int16), axis=-1).mean() for image in images]
@@ -49,5 +49,5 @@ def choose(files: list[bytes], count: int) -> list[int]:
 
 
 def keep(pixels: np.ndarray) -> np.ndarray:
-    """Returns the stored pixels `uint8[15 15 3]` of a result `uint8[224 224 3]`."""
+    """Returns the pixels `uint8[15 15 3]` that are stored from a result `uint8[224 224 3]`."""
     return pixels[np.ix_(KEPT, KEPT)]

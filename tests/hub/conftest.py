@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def hub():
-    """A Hub on loopback."""
+    """A fake Hub on loopback."""
     with FakeHub() as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server

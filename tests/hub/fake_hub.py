@@ -14,8 +14,9 @@ USERS = {"hf_ann": "ann", "hf_bob": "bob"}
 class FakeHub(ThreadingHTTPServer):
     """The server and its state.
 
-    - `repositories`: by `user/name`: whether it is private, the commit of each branch, and the files of each commit.
-    - `large`: the uploaded large files by digest, which commits refer to.
+    - `repositories`: for each `user/name`, whether the repository is private, the commit of each branch, and the files
+      of each commit.
+    - `large`: the uploaded large files by digest; a commit refers to a large file by its digest.
     - `requests`: the method and path of each request.
     """
 
@@ -30,7 +31,7 @@ class FakeHub(ThreadingHTTPServer):
         return self.commit(name, "main", files, "added")
 
     def commit(self, name, branch, files, message):
-        """Makes a commit; each file is a pair of its bytes and whether it is a large file."""
+        """Makes a commit; each file is a pair of the file's bytes and whether the file is large."""
         repository = self.repositories[name]
         text = f"{name} {len(repository['commits'])} {message}"
         commit = hashlib.sha1(text.encode()).hexdigest()
@@ -40,7 +41,7 @@ class FakeHub(ThreadingHTTPServer):
 
 
 class _Refused(Exception):
-    """Raised to answer with another status than 200."""
+    """Raised to answer with a status other than 200."""
 
 
 class _Handler(BaseHTTPRequestHandler):

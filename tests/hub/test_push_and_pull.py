@@ -37,7 +37,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pushed(hub, run, finished):
-    """The hash of the only push to `ann/digits`, that of the finished run."""
+    """The commit hash of the only push to `ann/digits`, which pushed the finished run."""
     code, output, errors = run("hub", "push", finished, "ann/digits", "--message", "First weights")
     assert (code, errors) == (0, "")
     match = re.fullmatch(rf"hub:ann/digits@({COMMIT})\n", output)

@@ -19,7 +19,7 @@ def noise(height, width, channels=3):
 
 
 def resize_and_crop(image, shorter, size, interpolation):
-    """torchvision's `Resize(shorter)` and `CenterCrop(size)`, in Pillow's terms."""
+    """Does the same as torchvision's `Resize(shorter)` and `CenterCrop(size)`, with Pillow's functions."""
     width, height = image.size
     if width <= height:
         width, height = shorter, int(shorter * height / width)

@@ -20,7 +20,7 @@ def draw(*shape):
 
 
 def numpy_init(key, shape, dtype=jnp.float32):
-    """Random kernels from NumPy, because JAX would compile a program for each shape."""
+    """Draws random kernels with NumPy, because JAX would compile a program for each shape."""
     return draw(*shape).astype(dtype)
 
 

@@ -34,7 +34,7 @@ KEY = jax.random.key(0)
 
 
 def numpy_init(key, shape, dtype=jnp.float32):
-    """Random values from NumPy, because JAX would compile a program for each shape."""
+    """Draws random values with NumPy, because JAX would compile a program for each shape."""
     return jnp.asarray(np.random.RandomState(0).normal(size=shape) / 2, dtype)
 
 

@@ -1,4 +1,4 @@
-"""`plain_layers`: the form of layers from which programs for other runtimes are converted."""
+"""`plain_layers`: layers that use plain JAX operations only, so that programs can be converted for other runtimes."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Inside `jax.shard_map`, layers have the values and gradients of the whole batch, and types are checked."""
+"""Inside `jax.shard_map`, which checks types, layers have the same gradients as on the whole batch."""
 
 import subprocess
 import sys

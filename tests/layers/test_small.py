@@ -109,7 +109,7 @@ def test_keys_for_splits_only_used_keys():
 
 
 def numpy_init(key, shape, dtype=jnp.float32):
-    """Random values from NumPy, because JAX would compile a program for each shape."""
+    """Draws random values with NumPy, because JAX would compile a program for each shape."""
     return jnp.asarray(np.random.RandomState(0).normal(size=shape), dtype)
 
 

@@ -192,7 +192,7 @@ FORBIDDEN = {
 
 
 def find_differentiators(source):
-    """Returns the forbidden names that a source imports, looks up or calls; it may define functions of any name."""
+    """Returns the forbidden names that a source imports, looks up or calls, but not the names that it defines."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         match node:

@@ -52,7 +52,7 @@ def test_batch_norms_have_the_eps_and_momentum_of_the_reference(name, eps, momen
 
 
 def read_defaults(name, words):
-    """Returns the values of constructor arguments with which the zoo builds a model."""
+    """Returns the default values of a model's constructor arguments, for the arguments in `words`."""
     parameters = inspect.signature(variant(name).make).parameters
     return {word: parameters[word].default for word in words if word in parameters}
 

@@ -27,7 +27,7 @@ NORMAL = np.random.default_rng(0).standard_normal(2**22, np.float32)
 def make_tensor(name, shape, gain):
     """Returns normal values; kernels and matrices are scaled so that activations keep their magnitude.
 
-    Slices of one large array cost less than drawing the weights of the largest networks.
+    The values are slices of one large array, because drawing new values for the largest networks would take longer.
     """
     start, size = len(name) * 977, math.prod(shape)
     values = np.resize(NORMAL[start : start + size], shape)

@@ -83,7 +83,7 @@ def assert_is_for_accelerators(text):
 
 
 def count_products(text):
-    """Counts equal convolutions, and matrix products with equal sizes of operands and result in any order."""
+    """Counts convolutions by their text, and matrix products by the sorted sizes of their operands and result."""
     found = Counter()
     for line in text.splitlines():
         if "stablehlo.convolution" in line:

@@ -1,9 +1,9 @@
 """Tests that every architecture in the zoo must pass; a new file in `eqxcnn/models` is tested automatically.
 
 Most tests only trace, with `eqx.filter_eval_shape`. Parameter counts are tested for every variant. Tests that trace a
-forward pass run for one variant per family, and for the others with `-m exhaustive`. Tests with numbers run for one
-variant per family. Both make networks shallow where the
-constructor allows it: all blocks of a stage are alike.
+forward pass run for one variant per family, and for the others with `-m exhaustive`. Tests that compute numbers run for
+one variant per family. Both kinds of tests use shallow networks where the constructor allows them, because all blocks
+of a stage are alike.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ SHALLOW = ("densenet_40_12", "wrn_16_4")
 
 
 def choose_cheapest(kind):
-    """Returns one variant of each `kind(family, row)`: a shallow one, or the one with the fewest parameters."""
+    """Returns one variant for each value of `kind(family, row)`, from `SHALLOW` or with the fewest parameters."""
     chosen = {}
     for name, (its_family, row) in sorted(families().items(), key=lambda item: -item[1][1].params):
         chosen[kind(its_family, row)] = name
@@ -46,7 +46,7 @@ ONE_PER_FAMILY = choose_cheapest(lambda its_family, _: its_family)
 
 
 def with_marks(names, choose_mark):
-    """Parametrizes `name`, each with the mark that `choose_mark(name)` returns, if any."""
+    """Returns a pytest parameter for each name, with the mark that `choose_mark(name)` returns, if any."""
     marks = {name: choose_mark(name) for name in names}
     return [pytest.param(name, marks=[mark] if mark else []) for name, mark in marks.items()]
 
@@ -56,7 +56,7 @@ def mark_others_slow(name):
 
 
 def mark_counted(name):
-    """Marks torch twins as exhaustive: `tests/weights/test_torch.py` compares the shapes of their parameters."""
+    """Marks models with a torch twin as exhaustive: `tests/weights/test_torch.py` compares their parameter shapes."""
     if name in ONE_PER_FAMILY:
         return None
     return pytest.mark.exhaustive if variant(name).torch_twin else pytest.mark.slow
@@ -74,7 +74,7 @@ CLASSES, BATCH = 7, 2
 
 
 def shallow(name):
-    """Returns constructor arguments for the fewest blocks per stage that have every kind of layer, if possible."""
+    """Returns constructor arguments for a shallow network that still has every kind of layer, if possible."""
     stages = len(variant(name).strides)
     match family(name):
         case "convnext" | "preact_resnet" | "resnet" | "se_resnet":
@@ -102,7 +102,7 @@ def build_abstract(name, **arguments):
 
 
 def drop_rates(name):
-    """Returns a positive rate for everything that a model can drop."""
+    """Returns a positive value for every drop-rate argument of a model."""
     return {word: 0.2 for word in inspect.signature(variant(name).make).parameters if re.search("drop.*_rate$", word)}
 
 

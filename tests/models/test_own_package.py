@@ -1,4 +1,4 @@
-"""The package of docs/add_a_model.md, built and installed, and used by commands in processes of their own."""
+"""The package of docs/add_a_model.md is built, installed, and used by commands in separate processes."""
 
 import os
 import re

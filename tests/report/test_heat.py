@@ -1,4 +1,4 @@
-"""Heat maps of a report: where they are bright, for a network whose scores depend on one quarter of the image each."""
+"""Bright places in the heat maps of a report, for a network in which each score depends on one quarter of the image."""
 
 import json
 import sys
@@ -32,7 +32,7 @@ NAMES = ("1st quarter", "2nd quarter", "3rd quarter", "4th quarter")
 
 
 class Quarters(eqx.Module):
-    """The score of a class is the mean of its channel, which is the image in one quarter and 0 elsewhere."""
+    """A network with one channel per class: the image in one quarter, and 0 elsewhere. A score is a channel's mean."""
 
     scale: jax.Array
 
@@ -68,7 +68,7 @@ def make_classifier(model, channels=1):
 
 
 def make_run(folder, model, channels, bright, **settings):
-    """Writes a finished run, and its data: for each class, test images whose quarters in `bright[class]` are bright."""
+    """Writes a finished run, and its data: for each class, a test image for each bright quarter in `bright[class]`."""
     data = folder / "data"
     for split, pairs in {"train": {name: [0] for name in NAMES}, "test": bright}.items():
         for name, numbers in pairs.items():

@@ -80,7 +80,7 @@ def restore_without_warning(folder, like):
 
 @pytest.fixture(scope="module")
 def saved_folder(tmp_path_factory):
-    """A folder with checkpoints of steps 9 and 10; copied by `folder`."""
+    """A folder with checkpoints of steps 9 and 10; the fixture `folder` copies it for each test."""
     folder = tmp_path_factory.mktemp("run") / "checkpoints"
     checkpoints = Checkpoints(folder)
     checkpoints.save(9, state_at(9))

@@ -1,4 +1,4 @@
-"""Checkpoints of several processes: threads of this process stand for them."""
+"""Checkpoints of several processes; threads of this process stand for the processes."""
 
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +26,7 @@ def peers():
 
 
 def call_both(function, peers):
-    """Returns what the function returns or raises in each process."""
+    """Returns the result or the `InputError` of the function in each process."""
 
     def call(each):
         try:

@@ -54,7 +54,7 @@ def test_only_new_trees_are_flattened(monkeypatch):
 def test_threads_do_not_see_each_others_arguments():
     @jax.tree_util.register_pytree_node_class
     class Interrupting:
-        """Lets the other thread run a whole call while this one is flattened."""
+        """An argument that lets the other thread run a whole call while JAX flattens the argument."""
 
         def __init__(self, value, interrupt):
             self.value, self.interrupt = value, interrupt

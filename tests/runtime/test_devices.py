@@ -9,7 +9,7 @@ from eqxcnn.runtime.devices import _choose
 
 
 def make_devices(*counts):
-    """One stand-in per device; `counts` are the numbers of devices of processes 0, 1, ..."""
+    """Returns one stand-in per device; `counts` has the number of devices of process 0, 1, ..."""
     return [
         SimpleNamespace(process_index=index, id=number) for index, count in enumerate(counts) for number in range(count)
     ]

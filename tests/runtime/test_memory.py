@@ -1,4 +1,4 @@
-"""`keep_freed_memory` changes the whole process, so each test starts one."""
+"""`keep_freed_memory` changes the whole process, so each test starts a new process."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""What the processes of a run agree on; threads of this process stand for them."""
+"""Messages between the processes of a run; threads of this process stand for the processes."""
 
 import random
 import socket
@@ -23,7 +23,7 @@ class Ended(Exception):
 
 @pytest.fixture(scope="module", autouse=True)
 def recorded_ends():
-    """Records the ends of processes instead of ending this process; threads may do so after their test has finished."""
+    """Records each call that would end this process; a thread may make such a call after its test has finished."""
     found = []
 
     def end():
@@ -43,7 +43,7 @@ def recorded_ends():
 
 @pytest.fixture
 def ends(recorded_ends):
-    """The ends of processes that are recorded during a test."""
+    """The names of the threads that would have ended their process during a test."""
     recorded_ends.clear()
     return recorded_ends
 

@@ -1,4 +1,4 @@
-"""The package works without the parts of JAX that come without a compatibility guarantee."""
+"""The package works without those parts of JAX that have no compatibility guarantee."""
 
 import ast
 import subprocess

@@ -8,7 +8,7 @@ from eqxcnn.runtime.profile import Profiler
 
 @pytest.fixture
 def trace(monkeypatch):
-    """The calls of `jax.profiler`, which is not started."""
+    """Records the calls of `jax.profiler` without starting the profiler."""
     calls = []
     monkeypatch.setattr("jax.profiler.start_trace", lambda folder, **_: calls.append(f"start {folder}"))
     monkeypatch.setattr("jax.profiler.stop_trace", lambda: calls.append("stop"))

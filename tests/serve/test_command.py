@@ -1,4 +1,4 @@
-"""The command: flags, addresses and signals."""
+"""The command `python -m eqxcnn.serve`: flags, addresses and signals."""
 
 import os
 import re

@@ -28,7 +28,7 @@ def served(lenet):
 
 @pytest.fixture
 def page(served, window):
-    """The newly opened page. After the test, it must have sent requests to the service only, and show no problem."""
+    """The newly opened page. After the test, checks that it sent requests only to the service and shows no problem."""
     address = str(served[1].base_url)
     window.requests()
     window.open(address)

@@ -1,4 +1,4 @@
-"""A short run of a dense network with weights of any kind, for the tests of unusual parts."""
+"""A short run of a dense network with weights of any type, for the tests of unusual parts."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ DIGITS = Recipe(
 
 
 class Dense(eqx.Module):
-    """A network whose weights may be of any kind."""
+    """A dense network whose weights may have any type."""
 
     weight: object
 

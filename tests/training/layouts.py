@@ -21,12 +21,12 @@ def make_recipe(model, **settings):
 
 
 def losses(recipe, steps):
-    """Returns the loss of each of the first steps."""
+    """Returns the losses of a recipe's first steps."""
     return losses_of(SingleRun(prepare(recipe)), steps)
 
 
 def losses_of(program, steps):
-    """Returns the loss of each of the first steps of a program.
+    """Returns the losses of a program's first steps.
 
     Each call trains from the initial weights; only the first one compiles.
     """

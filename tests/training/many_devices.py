@@ -79,7 +79,7 @@ def train_losses(run):
 
 
 def streamed(folder):
-    """Streams images to four devices, and evaluates on them."""
+    """Trains on four devices with streamed images, and evaluates on four devices."""
     digits = prepare(make_recipe("mlp", devices=1, device_budget=0.0))
     recipe = make_recipe("mlp", device_budget=0.0, eval_batch_size=90)
     assert prepare(recipe).setup.data is None
@@ -90,7 +90,7 @@ def streamed(folder):
 
 
 def split_rows():
-    """Compares images that are split over the devices with images that every device has."""
+    """Compares a run whose images are split over the devices with a run where every device holds all images."""
     whole = Recipe(model="mlp", data="digits", devices=4, batch_size=64, epochs=1)
     # The images take 1.08 MiB: too much for one device, but not for four.
     split = whole.replace(device_budget=0.5 / 1024)
@@ -161,7 +161,7 @@ def refusals():
 
 
 def main(parts, folder):
-    """Runs the named parts."""
+    """Runs the named parts, and prints their results as JSON."""
     report = {"devices": jax.device_count(), "version": eqxcnn.__version__}
     if "lenet" in parts:
         report["lenet"] = same_runs("lenet", 20, counts=(1, 4))

@@ -21,7 +21,7 @@ from eqxcnn.training import Callback, dry_run, fit, fit_seeds, prepare
 
 
 def shared(folder, peers):
-    """Streamed photographs, and a run with the logs, callbacks and other options that only process 0 sees."""
+    """A run with logs, callbacks and other options that only process 0 handles, and streamed photographs."""
     callback = StopAtOnce()
     recipe = make_recipe(
         "mlp", epochs=3, mixup=0.0, log=("csv",), keep="best", checkpoint_seconds=0.0,
@@ -37,7 +37,7 @@ def shared(folder, peers):
 
 
 def layouts(folder, peers):
-    """The losses with images on every device, streamed images and split images."""
+    """Returns the losses with images on every device, with streamed images and with split images."""
     mlp = make_recipe("mlp", mixup=0.0)
     small = mlp.replace(device_budget=0.0)
     # 1.08 MiB of images: too much for one device, but not for all together.
@@ -59,7 +59,7 @@ def fifty(folder, peers):
 
 
 class StopAtOnce(Callback):
-    """Asks the run to stop, and counts its calls."""
+    """A callback that requests a stop of the run, and counts its own calls."""
 
     def __init__(self):
         self.calls = 0
@@ -78,7 +78,7 @@ def sweep(folder, peers):
 
 
 def decode_photographs(folder):
-    """Images that are decoded while training; each process decodes its own part."""
+    """Trains with images that are decoded while training; each process decodes its own part of the images."""
     recipe = make_recipe("mlp", mixup=0.0, decode="stream", augment=("random_resized_crop",)).replace(
         data=str(folder / "pictures"), image_size=(28, 28), batch_size=8, validation=0.0, epochs=2
     )

@@ -1,4 +1,4 @@
-"""Own parts of a run, for `test_own_parts.py` and the processes it starts."""
+"""The user's own parts of a run, for `test_own_parts.py` and the processes that the tests start."""
 
 from pathlib import Path
 

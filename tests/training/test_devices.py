@@ -1,4 +1,4 @@
-"""Several devices in one process train the same run as one; four CPU devices stand for those of an accelerator."""
+"""Several devices in one process give the same run as one device; four CPU devices stand for accelerators."""
 
 import json
 import subprocess

@@ -257,7 +257,7 @@ def test_run_with_many_settings_resumes_to_the_same_bytes(tmp_path, full_run, la
 
 @pytest.fixture(scope="module")
 def full_run(tmp_path_factory):
-    """The run of `FULL_RUN` with a checkpoint at every step."""
+    """A run of the recipe `FULL_RUN` with a checkpoint at every step."""
     recipe = dataclasses.replace(FULL_RUN, checkpoint_seconds=0.0, keep_checkpoints=20)
     return fit(recipe, runs=tmp_path_factory.mktemp("everything"))
 

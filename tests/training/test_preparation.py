@@ -1,4 +1,4 @@
-"""How a recipe becomes a job: the size of streamed calls, and data that changed since a run started."""
+"""Preparation of a job from a recipe: steps per call, limits on steps, and data that changed since a run started."""
 
 import dataclasses
 

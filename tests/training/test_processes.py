@@ -1,4 +1,4 @@
-"""Several processes train the same run as one: real processes on this machine, which exchange sums over gloo."""
+"""Several processes give the same run as one process; they run on this machine and exchange sums over gloo."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""Runs whose images are decoded while they train: the same bytes after a kill, and for threads and processes."""
+"""Runs that decode images while training give the same bytes with threads, with processes, and after a kill."""
 
 import dataclasses
 import io
@@ -25,7 +25,7 @@ from eqxcnn.training import Callback, fit, prepare, resume
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
-    """120 JPEG files of several sizes in two classes: a dark and a bright half, left to right or top to bottom."""
+    """120 JPEG files of several sizes in two classes: images with a bright left half, and with a bright top half."""
     root = tmp_path_factory.mktemp("photographs")
     rng = np.random.default_rng(0)
     for label, name in enumerate(("across", "down")):

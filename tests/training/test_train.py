@@ -86,7 +86,7 @@ def test_run_folder_holds_recipe_metrics_environment_and_model(finished_run):
 
 
 def start_training(runs, step, *arguments):
-    """Starts or resumes training with a checkpoint at every step; returns process and run folder after a step."""
+    """Starts or resumes training with a checkpoint at every step; returns process and run folder after `step`."""
     arguments = arguments or (*QUICK, "--runs", str(runs), "--checkpoint-seconds", "0")
     command = [sys.executable, "-m", "eqxcnn.train", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -101,7 +101,7 @@ def start_training(runs, step, *arguments):
 
 
 def assert_stops_with_a_hint(process, folder, number, code):
-    """Sends a signal; the exit code and the last line must be those of a run that can be continued."""
+    """Sends a signal; the run must end with this exit code and with a last line that tells how to continue the run."""
     process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == code

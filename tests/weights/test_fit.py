@@ -1,4 +1,4 @@
-"""Weights adapted to another head or to other image channels, by hand."""
+"""Weights adapted to another head or to other image channels, compared with values worked by hand."""
 
 import numpy as np
 import pytest

@@ -35,7 +35,7 @@ pipelines = pytest.mark.parametrize("name", PIPELINES)
 
 
 def largest_difference(name, what, images):
-    """Returns the largest difference in gray levels between our stored pixels and a recorded pipeline's."""
+    """Returns the largest difference in gray levels between eqxcnn's pixels and the recorded pixels of a pipeline."""
     ours = np.stack([photographs.keep(PIPELINES[name](image)) for image in images])
     return np.abs(ours.astype(int) - PIXELS[f"{name}.{what}"]).max()
 

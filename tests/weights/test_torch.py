@@ -80,7 +80,7 @@ LENET = seeded.weights(torch_shapes("lenet"))
 
 @pytest.fixture
 def clear_compiled_programs():
-    """Frees the compiled programs after each test; those of all families would take several gigabytes."""
+    """Frees the compiled programs after each test; the programs of all families would take several gigabytes."""
     yield
     jax.clear_caches()
 
@@ -281,7 +281,7 @@ def test_a_safetensors_file_is_read(tmp_path):
 
 
 class Tensor:
-    """The part of a torch tensor's interface that is used."""
+    """The part of a torch tensor's interface that eqxcnn uses."""
 
     def __init__(self, array):
         self.array = array
@@ -363,7 +363,7 @@ def test_files_without_weights_are_refused_in_one_sentence(tmp_path, monkeypatch
 
 
 def zip_file(content: bytes, **options) -> bytes:
-    """A file of the format of `torch.save`."""
+    """Returns a zip file with the layout of files from `torch.save`."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", **options) as archive:
         archive.writestr("archive/data/0", content)
@@ -409,7 +409,7 @@ def test_a_pipe_is_refused_at_once(tmp_path, monkeypatch, name):
 
 
 class Unusual(Tensor):
-    """A torch tensor of another form, or one that cannot become a NumPy array."""
+    """A torch tensor of an unsupported kind, or a tensor that cannot become a NumPy array."""
 
     def __init__(self, **attributes):
         super().__init__(np.ones(2, np.float32))
@@ -426,7 +426,7 @@ class Unusual(Tensor):
     ("source", "message"),
     [
         ({0: np.ones(1)}, "the `state_dict` has the key 0, not the name of a tensor"),
-        ({"net": {"a": np.ones(1)}}, "`net` is a dict, not a tensor: if it holds the weights, give it alone"),
+        ({"net": {"a": np.ones(1)}}, "`net` is a dict, not a tensor: pass only this entry if it holds the weights"),
         ([np.ones(1)], "the `state_dict` is a list, not named tensors"),
         (None, "the `state_dict` is a NoneType, not named tensors"),
         ({"a": Unusual(layout="torch.sparse_coo")}, "`a` is a sparse coo tensor: convert it"),

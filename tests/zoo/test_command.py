@@ -14,7 +14,7 @@ from eqxcnn.zoo.__main__ import format_preprocess, format_pretrained, format_tra
 
 
 def run_zoo(capsys, *arguments):
-    """Returns the words of each nonempty line."""
+    """Runs the command, and returns the words of each nonempty line of its output."""
     main(arguments)
     return [line.split() for line in capsys.readouterr().out.splitlines() if line.split()]
 
@@ -55,7 +55,7 @@ def test_card_shows_all_facts(capsys):
 
 
 def with_training(**changes):
-    """The record of LeNet's weights with other facts about the run."""
+    """Returns the record of LeNet's weights with changed facts about the run."""
     row = BUNDLED["lenet"]
     return dataclasses.replace(row, training={**row.training, **changes})
 

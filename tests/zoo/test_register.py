@@ -24,7 +24,7 @@ ROW = dataclasses.replace(registry.variant("lenet"), recipe=None, task="own task
 
 
 class Wide(eqx.Module):
-    """A dense layer on all pixels; `scale` may be 0 by default."""
+    """A dense layer on all pixels, with a constructor argument `scale` whose default is 0."""
 
     head: eqx.nn.Linear | eqx.nn.Identity
     scale: float = eqx.field(static=True)

@@ -1,4 +1,4 @@
-"""Trained weights in this package: for each model a file of weights, and a record of the run that made them."""
+"""Trained weights in this package: one file of weights per model, with a record of the run that made them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class ClassScores:
-    """A row of the per-class table of a test.
+    """The test scores of one class.
 
     - `name`: the class.
     - `precision`, `recall`, `f1`: from 0 to 1; 0 for a class that is never predicted.
@@ -39,14 +39,15 @@ class Bundled:
 
     - `model`: the model's name.
     - `sha256`: the digest of the file of weights.
-    - `dtype`: the type in which the file holds kernels and matrices, `float32` or `float16`; the scores belong to the
-      rounded weights, and the loaded weights are float32.
+    - `dtype`: the type in which the file stores kernels and matrices, `float32` or `float16`. The scores were measured
+      with the rounded weights. The loaded weights are float32.
     - `preprocess`: size, resizing and normalization of the images that the weights expect.
     - `data`, `recipe`, `seed`: the data set, the shipped recipe and the seed of the run.
-    - `test_views`: the recipe's views of each test image, over which `accuracy` and `loss` are averaged.
+    - `test_views`: the recipe's views of each test image. `accuracy`, `loss` and `classes` are computed from logits
+      averaged over these views.
     - `accuracy`, `loss`: accuracy from 0 to 1, and mean cross-entropy in nats, on the test split.
-    - `one_view_accuracy`: accuracy without further views, as a loaded classifier predicts.
-    - `classes`: the scores of each class with `test_views`, in the order of the logits.
+    - `one_view_accuracy`: accuracy from one view of each image, which is how a loaded classifier predicts.
+    - `classes`: the scores of each class, in the order of the logits.
     - `training`: the command, the times and the environment of the run.
     """
 

@@ -1,13 +1,13 @@
 """The names of tensors in torchvision and timm: one file per family, named like the family's file in `eqxcnn/models`.
 
-Each file defines some of these tables; a family with the same names as torchvision needs no file:
+A family whose names equal torchvision's needs no file. Each file defines some of these tables:
 
-- `RULES`: `(pattern, replacement)` pairs for `re.sub`, applied in order to our name, which gives torch's name.
-- `FLATTENED`: `{our name: (height, width)}` for the weight of a dense layer that reads flattened maps of that size:
-  torch flattens them as `c h w`, we as `h w c`.
-- `AXES`: `{pattern: (before, after)}`, how many axes of length one torch's tensor has before and after the axes
-  of ours.
-- `IGNORED`: patterns of torch's names that have no counterpart here, such as auxiliary heads.
+- `RULES`: `(pattern, replacement)` pairs for `re.sub`, which turn our name into torch's name when applied in order.
+- `FLATTENED`: `{our name: (height, width)}` for the weight of a dense layer that reads flattened maps of that size.
+  Torch flattens maps as `c h w`, eqxcnn as `h w c`.
+- `AXES`: `{pattern: (before, after)}` for tensors to which torch adds axes of length one: the number of added axes
+  before and after our axes.
+- `IGNORED`: patterns of torch's names that have no counterpart in eqxcnn, such as auxiliary heads.
 - `LEGACY`: `(pattern, replacement)` pairs that turn the names in older files into the current ones.
 - `TIMM`: replaces `RULES` for timm's files on the Hub, if timm's names differ.
 
@@ -40,7 +40,7 @@ class Names:
     allow_reshape: bool = False
 
     def for_timm(self) -> "Names":
-        """Returns the names in timm's files, which may for example store a dense layer on a 7x7 map as a 7x7 kernel."""
+        """Returns the tables for timm's files, whose shapes may differ: a matrix may be stored as a 7x7 kernel."""
         return replace(self, RULES=self.TIMM or self.RULES, allow_reshape=True)
 
     def torch_name(self, name: str) -> str:
@@ -48,21 +48,21 @@ class Names:
         return _substitute(self.RULES, name)
 
     def update_legacy_name(self, name: str) -> str:
-        """Returns torch's current name of a tensor in a file."""
+        """Returns torch's current name of a tensor that an older file may store under another name."""
         return _substitute(self.LEGACY, name)
 
     def is_ignored(self, name: str) -> bool:
-        """Returns whether torch's tensor has no counterpart here."""
+        """Returns whether torch's tensor of this name has no counterpart in eqxcnn."""
         return any(re.search(pattern, name) for pattern in (r"\.num_batches_tracked$", *self.IGNORED))
 
     def extra_axes(self, name: str) -> tuple[int, int]:
-        """Returns how many axes of length one torch's tensor has before and after the axes of ours."""
+        """Returns the numbers of axes of length one that torch adds before and after the axes of our tensor."""
         return next((axes for pattern, axes in self.AXES.items() if re.search(pattern, name)), (0, 0))
 
 
 @cache
 def names_of(family: str) -> Names:
-    """Returns the torch names of a family's tensors."""
+    """Returns the tables of a family; a family without a file has empty tables."""
     if "/" in family:  # a family of another package; `find_spec` would treat the name as a path
         return Names()
     if importlib.util.find_spec(f"{__name__}.{family}") is None:

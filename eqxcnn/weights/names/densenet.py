@@ -17,5 +17,5 @@ RULES = (
     (r"^transitions\.(\d+)\.", lambda match: f"features.transition{int(match[1]) + 1}."),
 )
 
-#: Torchvision's weight files have the names of an older version.
+#: Torchvision's weight files still have the tensor names of an older version of torchvision.
 LEGACY = ((r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2."),)

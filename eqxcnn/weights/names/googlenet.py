@@ -1,4 +1,4 @@
-"""Torchvision's names for GoogLeNet, whose modules have the letters of the paper."""
+"""Torchvision's names for GoogLeNet, which number the modules as in the paper: 3a, 3b, 4a and so on."""
 
 __all__ = ["IGNORED", "RULES"]
 

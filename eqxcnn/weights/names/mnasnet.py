@@ -6,12 +6,12 @@ __all__ = ["RULES"]
 
 
 def _layer(match: re.Match[str]) -> str:
-    """Returns the index of the convolution or norm of the n-th `ConvNorm`, which is three layers in torchvision."""
+    """Returns torchvision's name of a convolution or norm; each `ConvNorm` is three layers in torchvision."""
     return f"layers.{3 * int(match[1]) + (match[2] == 'norm')}."
 
 
 def _stage(match: re.Match[str]) -> str:
-    """Returns the index of a stage; the stem takes the first eight layers."""
+    """Returns torchvision's name of a stage; the stem has the indices 0 to 7."""
     return f"layers.{8 + int(match[1])}."
 
 

@@ -6,7 +6,7 @@ from bisect import bisect_right
 __all__ = ["RULES", "TIMM"]
 
 RULES = (
-    # The stem and the last convolution; the later rules would match their `conv` too.
+    # The stem and the last convolution. These rules must come before the rule that replaces `trunk`.
     (r"^trunk\.(\d+)\.conv\.weight$", r"features.\1.0.weight"),
     (r"^trunk\.(\d+)\.norm\.", r"features.\1.1."),
     # Torchvision has separate entries for the projection (the second layer of the first block, the third of the other

@@ -13,7 +13,7 @@ RULES = (
     (r"\.fc1\.", ".mlp.0."),
     (r"\.fc2\.", ".mlp.3."),
 )
-#: Tensors that this library computes from the window size.
+#: Tensors that torch stores and that eqxcnn computes from the window size.
 IGNORED = (r"\.relative_position_index$", r"\.attn_mask$")
 TIMM = (
     (r"^patches\.", "patch_embed.proj."),

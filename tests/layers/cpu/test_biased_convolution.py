@@ -1,4 +1,4 @@
-"""Convolutions with a bias for a CPU equal XLA's, for gradients of any subset of the operands."""
+"""The CPU's convolutions with a bias equal XLA's: values, and gradients of any subset of the operands."""
 
 from functools import partial
 from itertools import product

@@ -1,4 +1,4 @@
-"""Convolutions for a CPU equal XLA's: values, gradients of both orders, and batches."""
+"""The CPU's convolutions equal XLA's: values, first and second derivatives, and batches."""
 
 import os
 import subprocess
@@ -36,7 +36,7 @@ def numpy_init(key, shape, dtype=jnp.float32):
 
 
 def count_calls(lowered):
-    """The number of convolutions by oneDNN, and by XLA, in a lowered program."""
+    """Returns the number of oneDNN's convolutions and the number of XLA's convolutions in a lowered program."""
     text = lowered.as_text()
     return text.count("@__onednn$convolution"), text.count("stablehlo.convolution")
 
@@ -46,7 +46,7 @@ def total(form, window, images, weight):
 
 
 def assert_same_as_xla(images, weight, window):
-    """Compares values, gradients, and the derivatives of both along the operands."""
+    """Compares values and gradients, and the directional derivatives of both along the operands."""
 
     def results(form, values):
         both = jax.value_and_grad(partial(total, form, window), argnums=(0, 1))

@@ -36,7 +36,7 @@ def draw(*shape):
 
 
 def results(form, images, kernel):
-    """Returns values, gradients, and the derivatives of both along the operands."""
+    """Returns values and gradients, and the directional derivatives of both along the operands."""
     both = jax.value_and_grad(lambda *values: jnp.sin(form(*values)).sum(), argnums=(0, 1))
     return form(images, kernel), jax.jvp(both, (images, kernel), (images, kernel))
 

@@ -15,7 +15,7 @@ KEY = jax.random.key(0)
 
 
 def numpy_init(key, shape, dtype=jnp.float32):
-    """Zeros, because JAX would compile a program for each shape of random weights."""
+    """Returns zeros, because JAX would compile a program for each shape of random weights."""
     return jnp.zeros(shape, dtype)
 
 

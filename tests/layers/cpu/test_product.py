@@ -1,4 +1,4 @@
-"""Matrix products by oneDNN equal plain ones: values, gradients of both orders, and batches."""
+"""oneDNN's matrix products equal JAX's: values, first and second derivatives, and batches."""
 
 from functools import partial
 

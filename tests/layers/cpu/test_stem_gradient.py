@@ -1,4 +1,4 @@
-"""The gradients of a first convolution, as one matrix product, equal XLA's."""
+"""The gradients of a network's first convolution, computed by one matrix product, equal XLA's."""
 
 import jax
 import jax.numpy as jnp

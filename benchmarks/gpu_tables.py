@@ -21,12 +21,15 @@ _PEAK_TFLOPS = {
 
 
 def find_peak(kind: str) -> float | None:
-    """Returns the peak of a kind of device in TFLOP/s, or `None` if it is unknown."""
+    """Returns the peak performance of a kind of device in TFLOP/s, or `None` if it is unknown."""
     return next((peak for start, peak in _PEAK_TFLOPS.items() if re.match(rf"{re.escape(start)}(?!\w)", kind)), None)
 
 
 def build_memory_reader(library: str) -> Callable[[int], int | None]:
-    """Returns a function that reads the peak bytes of this process on its device, if known; its argument is ignored."""
+    """Returns a function that reads the peak device memory of this process in bytes; it returns `None` if unknown.
+
+    The function ignores its argument.
+    """
 
     def read(_: int) -> int | None:
         if library == "torch":

@@ -139,5 +139,5 @@ def _make_case(
 
 
 def make_batch(layer: Layer) -> jax.Array:
-    """Returns the layer's batch, the same at every call."""
+    """Returns a random batch for the layer; every call returns the same batch."""
     return jnp.asarray(np.random.default_rng(0).standard_normal((BATCH, *layer.image), np.float32))

@@ -1,7 +1,8 @@
 """`python -m benchmarks.seeds`: a training step of five seeds, vectorized in one program and one seed after another.
 
-Compilation, which one program needs only once, is not included. `python -m eqxcnn.train --seeds` uses one program for
-networks without convolutions, and for all networks on accelerators.
+The times exclude compilation, which is needed only once if one program trains all seeds.
+`python -m eqxcnn.train --seeds` uses one program for networks without convolutions, and for all networks on
+accelerators.
 """
 
 from collections.abc import Callable, Sequence

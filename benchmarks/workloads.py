@@ -19,7 +19,7 @@ class Workload(NamedTuple):
 
     - `net`, `batch`, `optimizer`, `precision`: the network, batch size, optimizer and precision.
     - `torch_target`, `flax_target`: targets of PyTorch's and Flax's time relative to ours.
-    - `steps`: steps that our trainer runs per call: as in the network's recipe on a CPU, 10 in the suite `gpu`.
+    - `steps`: number of steps per call of our trainer; on a CPU as in the network's recipe, in the suite `gpu` 10.
     - `image_size`: side of the images in pixels; by default the network's published size.
     """
 

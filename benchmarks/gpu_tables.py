@@ -44,7 +44,7 @@ def build_memory_reader(library: str) -> Callable[[int], int | None]:
 def make_gpu_tables(
     workloads: Sequence[Workload], memory: Mapping[str, int | None], seconds: Mapping[str, Sequence[float]]
 ) -> list[ResultTable]:
-    """Returns two tables: images per second and the fraction of the chip's peak, and the peak memory of each process.
+    """Returns a table of speeds, also as fractions of the chip's peak, and a table of the peak memory of each process.
 
     A training step counts as three forward passes: one for the forward and two for the backward pass.
     """

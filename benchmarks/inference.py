@@ -51,7 +51,7 @@ _TARGET_LARGEST, _TARGET = ">= 1.2", ">= 1"
 
 @dataclass(frozen=True)
 class Options:
-    """Time classifiers in several runtimes; needs onnx, onnxruntime and PyTorch."""
+    """Measure classifiers in several runtimes; needs onnx, onnxruntime and PyTorch."""
 
     models: tuple[str, ...] = ("lenet", "resnet20", "resnet18", "mobilenet_v2", "resnet50", "vit_b_16")
     """Networks."""

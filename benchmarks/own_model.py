@@ -23,7 +23,7 @@ from .timing import RESULTS, Benchmark, Case, Ratio, run_benchmark
 
 @dataclass(frozen=True)
 class Options:
-    """Time training steps of the MNIST CNN, as a network of the zoo and as a user's own network, on random pixels."""
+    """Measure training steps of the MNIST CNN, as a network of the zoo and as a user's network, on random pixels."""
 
     steps: int = 50
     """Steps per measurement."""

@@ -38,7 +38,7 @@ _MOMENTS = {name: phrase for name, phrase in MOMENTS.items() if name != "ended"}
 
 @dataclass(frozen=True)
 class Options:
-    """Time training on photographs that are decoded while training, and measure its memory."""
+    """Measure the time and the memory of training on photographs that are decoded while training."""
 
     folder: Path = Path("build/photographs")
     """Folder of the synthetic photographs: made if it does not exist, else reused. 50,000 photographs take 5 GB."""

@@ -79,7 +79,7 @@ def make_photograph(number: int) -> bytes:
 
 @cache
 def _make_texture(number: int) -> Image.Image:
-    """Returns noise with the spectrum of photographs, whose color varies less than its brightness."""
+    """Returns noise with the spectrum of photographs; the color of the noise varies less than its brightness."""
     rng, (width, height) = np.random.default_rng([_NUM_TEXTURES, number]), _TEXTURE_SIZE
     frequencies = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     frequencies[0, 0] = np.inf

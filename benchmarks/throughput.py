@@ -53,7 +53,7 @@ class StepBuilder(NamedTuple):
 
 @dataclass(frozen=True)
 class Options:
-    """Time training steps of the same networks in several libraries; needs Flax and PyTorch."""
+    """Measure training steps of the same networks in several libraries; needs Flax and PyTorch."""
 
     suite: Literal["cpu", "gpu"] = "cpu"
     """Small networks in float32, or large ones in bfloat16."""

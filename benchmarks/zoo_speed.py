@@ -37,7 +37,7 @@ _MIN_IMAGES = 2048
 
 @dataclass(frozen=True)
 class Options:
-    """Time training steps and predictions of the networks with trained weights in the package."""
+    """Measure training steps and predictions of the networks with trained weights in the package."""
 
     models: tuple[str, ...] = tuple(BUNDLED)
     """Networks; by default all with trained weights in the package."""

@@ -1,4 +1,4 @@
-"""Training steps in Flax, linen and NNX, in the style of Flax's own examples."""
+"""Training steps in Flax linen and in Flax NNX, in the style of Flax's own examples."""
 
 from collections.abc import Callable
 from typing import Any

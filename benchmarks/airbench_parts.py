@@ -85,7 +85,7 @@ def main(arguments: Sequence[str]) -> None:
     }
     rows = [_make_row(part, runs, results["nothing"]) for part, runs in results.items()]
     head = ("left out", "test accuracy (%)", "loss of accuracy", "one view (%)", "gain from multi-crop", "seconds")
-    title = f"The recipe `cifar_fast` for {options.epochs:g} epochs, without one part at a time; seeds: {options.seeds}"
+    title = f"`cifar_fast` for {options.epochs:g} epochs, leaving out one part at a time; seeds: {options.seeds}"
     write_tables("airbench_parts", title, arguments, [ResultTable(head, rows)], options.out)
 
 

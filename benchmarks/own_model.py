@@ -34,7 +34,7 @@ class Options:
 
 
 class OwnNetwork(eqx.Module):
-    """The MNIST CNN, written as a user would."""
+    """The MNIST CNN, written as a user would write it."""
 
     conv1: Conv
     conv2: Conv

@@ -59,7 +59,7 @@ def rebuild(name: str, data: Path, runs: Path) -> Rebuilt:
     **Arguments:**
 
     - `data`: the folder that contains the data sets, each in a folder with its name.
-    - `runs`: the folder for the run's folder, `rebuild-NAME`.
+    - `runs`: the folder in which the run's folder `rebuild-NAME` is made.
 
     **Raises:** `InputError` if the package has no weights of this name, or if the data set is missing.
     """

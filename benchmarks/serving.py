@@ -113,7 +113,7 @@ def measure_model(model: str, server: Server, request: bytes, options: Options) 
 
 
 def measure_memory(server: Server, request: bytes, count: int) -> ResultTable:
-    """Returns the memory of the service after each tenth of `count` requests."""
+    """Sends `count` requests, and returns the memory of the service after each tenth of them."""
     lines = [("0", f"{server.megabytes:,.1f}")]
     for part in range(1, _PARTS + 1):
         run_clients(server.port, _CLIENTS, _take(request, count // _PARTS), keeps_seconds=False)
@@ -122,7 +122,7 @@ def measure_memory(server: Server, request: bytes, count: int) -> ResultTable:
 
 
 def send_hostile(server: Server, count: int, folder: Path) -> ResultTable:
-    """Returns a table of the number of answers by status.
+    """Sends `count` hostile requests, and returns a table of the number of answers by status.
 
     **Raises:** `RuntimeError` if the service fails on a request.
     """

@@ -1,4 +1,4 @@
-"""Writes a set of synthetic photographs, which take as long to read and to decode as real ones of their size."""
+"""Writes a set of synthetic photographs, which take as long to read and to decode as real photographs."""
 
 import io
 import json
@@ -93,7 +93,7 @@ def _make_texture(number: int) -> Image.Image:
 
 
 def _make_photographs(numbers: range) -> Iterator[tuple[int, bytes]]:
-    """Yields the photographs with their numbers, made in threads; all of them have to fit into memory."""
+    """Makes photographs in threads, and yields them with their numbers; all photographs must fit into memory."""
     for texture in range(_NUM_TEXTURES):
         _make_texture(texture)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:

@@ -41,7 +41,7 @@ class Case(NamedTuple):
 
 
 class Ratio(NamedTuple):
-    """The time of one case divided by the time of another.
+    """The time of one case divided by the time of another case.
 
     - `numerator`: a case, or several cases, of which the one with the smallest median time is used.
     - `denominator`: a case.

@@ -1,4 +1,4 @@
-"""A worker process for each library that is compared, so that no library changes the settings of another."""
+"""A worker process for each compared library, so that no library changes the settings of another library."""
 
 import multiprocessing
 from collections.abc import Callable
@@ -14,8 +14,8 @@ from eqxcnn.errors import InputError
 class WorkerProcess:
     """A process that builds functions, and on request calls one of them with a number.
 
-    Each compared library gets one, so that its process-wide settings, such as the memory allocator or the number of
-    threads, do not affect the other libraries.
+    Each compared library gets its own process, so that its process-wide settings, such as the memory allocator or the
+    number of threads, do not affect the other libraries.
     """
 
     def __init__(self) -> None:

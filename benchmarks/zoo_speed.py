@@ -115,7 +115,7 @@ def build_prediction(row: Bundled, batch: int) -> Callable[[int], Any]:
 
 
 def make_images(row: Bundled, count: int) -> np.ndarray:
-    """Returns random pixels `uint8[count h w c]` of the images that the weights expect."""
+    """Returns random pixels `uint8[count h w c]` of the size that the weights expect."""
     shape = (count, *row.preprocess.size, row.preprocess.channels)
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.zoo_pages`: writes the pages of the zoo, with the speeds of `benchmarks.zoo_speed`."""
+"""`python -m benchmarks.zoo_pages`: writes the pages of the zoo, with the speeds from `benchmarks.zoo_speed`."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -97,7 +97,7 @@ def _format_cell(cell: Cell, column: Column) -> str:
 
 
 def _cells(row: Row) -> Iterator[Cell]:
-    """Yields the cells in the order of `COLUMNS`; a fact that is not known is an empty cell."""
+    """Yields the cells in the order of `COLUMNS`; an unknown fact becomes an empty cell."""
     facts, weights = row.variant, row.bundled
     yield Cell(row.name, link=facts.source if re.match("https?://.", facts.source) else None)
     yield Cell(row.family)

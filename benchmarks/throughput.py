@@ -149,7 +149,7 @@ def _build_torch_steps(form: str, channels: str, workload: Workload) -> RunSteps
 
 
 class Cases(NamedTuple):
-    """The cases of a workload by name, a function that reads the memory of the processes, and a function to end them."""
+    """The cases of a workload by name, a function that reads the memory of the processes, and one to end them."""
 
     by_name: dict[str, Case]
     read_memory: Callable[[], dict[str, int | None]]

@@ -1,8 +1,9 @@
 """`python -m benchmarks.airbench_parts`: the accuracy that each part of airbench94's training adds in a short CPU run.
 
-Trains the recipe `cifar_fast`, which uses airbench94's training for a narrow network, for a few epochs: once complete,
-and once without each part. Every trained network is tested with the six views of the multi-crop test and with a single
-view, to measure what the multi-crop test adds. The time includes decoding, training and the test.
+Trains the recipe `cifar_fast`, which applies airbench94's training to a narrow network, for a few epochs: once with all
+parts of this training, and once without each part. Every trained network is tested with the six views of the multi-crop
+test and with a single view, to measure what the multi-crop test adds. The time includes decoding, training and the
+test.
 """
 
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ _RECIPE = load_recipe("cifar_fast")
 
 
 def _factors_without(*patterns: str) -> tuple[str, ...]:
-    """Returns the recipe's learning-rate factors, except those with these patterns."""
+    """Returns the recipe's learning-rate factors without the factors of the given patterns."""
     return tuple(factor for factor in _RECIPE.learning_rate_factors if factor.partition("=")[0] not in patterns)
 
 
@@ -45,7 +46,7 @@ PARTS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Options:
-    """Train a narrow airbench94 for a few epochs, complete and without each of its parts."""
+    """Train a narrow airbench94 for a few epochs, with all parts of its training and without each part."""
 
     data: str = _RECIPE.data
     """A data set's name or folder."""
@@ -84,7 +85,7 @@ def main(arguments: Sequence[str]) -> None:
     }
     rows = [_make_row(part, runs, results["nothing"]) for part, runs in results.items()]
     head = ("left out", "test accuracy (%)", "loss of accuracy", "one view (%)", "gain from multi-crop", "seconds")
-    title = f"The recipe `cifar_fast` for {options.epochs:g} epochs, leaving out one part; seeds: {options.seeds}"
+    title = f"`cifar_fast` for {options.epochs:g} epochs, leaving out one part at a time; seeds: {options.seeds}"
     write_tables("airbench_parts", title, arguments, [ResultTable(head, rows)], options.out)
 
 
@@ -100,7 +101,7 @@ def train(recipe: Recipe) -> TrainingResult:
 
 
 def _make_row(part: str, runs: Sequence[TrainingResult], complete_runs: Sequence[TrainingResult]) -> tuple[str, ...]:
-    """Returns a part's row: means over the seeds, and the accuracy lost against complete training."""
+    """Returns the row of a part: means over the seeds, and the accuracy that is lost if the part is left out."""
     seconds, accuracy, one_view = (sum(values) / len(runs) for values in zip(*runs, strict=True))
     complete = sum(run.accuracy for run in complete_runs) / len(complete_runs)
     return (

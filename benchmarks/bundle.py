@@ -29,7 +29,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "eqxcnn" / "weights" / "bundled"
 _MAX_FLOAT32 = 1_000_000
 #: The largest change of the accuracy by half precision.
 _MAX_CHANGE = 0.001
-#: Entries of a run's record that a record of weights repeats.
+#: Entries of a run's record that are copied into the record of the weights.
 _TRAINING = (
     "command", "data_fingerprint", "epochs", "train_images_per_epoch", "train_seconds", "wall_seconds", "environment",
 )  # fmt: skip
@@ -48,7 +48,7 @@ class Options:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parses the options, tests the weights, writes the two files, and prints their record."""
+    """Parses the options, tests the weights, writes the weights and their record, and prints a summary."""
     options = tyro.cli(Options, prog="python -m benchmarks.bundle", args=arguments)
     row = bundle(options.recipe, options.run, data=options.data, destination=FOLDER)
     print(f"{row.model}: {row.accuracy:.2%} ({row.one_view_accuracy:.2%} with one view), {row.dtype}")
@@ -57,8 +57,8 @@ def main(arguments: Sequence[str]) -> None:
 def bundle(recipe: str, run: Path, *, data: str | None, destination: Path) -> Bundled:
     """Writes `MODEL.safetensors` and `MODEL.json`, and returns the record.
 
-    **Raises:** `InputError` if the run is not a finished run of the recipe as it is shipped, if its network has other
-    settings than the zoo's, or if half precision changes its accuracy.
+    **Raises:** `InputError` if the run is not finished, if its settings differ from those of the shipped recipe, if its
+    `architecture` is not empty, or if half precision changes the accuracy by more than 0.001.
     """
     record, settings = make_record(recipe, run, allow_resumed=True), load_recipe(run / "recipe.yaml")
     if settings.architecture:
@@ -104,13 +104,13 @@ def round_tensors(tensors: dict[str, np.ndarray], dtype: str) -> dict[str, np.nd
 
 
 def evaluate(classifier: ImageClassifier, split: Split, views: Views) -> Scores:
-    """Returns the scores on decoded images, averaged over `views`."""
+    """Returns the metrics of a classifier on decoded images, with predictions averaged over `views` of each image."""
     evaluator = Evaluator(classifier.mean, classifier.std, len(classifier.class_names), views=views)
     return evaluator(classifier.model, classifier.state, split.images, split.labels)
 
 
 def score_classes(confusion: Int[np.ndarray, "k k"], names: Sequence[str]) -> tuple[ClassScores, ...]:
-    """Returns the scores of each class from the counts by true and predicted class."""
+    """Returns the scores of each class, computed from the confusion matrix (rows: true classes)."""
     hits, actual, predicted = np.diag(confusion), confusion.sum(1), confusion.sum(0)
 
     def part(of: Any, whole: Any) -> float:

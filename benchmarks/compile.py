@@ -23,7 +23,7 @@ _BATCH = 128
 
 @dataclass(frozen=True)
 class Options:
-    """Time tracing, lowering and compiling a step of SGD with momentum on CIFAR-10's shapes; needs Flax."""
+    """Measure the time to trace, lower and compile a step of SGD with momentum on CIFAR-10's shapes; needs Flax."""
 
     nets: tuple[str, ...] = ("resnet110", "preact_resnet164", "wrn_28_10", "densenet_bc_190_40", "preact_resnet1001")
     """Names of the networks."""

@@ -1,13 +1,13 @@
-"""`python -m benchmarks.fine_tuning`: cats and dogs from few photographs, with a network trained on CIFAR-10.
+"""`python -m benchmarks.fine_tuning`: learning cats and dogs from few photographs, with a network trained on CIFAR-10.
 
-Each row of the table is a way of training, with a number of training photographs. The photographs are drawn with the
-seed, the same number of each class. The ways are fine-tuning `airbench94` from its weights in the package, training it
-from scratch, a logistic regression on its features, and the five nearest neighbors of the features by cosine distance.
-Fine-tuning and training from scratch use the recipe `catsdogs_finetune` with smaller batches, and show the network the
-same number of photographs in total, each of them several times. From scratch, the first layer whitens the photographs,
-and the learning rate is that of the recipe `airbench94`, scaled to the batch size. The test is on the whole test split,
-with one view per photograph. Times are medians over the seeds; they include the test, but not the decoding of the
-photographs, which all rows share.
+Each row of the table shows one way of training with one number of training photographs. The photographs are drawn at
+random, equally many of each class. The four ways of training are: fine-tuning `airbench94` from its weights in the
+package, training `airbench94` from scratch, a logistic regression on its features, and the five nearest neighbors of
+its features by cosine distance. Fine-tuning and training from scratch use the recipe `catsdogs_finetune` with smaller
+batches, and show the network the same number of photographs in total, each of them several times. When training from
+scratch, the first layer whitens the photographs, and the learning rate of the recipe `airbench94` is used, scaled to
+the batch size. Each classifier is tested on the whole test split, with one view per photograph. Times are medians over
+the seeds. They include the test, but not the decoding of the photographs, which happens once for all rows.
 """
 
 from collections.abc import Callable, Sequence
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def make_ways(shown: int) -> dict[str, Learn]:
-    """Returns the four ways of training by name; the network is shown `shown` photographs in total."""
+    """Returns the four ways of training by name; training shows the network `shown` photographs in total."""
     scale = _BATCH_SIZE / _RECIPE.batch_size
     tuned = _RECIPE.replace(
         data="own", validation=0.0, test_views="one", batch_size=_BATCH_SIZE,
@@ -98,7 +98,7 @@ def make_ways(shown: int) -> dict[str, Learn]:
 
 
 def draw(split: Split, count: int, seed: int) -> Split:
-    """Returns `count` images drawn without replacement, the same number of each class, or one less."""
+    """Returns `count` images drawn without replacement; the numbers of images per class differ by at most one."""
     rng, number = np.random.default_rng(seed), len(split.class_names)
     shares = [len(range(index, count, number)) for index in range(number)]
     rows = [

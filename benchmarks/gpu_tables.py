@@ -21,12 +21,15 @@ _PEAK_TFLOPS = {
 
 
 def find_peak(kind: str) -> float | None:
-    """Returns the peak of a kind of device in TFLOP/s, or `None` if it is unknown."""
+    """Returns the peak performance of a kind of device in TFLOP/s, or `None` if it is unknown."""
     return next((peak for start, peak in _PEAK_TFLOPS.items() if re.match(rf"{re.escape(start)}(?!\w)", kind)), None)
 
 
 def build_memory_reader(library: str) -> Callable[[int], int | None]:
-    """Returns a function that reads the peak bytes of this process on its device, if known; its argument is ignored."""
+    """Returns a function that reads the peak device memory of this process in bytes; it returns `None` if unknown.
+
+    The function ignores its argument.
+    """
 
     def read(_: int) -> int | None:
         if library == "torch":
@@ -41,7 +44,7 @@ def build_memory_reader(library: str) -> Callable[[int], int | None]:
 def make_gpu_tables(
     workloads: Sequence[Workload], memory: Mapping[str, int | None], seconds: Mapping[str, Sequence[float]]
 ) -> list[ResultTable]:
-    """Returns two tables: images per second and the fraction of the chip's peak, and the peak memory of each process.
+    """Returns a table of speeds, also as fractions of the chip's peak, and a table of the peak memory of each process.
 
     A training step counts as three forward passes: one for the forward and two for the backward pass.
     """

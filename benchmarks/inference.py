@@ -1,9 +1,9 @@
 """`python -m benchmarks.inference`: images per second of classifiers in eqxcnn, of their exported programs, and of the
 same networks in PyTorch.
 
-Each case classifies a batch of `uint8` pixels, including normalization; each library has its own process. "eqxcnn"
-calls the classifier, "StableHLO" its exported program in JAX, and "ONNX" its exported model in onnxruntime. PyTorch
-runs the same network eagerly with channels first and last, and compiled with channels last. All weights are random.
+Each case normalizes and classifies a batch of `uint8` pixels; each library has its own process. "eqxcnn" calls the
+classifier, "StableHLO" its exported program in JAX, and "ONNX" its exported model in onnxruntime. PyTorch runs the same
+network eagerly with channels first and last, and compiled with channels last. All weights are random.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -51,7 +51,7 @@ _TARGET_LARGEST, _TARGET = ">= 1.2", ">= 1"
 
 @dataclass(frozen=True)
 class Options:
-    """Time classifiers in several runtimes; needs onnx, onnxruntime and PyTorch."""
+    """Measure classifiers in several runtimes; needs onnx, onnxruntime and PyTorch."""
 
     models: tuple[str, ...] = ("lenet", "resnet20", "resnet18", "mobilenet_v2", "resnet50", "vit_b_16")
     """Networks."""
@@ -99,12 +99,12 @@ def _torch_name(pair: tuple[str, str]) -> str:
 
 
 def _alternate(names: Sequence[str]) -> list[str]:
-    """Returns column heads: each name, followed by its target."""
+    """Returns column heads: each name, followed by the head `target`."""
     return [each for name in names for each in (name, "target")]
 
 
 def _measure(model: str, options: Options) -> Iterator[tuple[int, dict[str, list[float]]]]:
-    """Yields for each batch the seconds per batch of each case in each round; the cases take turns."""
+    """Yields each batch size, and the seconds per batch of each case in every round; the cases take turns."""
     builders: dict[str, tuple[str, Callable[..., Classify]]] = {
         _OURS: ("jax", classify_with_eqxcnn), _STABLEHLO: ("jax", classify_with_stablehlo),
         _ONNX: ("onnxruntime", classify_with_onnx),
@@ -152,17 +152,17 @@ def _repeat(classify: Callable[[np.ndarray], Any], pixels: np.ndarray) -> Classi
 
 
 def classify_with_eqxcnn(model: str, batch: int) -> Classify:
-    """Calls the classifier."""
+    """Returns a function that calls the classifier."""
     return _repeat(_classifier(model), make_pixels(model, batch))
 
 
 def classify_with_stablehlo(model: str, batch: int) -> Classify:
-    """Exports the classifier with a dynamic batch, and calls the program."""
+    """Exports the classifier with a dynamic batch size, and returns a function that calls the exported program."""
     return _repeat(_exported_program(model), make_pixels(model, batch))
 
 
 def classify_with_onnx(model: str, batch: int) -> Classify:
-    """Exports the classifier with a dynamic batch, and calls onnxruntime with its default settings."""
+    """Exports the classifier with a dynamic batch size, and returns a function that runs it in onnxruntime."""
     session = _onnx_session(model)
     return _repeat(lambda pixels: session.run(None, {"pixels": pixels})[0], make_pixels(model, batch))
 
@@ -190,7 +190,7 @@ def _onnx_session(model: str) -> Any:
 
 
 def classify_with_torch(form: str, channels: str, model: str, batch: int) -> Classify:
-    """Runs the same network in PyTorch."""
+    """Returns a function that runs the same network in PyTorch."""
     # Imported only in the worker process.
     from .peers.torch_inference import torch_classify
 

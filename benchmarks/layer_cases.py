@@ -57,17 +57,17 @@ LAYERS = {
 
 
 def our_case(layer: Layer, backward: bool) -> Callable[[], Any]:
-    """Returns a function that calls this library's layer on a batch, with its gradients if `backward`."""
+    """Returns a function that calls this library's layer on a batch, and computes the gradients if `backward`."""
     return _make_case(*make_layer(layer), layer, backward)
 
 
 def jax_case(layer: Layer, backward: bool) -> Callable[[], Any]:
-    """Returns a function that calls the plain JAX operation on a batch, with its gradients if `backward`."""
+    """Returns a function that calls the plain JAX operation on a batch, and computes the gradients if `backward`."""
     return _make_case(*make_plain_operation(layer), layer, backward)
 
 
 def make_layer(layer: Layer) -> tuple[Any, Callable[[Any, jax.Array], Any]]:
-    """Returns the layer, and a function of the layer and a batch."""
+    """Returns the layer, and a function that applies the layer to a batch."""
     if layer.kind == "norm":
         norm, state = eqx.nn.make_with_state(BatchNorm)(layer.image[-1])
 
@@ -139,5 +139,5 @@ def _make_case(
 
 
 def make_batch(layer: Layer) -> jax.Array:
-    """Returns the layer's batch, the same at every call."""
+    """Returns a random batch for the layer; every call returns the same batch."""
     return jnp.asarray(np.random.default_rng(0).standard_normal((BATCH, *layer.image), np.float32))

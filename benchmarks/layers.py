@@ -1,7 +1,8 @@
 """`python -m benchmarks.layers`: single layers, forward and with gradients, compared with plain JAX operations.
 
 "ours" is the layer as a network calls it, under `vmap`; "plain JAX" is one `lax` operation on the whole batch, or the
-formula in `jax.numpy`; "torch" is the faster of its two memory formats. A layer may take a different time in a network.
+formula in `jax.numpy`; "torch" is the faster of its two memory formats. Inside a network, a layer may take more or less
+time than here.
 """
 
 from collections.abc import Callable, Sequence
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _make_row(name: str, layer: Layer, has_backward: bool, options: Options) -> tuple[str, ...]:
-    """Measures a layer's cases in turns; returns their medians, and the ratio of ours to plain JAX."""
+    """Times the cases of a layer in turns; returns their median times, and the ratio of our time to plain JAX's."""
     calls = {"ours": our_case(layer, has_backward), "plain": jax_case(layer, has_backward)}
     if options.torch:
         calls |= {layout: torch_case(layer, has_backward, layout) for layout in ("contiguous", "channels_last")}

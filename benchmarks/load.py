@@ -79,7 +79,7 @@ class Load:
 def run_clients(
     port: int, clients: int, next_request: Callable[[], bytes | None], *, keeps_seconds: bool = True
 ) -> Load:
-    """Sends requests from several clients, each over one connection and one at a time, until none is left.
+    """Sends all requests from several clients; each client has one connection and sends one request at a time.
 
     **Arguments:**
 

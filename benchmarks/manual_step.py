@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _make_case(gradients: Literal["autodiff", "by_hand"], batch_size: int, steps: int, steps_per_call: int) -> Case:
-    """Returns a case that trains `steps` steps; its time is per step."""
+    """Returns a case that trains for `steps` steps and reports the time per step."""
     recipe = load_recipe("scratch")
     recipe = replace(recipe, gradients=gradients, batch_size=batch_size, steps_per_call=steps_per_call)
     return Case(EpochTrainer(prepare_job(recipe, steps)), 1 / steps)

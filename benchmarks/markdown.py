@@ -1,4 +1,4 @@
-"""Formatters of the Markdown in the site's generated pages."""
+"""Functions that format Markdown for the site's generated pages."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -21,7 +21,7 @@ def format_table(head: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
 
 
 def format_section(name: str, text: str) -> str:
-    """Returns the text between markers, so that other pages can include it through `pymdownx.snippets`."""
+    """Adds a marker before and after a text, so that other pages can include the text through `pymdownx.snippets`."""
     return f"<!-- --8<-- [start:{name}] -->\n\n{text}\n<!-- --8<-- [end:{name}] -->\n"
 
 

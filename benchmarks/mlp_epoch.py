@@ -62,13 +62,13 @@ def main(arguments: Sequence[str]) -> None:
         slow_step: Case(EpochTrainer(short_job, jit=False), batches / few),
     }
     ratios = (Ratio(epoch, loop, "<= 0.8"), Ratio(slow_loop, loop), Ratio(slow_step, epoch))
-    data = "random pixels of MNIST's shape (which take the same time)" if options.data is None else job.info.name
+    data = "random pixels of MNIST's shape (which take as long as MNIST)" if options.data is None else job.info.name
     title = f"An epoch of `mlp`: {batches} batches of {recipe.batch_size}, {data}"
     run_benchmark(Benchmark("mlp_epoch", title, arguments, "s", cases, ratios), options.rounds, options.out)
 
 
 def prepare_job(recipe: Recipe, batches: int, data: str | None = None, parts: Parts | None = None) -> Job:
-    """Returns a recipe's job on `batches` batches of a data set, or of random pixels of MNIST's shape.
+    """Returns a recipe's job with `batches` training batches of a data set, or of random pixels of MNIST's shape.
 
     **Arguments:**
 
@@ -93,7 +93,7 @@ def prepare_job(recipe: Recipe, batches: int, data: str | None = None, parts: Pa
 
 
 class EpochTrainer:
-    """Trains one epoch of a job per call, as `fit` does, and reads the sums of the metrics; weights carry over."""
+    """Trains one epoch of a job per call, as `fit` does, and reads the metrics; weights carry over between calls."""
 
     def __init__(self, job: Job, *, jit: bool = True):
         self.job, self._steps = job, async_jit(train_steps, donate=True) if jit else _train_steps_uncompiled
@@ -144,7 +144,7 @@ class WriteUpLoop:
 
 
 def sgd_update(params: Params, x: Float[Array, "b i"], y: Int[Array, " b"], rate: float) -> tuple[Params, Array]:
-    """Takes a step of gradient descent in plain JAX; returns the parameters, and the loss before the step."""
+    """Takes a step of gradient descent in plain JAX; returns the new parameters, and the loss before the step."""
     loss, gradients = jax.value_and_grad(_mean_cross_entropy)(params, x, y)
     return jax.tree.map(lambda param, gradient: param - rate * gradient, params, gradients), loss
 

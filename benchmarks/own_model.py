@@ -23,7 +23,7 @@ from .timing import RESULTS, Benchmark, Case, Ratio, run_benchmark
 
 @dataclass(frozen=True)
 class Options:
-    """Time steps of the MNIST CNN on random pixels of MNIST's shape, as the zoo's network and as a user's own."""
+    """Measure training steps of the MNIST CNN, as a network of the zoo and as a user's network, on random pixels."""
 
     steps: int = 50
     """Steps per measurement."""
@@ -34,7 +34,7 @@ class Options:
 
 
 class OwnNetwork(eqx.Module):
-    """The MNIST CNN, written as a user would."""
+    """The MNIST CNN, written as a user would write it."""
 
     conv1: Conv
     conv2: Conv

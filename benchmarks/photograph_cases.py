@@ -53,7 +53,7 @@ def make_cases(job: Job, num_batches: int, use_torch: bool) -> dict[str, Case]:
 
 
 class StreamedBatches:
-    """Decodes a number of batches per call and passes each to `use`; a call returns the last result of `use`.
+    """Decodes `num_batches` batches per call and passes each batch to `use`; a call returns the last result of `use`.
 
     `seconds` is the time of the last call.
     """
@@ -65,11 +65,11 @@ class StreamedBatches:
         self.seconds = 0.0
 
     def case(self) -> Case:
-        """Returns the case that times a call."""
+        """Returns a case that times one call of this object."""
         return Case(self, before=self.start)
 
     def start(self) -> None:
-        """Starts at a new epoch of the run, and uses a few batches until the decoder's buffer is full."""
+        """Starts a new epoch of the run, and uses a few batches, so that the decoder's buffer fills up."""
         self._job.close()
         # Each measurement has a different order of the images.
         self._batches = chain.from_iterable(map(self._job.all_batches, self._epochs))
@@ -87,7 +87,7 @@ class StreamedBatches:
 
 
 class TrainingStep:
-    """Trains for one step per batch, as `fit` does, and returns the sums of the metrics; the weights carry over."""
+    """Trains for one step per call, as `fit` does, and returns the metrics' sums; weights carry over between calls."""
 
     def __init__(self, job: Job):
         self._setup, self._train = job.setup, job.make_start()
@@ -100,7 +100,7 @@ class TrainingStep:
 
 
 def put_on_device(job: Job, num_batches: int) -> Job:
-    """Returns a job of `num_batches` steps whose images, a few decoded batches, are on the device."""
+    """Returns a job of `num_batches` steps; its images are a few decoded batches, which are on the device."""
     assert job.reader is not None
     images, labels, _ = next(job.reader.batches(0, 0, [(_DEVICE_BATCHES * job.recipe.batch_size,)]))
     rows = np.arange(num_batches * job.recipe.batch_size, dtype=np.int32) % len(labels)
@@ -113,7 +113,7 @@ def put_on_device(job: Job, num_batches: int) -> Job:
 
 
 def make_torch_loader(job: Job, num_images: int) -> Any:
-    """Returns PyTorch's loader of `num_images` images, with the job's crops, flips and normalization.
+    """Returns a PyTorch `DataLoader` of `num_images` images, with the job's crops, flips and normalization.
 
     The images are spread evenly over the training split.
     """

@@ -1,10 +1,10 @@
 """`python -m benchmarks.photographs`: training on photographs that are decoded each time they are read.
 
 Makes synthetic JPEG files of 500x375 pixels and about 100 kB, and trains on random crops of them, resized to
-`--image-size`, with `decode: stream`. Decoding and the training step are timed alone and together. On a CPU they
-compete for the same cores; a step that only waits, for as long as decoding takes, shows how well decoding overlaps with
-the steps of a separate device. Memory and the time until the first step are measured in processes of
-`python -m eqxcnn.train`.
+`--image-size`, with `decode: stream`. Decoding and the training step are timed alone and together. On a CPU, they
+compete for the same cores. In a further case, the training step is replaced by a pause as long as decoding; this case
+shows how well decoding overlaps with the steps of a separate device. Memory and the time until the first step are
+measured in processes of `python -m eqxcnn.train`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ _MOMENTS = {name: phrase for name, phrase in MOMENTS.items() if name != "ended"}
 
 @dataclass(frozen=True)
 class Options:
-    """Time training on photographs that are decoded while training, and measure its memory."""
+    """Measure the time and the memory of training on photographs that are decoded while training."""
 
     folder: Path = Path("build/photographs")
     """Folder of the synthetic photographs: made if it does not exist, else reused. 50,000 photographs take 5 GB."""
@@ -105,7 +105,7 @@ def _check_counts(options: Options) -> None:
 
 
 def make_recipe(options: Options, steps: int) -> Recipe:
-    """Returns the recipe of a run of this number of steps."""
+    """Returns a recipe that trains for `steps` steps."""
     size = options.image_size
     crop = f"random_resized_crop(scale={SCALE}, ratio={RATIO})"
     return Recipe(
@@ -116,14 +116,14 @@ def make_recipe(options: Options, steps: int) -> Recipe:
 
 
 def make_ratios(seconds: Mapping[str, Sequence[float]]) -> list[Ratio]:
-    """Returns the comparisons; decoding and training together are compared with the slower of the two."""
+    """Returns the ratios to report, such as the slower one of decoding and training, divided by both together."""
     slower = max((DECODING, STEP), key=lambda name: float(np.median(seconds[name])))
     ratios = [Ratio(slower, BOTH, ">= 0.9"), Ratio(DECODING, WAITING, ">= 0.9")]
     return [*ratios, Ratio(TORCH, INPUT, ">= 1.3")] if TORCH in seconds else ratios
 
 
 def make_tables(options: Options, probes: Sequence[Probe]) -> list[ResultTable]:
-    """Returns the tables of the training process: the times of `_MOMENTS` in all runs, and the memory of the first."""
+    """Returns tables of the training processes: the times of `_MOMENTS`, and the memory of the first process."""
     first = probes[0]
     steps = options.images_per_epoch // options.batch_size
     memory = {f"after {epoch * steps * options.batch_size:,} images": first.memory[epoch * steps] for epoch in _EPOCHS}
@@ -138,7 +138,7 @@ def make_tables(options: Options, probes: Sequence[Probe]) -> list[ResultTable]:
 
 
 def probe_process(options: Options) -> list[Probe]:
-    """Trains in new processes: in the first for three times `images_per_epoch` images, in the others for one step."""
+    """Trains in new processes: the first trains on three times `images_per_epoch` images, the others for a step."""
     probes = []
     most = max(_EPOCHS) * (options.images_per_epoch // options.batch_size)
     for steps in (most, *[1] * (options.rounds - 1)):

@@ -36,7 +36,7 @@ _WORKERS = 2
 
 @dataclass(frozen=True)
 class Options:
-    """Time the input of `cifar_cnn`, alone and with its training step: flips, random crops, normalization."""
+    """Time the input pipeline of `cifar_cnn` (flips, random crops, normalization), alone and with the training step."""
 
     data: str = "cifar10"
     """A data set's name or folder."""
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def prepare_job(options: Options) -> Job:
-    """Returns the recipe's job on the first images of the data, with the images on the device."""
+    """Returns the job of `cifar_cnn` with only the first `images` training images, which are on the device."""
     # The recipe's own mean and deviation are CIFAR-10's, so measure those of the data.
     recipe = replace(load_recipe("cifar_cnn"), data=options.data, mean=None, std=None, validation=0.0)
     job = prepare(recipe)
@@ -110,7 +110,7 @@ class InputEpoch:
 
 
 def make_step_input(setup: Setup, step: Int[Array, ""], batches: Batch) -> tuple[Images, Targets]:
-    """Returns the model input of a call that has one step."""
+    """Returns the model's input and the targets for a call of a single step."""
     return make_input(setup, jax.tree.map(lambda leaf: leaf[0], batches), step, step_keys(setup.key, step))
 
 

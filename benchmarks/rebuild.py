@@ -27,8 +27,8 @@ class Rebuilt:
     """The result of a repeated training.
 
     - `name`: the network.
-    - `recorded`, `accuracy`: the accuracy in the package's record, and the one found now.
-    - `is_same_file`: whether the file of weights is the same, byte by byte.
+    - `recorded`, `accuracy`: the accuracy in the package's record, and the accuracy of the repeated training.
+    - `is_same_file`: whether the new file of weights equals the package's file, byte for byte.
     - `is_same_layout`: whether packages, processor and number of cores are those of the recorded run.
     """
 
@@ -40,13 +40,13 @@ class Rebuilt:
 
     @property
     def is_as_recorded(self) -> bool:
-        """Whether the result is as recorded: the same bytes on the same layout, otherwise about the same accuracy."""
+        """Whether the result matches the record: the same bytes on the same layout, else about the same accuracy."""
         if self.is_same_layout:
             return self.is_same_file
         return abs(self.accuracy - self.recorded) <= MAX_DIFFERENCE
 
     def describe(self) -> str:
-        """Returns one line for the user."""
+        """Returns a line about the result, for printing."""
         file = "the same bytes" if self.is_same_file else "other bytes"
         layout = "the recorded machine layout" if self.is_same_layout else "another machine layout"
         verdict = "as recorded" if self.is_as_recorded else "NOT as recorded"
@@ -59,7 +59,7 @@ def rebuild(name: str, data: Path, runs: Path) -> Rebuilt:
     **Arguments:**
 
     - `data`: the folder that contains the data sets, each in a folder with its name.
-    - `runs`: the folder for the run's folder, `rebuild-NAME`.
+    - `runs`: the folder in which the run's folder `rebuild-NAME` is made.
 
     **Raises:** `InputError` if the package has no weights of this name, or if the data set is missing.
     """

@@ -72,12 +72,12 @@ def read_comment(name: str) -> str:
 
 
 def split_sentences(text: str) -> list[str]:
-    """Splits a text into sentences; the period of `et al.` does not end one."""
+    """Splits a text into sentences; the period of `et al.` does not end a sentence."""
     return re.split(r"(?<=\.)(?<!et al\.)\s+(?=[A-Z`\"])", text)
 
 
 def extract_score(name: str) -> str:
-    """Returns the sentences of a recipe's comment about its score, or about the lack of one."""
+    """Returns the sentences in a recipe's comment that state its score, or say that there is no score."""
     about_score = re.compile(r"\b(reports?|no score|This recipe's accuracy)\b")
     return " ".join(sentence for sentence in split_sentences(read_comment(name)) if about_score.search(sentence))
 
@@ -100,7 +100,7 @@ def _make_row(name: str, model: str) -> tuple[str, ...]:
 
 
 def _add_links(text: str) -> str:
-    """Turns the papers and pages that a text names into links."""
+    """Replaces each paper, page and repository that a text names with a link to it."""
     text = re.sub(r"docs/(\w+)\.md", r"[\1](\1.md)", text)
     text = re.sub(r"github\.com/[\w./-]*\w", r"[\g<0>](https://\g<0>)", text)
     return re.sub(r"arXiv:(\d{4}\.\d{4,5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", text)

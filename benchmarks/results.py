@@ -72,7 +72,7 @@ class Write:
 class Rebuild:
     """Repeat the training of networks with weights in the package, and compare the results with the records.
 
-    Runs that were stopped continue.
+    A run that was stopped is resumed.
     """
 
     models: Annotated[tuple[str, ...], tyro.conf.Positional] = tuple(BUNDLED)
@@ -106,9 +106,9 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _rebuild(options: Rebuild) -> None:
-    """Repeats the training of each network, and prints a line for it.
+    """Repeats the training of each network, and prints a line about the result.
 
-    **Raises:** `InputError` at the end if a network is not as recorded.
+    **Raises:** `InputError`, after all networks, if the result of a network differs from its record.
     """
     from .rebuild import rebuild  # Imported late, because it uses `make_record`.
 
@@ -122,7 +122,7 @@ def _rebuild(options: Rebuild) -> None:
 
 
 def add_runs(recipe: str, runs: Sequence[Path], results: Path) -> list[Path]:
-    """Records all runs of a shipped recipe, or none if one is refused, each in `results/runs/RECIPE-seedN.json`.
+    """Records runs of a shipped recipe in `results/runs/RECIPE-seedN.json`; if one run is refused, none is recorded.
 
     **Raises:** `InputError` if a run is not finished, was resumed, had other settings, or names an absolute path in its
     command.
@@ -140,7 +140,7 @@ def add_runs(recipe: str, runs: Sequence[Path], results: Path) -> list[Path]:
 def make_record(name: str, folder: Path, *, allow_resumed: bool = False) -> dict[str, Any]:
     """Returns a run's scores, times, environment and settings, without the path of its data.
 
-    A run that was resumed has the same weights as one that was not, but `wall_seconds` is then `None`.
+    If the run was resumed, `wall_seconds` is `None`; resuming a run does not change its weights.
     """
     shipped = _load_shipped_recipe(name)
     run, classifier, test = _read_finished_run(folder)
@@ -181,13 +181,13 @@ def make_record(name: str, folder: Path, *, allow_resumed: bool = False) -> dict
 
 
 def _read_fingerprint(path: Path) -> dict[str, str]:
-    """Returns the digest of a run's images, without their path; runs of older versions have none."""
+    """Returns the digest of a run's images, without their path; runs of older versions have no digest."""
     recorded = parse_json(read_text(path), f"`{path}`") if path.exists() else {}
     return {"data_fingerprint": recorded["fingerprint"]} if recorded.get("fingerprint") else {}
 
 
 def _read_finished_run(folder: Path) -> tuple[RunRecord, ImageClassifier, dict[str, Any]]:
-    """Returns a finished run, its classifier, and the row of its test."""
+    """Returns a finished run, its classifier, and the row of `metrics.jsonl` with the test results."""
     run = read_run(folder)
     last_row = next(reversed(read_metrics(folder)), {})
     parts = {
@@ -205,7 +205,7 @@ def _read_finished_run(folder: Path) -> tuple[RunRecord, ImageClassifier, dict[s
 
 
 def check_settings(name: str, shipped: Recipe, recipe: Recipe, run: str) -> None:
-    """Checks that a run had the shipped recipe's settings; a setting that is `None` there may have any value.
+    """Checks that a run had the settings of the shipped recipe; a setting that is `None` in the recipe may differ.
 
     **Raises:** `InputError` naming the first setting that differs.
     """
@@ -227,7 +227,7 @@ def _load_shipped_recipe(name: str) -> Recipe:
 
 
 def _check_command(name: str, shipped: Recipe, command: str) -> None:
-    """Refuses a command that names an absolute path, or gives a setting that the recipe leaves open."""
+    """Refuses a command that names an absolute path, or sets a setting that is `None` in the recipe."""
     if _ABSOLUTE_PATH.search(command):
         raise InputError(f"the published command `{command}` names an absolute path: train with a relative one")
     flags = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in command.split() if word[:2] == "--"}

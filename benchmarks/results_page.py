@@ -155,6 +155,6 @@ def _format_percent(fraction: float | None) -> str:
 
 
 def _format_duration(seconds: float) -> str:
-    """Returns minutes and whole seconds, or seconds below a minute."""
+    """Returns a duration as minutes and whole seconds, or as seconds if it is below a minute."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes:,} min {rest} s" if minutes else f"{seconds:.1f} s"

@@ -1,10 +1,11 @@
-"""`python -m benchmarks.scaling`: the cost of several processes per step, and the predicted speed of many GPUs.
+"""`python -m benchmarks.scaling`: the extra time of a step in several processes, and the predicted speed of many GPUs.
 
-Trains the same global batch in 1, 2 and 4 processes on this machine, which exchange sums over loopback, all without
-oneDNN, which needs a single device. The processes share the machine's cores, so there is no speed-up: a step takes
-longer because of the sums, of waiting at each sum for the slowest process, and of threads that compete for the cores.
-The bytes are those of the sums over all devices in the compiled step: gradients, BatchNorm's statistics, and metrics.
-The plan computes the speed of ResNet-50 on many GPUs; see [Planning](many_machines.md#planning) for its formulas.
+Trains with the same global batch in 1, 2 and 4 processes on this machine. The processes exchange sums over the loopback
+interface. No case uses oneDNN, because oneDNN needs a single device. The processes share the machine's cores, so more
+processes are not faster. Instead, a step takes longer, because the processes sum, wait at each sum for the slowest
+process, and compete for the cores. The column "bytes" is the total size of the sums over all devices in one step:
+gradients, BatchNorm's statistics, and metrics. The plan computes the speed of ResNet-50 on many GPUs; see
+[Planning](many_machines.md#planning) for its formulas.
 """
 
 import json
@@ -59,7 +60,7 @@ class Options:
     network_gigabytes: float = 50.0
     """Plan: gigabytes per second that a GPU sends to another machine (InfiniBand NDR: 400 Gbit/s = 50)."""
     latency_microseconds: float = 20.0
-    """Plan: time for a message between two GPUs in different machines; a fifth of it within a machine."""
+    """Plan: time for a message between two GPUs in different machines; within a machine, a message takes a fifth."""
     core_images_per_second: float = 380.0
     """Plan: photographs that one CPU core decodes and crops to 224x224 per second; see `benchmarks.photographs`."""
     cores_per_gpu: int = 12
@@ -83,7 +84,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def measure_processes(options: Options, count: int) -> dict[str, Any]:
-    """Returns the seconds per step, and the bytes and seconds of the sums, of a run in `count` processes."""
+    """Runs `count` processes; returns the seconds per step, and the bytes and the seconds of the sums."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         coordinator = f"127.0.0.1:{server.getsockname()[1]}"
     size = (options.model, str(options.batch_size), str(options.steps))
@@ -103,7 +104,7 @@ def measure_processes(options: Options, count: int) -> dict[str, Any]:
 
 
 def make_measured(found: Mapping[int, Sequence[Mapping[str, Any]]]) -> ResultTable:
-    """Returns the table of measured steps; the first number of processes is the one to compare with."""
+    """Returns the table of measured steps, compared with the steps of the first number of processes."""
     lines = []
     base = None
     for count, rounds in found.items():
@@ -127,9 +128,10 @@ def make_measured(found: Mapping[int, Sequence[Mapping[str, Any]]]) -> ResultTab
 class Plan:
     """The predicted speed of a run.
 
-    - `compute`, `communicate`: milliseconds per step of a GPU's own work, and of the sums over all GPUs.
-    - `images`, `efficiency`: images per second if no sum overlaps with other work, and relative to GPUs without sums.
-    - `best_efficiency`: the same if the sums of the gradients overlap with the backward pass.
+    - `compute`, `communicate`: milliseconds per step for a GPU's own work, and for the sums over all GPUs.
+    - `images`, `efficiency`: images per second, and the ratio to the speed without sums, if no sum overlaps with other
+      work.
+    - `best_efficiency`: the efficiency if the sums of the gradients overlap with the backward pass.
     - `input_images`: images per second that the CPUs decode.
     """
 
@@ -142,7 +144,7 @@ class Plan:
 
 
 def plan(options: Options, machines: int, gpus: int, gradient_bytes: int, norm_bytes: int, norms: int) -> Plan:
-    """Predicts the speed of `machines` with `gpus` each.
+    """Predicts the speed of a run on `machines` machines with `gpus` GPUs each.
 
     A ring of n GPUs sums s bytes in 2 (n - 1) messages of s / n bytes (Patarasuk and Yuan 2009, "Bandwidth optimal
     all-reduce algorithms for clusters of workstations", section 4). With several machines, NCCL sums within each
@@ -150,8 +152,9 @@ def plan(options: Options, machines: int, gpus: int, gradient_bytes: int, norm_b
 
     **Arguments:**
 
-    - `gradient_bytes`: bytes of all gradients, summed in one piece.
-    - `norm_bytes`, `norms`: bytes of BatchNorm's statistics, and number of their sums, none of which can be delayed.
+    - `gradient_bytes`: bytes of all gradients, which are summed at once.
+    - `norm_bytes`, `norms`: bytes of BatchNorm's statistics, and number of sums for them; none of these sums can be
+      delayed.
     """
     far = options.latency_microseconds * 1e-6
     near = far / 5

@@ -1,4 +1,4 @@
-"""One process of a run that `benchmarks.scaling` measures; process 0 prints its figures as JSON."""
+"""One process of a run that `benchmarks.scaling` measures; process 0 prints the measurements as JSON."""
 
 import json
 import re
@@ -22,7 +22,7 @@ _BYTES = {"f32": 4, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "pred": 1, "u8": 1,
 
 
 def main(logs: str, coordinator: str, processes: str, process: str, model: str, batch_size: str, steps: str) -> None:
-    """Joins the processes, and times steps and sums over the processes."""
+    """Joins the other processes, and measures the time of training steps and of sums over all processes."""
     peers = join_processes(coordinator, int(processes), int(process), logs=logs)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (4 * int(batch_size), 32, 32, 3), np.uint8)
@@ -58,7 +58,7 @@ def find_sums(program: str) -> list[int]:
 
 
 def time_sums(devices: Any, size: int, count: int) -> list[float]:
-    """Returns the seconds of each of several sums of one array of `size` bytes over all devices."""
+    """Sums an array of `size` bytes over all devices several times, and returns the seconds of each sum."""
     parts = devices.split(np.ones((1, size // 4), np.float32), axis=0)
     add = jax.jit(lambda parts: devices.constrain_state(jnp.sum(parts, axis=0)))
     seconds = []

@@ -1,7 +1,8 @@
 """`python -m benchmarks.seeds`: a training step of five seeds, vectorized in one program and one seed after another.
 
-Compilation, which one program needs only once, is not included. `python -m eqxcnn.train --seeds` uses one program for
-networks without convolutions, and for all networks on accelerators.
+The times exclude compilation, which is needed only once if one program trains all seeds.
+`python -m eqxcnn.train --seeds` uses one program for networks without convolutions, and for all networks on
+accelerators.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +25,7 @@ from .timing import RESULTS, Benchmark, Case, Ratio, run_benchmark
 
 @dataclass(frozen=True)
 class Options:
-    """Time steps of several seeds on random pixels of MNIST's shape, in one program and one seed after another."""
+    """Measure steps of several seeds on random pixels of MNIST's shape, in one program and one seed after another."""
 
     models: tuple[str, ...] = ("mlp", "lenet")
     """Recipes whose steps are timed."""

@@ -1,10 +1,10 @@
 """`python -m benchmarks.serving`: requests per second and latency of `python -m eqxcnn.serve`.
 
-Clients share the cores with the service. Each sends one image per request over a single connection, and waits for the
-answer before the next request. The images are PNG files of the network's own size. Networks without trained weights in
-the package have random weights, which take the same time. The second table is the memory of the service while 32
-clients send many requests to the first network. The third table counts the answers to hostile requests (damaged images,
-forms and JSON from `tests.fuzz`), none of which may make the service fail.
+Clients share the cores with the service. Each client sends one image per request over a single connection, and waits
+for the answer before the next request. The images are PNG files of the network's own size. Networks without trained
+weights in the package have random weights, which does not change the times. The second table shows the memory of the
+service while 32 clients send many requests to the first network. The third table counts the answers to hostile requests
+(damaged images, forms and JSON from `tests.fuzz`), none of which may make the service fail.
 """
 
 import io
@@ -113,7 +113,7 @@ def measure_model(model: str, server: Server, request: bytes, options: Options) 
 
 
 def measure_memory(server: Server, request: bytes, count: int) -> ResultTable:
-    """Returns the memory of the service after each tenth of `count` requests."""
+    """Sends `count` requests, and returns the memory of the service after each tenth of them."""
     lines = [("0", f"{server.megabytes:,.1f}")]
     for part in range(1, _PARTS + 1):
         run_clients(server.port, _CLIENTS, _take(request, count // _PARTS), keeps_seconds=False)
@@ -122,7 +122,7 @@ def measure_memory(server: Server, request: bytes, count: int) -> ResultTable:
 
 
 def send_hostile(server: Server, count: int, folder: Path) -> ResultTable:
-    """Returns a table of the number of answers by status.
+    """Sends `count` hostile requests, and returns a table of the number of answers by status.
 
     **Raises:** `RuntimeError` if the service fails on a request.
     """

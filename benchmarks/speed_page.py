@@ -1,4 +1,4 @@
-"""Renders `docs/benchmarks.md` from the records in `benchmarks/results`: purpose, command and tables of each."""
+"""Renders `docs/benchmarks.md` from the records in `benchmarks/results`: purpose, command and tables."""
 
 import ast
 import json

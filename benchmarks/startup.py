@@ -37,9 +37,9 @@ QUARTILES = ("median", "lower quartile", "upper quartile")
 class Probe(NamedTuple):
     """The measurements that a training process reports.
 
-    - `seconds`: from the start of the process to each of `MOMENTS`.
-    - `peak`: its peak resident memory in MiB.
-    - `memory`: its resident memory in MiB after each step.
+    - `seconds`: seconds from the start of the process to each of `MOMENTS`.
+    - `peak`: peak resident memory of the process in MiB.
+    - `memory`: resident memory of the process in MiB after each step.
     """
 
     seconds: dict[str, float]

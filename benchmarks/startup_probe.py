@@ -1,4 +1,4 @@
-"""The process that `benchmarks.startup` starts: runs `eqxcnn.train`, and reports when each phase ended, and memory."""
+"""The process that `benchmarks.startup` starts: runs `eqxcnn.train`, and reports memory and the end of each phase."""
 
 import json
 import re
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def read_memory() -> tuple[float, float]:
-    """Returns the resident memory of this process and its peak in MiB; both are the peak where only that is known."""
+    """Returns the current and the peak resident memory of this process in MiB; without `/proc`, both are the peak."""
     status = Path("/proc/self/status")
     if status.is_file():
         # `ru_maxrss` would include the memory of the parent process.

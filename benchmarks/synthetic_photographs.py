@@ -1,4 +1,4 @@
-"""Writes a set of synthetic photographs, which take as long to read and to decode as real ones of their size."""
+"""Writes a set of synthetic photographs, which take as long to read and to decode as real photographs."""
 
 import io
 import json
@@ -79,7 +79,7 @@ def make_photograph(number: int) -> bytes:
 
 @cache
 def _make_texture(number: int) -> Image.Image:
-    """Returns noise with the spectrum of photographs, whose color varies less than its brightness."""
+    """Returns noise with the spectrum of photographs; the color of the noise varies less than its brightness."""
     rng, (width, height) = np.random.default_rng([_NUM_TEXTURES, number]), _TEXTURE_SIZE
     frequencies = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     frequencies[0, 0] = np.inf
@@ -93,7 +93,7 @@ def _make_texture(number: int) -> Image.Image:
 
 
 def _make_photographs(numbers: range) -> Iterator[tuple[int, bytes]]:
-    """Yields the photographs with their numbers, made in threads; all of them have to fit into memory."""
+    """Makes photographs in threads, and yields them with their numbers; all photographs must fit into memory."""
     for texture in range(_NUM_TEXTURES):
         _make_texture(texture)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:

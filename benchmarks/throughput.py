@@ -2,14 +2,14 @@
 
 Every library trains the same network with the same batch size, optimizer and precision, in a fresh process of its own,
 with the code that an experienced user would write. PyTorch runs eagerly and compiled, with channels first and with
-channels last. Each case runs briefly before it is timed. Ours is the trainer's whole step, with the trainer's memory
-settings: it gathers the batch from the images on the device, normalizes its bytes and sums the metrics. The other
-libraries get prepared floating-point images.
+channels last. Each case runs briefly before it is timed. Our case is the trainer's whole step, with the trainer's
+memory settings: the step gathers the batch from the images on the device, normalizes the `uint8` pixels and sums the
+metrics. The other libraries get floating-point images that are already normalized.
 
 `--suite gpu` is for accelerators. It compares larger networks in bfloat16 with PyTorch, which uses channels last and
-autocast; each call of ours runs ten steps. It reports images per second, the fraction of the chip's peak, and the peak
-device memory of each library's process. `benchmarks/gpu.sh` runs it after `airbench94` with five seeds. So far it has
-been run only on a CPU at small sizes: all figures below are from a CPU.
+autocast; each call of our trainer runs ten steps. It reports images per second, the fraction of the chip's peak, and
+the peak device memory of each library's process. `benchmarks/gpu.sh` first trains `airbench94` with five seeds, and
+then runs this suite. So far, the suite has been run only on a CPU at small sizes: all figures below are from a CPU.
 """
 
 import os
@@ -53,7 +53,7 @@ class StepBuilder(NamedTuple):
 
 @dataclass(frozen=True)
 class Options:
-    """Time training steps of the same networks in several libraries; needs Flax and PyTorch."""
+    """Measure training steps of the same networks in several libraries; needs Flax and PyTorch."""
 
     suite: Literal["cpu", "gpu"] = "cpu"
     """Small networks in float32, or large ones in bfloat16."""
@@ -149,7 +149,7 @@ def _build_torch_steps(form: str, channels: str, workload: Workload) -> RunSteps
 
 
 class Cases(NamedTuple):
-    """The cases of a workload by name, and functions that read their processes' memory and end the processes."""
+    """The cases of a workload by name, a function that reads the memory of the processes, and one to end them."""
 
     by_name: dict[str, Case]
     read_memory: Callable[[], dict[str, int | None]]
@@ -202,9 +202,9 @@ def _make_ratios(workload: Workload, names: Sequence[str]) -> list[Ratio]:
 
 
 def _make_case(run_steps: RunSteps, seconds: float, steps: int) -> Case:
-    """Compiles and warms up, then returns a case that takes about `seconds`, in calls of `steps` steps each.
+    """Compiles and warms up the steps, then returns a case that runs them for about `seconds`, `steps` steps per call.
 
-    The case's time is per step.
+    The case reports the time per step.
     """
     run_steps(steps)
     # The first call after compilation is often slow.

@@ -1,8 +1,8 @@
 """`python -m benchmarks.time_to_accuracy`: time to train a good classifier, and its test accuracy.
 
-Trains each recipe with its command, one process per seed. The time is that of the whole process: imports, reading the
+Trains each recipe with its command, one process per seed. The time includes the whole process: imports, reading the
 decoded images from the cache, compilation, training, the test and writing the files. A target is met if every seed
-meets it. The default is MNIST only; CIFAR-10 takes minutes per seed and is measured by a separate command.
+meets it. By default, only MNIST is measured; CIFAR-10 takes minutes per seed and is measured by a separate command.
 """
 
 import subprocess
@@ -28,7 +28,7 @@ from .timing import RESULTS, ResultTable, check_options, write_tables
 
 @dataclass(frozen=True)
 class Options:
-    """Train recipes with several seeds, and report time and test accuracy; the lists have one item per recipe."""
+    """Train recipes with several seeds, and report time and test accuracy; give each list one item per recipe."""
 
     recipes: tuple[str, ...] = ("mnist_fast",)
     """Names of shipped recipes, or YAML files."""

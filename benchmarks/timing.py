@@ -31,7 +31,7 @@ class Case(NamedTuple):
     """A timed function.
 
     - `call`: the function.
-    - `scale`: factor on each measured time, for a call that does more or less work than the reported time stands for.
+    - `scale`: factor from the time of a call to the reported time, such as 1 / steps to report the time per step.
     - `before`: called before each timed call, outside the measurement.
     """
 
@@ -41,9 +41,9 @@ class Case(NamedTuple):
 
 
 class Ratio(NamedTuple):
-    """The time of one case divided by the time of another.
+    """The time of one case divided by the time of another case.
 
-    - `numerator`: a case, or several, of which the one with the smallest median counts.
+    - `numerator`: a case, or several cases, of which the one with the smallest median time is used.
     - `denominator`: a case.
     - `target`: the range that the ratio should be in, such as `<= 0.8`.
     - `name`: the name of the numerator in the results; needed if the numerator is several cases.
@@ -76,7 +76,7 @@ class Benchmark:
     - `unit`: the unit of the reported times.
     - `cases`, `ratios`: the timed functions by name, and the comparisons between them.
     - `warm_up`: whether to call every case once before the measurement, so that compilation is not timed.
-    - `images`: number of images that a case's time stands for, to report images per second as well.
+    - `images`: number of images processed in the reported time; if given, images per second are reported as well.
     - `make_tables`: returns further tables, given each case's times in seconds.
     """
 
@@ -155,7 +155,7 @@ def make_repeated_case(run: Callable[[int], Any], seconds: float, scale: float =
     **Arguments:**
 
     - `run`: repeats the work a number of times and waits for the last result.
-    - `scale`: factor on the time of one repetition.
+    - `scale`: factor from the time of one repetition to the reported time.
     """
     run(1)
     started = perf_counter()
@@ -175,7 +175,7 @@ def spread(values: Sequence[float]) -> list[float]:
 
 
 def ratio_spread(ratio: Ratio, seconds: Mapping[str, Sequence[float]]) -> list[float]:
-    """Returns the spread of the per-round ratios, from which a slowdown of a whole round cancels out."""
+    """Returns the spread of the per-round ratios; a slowdown of a whole round does not change its ratio."""
     names = (ratio.numerator,) if isinstance(ratio.numerator, str) else ratio.numerator
     fastest = min(names, key=lambda name: np.median(seconds[name]))
     return spread(np.divide(seconds[fastest], seconds[ratio.denominator]).tolist())
@@ -206,7 +206,7 @@ def make_record(benchmark: Benchmark, seconds: Mapping[str, Sequence[float]]) ->
 
 
 def _make_header(name: str, title: str, arguments: Sequence[str]) -> dict[str, Any]:
-    """Returns the first entries of every results file."""
+    """Returns the entries that every results file begins with."""
     machine = environment()
     # The command is published, so absolute paths are reduced to their last component.
     options = (word.rpartition("=") for word in arguments)

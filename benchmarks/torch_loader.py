@@ -28,7 +28,7 @@ class ImageDataset:
     - `labels`: class of each row.
     - `size`: height and width of the crops.
     - `mean`, `std`: per-channel normalization.
-    - `scale`, `ratio`: area of the crops as a fraction of the image's, and their width / height.
+    - `scale`, `ratio`: limits of the area of the crops as a fraction of the image, and of their width / height.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ def _import_transforms() -> Any:
 
 @cache
 def _import_without_operators(name: str) -> Any:
-    """Imports a torchvision built for another torch, with declarations of the operators that its build lacks."""
+    """Declares the operators that a torchvision built for another torch lacks, and imports the module `name`."""
     torch: Any = import_module("torch")
     library = torch.library.Library("torchvision", "FRAGMENT")
     for operator in _OPERATORS:

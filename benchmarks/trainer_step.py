@@ -29,7 +29,7 @@ def make_trainer_step(
     precision: str = "float32",
     image_size: int | None = None,
 ) -> tuple[Setup, TrainState]:
-    """Returns the setup of a network's training step, with `data` on the device if given, and its initial state."""
+    """Returns the setup and the initial train state of a training step; `data` are images and labels on the device."""
     model, state = zoo.create_model(name, image_size=image_size, key=jax.random.key(0))
     channels = zoo.card(name).input[-1]
     mean, std = jnp.full(channels, 0.5), jnp.full(channels, 0.25)
@@ -56,7 +56,7 @@ def make_compile_function(name: str, optimizer: optax.GradientTransformation, ba
 def build_trainer_steps(workload: Workload) -> Callable[[int], None]:
     """Returns a function that runs a number of the trainer's steps and waits for the last one.
 
-    The images are on the device, and memory is set up as the trainer does.
+    The images are on the device, and the memory settings are the trainer's.
     """
     keep_freed_memory()
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""A worker process for each library that is compared, so that no library changes the settings of another."""
+"""A worker process for each compared library, so that no library changes the settings of another library."""
 
 import multiprocessing
 from collections.abc import Callable
@@ -12,10 +12,10 @@ from eqxcnn.errors import InputError
 
 
 class WorkerProcess:
-    """A process that builds functions and calls each with a number on request.
+    """A process that builds functions, and on request calls one of them with a number.
 
-    Each compared library gets one, so that its process-wide settings, such as the memory allocator or the number of
-    threads, do not affect the other libraries.
+    Each compared library gets its own process, so that its process-wide settings, such as the memory allocator or the
+    number of threads, do not affect the other libraries.
     """
 
     def __init__(self) -> None:
@@ -28,11 +28,12 @@ class WorkerProcess:
         self._num_functions, self._lock = 0, Lock()
 
     def build(self, builder: Callable[..., Callable[[int], Any]], *arguments: Any) -> Callable[[int], Any]:
-        """Calls `builder(*arguments)` in the worker and returns a proxy of the function that it returns.
+        """Calls `builder(*arguments)` in the worker, and returns a proxy of the function that the builder returns.
 
         `builder`, `arguments` and the function's results are pickled.
 
-        **Raises:** an `InputError` raised in the worker; any other exception as a `RuntimeError` with its traceback.
+        **Raises:** `InputError` if the builder raises it; `RuntimeError` with the traceback for any other exception in
+        the worker.
         """
         with self._lock:
             self._request(builder, *arguments)

@@ -18,8 +18,8 @@ class Workload(NamedTuple):
     """A training step.
 
     - `net`, `batch`, `optimizer`, `precision`: the network, batch size, optimizer and precision.
-    - `torch_target`, `flax_target`: targets of PyTorch's and Flax's time relative to ours.
-    - `steps`: steps that our trainer runs per call: as in the network's recipe on a CPU, 10 in the suite `gpu`.
+    - `torch_target`, `flax_target`: targets for the times of PyTorch and Flax relative to our time.
+    - `steps`: number of steps per call of our trainer; on a CPU as in the network's recipe, in the suite `gpu` 10.
     - `image_size`: side of the images in pixels; by default the network's published size.
     """
 
@@ -34,7 +34,7 @@ class Workload(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Returns the name in the results and in `--only`."""
+        """Returns the workload's name in the results and for `--only`."""
         return f"{self.net}_{self.batch}"
 
     @property
@@ -50,7 +50,7 @@ class Workload(NamedTuple):
         return images, rng.integers(0, 10, self.batch).astype(np.int32)
 
     def build_optimizer(self) -> optax.GradientTransformation:
-        """Returns the optimizer in Optax."""
+        """Returns the Optax optimizer."""
         rate = LEARNING_RATES[self.optimizer]
         if self.optimizer == "adam":
             return optax.adam(rate)

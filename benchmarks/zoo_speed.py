@@ -1,10 +1,10 @@
 """`python -m benchmarks.zoo_speed`: training and prediction of each network with trained weights in the package.
 
 Training is the trainer's compiled step with the settings of the weights' recipe, among them batch size, precision and
-augmentation, on random pixels of the data's shape that are on the device. Prediction calls the classifier that
-`eqxcnn.load` returns on `uint8` pixels in memory, in batches of 64 and of one image, with one view of each image.
-All cases run in one process, with the trainer's memory settings. `python -m benchmarks.zoo_pages` puts the figures
-into [all models](zoo.md).
+augmentation. Its images are random pixels of the data's shape, and are on the device. Prediction calls the loaded
+classifier with `uint8` pixels in memory, in batches of 64 and of one image, with one view of each image. All cases run
+in one process, with the trainer's memory settings. `python -m benchmarks.zoo_pages` puts the figures into the page
+[all models](zoo.md).
 """
 
 from collections.abc import Callable, Sequence
@@ -37,7 +37,7 @@ _MIN_IMAGES = 2048
 
 @dataclass(frozen=True)
 class Options:
-    """Time training steps and predictions of the networks with trained weights in the package."""
+    """Measure training steps and predictions of the networks with trained weights in the package."""
 
     models: tuple[str, ...] = tuple(BUNDLED)
     """Networks; by default all with trained weights in the package."""
@@ -74,7 +74,7 @@ def case_name(model: str, kind: str) -> str:
 
 
 def make_cases(row: Bundled, seconds: float) -> dict[str, Case]:
-    """Returns the cases of a network, by kind; each case's time is per image."""
+    """Returns the cases of a network, by kind; each case reports the time per image."""
     run, images = build_training(row)
     cases = {TRAINING: make_repeated_case(run, seconds, 1 / images)}
     for kind, batch in _BATCHES.items():
@@ -83,7 +83,7 @@ def make_cases(row: Bundled, seconds: float) -> dict[str, Case]:
 
 
 def build_training(row: Bundled) -> tuple[Callable[[int], Any], int]:
-    """Returns a function that calls the trainer's compiled steps a number of times, and the images of a call."""
+    """Returns a function that calls the trainer's compiled steps a given number of times, and the images per call."""
     recipe = load_recipe(row.recipe)
     recipe = recipe.replace(validation=0.0, steps_per_call=recipe.steps_per_call or 1)
     images_per_call = recipe.batch_size * (recipe.steps_per_call or 1)
@@ -115,7 +115,7 @@ def build_prediction(row: Bundled, batch: int) -> Callable[[int], Any]:
 
 
 def make_images(row: Bundled, count: int) -> np.ndarray:
-    """Returns random pixels `uint8[count h w c]` of the images that the weights expect."""
+    """Returns random pixels `uint8[count h w c]` of the size that the weights expect."""
     shape = (count, *row.preprocess.size, row.preprocess.channels)
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 

@@ -1,1 +1,1 @@
-"""Networks of the zoo, and training steps, as an experienced user of another library writes them."""
+"""Networks of the zoo and training steps in other libraries, written as an experienced user would write them."""

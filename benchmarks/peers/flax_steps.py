@@ -1,4 +1,4 @@
-"""Training steps in Flax, linen and NNX, in the style of Flax's own examples."""
+"""Training steps in Flax linen and in Flax NNX, in the style of Flax's own examples."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ from ..workloads import Workload
 
 
 def linen(workload: Workload) -> Callable[[int], None]:
-    """Returns a function that takes a number of steps in Flax linen and waits for the last."""
+    """Returns a function that runs a given number of training steps in Flax linen and waits for the last step."""
     from .linen import NETS
 
     net, optimizer = NETS[workload.net], workload.build_optimizer()
@@ -45,7 +45,7 @@ def linen(workload: Workload) -> Callable[[int], None]:
 
 
 def nnx(workload: Workload) -> Callable[[int], None]:
-    """Returns a function that takes a number of steps in Flax NNX and waits for the last.
+    """Returns a function that runs a given number of training steps in Flax NNX and waits for the last step.
 
     **Raises:** `InputError` if the installed Flax is too old for the installed JAX.
     """

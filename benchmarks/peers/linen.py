@@ -44,7 +44,7 @@ class SimpleCNN(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """MobileNetV2 of Sandler et al. 2018 for CIFAR-10: ReLU, and 1x1 convolutions in shortcuts that change channels."""
+    """MobileNetV2 of Sandler et al. 2018 for CIFAR-10, with ReLU and with 1x1 convolutions in some of the shortcuts."""
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = True) -> jax.Array:
@@ -102,7 +102,7 @@ class PreActResNet(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """WRN of Zagoruyko and Komodakis 2016, with `n` blocks per stage and widening factor `k`."""
+    """The wide residual network of Zagoruyko and Komodakis 2016, with `n` blocks per stage and widening factor `k`."""
 
     n: int
     k: int

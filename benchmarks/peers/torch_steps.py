@@ -15,7 +15,7 @@ _FORMATS = {"first": torch.contiguous_format, "last": torch.channels_last}
 
 
 def torch_step(workload: Workload, form: str, channels: str) -> Callable[[int], None]:
-    """Returns a function that takes a number of steps and waits for the last.
+    """Returns a function that runs a given number of training steps in PyTorch and waits for the last step.
 
     **Arguments:**
 

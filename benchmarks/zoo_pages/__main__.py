@@ -1,4 +1,4 @@
-"""`python -m benchmarks.zoo_pages`: writes the pages of the zoo, with the speeds of `benchmarks.zoo_speed`."""
+"""`python -m benchmarks.zoo_pages`: writes the pages of the zoo, with the speeds from `benchmarks.zoo_speed`."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -64,9 +64,9 @@ def render_files(multiply_adds: Mapping[str, int]) -> dict[Path, str]:
 
 
 def read_multiply_adds(page: Path) -> dict[str, int]:
-    """Returns the multiply-adds of each model on a page, rounded as on the page.
+    """Returns the multiply-adds of each model, read from a page, which shows rounded numbers.
 
-    **Raises:** `InputError` if the page lacks a model of the registry, or has others.
+    **Raises:** `InputError` if the page and the registry do not have the same models.
     """
     lines = _MILLIONS.findall(page.read_text("utf-8"))
     found = {name: round(float(millions.replace(",", "")) * 1e6) for name, millions in lines}

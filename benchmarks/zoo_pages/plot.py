@@ -1,4 +1,4 @@
-"""Draws the accuracy of the networks with trained weights by parameters, and by images per second of prediction."""
+"""Plots the accuracy of the networks with trained weights against their parameters and their prediction speed."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -48,7 +48,7 @@ def find_points(rows: Sequence[Row]) -> list[Point]:
 
 @context(STYLE)
 def draw_accuracy(points: Sequence[Point]) -> Figure:
-    """Draws accuracy by parameters and by images per second of prediction, with one color for each data set."""
+    """Plots accuracy against parameters and against images per second of prediction, with a color for each data set."""
     figure = Figure(figsize=(PAGE, 3.0), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     looks = dict(zip(sorted({point.data for point in points}), cycle(_LOOKS), strict=False))
@@ -106,7 +106,7 @@ def _set_up_accuracies(axes: Axes, accuracies: Sequence[float]) -> None:
 
 @context(STYLE)
 def render_svg(figure: Figure) -> str:
-    """Returns the text of an SVG file, the same for equal figures and versions of Matplotlib."""
+    """Returns the figure as the text of an SVG file, which depends only on the figure and the version of Matplotlib."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     # The hooks of the repository remove spaces at the ends of lines.

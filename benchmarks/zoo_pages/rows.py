@@ -26,7 +26,7 @@ KINDS = (TRAINING, PREDICTION, PREDICTION_OF_ONE)
 class Speeds:
     """The results of `benchmarks.zoo_speed`.
 
-    - `images_per_second`: by case.
+    - `images_per_second`: images per second of each case.
     - `source`: the command and the environment, as Markdown; `None` without results.
     """
 
@@ -39,7 +39,7 @@ class Speeds:
 
 
 def read_speeds(path: Path) -> Speeds:
-    """Reads the results of `benchmarks.zoo_speed`, which are empty if the file does not exist."""
+    """Reads the results of `benchmarks.zoo_speed`; if the file does not exist, the results are empty."""
     if not path.exists():
         return Speeds()
     record: dict[str, Any] = json.loads(path.read_text("utf-8"))
@@ -51,7 +51,7 @@ class Row:
     """A model of the zoo.
 
     - `name`, `family`, `variant`: its name, its family, and its row in the family's table.
-    - `multiply_adds`: of one image.
+    - `multiply_adds`: number of multiply-adds for one image.
     - `weights`: the record of its trained weights, if there are any.
     - `speeds`: measured images per second, in the order of `KINDS`.
     """
@@ -65,7 +65,7 @@ class Row:
 
     @property
     def bundled(self) -> Bundled | None:
-        """The record of trained weights in the package, if there are any; those on the Hub have no recorded scores."""
+        """The record of trained weights in the package, or `None`; weights on the Hub have no recorded scores."""
         return self.weights if isinstance(self.weights, Bundled) else None
 
     @property

@@ -18,7 +18,7 @@ _TEMPLATE = Path(__file__).with_name("table.html")
 
 
 class Column(NamedTuple):
-    """A column: its head, whether its cells are numbers, and the direction in which its first click sorts."""
+    """A column: its head, whether its cells are numbers, and the direction in which the first click on it sorts."""
 
     head: str
     is_number: bool = True
@@ -39,7 +39,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Cell:
-    """The text of a cell, the number that it is sorted by if it is not text, and the address that it links to."""
+    """A cell: its text, the number for sorting (in columns of numbers), and the address of its link."""
 
     text: str
     number: float | None = None
@@ -97,7 +97,7 @@ def _format_cell(cell: Cell, column: Column) -> str:
 
 
 def _cells(row: Row) -> Iterator[Cell]:
-    """Yields the cells in the order of `COLUMNS`; a fact that is not known is an empty cell."""
+    """Yields the cells in the order of `COLUMNS`; an unknown fact becomes an empty cell."""
     facts, weights = row.variant, row.bundled
     yield Cell(row.name, link=facts.source if re.match("https?://.", facts.source) else None)
     yield Cell(row.family)

@@ -67,7 +67,6 @@ def bundle(recipe: str, run: Path, *, data: str | None, destination: Path) -> Bu
     trained = load(run)
     tensors = round_tensors(to_tensors(trained.model, trained.state), dtype)
     rounded = replace_tensors(trained, tensors)
-    # Memory for six views of each image would not do on a small machine.
     split = open_source(data or settings.data).decode("test", preprocess=trained.preprocess)
     scores, one_view = (evaluate(rounded, split, views) for views in (settings.test_views, "one"))
     if abs(scores.accuracy - record["test_accuracy"]) > _MAX_CHANGE:

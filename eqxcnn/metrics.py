@@ -60,8 +60,10 @@ def top_k(k: Annotated[int, Range(1, 1_000_000)]) -> Metric:
     def sums(logits: BatchLogits, labels: Labels, mask: Mask) -> tuple[Int[Array, ""], Int[Array, ""]]:
         own = jnp.take_along_axis(logits, labels[:, None], axis=1)
         is_lower_class = jnp.arange(logits.shape[1])[None] < labels[:, None]
-        # Unlike `logits > own`, `~(logits <= own)` ranks NaN highest, as `argmax` does.
-        is_higher = ~(logits <= own) | ((logits == own) & is_lower_class)
+        # NaN ranks highest, as in `argmax`.
+        is_nan, own_is_nan = jnp.isnan(logits), jnp.isnan(own)
+        is_equal = (logits == own) | (is_nan & own_is_nan)
+        is_higher = (logits > own) | (is_nan & ~own_is_nan) | (is_equal & is_lower_class)
         return (mask & (is_higher.sum(1) < k)).sum(), mask.sum()
 
     return Metric(sums, _divide)

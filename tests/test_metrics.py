@@ -34,12 +34,13 @@ def test_top_k_is_scikit_learns(k):
 
 
 def test_equal_scores_and_nan_rank_as_in_argmax():
-    logits = np.array([[1, 1, 0], [1, 1, 0], [0, np.nan, 1], [0, np.nan, 1], [np.nan, 2, 1]], np.float32)
-    labels = np.array([0, 1, 1, 2, 1], np.int32)
-    # The scores of class 1 in the last row are below NaN.
-    assert measure(metrics.accuracy(), logits[:2], labels[:2]) == 0.5
-    assert measure(metrics.accuracy(), logits[3:], labels[3:]) == 0
-    assert measure(metrics.top_k(2), logits[:2], labels[:2]) == 1
+    nan = np.nan
+    logits = np.array([[1, 1, 0], [1, 1, 0], [0, nan, 1], [0, nan, 1], [nan, 2, 1], [nan, nan, nan]], np.float32)
+    for labels in ([0, 1, 1, 2, 1, 0], [1, 0, 2, 0, 0, 2]):
+        labels = np.array(labels, np.int32)
+        assert measure(metrics.accuracy(), logits, labels) == np.mean(logits.argmax(1) == labels)
+    assert measure(metrics.top_k(2), logits[:2], np.array([0, 1], np.int32)) == 1
+    assert measure(metrics.top_k(2), logits[2:], np.array([1, 2, 1, 2], np.int32)) == 0.75
 
 
 def test_per_class_and_balanced_accuracy_are_recalls():

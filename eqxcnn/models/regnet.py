@@ -98,10 +98,11 @@ class RegNet(eqx.Module):
         *,
         key: Key,
     ):
+        widths = stage_widths(depth, w_0, w_a, w_m)
         stem_key, head_key, *keys = jax.random.split(key, 2 + depth)
         self.stem = ConvNorm(in_channels, stem_width, 3, 2, weight_init=he_normal_fan_out, key=stem_key)
         stages, channels = [], stem_width
-        for quantized, blocks in stage_widths(depth, w_0, w_a, w_m).items():
+        for quantized, blocks in widths.items():
             stage_group_width = min(group_width, quantized)
             width = round_channels(quantized, stage_group_width)
             stage = []

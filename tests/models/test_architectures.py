@@ -14,7 +14,7 @@ from eqxcnn.models.airbench94 import Airbench94, Block
 from eqxcnn.models.convnext import ConvNeXt
 from eqxcnn.models.densenet import DenseNet
 from eqxcnn.models.mlp import MLP
-from eqxcnn.models.regnet import stage_widths
+from eqxcnn.models.regnet import RegNet, stage_widths
 from eqxcnn.models.shufflenet_v2 import ShuffleNetV2
 from eqxcnn.models.swin import Swin
 from eqxcnn.models.vit import ViT
@@ -165,7 +165,7 @@ def test_regnet_stage_widths():
         (lambda: DenseNet((2,), 4, 8, compression=0, key=KEY), r"`compression` \(=0\) must be greater than 0"),
         (lambda: DenseNet((2,), 4, 8, compression=1.5, key=KEY), r"`compression` \(=1.5\)"),
         (lambda: stage_widths(2, 12, 4, 2), r"`w_0` \(=12\) a multiple of 8"),
-        (lambda: stage_widths(0, 8, 4, 2), r"`depth` \(=0\) must be at least 1"),
+        (lambda: RegNet(-3, 8, 4, 2, 8, key=KEY), r"`depth` \(=-3\) must be at least 1"),
         (lambda: stage_widths(2, 8, -1, 2), r"`w_a` \(=-1\) at least 0"),
         (lambda: stage_widths(2, 8, 4, 1), r"`w_m` \(=1\) above 1"),
         (lambda: ShuffleNetV2(widths=(4, 8), depths=(1,), key=KEY), r"`widths` \(=\(4, 8\)\) must have"),

@@ -5,7 +5,7 @@ from typing import Any
 
 
 def format_environment(environment: Mapping[str, Any]) -> str:
-    """Returns machine and package versions on one line, without the commit, which differs between runs."""
+    """Returns the machine and the package versions on one line, without the commit, which differs between runs."""
     processor, cores = (environment.get(name, "-") for name in ("processor", "cores"))
     devices = ", ".join(environment.get("devices") or ["-"])
     packages = ("python", "jax", "jaxlib", "equinox", "optax")

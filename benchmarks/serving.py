@@ -60,7 +60,7 @@ class Options:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parses the options, measures, writes and prints the results.
+    """Parses the options, runs the measurements, and writes and prints the results.
 
     **Raises:** `RuntimeError` if the service fails on a request.
     """

@@ -21,7 +21,7 @@ _NAME = re.compile(r"[A-Za-z]\w*(?:[.-]\w+)*", re.ASCII)
 _MAX_NAME = 60
 #: In a recipe, `own` stands for a model that is passed from Python.
 _RESERVED = ("own",)
-#: Maps the name of each model from outside `eqxcnn/models` to its family and table row.
+#: Maps the name of each model that is defined outside `eqxcnn/models` to its family and table row.
 _added: dict[str, tuple[str, Variant]] = {}
 
 

@@ -30,7 +30,7 @@ def arguments(name):
 
 
 def copies():
-    """Returns pairs of a source in the checkout and its destination in the image."""
+    """Returns pairs: a path in the checkout, and its destination in the container image."""
     pairs = []
     for text in arguments("COPY"):
         *sources, target = text.split()

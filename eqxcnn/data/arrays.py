@@ -142,7 +142,7 @@ def from_arrays(
     if test is None:
         kept, held = hold_out(numbers, test_fraction, seed, "test")
         if len(held) == 0:
-            raise InputError("a test split cannot be held out of classes that have one image each: give `test`.")
+            raise InputError("no test split can be held out, because each class has only one image: give `test`.")
         parts = {
             split: ArrayPart(pixels, rows, numbers[rows], fingerprint_rows(whole, rows, numbers[rows]))
             for split, rows in (("train", kept), ("test", held))

@@ -153,7 +153,7 @@ class TrainOrder:
 def eval_batches(
     n: int, batch_size: int
 ) -> tuple[Int32[np.ndarray, "k {batch_size}"], Bool[np.ndarray, "k {batch_size}"]]:
-    """Returns the rows 0 to n - 1 in order, in batches of one size, and a mask that is false for padding rows."""
+    """Returns the rows 0 to n - 1 in order, in batches of equal size, and a mask that is false for padding rows."""
     _check_batch_size(batch_size)
     rows = np.arange(-(-n // batch_size) * batch_size, dtype=np.int32).reshape(-1, batch_size)
     mask = rows < n

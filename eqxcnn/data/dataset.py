@@ -210,7 +210,7 @@ def _make_parts(
     if test is None:
         kept, held = hold_out(labels[train], test_fraction, seed, "test")
         if len(held) == 0:
-            raise InputError("a test split cannot be held out of classes that have one row each: give more rows.")
+            raise InputError("no test split can be held out, because each class has only one row: give more rows.")
     else:
         kept, held = (np.arange(len(labels[split]), dtype=np.int32) for split in (train, test))
 

@@ -79,7 +79,7 @@ def decode_part(
 
 
 def labeled_rows(part: Part) -> tuple[Int32[np.ndarray, " k"], Int32[np.ndarray, " k"], list[BadRow]]:
-    """Returns the numbers and the labels of the rows with a label, and the rows without one."""
+    """Returns the numbers of the labeled rows, their labels, and the unlabeled rows."""
     has_label = part.labels != MISSING
     unlabeled = [BadRow(int(number), "it has no label") for number in part.numbers[~has_label]]
     return part.numbers[has_label], part.labels[has_label], unlabeled

@@ -192,6 +192,6 @@ def _digest(*parts: bytes) -> bytes:
 
 
 def file_of(value: Any) -> str | None:
-    """Returns the name of the file in a stored value, if it has one."""
+    """Returns the file name in a stored value, or `None` for a value without a file name."""
     path = value.get("path") if isinstance(value, dict) else None
     return None if path is None else str(path)

@@ -92,10 +92,10 @@ def _parse_batch(text: str) -> Batch:
 def _check_flags(options: Options) -> None:
     """Raises an error for flags that would have no effect."""
     if options.platforms and options.format != "stablehlo":
-        raise InputError(f"`--platforms` is only for `--format stablehlo`: omit it with {options.format}")
+        raise InputError(f"`--platforms` is only for `--format stablehlo`: omit it with `--format {options.format}`")
     for name, default in (("batch", "dynamic"), ("outputs", "logits")):
         if options.format == "safetensors-torch" and getattr(options, name) != default:
-            raise InputError(f"`--{name}` has no effect on weights: omit it with safetensors-torch")
+            raise InputError(f"`--{name}` has no effect with `--format safetensors-torch`, which writes only weights: omit it")
 
 
 if __name__ == "__main__":

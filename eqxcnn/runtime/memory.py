@@ -21,7 +21,7 @@ def keep_freed_memory() -> bool:
     memory is in huge pages.
 
     XLA's CPU client allocates new arrays in every step. By default, glibc returns such large blocks to the system after
-    the step, and the system fills hundreds of megabytes with zeros for the next one. Larger pages (2 MiB instead of 4
+    the step, and the system fills hundreds of megabytes with zeros for the next step. Larger pages (2 MiB instead of 4
     KiB) reduce the number of address lookups.
 
     Call this function before JAX computes anything, since existing threads keep their own heaps. The change lasts until
@@ -40,7 +40,7 @@ def keep_freed_memory() -> bool:
 
 
 def _request_huge_pages(library: ctypes.CDLL) -> None:
-    """Reserves addresses for the heap, which take no memory until they are used, and requests huge pages for them."""
+    """Reserves addresses for the heap, and requests huge pages for them; unused addresses take no memory."""
     library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, (ctypes.c_size_t,)
     library.free.argtypes = (ctypes.c_void_p,)
     library.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)

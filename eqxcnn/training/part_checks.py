@@ -105,7 +105,7 @@ def check_loss(loss: Callable[..., Any], batch_size: int, num_classes: int, is_m
 
     - `is_mixed`: whether images are mixed; the loss must then return one number per image.
 
-    **Raises:** `InputError` naming what the loss returns, or the error it raised.
+    **Raises:** `InputError` that names what the loss returned, or the error that it raised.
     """
     logits = jax.ShapeDtypeStruct((batch_size, num_classes), jnp.float32)
     labels = jax.ShapeDtypeStruct((batch_size,), jnp.int32)

@@ -74,7 +74,7 @@ def find_learning_rate(
     - `steps`: number of steps.
     - `parts`: your own parts of the run, as for `fit`; an `optimizer` must be a function of the schedule.
 
-    **Raises:** `InputError` if `low` is not below `high`, and for a recipe or data that cannot be trained.
+    **Raises:** `InputError` if `low` is not below `high`, or if the recipe cannot be trained on the data.
     """
     if low >= high:
         raise InputError(f"`low` (={low:g}) must be below `high` (={high:g})")

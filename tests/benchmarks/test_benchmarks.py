@@ -26,7 +26,7 @@ class Clock:
         return self.now
 
     def case(self, name, *seconds, scale=1.0):
-        """Returns a case whose first call takes the first of `seconds`, its second call the second, and so on."""
+        """Returns a case whose call number `n`, counted from 0, takes `seconds[n]`."""
         remaining = list(seconds)
 
         def call():

@@ -50,7 +50,7 @@ def write_shipped(folder: Path) -> list[str]:
 
 
 def attack_yaml(rng: random.Random, folder: Path, shipped: list[str]) -> None:
-    """A loaded recipe must have the settings in its file."""
+    """A loaded recipe must have the same settings as its file."""
     path = folder / "recipe.yaml"
     path.write_bytes(mutate_text(rng, rng.choice(shipped)))
     recipe = load_recipe(path)

@@ -34,7 +34,7 @@ def installed(tmp_path_factory):
 
 @pytest.fixture
 def run(tmp_path, installed):
-    """Returns a function that runs Python in a new folder, by default with the package."""
+    """Returns a function that runs Python in a new folder; by default, Python can import the package."""
 
     def run(*arguments, with_package=True, code=0):
         path = os.pathsep.join([*([str(installed)] if with_package else []), str(ROOT)])

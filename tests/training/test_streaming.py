@@ -1,4 +1,4 @@
-"""Runs that decode images while training give the same bytes with threads, with processes, and after a kill."""
+"""A run that decodes images while training gives the same bytes with threads, with processes, and after a kill."""
 
 import dataclasses
 import io

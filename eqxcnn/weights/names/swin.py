@@ -5,7 +5,7 @@ __all__ = ["IGNORED", "RULES", "TIMM"]
 RULES = (
     (r"^patches\.", "features.0.0."),
     (r"^patch_norm\.", "features.0.2."),
-    # Torchvision's `features` alternate stages and patch merging.
+    # In torchvision's `features`, the even indices are patch merging and the odd indices are stages.
     (r"^stages\.(\d+)\.", lambda match: f"features.{2 * int(match[1]) + 1}."),
     (r"^merges\.(\d+)\.", lambda match: f"features.{2 * int(match[1]) + 2}."),
     (r"\.attn\.attention\.", ".attn."),

@@ -95,7 +95,9 @@ def _check_flags(options: Options) -> None:
         raise InputError(f"`--platforms` is only for `--format stablehlo`: omit it with `--format {options.format}`")
     for name, default in (("batch", "dynamic"), ("outputs", "logits")):
         if options.format == "safetensors-torch" and getattr(options, name) != default:
-            raise InputError(f"`--{name}` has no effect with `--format safetensors-torch`, which writes only weights: omit it")
+            raise InputError(
+                f"`--{name}` has no effect on the weights that `--format safetensors-torch` saves: omit it"
+            )
 
 
 if __name__ == "__main__":

@@ -227,7 +227,7 @@ def test_test_images_of_a_class_that_training_lacks_are_refused_by_name():
 
 
 def test_one_image_per_class_cannot_be_held_out():
-    with pytest.raises(InputError, match="one image each: give `test`"):
+    with pytest.raises(InputError, match="only one image: give `test`"):
         from_arrays(GRAY[:3], LABELS[:3])
 
 

@@ -1,13 +1,14 @@
-"""`python -m benchmarks.fine_tuning`: learning cats and dogs from few photographs, with a network trained on CIFAR-10.
+"""`python -m benchmarks.fine_tuning`: transfer learning from CIFAR-10 to a few photographs of cats and dogs.
 
-Each row of the table shows one way of training with one number of training photographs. The photographs are drawn at
+Each row of the table combines one way of training with one number of training photographs. The photographs are drawn at
 random, equally many of each class. The four ways of training are: fine-tuning `airbench94` from its weights in the
-package, training `airbench94` from scratch, a logistic regression on its features, and the five nearest neighbors of
-its features by cosine distance. Fine-tuning and training from scratch use the recipe `catsdogs_finetune` with smaller
-batches, and show the network the same number of photographs in total, each of them several times. When training from
-scratch, the first layer whitens the photographs, and the learning rate of the recipe `airbench94` is used, scaled to
-the batch size. Each classifier is tested on the whole test split, with one view per photograph. Times are medians over
-the seeds. They include the test, but not the decoding of the photographs, which happens once for all rows.
+package, training `airbench94` from scratch, a logistic regression on the features of the pretrained `airbench94`, and
+the five nearest neighbors in these features by cosine distance. Fine-tuning and training from scratch use the recipe
+`catsdogs_finetune` with smaller batches. Both show the network the same total number of photographs for every training
+set, so smaller sets are repeated more often. When training from scratch, the first layer whitens the photographs, and
+the learning rate of the recipe `airbench94` is used, scaled to the batch size. Each classifier is tested on the whole
+test split, with one view per photograph. Times are medians over the seeds. They include the test, but not the decoding
+of the photographs, which is done once for the whole table.
 """
 
 from collections.abc import Callable, Sequence

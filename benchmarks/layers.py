@@ -1,8 +1,8 @@
 """`python -m benchmarks.layers`: single layers, forward and with gradients, compared with plain JAX operations.
 
 "ours" is the layer as a network calls it, under `vmap`; "plain JAX" is one `lax` operation on the whole batch, or the
-formula in `jax.numpy`; "torch" is the faster of its two memory formats. Inside a network, a layer may take more or less
-time than here.
+formula in `jax.numpy`; "torch" is the PyTorch layer in the faster of two memory formats. Inside a network, a layer may
+take more or less time than here.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.manual_step`: a step of `scratch` with gradients by hand and by automatic differentiation."""
+"""`python -m benchmarks.manual_step`: a training step of `scratch`, with hand-written and with automatic gradients."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> None:
         cases[by_hand] = _make_case("by_hand", size, steps, per_call)
         cases[autodiff] = _make_case("autodiff", size, steps, per_call)
         ratios.append(Ratio(by_hand, autodiff, "<= 1.25"))
-    title = "A step of `scratch`: gradients by hand and by automatic differentiation, random pixels of MNIST's shape"
+    title = "A step of `scratch` with hand-written and with automatic gradients, on random pixels of MNIST's shape"
     run_benchmark(Benchmark("manual_step", title, arguments, "ms", cases, ratios), options.rounds, options.out)
 
 

@@ -2,9 +2,9 @@
 
 Makes synthetic JPEG files of 500x375 pixels and about 100 kB, and trains on random crops of them, resized to
 `--image-size`, with `decode: stream`. Decoding and the training step are timed alone and together. On a CPU, they
-compete for the same cores. In a further case, the training step is replaced by a pause as long as decoding; this case
-shows how well decoding overlaps with the steps of a separate device. Memory and the time until the first step are
-measured in processes of `python -m eqxcnn.train`.
+compete for the same cores. In a further case, the training step is replaced by a pause of the same length as decoding;
+this case shows how well decoding overlaps with the steps of a separate device. Memory and the time until the first step
+are measured in processes of `python -m eqxcnn.train`.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,11 +1,11 @@
-"""`python -m benchmarks.scaling`: the extra time of a step in several processes, and the predicted speed of many GPUs.
+"""`python -m benchmarks.scaling`: the extra time per step in several processes, and the predicted speed on many GPUs.
 
 Trains with the same global batch in 1, 2 and 4 processes on this machine. The processes exchange sums over the loopback
 interface. No case uses oneDNN, because oneDNN needs a single device. The processes share the machine's cores, so more
-processes are not faster. Instead, a step takes longer, because the processes sum, wait at each sum for the slowest
-process, and compete for the cores. The column "bytes" is the total size of the sums over all devices in one step:
-gradients, BatchNorm's statistics, and metrics. The plan computes the speed of ResNet-50 on many GPUs; see
-[Planning](many_machines.md#planning) for its formulas.
+processes are not faster. Instead, a step takes longer, because the processes exchange sums, wait at each sum for the
+slowest process, and compete for the cores. The column "bytes" is the total size of the sums over all devices in one
+step: gradients, BatchNorm's statistics, and metrics. The second table shows the predicted speed of ResNet-50 on many
+GPUs; see [Planning](many_machines.md#planning) for the formulas.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.seeds`: a training step of five seeds, vectorized in one program and one seed after another.
+"""`python -m benchmarks.seeds`: a training step of five seeds, vectorized in one program or run one after another.
 
 The times exclude compilation, which is needed only once if one program trains all seeds.
 `python -m eqxcnn.train --seeds` uses one program for networks without convolutions, and for all networks on
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> None:
         # All seeds run the same program, so one seed's time is multiplied.
         cases[sequential] = Case(EpochTrainer(jobs[0]), options.seeds / options.steps)
         ratios.append(Ratio(vmapped, sequential))
-    title = f"One step of each of {options.seeds} seeds, batch sizes of the recipes, random pixels of MNIST's shape"
+    title = f"A step for each of {options.seeds} seeds with the recipes' batch sizes, on random pixels of MNIST's shape"
     run_benchmark(Benchmark("seeds", title, arguments, "ms", cases, ratios), options.rounds, options.out)
 
 

@@ -156,7 +156,8 @@ def check_keywords(name: str, given: Mapping[str, Any], *, also_known: Sequence[
 
     - `also_known`: names of other arguments of the caller; the error for an unknown name may suggest them too.
 
-    **Raises:** `InputError` that names the argument and the rule, and whenever `variant` raises it.
+    **Raises:** `InputError` for an unknown model; for an invalid argument, an `InputError` that names the argument and
+        the rule.
     """
     parameters = inspect.signature(variant(name).make).parameters
     known = [parameter for parameter in parameters if parameter not in _COMMON_PARAMETERS]

@@ -69,7 +69,7 @@ def recipe_from(values: dict[str, Any], origin: str) -> Recipe:
 
     **Arguments:**
 
-    - `values`: from YAML or JSON.
+    - `values`: settings by name, as read from YAML or JSON.
     - `origin`: where the values come from, for error messages.
 
     **Raises:** `InputError` for an unknown setting, naming the nearest known one, and for an invalid value.

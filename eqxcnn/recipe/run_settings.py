@@ -56,7 +56,7 @@ class LogSettings:
     log: Annotated[tuple[Literal["csv", "tensorboard", "wandb"], ...], Items(10)] = ()
     """Logs besides `metrics.jsonl`: `metrics.csv`, TensorBoard, Weights & Biases."""
     profile: Annotated[int, COUNT_OR_NONE] = 0
-    """Trace this many steps, from the second call of the compiled steps on, into `profile/`; 0 for none."""
+    """Write a trace of this many steps to `profile/`, starting at the second call of the compiled steps; 0 for none."""
 
 
 @dataclass(frozen=True)

@@ -99,8 +99,8 @@ class DataSettings:
     decode_processes: Annotated[int, Range(0, 1024)] = 0
     """Number of processes that decode streamed images; 0 decodes in threads, one per core."""
     cache_size: tuple[Annotated[int, Range(1, 4096)], Annotated[int, Range(1, 4096)]] | None = None
-    """Height and width at which training images are kept in the cache, larger than `image_size`, so that
-    `random_resized_crop` keeps their detail; by default `image_size`."""
+    """Height and width of the training images in the cache, at least `image_size`; a larger size keeps more detail for
+    `random_resized_crop`. By default `image_size`."""
     device_budget: Annotated[float, AT_LEAST_ZERO] = 2.0
     """Training images of up to this many GiB per device are kept on the devices; larger sets are streamed to them."""
 

@@ -1,4 +1,4 @@
-"""`python -m eqxcnn.report`: draws a run, or a recipe's augmented images with `--show-augment`."""
+"""`python -m eqxcnn.report`: writes a run's report, or draws a recipe's augmented images with `--show-augment`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -87,7 +87,8 @@ class Checkpoints:
 
         **Arguments:**
 
-        - `like`: a pytree with the saved structure; the saved arrays replace its arrays (or `jax.ShapeDtypeStruct`).
+        - `like`: a pytree with the saved structure; its arrays (or `jax.ShapeDtypeStruct`) are replaced by the saved
+          arrays.
         - `notify`: called with one line for each damaged checkpoint that is skipped.
         - `steps`: the steps to try, from the last in the list to the first; by default all steps, from the newest to
           the oldest.

@@ -71,8 +71,8 @@ def check_same_data(peers: Peers, fingerprint: str | None) -> None:
 
 
 class _SharedRun(Run):
-    """A `Run` for several processes: process 0 reads and writes the folder, and the others receive the
-    contents from process 0.
+    """A `Run` for several processes: process 0 reads and writes the folder, and sends its contents to the
+    other processes.
 
     **Arguments:**
 

@@ -41,7 +41,7 @@ def call_by_name(entry: str, functions: Mapping[str, Callable[..., _T]], kind: s
 
 
 def _parse(entry: str, kind: str) -> tuple[str, list[Any], dict[str, Any]]:
-    """Parses `name` or `name(1, other=2)` into the name, positional and keyword arguments."""
+    """Parses `name` or `name(1, other=2)` into the name, the positional arguments and the keyword arguments."""
     entry = entry.strip()
     if len(entry) > _MAX_ENTRY:
         raise InputError(f"{kind} `{entry}` has {len(entry)} characters: write at most {_MAX_ENTRY}")

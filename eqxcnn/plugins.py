@@ -41,7 +41,7 @@ def load(point: metadata.EntryPoint) -> Any:
     """Imports the object of an entry point that a user has named.
 
     **Raises:** `InputError` that names the package and the cause, if the import fails or if another package has an
-        entry of this name.
+        entry point of the same name.
     """
     packages = [package(other) for other in all_entry_points(point.group) if other.name == point.name]
     if len(packages) > 1:
@@ -53,7 +53,7 @@ def load(point: metadata.EntryPoint) -> Any:
 
 
 def import_object(point: metadata.EntryPoint) -> Any:
-    """Imports the object that an entry point names, whether or not another package has an entry of this name.
+    """Imports the object that an entry point names, even if another package has an entry point of the same name.
 
     **Raises:** `InputError` that names the package and the cause, if the import fails.
     """

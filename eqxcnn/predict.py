@@ -29,7 +29,7 @@ __all__ = ["Classes", "Options", "main"]
 
 #: The names and probabilities of an image's classes, most probable first.
 Classes = list[tuple[str, float]]
-#: A path, and the pixels of its image or the reason why it cannot be read.
+#: An image's path, and its pixels or the reason why it cannot be read.
 _Decoded = tuple[Path, np.ndarray | InputError]
 
 
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str]) -> None:
     try:
         with (
             closing(_decode_ahead(classifier.preprocess, paths, size)) as batches,
-            # On a terminal that also shows the results, a progress bar would break the lines of the results.
+            # On a terminal that also shows the results, a progress bar would break up the lines of the results.
             nullcontext(lambda _: None) if sys.stdout.isatty() else show_progress("images", len(paths)) as advance,
         ):
             for count, results in map(classify, batches):

@@ -149,14 +149,15 @@ def check_keywords(name: str, given: Mapping[str, Any], *, also_known: Sequence[
     """Checks the names, types and values of keyword arguments for a model's constructor.
 
     Numbers must be finite and positive, or 0 if 0 is a default in some variant of the family. A `..._rate` must lie in
-    [0, 1). Tuples whose defaults have the same length must have the same length. Nothing may exceed this module's
-    limits. Each constructor checks any further rules of its own.
+    [0, 1). If the defaults of two tuples have the same length, the given tuples must have the same length too. Nothing
+    may exceed this module's limits. Each constructor checks any further rules of its own.
 
     **Arguments:**
 
-    - `also_known`: further arguments of the caller, which the error for an unknown name suggests too.
+    - `also_known`: names of other arguments of the caller; the error for an unknown name may suggest them too.
 
-    **Raises:** `InputError` that names the argument and the rule; also the errors of `variant`.
+    **Raises:** `InputError` for an unknown model; for an invalid argument, an `InputError` that names the argument and
+        the rule.
     """
     parameters = inspect.signature(variant(name).make).parameters
     known = [parameter for parameter in parameters if parameter not in _COMMON_PARAMETERS]

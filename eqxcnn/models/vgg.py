@@ -103,8 +103,8 @@ def _make_layers(depths: tuple[int, ...], use_norm: bool, in_channels: int, key:
 
 
 _DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
-#: For each depth, the parameters without BatchNorm, with BatchNorm, and of the CIFAR-10 variant, which has BatchNorm
-#: and only one dense layer.
+#: The numbers of parameters per depth: without BatchNorm, with BatchNorm, and in the CIFAR-10 variant, which has
+#: BatchNorm and only one dense layer.
 _PARAMS = {
     11: (132_863_336, 132_868_840, 9_231_114),
     13: (133_047_848, 133_053_736, 9_416_010),

@@ -66,7 +66,7 @@ class WeightAverage:
       `ExponentialMovingAverage`). BatchNorm's running statistics are averaged like weights. `swa` is the mean of the
       weights at the end of each epoch from step `start` on (Izmailov et al. 2018, arXiv:1803.05407, algorithm 1); the
       running statistics for this mean are recomputed at the end of the run.
-    - `decay`: largest fraction of its values that the average of `ema` keeps per step.
+    - `decay`: for `ema`, the largest fraction of its values that the average keeps per step.
     - `start`: a step; `swa` includes the weights at the end of each epoch that ends at this step or later.
     - `every`: steps per epoch.
     """

@@ -101,7 +101,8 @@ def _parse_factor(entry: str) -> Factor:
     value, epochs = float(match["value"]), match["epochs"]
     if value not in _VALUE or (epochs is not None and float(epochs) not in _EPOCHS):
         raise InputError(
-            f"`learning_rate_factors` (={entry!r}) must have a factor {_VALUE} and, if given, epochs {_EPOCHS}"
+            f"`learning_rate_factors` (={entry!r}) must have a factor {_VALUE} and, if given, a number of epochs "
+            f"{_EPOCHS}"
         )
     return Factor(match["pattern"], value, math.inf if epochs is None else float(epochs))
 

@@ -97,12 +97,14 @@ class FunctionLoss:
     def _call(self, logits: BatchLogits, labels: Labels) -> Array:
         found = self.function(logits, labels)
         if not eqx.is_array_like(found):
-            raise InputError(f"`loss` returned a {type(found).__name__}: return the loss of each image, or their mean")
+            raise InputError(
+                f"`loss` returned a {type(found).__name__}: return the loss of each image, or the mean loss"
+            )
         losses = jnp.asarray(found)
         if losses.shape not in ((), labels.shape) or not jnp.issubdtype(losses.dtype, jnp.floating):
             raise InputError(
                 f"`loss` returned {losses.dtype} of shape {losses.shape}: return one floating-point number per image, "
-                f"{labels.shape}, or their mean"
+                f"{labels.shape}, or the mean loss"
             )
         return losses.astype(jnp.float32)
 

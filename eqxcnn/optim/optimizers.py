@@ -198,7 +198,7 @@ def _transpose_matrices(clip: optax.GradientTransformation) -> optax.GradientTra
 def _add_weight_decay(
     weight_decay: float, decay_norms_and_biases: bool, factors: Sequence[Factor]
 ) -> optax.GradientTransformation:
-    """Adds the weight decay of each parameter to the gradient or update of the parameter."""
+    """Adds each parameter's weight decay to the gradient or update of that parameter."""
 
     def add(update: Array, param: Array, factor: Factor) -> Array:
         if not factor.value or not (decay_norms_and_biases or is_decayed(param)):

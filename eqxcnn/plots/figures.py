@@ -19,7 +19,7 @@ from .style import COLUMN, PAGE, STYLE
 
 __all__ = ["MAX_KERNELS", "MAX_NAMED_CLASSES", "augmentation", "confusion_matrix", "heat_maps", "kernels", "mistakes"]
 
-#: Maximum number of classes for numbers in the cells of a confusion matrix, and for class names at its sides.
+#: The most classes for which a confusion matrix has numbers in its cells, and the most for which it has class names.
 _MAX_NUMBERED, MAX_NAMED_CLASSES = 20, 40
 _MAX_NAME_LENGTH = 16
 #: Maximum number of kernels, in total and per row.
@@ -61,7 +61,7 @@ def _label_classes(axes: Axes, class_names: Sequence[str]) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(range(len(names)), names, parse_math=False)
     for label in axes.get_xticklabels() if rotation else []:
-        # The end of a rotated name is below the middle of its column.
+        # The end of each rotated name is placed below the middle of its column.
         label.set(rotation=rotation, ha="right", va="center" if rotation == 90 else "top", rotation_mode="anchor")
 
 
@@ -148,7 +148,7 @@ def heat_maps(
     predicted: Sequence[str],
     probabilities: Sequence[float],
 ) -> Figure:
-    """Draws images, each with its true class, its predicted class and the predicted probability, above a heat map.
+    """Draws each image above its heat map, with the true class, the predicted class and the predicted probability.
 
     The heat, in [0, 1], is drawn over a gray copy of the image, from black (0) through purple and orange to yellow (1).
     """

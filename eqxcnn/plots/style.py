@@ -1,4 +1,4 @@
-"""The pictures' style, with text of 8 points, and the widths of a paper's column (3.4 inches) and page (7 inches).
+"""The style of the pictures, with 8-point text, and the widths of a paper's column (3.4 inches) and page (7 inches).
 
 Colors are from the palette of Okabe and Ito, which color-blind readers can tell apart
 (https://jfly.uni-koeln.de/color/); lines also differ in dashes and markers. Pyplot and Matplotlib's global settings are

@@ -24,7 +24,7 @@ __all__ = [
     "parse_arguments",
 ]
 
-#: The value of a setting, such as `model` or `loss`, if Python code passes an object for it.
+#: The value of a setting such as `model` or `loss` when Python code passes an object instead of a name.
 OWN = "own"
 
 ABOVE_ZERO = Range(0, 1_000_000, excludes_low=True)
@@ -104,7 +104,7 @@ def check_together(recipe: Any) -> None:
 def _check_cache_size(recipe: Any) -> None:
     name = f"`cache_size` (={list(recipe.cache_size)})"
     if recipe.decode == "stream":
-        raise InputError(f"{name} needs images that are decoded once: set `decode` to once, or leave it out")
+        raise InputError(f"{name} needs images that are decoded once: set `decode` to once, or leave out `cache_size`")
     stages = [] if recipe.augment == (OWN,) else augment.build_stages(recipe.augment)
     if not any(isinstance(stage, augment.RandomResizedCrop) for stage in stages):
         raise InputError(f"{name} needs `random_resized_crop` in `augment`, to crop images to `image_size`")
@@ -122,7 +122,7 @@ def _check_streaming(recipe: Any) -> None:
         if getattr(recipe, name) in refused:
             raise InputError(
                 f"`{name}` (={getattr(recipe, name)}) does not go with `data_streaming`, which reads images in "
-                f"order: set it to {instead}"
+                f"order: set `{name}` to {instead}"
             )
     if recipe.cache_size is not None:
         raise InputError("`cache_size` does not go with `data_streaming`, which keeps no images: leave one of them out")

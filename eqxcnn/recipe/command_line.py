@@ -37,9 +37,9 @@ class RunOptions:
     process: Annotated[int, Range(0, 99_999)] | None = None
     """Number of this process, counted from 0; by default set by the launcher."""
     join_timeout: Annotated[float, Range(1, 86_400)] = 300.0
-    """Seconds in which all processes must have started."""
+    """Seconds within which all processes must have started."""
     seeds: Annotated[int, Range(1, 1000)] = 1
-    """Train with this many seeds, from `seed` on, and report mean and standard deviation."""
+    """Train with this many seeds, starting at `seed`, and report mean and standard deviation."""
     dry_run: bool = False
     """Only compile the steps and call them twice, to report time and memory."""
     list_recipes: bool = False

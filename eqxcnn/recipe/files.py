@@ -34,7 +34,7 @@ def load_recipe(source: str | Path) -> Recipe:
     **Raises:** `InputError` for a missing file, an unknown setting, or an invalid value.
     """
     path = Path(source)
-    # For a name that is too long or a locked folder, `os.path.exists` returns `False`, but `Path.exists` raises.
+    # If the name is too long or the folder is locked, `os.path.exists` returns `False`, but `Path.exists` raises.
     if not path.suffix and not os.path.exists(path):
         if str(source) not in list_recipes():
             raise InputError(f"there is no recipe named `{source}`; {nearest(str(source), list_recipes())}")
@@ -69,7 +69,7 @@ def recipe_from(values: dict[str, Any], origin: str) -> Recipe:
 
     **Arguments:**
 
-    - `values`: from YAML or JSON.
+    - `values`: settings by name, as read from YAML or JSON.
     - `origin`: where the values come from, for error messages.
 
     **Raises:** `InputError` for an unknown setting, naming the nearest known one, and for an invalid value.

@@ -1,4 +1,4 @@
-"""Settings of how a run is evaluated, saved, logged and compiled, in the groups of the command line."""
+"""Settings for evaluating, saving, logging and compiling a run, grouped as on the command line."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -15,8 +15,8 @@ class EvaluationSettings:
     """Validation, test, and the weights that are kept."""
 
     test_views: Views = "one"
-    """Views of each test image whose logits are averaged: the image alone, the image and its mirror image, or these and
-    crops shifted by one pixel."""
+    """Views of each test image whose logits are averaged: the image alone, the image and its mirror image, or both of
+    these and crops shifted by one pixel."""
     eval_batch_size: Annotated[int, COUNT] | None = None
     """Images per batch in validation and test; each view counts as an image. By default 500, or fewer images if they
     have more than 4 million pixels together."""
@@ -31,10 +31,10 @@ class EvaluationSettings:
     early_stop_delta: Annotated[float, AT_LEAST_ZERO] = 0.0
     """Improvement of `monitor` that an epoch must exceed to count as better."""
     keep: Literal["last", "best"] = "last"
-    """Weights to test and save: the last ones, or those of the epoch with the best `monitor`."""
+    """Weights to test and save: the last weights, or the weights of the epoch with the best `monitor`."""
     best_checkpoints: Annotated[int, COUNT_OR_NONE] = 0
-    """Number of checkpoints to keep in `best/`, of the epochs with the best `monitor`; at least one with `keep:
-    best`."""
+    """Number of checkpoints to keep in `best/`, from the epochs with the best `monitor`; at least 1 with
+    `keep: best`."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class LogSettings:
     log: Annotated[tuple[Literal["csv", "tensorboard", "wandb"], ...], Items(10)] = ()
     """Logs besides `metrics.jsonl`: `metrics.csv`, TensorBoard, Weights & Biases."""
     profile: Annotated[int, COUNT_OR_NONE] = 0
-    """Trace this many steps, from the second call of the compiled steps on, into `profile/`; 0 for none."""
+    """Write a trace of this many steps to `profile/`, starting at the second call of the compiled steps; 0 for none."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,12 @@ class CompilationSettings:
     devices: Annotated[int, Range(1, 65_536)] | Literal["all"] = "all"
     """Number of devices that share each batch; `all` uses every device of the machine."""
     shard_params: bool = False
-    """Split weights and optimizer state over the devices, for models that do not fit on one. The results are the same,
-    up to rounding."""
+    """Split weights and optimizer state over the devices, for models that do not fit on one device. The results are
+    the same, up to rounding."""
     jit: bool = True
     """Compile the steps; `--no-jit` runs them uncompiled, for comparison."""
     steps_per_call: Annotated[int, COUNT] | None = None
-    """Steps compiled into one call; by default 1 on a CPU, where loops slow convolutions down, and 100 elsewhere. 1
-    without `jit`."""
+    """Steps compiled into one call; by default 1 on a CPU, where loops slow convolutions down, and 100 elsewhere.
+    Always 1 without `jit`."""
     deterministic: bool = False
     """Make a GPU compute the same bits in every run, at the cost of speed; a CPU always does."""

@@ -1,4 +1,4 @@
-"""Settings of what is trained, with types and ranges, in the groups of the command line and the settings page."""
+"""Settings of model, data and training, with types and ranges, grouped as on the command line and settings page."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -58,8 +58,8 @@ class DataSettings:
     vary in size."""
     resize: Literal["stretch", "crop", "pad"] | None = None
     """How an image of another shape is resized to `image_size`: `stretch` changes the aspect ratio, `crop` keeps the
-    center, `pad` adds gray borders. By default `stretch` if all images share one size; else the way that the initial
-    weights expect, or `crop`."""
+    center, `pad` adds gray borders. By default `stretch` if all images share one size, else the method that the
+    initial weights expect, else `crop`."""
     crop_fraction: Annotated[float, Range(0.1, 1)] | None = None
     """Side of the kept center as a fraction of the resized image's shorter side; below 1, the border is cut off. By
     default the fraction that the initial weights expect, else 1."""
@@ -69,9 +69,9 @@ class DataSettings:
     """Fraction of the training images held out to measure progress, stratified by class; 0 for none. `test` holds out
     nothing and measures progress on the test split, as many write-ups do; do not base choices on such scores."""
     train_images: Annotated[int, Range(1, 2**31 - 1)] | None = None
-    """Number of training images to use, the first ones of the split; by default all."""
+    """Number of training images to use, taken from the start of the split; by default all."""
     seed: Annotated[int, Range(0, 2**32 - 1)] = 0
-    """Seed of initial weights, hold-out, order, augmentation and dropout."""
+    """Seed of the initial weights, the held-out images, the order of the images, augmentation and dropout."""
     shuffle: bool = True
     """Shuffle the training images in every epoch."""
     sampling: Literal["uniform", "balanced"] = "uniform"
@@ -92,15 +92,15 @@ class DataSettings:
     disk_budget: Annotated[float, AT_LEAST_ZERO] = 50.0
     """Images are kept in the cache if they take at most this many GiB when decoded, and the disk has room for them."""
     data_streaming: bool = False
-    """Read the data again in every epoch, without a copy; for data sets on the Hub, and for parquet files or tar shards
-    in a folder."""
+    """Read the data again in every epoch instead of keeping a copy; for data sets on the Hub, and for parquet files or
+    tar shards in a folder."""
     shuffle_buffer: Annotated[int, COUNT] = 1000
     """Number of rows in the buffer that shuffles a stream; their encoded images are kept in memory."""
     decode_processes: Annotated[int, Range(0, 1024)] = 0
     """Number of processes that decode streamed images; 0 decodes in threads, one per core."""
     cache_size: tuple[Annotated[int, Range(1, 4096)], Annotated[int, Range(1, 4096)]] | None = None
-    """Height and width at which training images are kept in the cache, larger than `image_size`, so that
-    `random_resized_crop` keeps their detail; by default `image_size`."""
+    """Height and width of the training images in the cache, at least `image_size`; a larger size keeps more detail for
+    `random_resized_crop`. By default `image_size`."""
     device_budget: Annotated[float, AT_LEAST_ZERO] = 2.0
     """Training images of up to this many GiB per device are kept on the devices; larger sets are streamed to them."""
 
@@ -162,7 +162,7 @@ class OptimizerSettings:
     clip_value: Annotated[float, AT_LEAST_ZERO] = 0.0
     """Largest absolute value of each element of the gradients; 0 for no limit."""
     clip_agc: Annotated[float, AT_LEAST_ZERO] = 0.0
-    """Largest norm of each filter's gradient, as a fraction of its weights' norm (AGC); 0 for no limit."""
+    """Largest norm of each filter's gradient, as a fraction of the filter's norm (AGC); 0 for no limit."""
     accumulate_steps: Annotated[int, COUNT] = 1
     """Number of batches whose mean gradient makes one update, like one large batch; BatchNorm still sees each batch
     separately."""
@@ -179,13 +179,13 @@ class OptimizerSettings:
     lookahead_every: Annotated[int, COUNT_OR_NONE] = 0
     """Steps between two resets of the weights to Lookahead's slow weights; 0 for no Lookahead."""
     lookahead_decay: Annotated[float, BELOW_ONE] = 0.95
-    """Fraction of their values that Lookahead's slow weights keep per step at the end of the run; earlier, the
-    fraction is smaller."""
+    """Lookahead's slow weights keep this fraction of their values per step at the end of the run, and a smaller
+    fraction earlier."""
     average: Literal["none", "ema", "swa"] = "none"
-    """Average of the weights to test and save: a moving average (`ema`), or the mean of the weights at the end of each
+    """Weight average to test and save: a moving average (`ema`), or the mean of the weights at the end of each
     of the last epochs, with recomputed running statistics (`swa`)."""
     average_decay: Annotated[float, BELOW_ONE] = 0.999
-    """Fraction of its values that the moving average keeps per step; the fraction is smaller in the first steps."""
+    """The moving average keeps this fraction of its values per step, and a smaller fraction in the first steps."""
     average_start: Annotated[float, BELOW_ONE] = 0.75
     """Fraction of the run after which `swa` starts to average."""
     gradients: Literal["autodiff", "by_hand"] = "autodiff"

@@ -38,7 +38,7 @@ def _format_table(title: str, group: type, kind: str) -> str:
 
 
 def format_row(group: type, field: dataclasses.Field[Any], is_flag: bool = False) -> str:
-    """Returns a setting's row in its table."""
+    """Returns the table row of a setting or flag."""
     name = f"--{field.name.replace('_', '-')}" if is_flag else field.name
     default = {(): "none", None: "none", True: "on", False: "off"}.get(field.default, f"`{field.default}`")
     if isinstance(field.default, int | float) and not isinstance(field.default, bool):

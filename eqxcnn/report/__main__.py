@@ -1,4 +1,4 @@
-"""`python -m eqxcnn.report`: draws a run, or a recipe's augmented images with `--show-augment`."""
+"""`python -m eqxcnn.report`: writes a run's report, or draws a recipe's augmented images with `--show-augment`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ class Options:
     """Draws a run's report into its plots/ folder: curves, confusion matrix, kernels, mistakes, and an HTML page."""
 
     run: Annotated[Path | None, tyro.conf.Positional] = None
-    """A run's folder; omit it with --show-augment."""
+    """Folder of the run to draw; not allowed with --show-augment."""
     data: str | None = None
     """A data set's name, a Hub id or a local folder; by default the data of the run or recipe."""
     show_augment: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False

@@ -35,7 +35,7 @@ _TESTED = {"test_loss", "test_accuracy", "test_count"}
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run's folder, without its data.
+    """The contents of a run's folder, without the data set.
 
     - `folder`: the path of the run's folder.
     - `recipe`, `recipe_text`: the recipe, and the text of its file.
@@ -54,7 +54,7 @@ class RunRecord:
     classifier: ImageClassifier | None
 
     def series(self, name: str, scale: float = 1.0) -> list[float] | None:
-        """Returns a logged quantity of every epoch, times `scale`; `None` if not every epoch logged it."""
+        """Returns a logged quantity of each epoch, multiplied by `scale`; `None` if any epoch lacks the quantity."""
         values = [scale * row[name] for row in self.epochs if name in row]
         return values if len(values) == len(self.epochs) else None
 
@@ -234,7 +234,7 @@ def augmented_examples(
 
 
 def _training_images(recipe: Recipe) -> Num[np.ndarray, "n h w c"] | EncodedImages:
-    """Reads the training split in the same way as training."""
+    """Reads the images of the training split as a training run does."""
     opened = open_data(recipe)
     preprocess = resolve_geometry(recipe, opened.info, None)
     opened, decode = choose_decoding(recipe, opened, preprocess)

@@ -1,4 +1,4 @@
-"""Writes the plots and the page of a run's report, and augmented images without a run."""
+"""Writes the report of a run (plots and a page), or draws a recipe's augmented images."""
 
 import io
 from collections.abc import Iterator, Mapping
@@ -163,7 +163,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _remove_others(plots: Path, shown: Mapping[str, Picture | str]) -> None:
-    """Removes the plots that an earlier report wrote and the new report does not contain."""
+    """Removes earlier plots that the new report does not contain."""
     for name in (*_LINE_ART, *_PIXELS):
         for kind in ("png", "svg") if not isinstance(shown.get(name), Picture) else ():
             (plots / f"{name}.{kind}").unlink(missing_ok=True)

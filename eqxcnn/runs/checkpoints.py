@@ -45,7 +45,7 @@ class Checkpoints:
         self._damaged: set[int] = set()
 
     def steps(self) -> tuple[int, ...]:
-        """Returns the steps that have a checkpoint, oldest first, damaged ones included."""
+        """Returns the steps that have a checkpoint, even a damaged one, oldest first."""
         if not self._folder.is_dir():
             return ()
         return tuple(sorted(int(name) for name in os.listdir(self._folder) if name.isdecimal()))
@@ -87,7 +87,8 @@ class Checkpoints:
 
         **Arguments:**
 
-        - `like`: a pytree with the saved structure; the saved arrays replace its arrays (or `jax.ShapeDtypeStruct`).
+        - `like`: a pytree with the saved structure; its arrays (or `jax.ShapeDtypeStruct`) are replaced by the saved
+          arrays.
         - `notify`: called with one line for each damaged checkpoint that is skipped.
         - `steps`: the steps to try, from the last in the list to the first; by default all steps, from the newest to
           the oldest.
@@ -119,8 +120,8 @@ class Checkpoints:
         self._damaged.discard(step)
 
     def _prune(self, newest: int, others: Collection[int] | None) -> None:
-        """Removes damaged and old checkpoints. Keeps intact checkpoints of later steps, since they belong to another
-        run."""
+        """Removes damaged and old checkpoints. Undamaged checkpoints of later steps are kept, since they belong to
+        another run."""
         intact = [step for step in self.steps() if step <= newest and step not in self._damaged]
         kept = {newest, *others} if others is not None else set(intact[-self._keep :])
         scratch = self._folder / _SCRATCH

@@ -24,7 +24,7 @@ _DATA_FILE = "data.json"
 _PARTS_FILE = "parts.json"
 #: Steps are counted in 32 bits.
 MAX_STEPS = 2**31 - 1
-#: Longest part of a run's name that comes from the data's name, in bytes.
+#: Maximum length in bytes of the part of a run's name that comes from the data's name.
 _MAX_NAME = 100
 #: Maximum size of `metrics.jsonl` in bytes, enough for a million epochs.
 _MAX_METRICS = 1 << 30

@@ -42,7 +42,7 @@ def open_run(peers: Peers, folder: Path) -> Run:
 
 
 def check_same_recipe(peers: Peers, recipe: Recipe, parts: Mapping[str, Mapping[str, str]]) -> None:
-    """Refuses a process whose recipe, or whose parts passed from Python, differ from those of process 0.
+    """Refuses a process if its recipe, or a part passed to it from Python, differs from that of process 0.
 
     **Raises:** `InputError` naming the process and the settings, in all processes.
     """
@@ -71,7 +71,8 @@ def check_same_data(peers: Peers, fingerprint: str | None) -> None:
 
 
 class _SharedRun(Run):
-    """A `Run` for several processes: process 0 reads and writes the folder, and the others receive its values.
+    """A `Run` for several processes: process 0 reads and writes the folder, and sends its contents to the
+    other processes.
 
     **Arguments:**
 

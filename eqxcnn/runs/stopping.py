@@ -37,7 +37,7 @@ def should_stop(recipe: Recipe, rows: Sequence[Mapping[str, Any]], lower_is_bett
 
 
 def monitor_score(recipe: Recipe, row: Mapping[str, Any], lower_is_better: Collection[str] = ()) -> float | int:
-    """Returns an epoch's `monitor`, negated where lower is better, so that larger is better; NaN if it was not logged.
+    """Returns an epoch's `monitor`, with its sign changed if lower values are better; NaN if it was not logged.
 
     **Raises:** `InputError` for a metric that is a list of numbers.
     """

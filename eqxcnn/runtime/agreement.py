@@ -11,11 +11,11 @@ __all__ = ["Agreement"]
 class Agreement:
     """Finds the call of `poll` at which all processes act on a request.
 
-    Steps are sent to the devices ahead of their results, so a process may be some calls ahead of another. Process 0
-    asks each process for its number of calls, and the request is due at the largest number. After this question, a
-    process starts no further call until it receives that number. A request carries a reason, the integer given to
-    `Peers.request`. The threads that receive messages send the answers, because a main thread may be waiting for the
-    result of a step that another process has not started yet.
+    A process starts steps without waiting for the results of earlier steps, so it may be some calls ahead of another
+    process. Process 0 asks each process for its number of calls; the request is due at the largest of these numbers.
+    After this question, a process starts no further call until it receives the largest number. A request carries a
+    reason, the integer given to `Peers.request`. The threads that receive messages send the answers, because a main
+    thread may be waiting for the result of a step that another process has not started yet.
 
     **Arguments:**
 

@@ -77,8 +77,8 @@ def accept_peers(port: int, count: int, greeting: Message, timeout: float) -> di
     - `count`: number of processes, this one included.
     - `greeting`: what the processes must have in common, such as the version of the package.
 
-    **Raises:** `InputError` if not all processes have connected after `timeout` seconds, or if one has a different
-        greeting.
+    **Raises:** `InputError` if not all processes have connected after `timeout` seconds, or if a process has a
+        different greeting.
     """
     try:
         server = socket.create_server(("", port), backlog=count)
@@ -141,7 +141,7 @@ def connect(host: str, port: int, index: int, greeting: Message, timeout: float)
 
 
 def _read_greeting(connection: socket.socket) -> Message:
-    """Returns the first message of a connection; empty if another program has sent something else, or nothing."""
+    """Returns the first message of a connection, or an empty message if none arrives or it cannot be parsed."""
     connection.settimeout(_GREETING_SECONDS)
     try:
         with connection.makefile("rb") as lines:
@@ -152,7 +152,7 @@ def _read_greeting(connection: socket.socket) -> Message:
 
 
 def _compare(index: int, hello: Message, greeting: Message) -> str | None:
-    """Returns a sentence about the first difference between a process and process 0, or `None`."""
+    """Returns a sentence about the first difference between process `index` and process 0, or `None`."""
     for name, value in greeting.items():
         if hello[name] != value:
             return (

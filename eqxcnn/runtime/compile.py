@@ -68,7 +68,7 @@ def jit_once(function: Callable[..., Any]) -> Callable[..., Any]:
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class _Static:
-    """The structure of a pytree and its leaves that are not arrays; a call with a new value compiles a new program."""
+    """The structure of a pytree and its leaves that are not arrays; a change in any of these compiles a new program."""
 
     structure: Any
     leaves: tuple[Any, ...]
@@ -134,7 +134,7 @@ class AsyncJit:
 
 
 class FlatJit:
-    """Like `eqx.filter_jit` for a function of a pytree and an array, called many times with the same pytree.
+    """Like `eqx.filter_jit`, but for functions `(pytree, array)` that are called many times with the same pytree.
 
     The pytree is flattened only once, since pytrees are immutable. This saves time because flattening a small network
     takes longer than running it.

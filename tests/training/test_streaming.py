@@ -115,7 +115,7 @@ def test_a_stream_from_shards_resumes_to_the_same_bytes(photographs, tmp_path, s
     for settings, message in (
         ({"decode": "once"}, r"`decode` \(=once\) does not go with `data_streaming`"),
         ({"sampling": "balanced"}, "`sampling` .* does not go with"),
-        ({"decode_processes": 2}, "`decode_processes` .* set it to 0"),
+        ({"decode_processes": 2}, "`decode_processes` .* set `decode_processes` to 0"),
         ({"decode": "auto", "cache_size": (40, 40)}, "`cache_size`"),
     ):
         with pytest.raises(InputError, match=message):

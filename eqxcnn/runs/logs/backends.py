@@ -74,7 +74,7 @@ class Logs:
 
 @contextmanager
 def open_logs(names: Sequence[str], run: Run) -> Iterator[Logs]:
-    """Opens the logs of a run until the end of the `with` block.
+    """Opens the logs of a run, and closes them at the end of the `with` block.
 
     **Arguments:**
 

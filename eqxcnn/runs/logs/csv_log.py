@@ -21,7 +21,7 @@ class CsvLog:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        # A resumed run may have removed rows.
+        # If the run was resumed, `Run.rewind` may have removed rows that `metrics.csv` still contains.
         self._write()
 
     def row(self, row: Mapping[str, Any], step: int) -> None:

@@ -38,7 +38,7 @@ class TensorBoardLog:
             files = len(list(self._folder.iterdir()))
             self._writer = EventsWriter(str(self._folder / "events"), f".{files}")
         if files:
-            # Tells TensorBoard to drop the events of earlier files from this step on.
+            # Tells TensorBoard to drop the events from step `first` on that are in earlier files.
             first = rows[-1]["step"] + 1 if rows else 0
             self._write(first, session_log=self._events.SessionLog(status=self._events.SessionLog.START))
 

@@ -48,7 +48,7 @@ class WandbLog:
                 config=yaml.safe_load(to_yaml(run.recipe)),
                 id=_run_id(run),
                 resume="allow",
-                # Each seed needs its own Weights & Biases run, even if several train in one process.
+                # Each seed needs its own Weights & Biases run, even if several seeds train in one process.
                 reinit="create_new",
             )
         except wandb.Error as error:

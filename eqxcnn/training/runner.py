@@ -48,8 +48,8 @@ class EpochRunner:
         )
         self._evaluator = self._make_evaluator()
         self._callbacks = [RunLogs(job, logs), EarlyStopping(job), *as_callbacks(job.parts.callbacks)]
-        # With several processes, only process 0 calls the callbacks. It tells the other processes if a callback asks
-        # the run to stop.
+        # With several processes, only process 0 calls the callbacks. Process 0 tells the other processes if a
+        # callback asks the run to stop.
         self._step_callbacks = [each for each in self._callbacks if wants_steps(each)]
         self._stop_requests: list[str] = []
         self._saved = monotonic()

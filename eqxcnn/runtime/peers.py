@@ -77,7 +77,7 @@ class Peers:
         return self.index == 0
 
     def gather(self, value: Any) -> list[Any]:
-        """Returns the values of all processes, in the order of the processes; waits for all of them.
+        """Returns the values of all processes, in the order of the processes; waits for all processes.
 
         **Arguments:**
 

@@ -147,7 +147,7 @@ class EpochLoop:
         return train
 
     def _end_call(self, train: TrainState) -> None:
-        """Calls the callbacks that define `on_step`, if there are any."""
+        """Runs `on_step` of the callbacks that override it, if there are any."""
         if any(runner.watches_steps for runner in self._runners):
             for runner, each in zip(self._runners, self._program.split(train), strict=True):
                 runner.end_call(each)

@@ -64,7 +64,7 @@ class EpochRunner:
         return bool(self._step_callbacks)
 
     def end_call(self, train: TrainState) -> None:
-        """Calls `on_step` of the callbacks that define it; called after each call of the compiled steps."""
+        """Runs `on_step` of the callbacks that override it, after each call of the compiled steps."""
         self._call(self._step_callbacks, "on_step", train)
 
     def end_epoch(self, epoch: int, train: TrainState, images: int, seconds: float) -> TrainState:

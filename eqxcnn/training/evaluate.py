@@ -229,7 +229,7 @@ def _sum_batch(
     labels: Labels,
     mask: Bool[Array, " b"],
 ) -> tuple[Float[Array, ""], Int[Array, "..."], tuple[PyTree, ...]]:
-    """Returns the loss, the confusion counts and the metrics of a batch, each summed over the images inside the mask."""
+    """Returns a batch's loss, confusion counts and metrics, each summed over the images inside the mask."""
     logits = eval_logits(model, state, images, mean, std, views)
     loss = jnp.where(mask, cross_entropy(logits, labels), 0).sum()
     num_classes = logits.shape[-1]

@@ -120,7 +120,7 @@ def pixel_statistics(
     """
     is_pixels = images.dtype == np.uint8
     # Each pixel is first summed over the images of a chunk, and the results are then summed over all pixels. A single
-    # sum over all axes except the last would take ten times as long. The sum of 65,536 squared pixels fits into 32 bits.
+    # sum over all axes but the last would take ten times as long. The sum of 65,536 squared pixels fits into 32 bits.
     one, square, of_chunk, total = (255, np.uint16, np.uint32, np.int64) if is_pixels else (1, *[np.float64] * 3)
     sums, squares = (np.zeros(images.shape[-1], total) for _ in range(2))
     count = 0

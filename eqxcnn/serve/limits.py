@@ -23,5 +23,5 @@ class Limits:
     queue: Annotated[int, Range(1, 10**6)] = 256
     """Requests in progress, and decoded images that wait for the network; more are refused with status 503."""
     timeout: Annotated[float, Range(0, 3600, excludes_low=True)] = 30.0
-    """Time limit for each request, in seconds. A request that exceeds it is answered with an error, after up to twice
-    this time if its body is incomplete. After SIGTERM, the requests in progress have this time to finish."""
+    """Time limit for each request, in seconds. A slower request is answered with an error, after up to twice this time
+    if its body is incomplete. After SIGTERM, the requests in progress have this time to finish."""

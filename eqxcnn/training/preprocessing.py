@@ -101,7 +101,7 @@ def resolve_normalization(
     if warm is not None and warm.mean is not None and warm.std is not None and len(warm.mean) == images.shape[-1]:
         return replace(geometry, mean=warm.mean, std=warm.std)
     if isinstance(images, EncodedImages) and len(rows) > _SAMPLE:
-        # Of a stream, the first rows are used; to spread the rows, the stream would have to be read to its end.
+        # A stream's first rows are measured: rows spread over the stream would require reading the whole stream.
         last = _SAMPLE - 1 if images.is_stream else len(rows) - 1
         rows = rows[np.linspace(0, last, _SAMPLE).astype(np.int64)]
     mean, std = pixel_statistics(images, rows)

@@ -66,7 +66,7 @@ def load(
     model: Network | tuple[Network, ModelState] | None = None,
     allow_non_finite: bool = False,
 ) -> ImageClassifier:
-    """Loads a trained classifier from a run folder or the `model/` folder inside it, by name, or from the Hub.
+    """Loads a trained classifier: from a run folder or its `model/` folder, by name, or from the Hub.
 
     A name loads trained weights with their preprocessing and class names. The weights are part of this package, or are
     downloaded once from the Hugging Face Hub. If a folder has that name, the folder is loaded instead. `hub:user/name`

@@ -94,7 +94,7 @@ def check_normalization(mean: Float[np.ndarray, " c"], std: Float[np.ndarray, " 
 
 
 def shortest(values: Float[Array | np.ndarray, " c"]) -> list[float]:
-    """Returns each number with the fewest decimal digits that still give the same float32 number."""
+    """Rounds each number to the fewest decimal digits that still give the same float32 number."""
     return [float(str(value)) for value in np.asarray(values, np.float32)]
 
 

@@ -75,7 +75,8 @@ class DataInitialized(Protocol):
     """A network with some weights that are initialized from training images."""
 
     def initialized_from(self, images: Images) -> Any:
-        """Returns a copy with data-dependent weights computed from images `[b h w c]`, normalized for `forward`."""
+        """Returns a copy whose data-dependent weights are computed from images `[b h w c]`; the images are normalized
+        as for `forward`."""
         ...
 
 

@@ -174,7 +174,8 @@ def choose_devices(wanted: int | Literal["all"] = "all", shards_params: bool = F
     if wanted != "all" and wanted > len(found):
         where = "this machine" if jax.process_count() == 1 else "all processes together"
         raise InputError(
-            f"`devices` (={wanted}) is more than the {len(found)} of {where}: give a smaller number, or all"
+            f"`devices` (={wanted}) exceeds the number of devices of {where} ({len(found)}): give a smaller number, "
+            "or all"
         )
     count = len(found) if wanted == "all" else wanted
     if count == 1 and jax.process_count() == 1:

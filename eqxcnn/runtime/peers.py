@@ -23,8 +23,8 @@ from .interrupts import Interrupted
 __all__ = ["Peers"]
 
 _INTERRUPTED = "interrupted before there was anything to save"
-#: Seconds that process 0 waits before it prints an error of another process. It may print the same error itself in this
-#: time.
+#: Seconds that process 0 waits before it prints an error of another process. In this time, process 0 may print the same
+#: error itself.
 _OWN_ERROR = 3.0
 #: Seconds that a failed process waits, so that process 0 receives its error.
 _HEARD = 10.0
@@ -77,7 +77,7 @@ class Peers:
         return self.index == 0
 
     def gather(self, value: Any) -> list[Any]:
-        """Returns the values of all processes, in the order of the processes; waits for all of them.
+        """Returns the values of all processes, in the order of the processes; waits for all processes.
 
         **Arguments:**
 
@@ -97,7 +97,7 @@ class Peers:
             return self._gathered.pop(number, [])
 
     def request(self, reason: int) -> None:
-        """Requests that `poll` returns `reason` at the same call in every process."""
+        """Makes `poll` return `reason` in every process, at the same call."""
         self._send_up({"kind": "request", "reason": reason})
 
     def poll(self) -> list[int]:
@@ -117,7 +117,7 @@ class Peers:
 
     @contextmanager
     def guard(self) -> Iterator[None]:
-        """Ends all processes if the `with` block raises an error in this one; does nothing for a single process."""
+        """Ends all processes if the `with` block raises an error in this process; does nothing for a single process."""
         if self.count == 1:
             yield
             return
@@ -156,7 +156,7 @@ class Peers:
         """Makes later error messages say how to resume the run, and moves the log of this process into the run's
         folder.
 
-        If several runs follow, the log stays in the folder of the first run or of the first seed sweep.
+        The log is moved only once: it stays in the folder of the first run or seed sweep.
         """
         self.advice = f"continue with --resume {folder}, in as many processes as you like"
         if self.log is None or self._has_entered:

@@ -107,8 +107,8 @@ def _start_jax(peers: Peers, host: str, place: _Place, timeout: float) -> None:
     (port, *_) = peers.gather(_free_port() if peers.is_first else None)
     # Processes on CPUs cannot exchange arrays without this setting.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    # JAX's own SIGTERM handler would replace the default handler, and a process that is not training yet would no
-    # longer end.
+    # JAX's own SIGTERM handler would replace the default handler; SIGTERM would then no longer end a process that is
+    # not training yet.
     jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
         f"{host}:{port}", place.count, place.index, place.local_devices, initialization_timeout=max(int(timeout), 1)

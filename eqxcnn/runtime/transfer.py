@@ -12,5 +12,5 @@ def to_device(array: np.ndarray | np.generic) -> Array:
 
     `jnp.array` would compile a program for each shape and dtype.
     """
-    # The array is copied, because JAX may use the memory of the given array.
+    # A copy, because JAX might otherwise keep using the memory of the given array.
     return jax.device_put(np.array(array))

@@ -155,7 +155,7 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(self._decoders, partial(function, *arguments))
 
     def _decode(self, data: bytes, index: int, count: int) -> np.ndarray:
-        """Decodes one image; errors name its position if there are several."""
+        """Decodes one image; for a request with several images, an error names the image's position."""
         try:
             with explain(data):
                 image = open_image(data, self.limits.max_pixels)
@@ -196,7 +196,7 @@ def _busy() -> HTTPException:
 
 
 async def _answer_mistake(_: Request, error: HTTPException) -> Response:
-    """Answers with the error's message, or with a clearer one for errors that Starlette raises itself."""
+    """Answers with the error's message; errors that Starlette itself raises get a clearer message."""
     sentences = {
         404: "there is no such page: the service has `/`, `/predict`, `/health` and `/metrics`",
         405: "this method is not allowed here: send images with `POST /predict`, and use `GET` for the other pages",

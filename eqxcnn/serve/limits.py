@@ -14,8 +14,8 @@ class Limits:
     flags."""
 
     max_batch: Annotated[int, Range(1, 4096)] = 32
-    """Images that the network classifies at once. A program is compiled for each power of two up to the first that is
-    at least this number."""
+    """Images that the network classifies at once. Programs are compiled for batches of 1, 2, 4 and so on, up to the
+    first power of two that is at least this number."""
     max_pixels: Annotated[int, Range(1, 10**9)] = 16_000_000
     """Pixels of an image, checked before it is decoded."""
     max_bytes: Annotated[int, Range(1, 10**9)] = 16_000_000
@@ -23,5 +23,5 @@ class Limits:
     queue: Annotated[int, Range(1, 10**6)] = 256
     """Requests in progress, and decoded images that wait for the network; more are refused with status 503."""
     timeout: Annotated[float, Range(0, 3600, excludes_low=True)] = 30.0
-    """Seconds until a request is answered with an error (up to twice as long if its body is incomplete), and seconds
-    to finish requests after SIGTERM."""
+    """Time limit for each request, in seconds. A slower request is answered with an error, after up to twice this time
+    if its body is incomplete. After SIGTERM, the requests in progress have this time to finish."""

@@ -22,7 +22,7 @@ def draw_pixels(pixels: UInt8[np.ndarray, "h w c"]) -> str:
 
 
 def draw_heat(heat: Float[np.ndarray, "h w"]) -> str:
-    """Returns colors for heat in [0, 1], to lay over an image of the same size, as the data URL of a PNG file."""
+    """Draws heat in [0, 1] as an overlay for an image of the same size; returns the data URL of a PNG file."""
     steps = np.linspace(0, 1, len(_COLORS))
     channels = [np.interp(heat, steps, _COLORS[:, channel]) for channel in range(4)]
     return _encode(Image.fromarray(np.stack(channels, -1).round().astype(np.uint8)))

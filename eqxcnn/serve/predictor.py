@@ -17,7 +17,7 @@ __all__ = ["Predictor", "batch_sizes"]
 
 
 def batch_sizes(max_batch: int) -> tuple[int, ...]:
-    """Returns the powers of two up to the first that is at least `max_batch`."""
+    """Returns 1, 2, 4 and so on, up to the first power of two that is at least `max_batch`."""
     return tuple(1 << exponent for exponent in range((max_batch - 1).bit_length() + 1))
 
 

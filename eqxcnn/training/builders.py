@@ -69,8 +69,9 @@ def build_optimizer(
 
     **Arguments:**
 
-    - `own`: an optax transformation to use as the update rule, or a function that takes the schedule and returns one.
-    - `schedule`: a schedule to use instead of the recipe's.
+    - `own`: an optax transformation to use as the update rule, or a function that takes the schedule and returns such a
+      transformation.
+    - `schedule`: a schedule to use instead of the recipe's schedule.
 
     **Raises:** `InputError` when the optimizer's `init` is called, if a factor's pattern matches no parameter.
     """
@@ -112,7 +113,7 @@ def build_lookahead(recipe: Recipe, steps: int) -> Lookahead | None:
 
 
 def build_average(recipe: Recipe, steps: int, steps_per_epoch: int) -> WeightAverage | None:
-    """Builds the recipe's average of the weights; returns `None` if the recipe keeps none.
+    """Builds the recipe's average of the weights; returns `None` if the recipe keeps no average.
 
     **Raises:** `InputError` if no epoch ends after `average_start`, so that `swa` has nothing to average.
     """

@@ -102,7 +102,7 @@ class Callback:
         """Called after each checkpoint."""
 
     def on_test(self, run: RunView) -> None:
-        """Called at the end, once the test's row is logged, and before the classifier is saved."""
+        """Called at the end, after the test metrics are logged and before the classifier is saved."""
 
     def on_end(self, run: RunView) -> None:
         """Called at the end, once the classifier is saved."""

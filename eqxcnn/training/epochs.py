@@ -38,7 +38,7 @@ class Program(Protocol):
     job: Job
 
     def batches(self, epoch: int, first: int) -> Iterator[Any]:
-        """Yields the batches of an epoch from its step `first` on, one item per call."""
+        """Yields the batches of an epoch, one item per call, starting at step `first` of the epoch."""
         ...
 
     def count_steps(self, batches: Any) -> int:
@@ -65,7 +65,7 @@ class SingleRun:
         self.job, self._steps = job, compile_steps(job.recipe, devices=job.devices)
 
     def batches(self, epoch: int, first: int) -> Iterator[HostBatch]:
-        """Yields the batches of an epoch from its step `first` on, one item per call."""
+        """Yields the batches of an epoch, one item per call, starting at step `first` of the epoch."""
         return self.job.batches(epoch, first)
 
     def count_steps(self, batches: HostBatch) -> int:
@@ -147,7 +147,7 @@ class EpochLoop:
         return train
 
     def _end_call(self, train: TrainState) -> None:
-        """Calls the callbacks that define `on_step`, if there are any."""
+        """Runs `on_step` of the callbacks that override it, if there are any."""
         if any(runner.watches_steps for runner in self._runners):
             for runner, each in zip(self._runners, self._program.split(train), strict=True):
                 runner.end_call(each)

@@ -1,4 +1,4 @@
-"""Evaluation of a classifier on labeled images, in batches of one shape; each image counts once."""
+"""Evaluation of a classifier on labeled images, in batches of a fixed shape; each image counts once."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -189,7 +189,7 @@ def _read_batches(
 
 
 def _as_number(name: str, result: Any) -> float | int | list[float | None]:
-    """Returns a metric's result as Python numbers, which logs can hold.
+    """Converts a metric's result to Python numbers, so that it can be logged.
 
     **Raises:** `InputError` if the result is neither a number nor a list of numbers.
     """
@@ -229,7 +229,7 @@ def _sum_batch(
     labels: Labels,
     mask: Bool[Array, " b"],
 ) -> tuple[Float[Array, ""], Int[Array, "..."], tuple[PyTree, ...]]:
-    """Returns a batch's summed loss, confusion counts and sums of metrics over the images inside the mask."""
+    """Returns a batch's loss, confusion counts and metrics, each summed over the images inside the mask."""
     logits = eval_logits(model, state, images, mean, std, views)
     loss = jnp.where(mask, cross_entropy(logits, labels), 0).sum()
     num_classes = logits.shape[-1]

@@ -23,7 +23,7 @@ __all__ = ["digest_settings", "digest_structure", "digest_values", "qualified_na
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 #: Types whose `repr` determines the value.
 _BY_REPR = (range, bytearray, np.dtype, PurePath)
-#: Types of objects that differ between processes; only the name or class of such an object counts.
+#: Objects of these types differ between processes, so only their names and classes count.
 _OF_PROCESS = (type, types.ModuleType, logging.Logger, io.IOBase)
 #: Attributes of a callable: a method's object, a method's function, and the function that a decorator wraps.
 _INNER = ("__self__", "__func__", "__wrapped__")

@@ -22,8 +22,8 @@ from .state import TrainState
 
 __all__ = ["HostBatch", "Job", "count_steps"]
 
-#: This process's part of the `k` batches of a call, in host memory: row numbers, or images, labels and row numbers of
-#: streamed batches.
+#: This process's part of the `k` batches of a call, in host memory: row numbers; or, for streamed batches, images,
+#: labels and row numbers.
 HostBatch: TypeAlias = Int[np.ndarray, "k b"] | StreamedBatch
 
 
@@ -104,7 +104,8 @@ class Job:
         return self.epochs if step >= self.steps else step // self.steps_per_epoch
 
     def batches(self, epoch: int, first: int) -> Iterator[HostBatch]:
-        """Yields the batches of an epoch from its step `first` on, up to the run's last step, stacked for each call."""
+        """Yields the batches of an epoch, stacked for each call, starting at step `first` of the epoch. Batches after
+        the run's last step are left out."""
         last = self.steps - epoch * self.steps_per_epoch
         return self.all_batches(epoch, slice(first, last))
 

@@ -43,7 +43,7 @@ def check_parts(
     **Arguments:**
 
     - `train`: the structure of the train state.
-    - `optimizer`: the run's optimizer, which contains the user's own if there is one.
+    - `optimizer`: the run's optimizer, which contains the user's optimizer if the user passed one.
     - `image_shape`: height, width and channels of the data.
 
     **Raises:** `InputError` for a part that returns a wrong type or shape, or raises an error.
@@ -69,7 +69,8 @@ def check_network(
     - `image_shape`: height, width and channels of the data.
     - `dtype`: the dtype that the network computes in.
 
-    **Raises:** `InputError` naming what the network returns, or the error it raised.
+    **Raises:** `InputError` if the network raises an error, has complex weights, or returns anything but floating-point
+    scores of shape `[classes]`.
     """
     what = f"`model` (`{qualified_name(weights[0])}`)"
     for name, slot in named_slots(weights[0]).items():
@@ -105,7 +106,7 @@ def check_loss(loss: Callable[..., Any], batch_size: int, num_classes: int, is_m
 
     - `is_mixed`: whether images are mixed; the loss must then return one number per image.
 
-    **Raises:** `InputError` that names what the loss returned, or the error that it raised.
+    **Raises:** `InputError` if the loss raises an error, or returns a result of the wrong type or shape.
     """
     logits = jax.ShapeDtypeStruct((batch_size, num_classes), jnp.float32)
     labels = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
@@ -118,7 +119,8 @@ def check_loss(loss: Callable[..., Any], batch_size: int, num_classes: int, is_m
 def check_augment(augment: Callable[..., Any], image_shape: tuple[int, int, int]) -> None:
     """Checks that the user's augmentation maps an image to an image of the same shape.
 
-    **Raises:** `InputError` naming what the augmentation returns, or the error it raised.
+    **Raises:** `InputError` if the augmentation raises an error, or returns anything but a floating-point image of the
+    same shape.
     """
     what, image = f"`augment` (`{qualified_name(augment)}`)", jax.ShapeDtypeStruct(image_shape, jnp.float32)
     more = (AugmentContext(jax.random.key(0), jnp.int32(0)),) if isinstance(augment, ContextAugment) else ()
@@ -132,7 +134,7 @@ def check_augment(augment: Callable[..., Any], image_shape: tuple[int, int, int]
 def check_metrics(metrics: Mapping[str, Metric], batch_size: int, num_classes: int) -> None:
     """Checks that the sums of the user's metrics can be computed.
 
-    **Raises:** `InputError` naming the metric and the error it raised.
+    **Raises:** `InputError` naming the metric, if its `sums` raises an error or is not hashable.
     """
     logits = jax.ShapeDtypeStruct((batch_size, num_classes), jnp.float32)
     labels, mask = (jax.ShapeDtypeStruct((batch_size,), dtype) for dtype in (jnp.int32, jnp.bool_))

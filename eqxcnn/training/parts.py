@@ -52,7 +52,8 @@ class Parts:
     - `model`: a network, or a network and its state. The network is copied, so yours stays usable.
     - `data`: images and labels; see `eqxcnn.data.from_arrays`.
     - `optimizer`: an optax transformation, which includes its learning rate; or a function that takes the recipe's
-      schedule and returns one. The recipe's clipping, accumulation, frozen parts and learning-rate factors apply too.
+      schedule and returns such a transformation. The recipe's clipping, accumulation, frozen parts and learning-rate
+      factors still apply.
     - `loss`: a function of logits `[b classes]` and labels `[b]` that returns the loss of each image `[b]`, or the mean
       loss; mixup needs the loss of each image.
     - `augment`: a function of one image `[h w c]` in [0, 1] and a key.
@@ -120,7 +121,7 @@ class Parts:
         return replace(recipe, **own)
 
     def record(self) -> dict[str, dict[str, str]]:
-        """Returns the identity of each part except the callbacks, for the run's folder.
+        """Returns the identity of each part except the callbacks, to be stored in the run's folder.
 
         The data's fingerprint is not included, because every run records it in `data.json`.
         """

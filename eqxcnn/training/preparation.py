@@ -195,8 +195,9 @@ def _init_images(recipe: Recipe, train: Split, rows: Int[np.ndarray, " k"]) -> N
 def _put_on_devices(recipe: Recipe, train: Split, devices: Devices) -> tuple[jax.Array, jax.Array] | None:
     """Returns the training images and labels as device arrays.
 
-    Returns `None` for images that are decoded while training, and for those that exceed `device_budget` per device.
-    Images that fit on one device are copied to each; images that fit only on all devices together are split over them.
+    Returns `None` if the images are decoded during training, or if they exceed the `device_budget` of all devices
+    together. Images that fit on one device are copied to every device; images that fit only on all devices together are
+    split over the devices.
     """
     budget = recipe.device_budget * 2**30
     if isinstance(train.images, EncodedImages) or train.images.nbytes > budget * devices.count:

@@ -1,4 +1,4 @@
-"""Resolves a run's image size, way of resizing and normalization from its recipe and its data."""
+"""Resolves the image size, the way of resizing and the normalization of a run from its recipe and data."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ __all__ = [
     "resolve_normalization",
 ]
 
-#: Number of images on which mean and standard deviation are measured, if images are decoded while training.
+#: If images are decoded during training, mean and standard deviation are measured on this number of images.
 _SAMPLE = 500
 
 
@@ -43,8 +43,8 @@ def resolve_geometry(recipe: Recipe, info: DataInfo, warm: Preprocess | None, is
     """Returns the preprocessing without normalization: the recipe's settings, with their defaults filled in.
 
     By default, images are stretched if all have the same size, since a crop could cut off their subject. Images of
-    different sizes, such as photographs, are cropped: in the way that the initial weights expect, or else to the
-    largest center crop.
+    different sizes, such as photographs, are resized in the way that the initial weights expect; if this is not known,
+    they are cropped to the largest center crop.
 
     **Arguments:**
 
@@ -91,16 +91,17 @@ def resolve_normalization(
     images: Num[np.ndarray, "n h w c"] | EncodedImages,
     rows: Int[np.ndarray, " k"],
 ) -> Preprocess:
-    """Returns `geometry` with mean and standard deviation from the recipe, from the warm start, or measured on `rows`.
+    """Returns `geometry` with the mean and standard deviation of the recipe, of the initial weights, or else of the
+    images at `rows`.
 
-    If images are decoded while training, 500 of them, spread over the rows, are measured.
+    If the images are decoded during training, only 500 images, spread over the rows, are measured.
     """
     if recipe.mean is not None and recipe.std is not None:
         return replace(geometry, mean=recipe.mean, std=recipe.std)
     if warm is not None and warm.mean is not None and warm.std is not None and len(warm.mean) == images.shape[-1]:
         return replace(geometry, mean=warm.mean, std=warm.std)
     if isinstance(images, EncodedImages) and len(rows) > _SAMPLE:
-        # From a stream, the first rows are used, since rows spread over the stream would require reading it to its end.
+        # A stream's first rows are measured: rows spread over the stream would require reading the whole stream.
         last = _SAMPLE - 1 if images.is_stream else len(rows) - 1
         rows = rows[np.linspace(0, last, _SAMPLE).astype(np.int64)]
     mean, std = pixel_statistics(images, rows)

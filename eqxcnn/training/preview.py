@@ -31,7 +31,7 @@ def first_images(job: Job, count: int = 64) -> UInt8[np.ndarray, "n h w c"]:
 
 
 def _make_images(setup: Setup, batch: Batch) -> Images:
-    """Returns the input of the first step, back on the scale [0, 1]."""
+    """Returns the images of the first step, scaled back to [0, 1]."""
     step = jnp.zeros((), jnp.int32)
     images, _ = make_input(setup, batch, step, step_keys(setup.key, step))
     return images * setup.std + setup.mean

@@ -114,7 +114,7 @@ def _batches(job: Job) -> Iterator[HostBatch]:
 
 
 def _smooth(losses: Iterator[float]) -> Iterator[float]:
-    """Yields smoothed losses until one is not finite or exceeds `_DIVERGENCE` times the smallest."""
+    """Yields smoothed losses until a loss is not finite or exceeds `_DIVERGENCE` times the smallest loss."""
     average, best = 0.0, math.inf
     for number, loss in enumerate(losses, 1):
         average = _SMOOTHING * average + (1 - _SMOOTHING) * loss

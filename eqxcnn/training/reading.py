@@ -1,4 +1,4 @@
-"""Opens the data of a recipe, and reads its images. Images are decoded once, or each time they are read."""
+"""Opens the data of a recipe, and reads the images. Images are decoded once, or each time they are read."""
 
 import shutil
 from collections.abc import Sequence
@@ -172,8 +172,8 @@ def build_augment(
     - `stages`: the augmentations, in order.
     - `shape`: height, width and channels of the model's input.
 
-    **Returns:** two functions, each `None` if it is not needed: the random crop, if the decoder of streamed images
-        makes it from the original pixels; and all other augmentations, which run on the device.
+    **Returns:** a pair: the random crop that the decoder of streamed images takes from the original pixels, or `None`;
+        and a function that applies all other augmentations on the device, or `None`.
 
     **Raises:** `InputError` for augmentations that need images of another shape.
     """

@@ -48,8 +48,8 @@ class EpochRunner:
         )
         self._evaluator = self._make_evaluator()
         self._callbacks = [RunLogs(job, logs), EarlyStopping(job), *as_callbacks(job.parts.callbacks)]
-        # With several processes, only process 0 calls the callbacks. It tells the other processes if a callback asks
-        # the run to stop.
+        # With several processes, only process 0 calls the callbacks. Process 0 tells the other processes if a
+        # callback asks the run to stop.
         self._step_callbacks = [each for each in self._callbacks if wants_steps(each)]
         self._stop_requests: list[str] = []
         self._saved = monotonic()
@@ -64,7 +64,7 @@ class EpochRunner:
         return bool(self._step_callbacks)
 
     def end_call(self, train: TrainState) -> None:
-        """Calls `on_step` of the callbacks that define it; called after each call of the compiled steps."""
+        """Runs `on_step` of the callbacks that override it, after each call of the compiled steps."""
         self._call(self._step_callbacks, "on_step", train)
 
     def end_epoch(self, epoch: int, train: TrainState, images: int, seconds: float) -> TrainState:

@@ -74,7 +74,8 @@ def fit_seeds(
     - `name`: name of the sweep's folder; by default `<model>-<data>-<timestamp>-seeds`.
     - `parts`: your own parts of the runs, as for `fit`; your `model` starts with the same weights for every seed.
 
-    **Raises:** `InputError` as `fit` does; `Interrupted`, which holds the folder to pass to `resume_seeds`.
+    **Raises:** `InputError` in the same cases as `fit`; `Interrupted`, which holds the folder to pass to
+        `resume_seeds`.
     """
     if count not in Range(2, _MAX_SEEDS) or recipe.seed + count > 2**32:
         raise InputError(
@@ -109,7 +110,7 @@ def resume_seeds(folder: Path | str, **parts: Any) -> SeedSweepResult:
 
     - `parts`: the same parts as when the sweep was started.
 
-    **Raises:** as `resume` does.
+    **Raises:** the same exceptions as `resume`.
     """
     folder, peers = Path(folder), current_peers()
     with peers.guard():

@@ -68,7 +68,7 @@ def load_warm_start(recipe: Recipe, info: DataInfo, image_size: tuple[int, int])
 
 
 def _load_init_from(recipe: Recipe, init_from: str, places: dict[str, tuple[int, ...]]) -> WarmStart:
-    """Loads weights from a run folder, a model folder or a file, from the Hub, or by the name of a model."""
+    """Loads weights from a run folder, a model folder, a file or the Hub, or by the name of a model."""
     origin, path = f"`init_from` (={init_from!r})", resolve_run(init_from)
     # `Path.exists` raises for a name that is too long or a folder without access; `os.path.exists` returns `False`.
     is_name = find_published(path) is not None
@@ -131,7 +131,8 @@ def init_train_state(
 
 
 def freeze_modes(model: Network, factors: Sequence[Factor]) -> Network:
-    """Puts norms and dropout of frozen parts into eval mode, since their outputs would still vary in training mode."""
+    """Puts the normalization and dropout layers of frozen parts into eval mode, since their outputs would still vary in
+    training mode."""
     frozen = [factor for factor in factors if factor.setting == "freeze"]
 
     def has_mode(node: Any) -> bool:

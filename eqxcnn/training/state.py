@@ -17,7 +17,7 @@ class Sums(eqx.Module):
 
     - `loss`, `correct`, `count`: summed loss, number of correct predictions, number of images.
     - `failed`: number of steps whose loss (or gradient) was not finite.
-    - `first_failed`: the first of those steps, counted from 1.
+    - `first_failed`: the number of the first failed step, counted from 1.
     """
 
     loss: Float[Array, ""]
@@ -67,7 +67,7 @@ class TrainState(eqx.Module):
     - `opt_state`: the optimizer's state.
     - `step`: number of finished steps.
     - `sums`: metrics of the current epoch.
-    - `slow`: Lookahead's slow weights, if the recipe uses it.
+    - `slow`: Lookahead's slow weights, if the recipe uses Lookahead.
     - `average`: the averaged weights, if the recipe keeps an average.
     """
 

@@ -56,7 +56,7 @@ def cast_floats(tree: PyTree, dtype: DTypeLike) -> Any:
 
 
 def _cast_state(state: ModelState, dtypes: PyTree) -> ModelState:
-    """Casts the state to `dtypes`, since a third-party layer may return it in the dtype of its weights."""
+    """Casts the state to `dtypes`, since a third-party layer may return its state in the dtype of its weights."""
     return jax.tree.map(lambda leaf, dtype: leaf if leaf.dtype == dtype else leaf.astype(dtype), state, dtypes)
 
 

@@ -101,9 +101,9 @@ def resume(
 
     **Arguments:** see `fit`.
 
-    **Raises:** the exceptions of `fit`. Also `InputError` if `folder` is not a run's folder, if the run is finished, if
-    all its checkpoints are damaged, if the data have changed since the run started, or if a part is missing or differs
-    from the part with which the run was started.
+    **Raises:** the same exceptions as `fit`. Also `InputError` if `folder` is not a run's folder, if the run is
+    finished, if all its checkpoints are damaged, if the data have changed since the run started, or if a part is
+    missing or differs from the part with which the run was started.
     """
     started = monotonic()
     keep_freed_memory()
@@ -121,7 +121,12 @@ def resume(
 
 
 def _train(job: Job, run: Run, train: TrainState, started: float) -> Result:
-    """Trains the rest of a job, and completes the run's folder; `started` is when `fit` or `resume` was called."""
+    """Trains the rest of a job, and completes the run's folder.
+
+    **Arguments:**
+
+    - `started`: time at which `fit` or `resume` was called.
+    """
     recipe, first_step = job.recipe, int(train.step)
     run.rewind(job.epochs_after(first_step))
     with (

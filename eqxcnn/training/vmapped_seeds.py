@@ -92,7 +92,8 @@ class VmappedSeeds:
 def train_vmapped(jobs: Sequence[Job], runs: Sequence[Run], started: float) -> list[Result]:
     """Trains jobs of the same recipe with different seeds, each from its first step and in its own run folder.
 
-    **Raises:** `InputError` as `fit` does; `Interrupted` after Ctrl-C or SIGTERM, once each run has a checkpoint.
+    **Raises:** `InputError` in the same cases as `fit`; `Interrupted` after Ctrl-C or SIGTERM, once each run has a
+    checkpoint.
     """
     program, recipe = VmappedSeeds(jobs), jobs[0].recipe
     train = program.join([job.make_start() for job in jobs])
@@ -121,7 +122,8 @@ def stack_trains(trains: Sequence[TrainState]) -> TrainState:
 
 
 def stack_setups(jobs: Sequence[Job]) -> Setup:
-    """Returns the first job's setup with each seed's key and normalization stacked along a first axis."""
+    """Returns the first job's setup, but with the keys, means and standard deviations of all seeds stacked along a new
+    first axis."""
     stacks = [jnp.stack(same) for same in zip(*(per_seed_leaves(job.setup) for job in jobs), strict=True)]
     return eqx.tree_at(per_seed_leaves, jobs[0].setup, tuple(stacks))
 

@@ -77,7 +77,7 @@ def test_batches_that_do_not_divide_and_missing_devices_are_refused(found):
     uneven, small, many = found["refusals"]["messages"]
     assert "`batch_size` (=62) must be a multiple of the 4 devices that share each batch: give 60 or 64" in uneven
     assert "`batch_size` (=3) must be a multiple of the 4 devices that share each batch: give 4, or choose" in small
-    assert "`devices` (=5) is more than the 4 of this machine" in many
+    assert "`devices` (=5) exceeds the number of devices of this machine (4)" in many
 
 
 @pytest.mark.exhaustive

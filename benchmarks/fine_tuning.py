@@ -4,10 +4,11 @@ Each row of the table shows one way of training with one number of training phot
 random, equally many of each class. The four ways of training are: fine-tuning `airbench94` from its weights in the
 package, training `airbench94` from scratch, a logistic regression on its features, and the five nearest neighbors of
 its features by cosine distance. Fine-tuning and training from scratch use the recipe `catsdogs_finetune` with smaller
-batches, and show the network the same number of photographs in total, each of them several times. When training from
-scratch, the first layer whitens the photographs, and the learning rate of the recipe `airbench94` is used, scaled to
-the batch size. Each classifier is tested on the whole test split, with one view per photograph. Times are medians over
-the seeds. They include the test, but not the decoding of the photographs, which happens once for all rows.
+batches. They show the network the same total number of photographs in every row, so each photograph is shown several
+times. When training from scratch, the first layer whitens the photographs, and the learning rate of the recipe
+`airbench94` is used, scaled to the batch size. Each classifier is tested on the whole test split, with one view per
+photograph. Times are medians over the seeds. They include the test, but not the decoding of the photographs, which
+happens once for all rows.
 """
 
 from collections.abc import Callable, Sequence
@@ -58,7 +59,7 @@ class Options:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parses the options, trains, writes and prints the results."""
+    """Parses the options, trains the networks, and writes and prints the results."""
     options = tyro.cli(Options, prog="python -m benchmarks.fine_tuning", args=arguments)
     if options.seeds < 1:
         raise InputError(f"`seeds` (={options.seeds}) must be 1 or more")
@@ -79,7 +80,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def make_ways(shown: int) -> dict[str, Learn]:
-    """Returns the four ways of training by name; training shows the network `shown` photographs in total."""
+    """Returns the four ways of training by name; a training run shows the network `shown` photographs in total."""
     scale = _BATCH_SIZE / _RECIPE.batch_size
     tuned = _RECIPE.replace(
         data="own", validation=0.0, test_views="one", batch_size=_BATCH_SIZE,
@@ -134,7 +135,7 @@ def make_regression() -> Any:
 
 
 def make_neighbors() -> Any:
-    """Returns a classifier by the five nearest neighbors."""
+    """Returns a classifier that uses the five nearest neighbors by cosine distance."""
     return KNeighborsClassifier(5, metric="cosine")
 
 

@@ -52,7 +52,7 @@ class Options:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parses the options, measures, writes and prints the results."""
+    """Parses the options, runs the measurements, and writes and prints the results."""
     options = tyro.cli(Options, prog="python -m benchmarks.layers", args=arguments)
     check_options(options.rounds, options.out)
     layers = {name: layer for name, layer in LAYERS.items() if options.only in name}

@@ -40,7 +40,7 @@ class Rebuilt:
 
     @property
     def is_as_recorded(self) -> bool:
-        """Whether the result matches the record: the same bytes on the same layout, else about the same accuracy."""
+        """Whether the result matches the record: on the same layout the same bytes, otherwise a similar accuracy."""
         if self.is_same_layout:
             return self.is_same_file
         return abs(self.accuracy - self.recorded) <= MAX_DIFFERENCE

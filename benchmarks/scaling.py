@@ -70,7 +70,7 @@ class Options:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parses the options, measures, plans, writes and prints the results."""
+    """Parses the options, runs the measurements, makes the plan, and writes and prints the results."""
     options = tyro.cli(Options, prog="python -m benchmarks.scaling", args=arguments)
     check_options(options.rounds, options.out)
     if bad := [count for count in options.processes if options.batch_size % count]:
@@ -104,7 +104,7 @@ def measure_processes(options: Options, count: int) -> dict[str, Any]:
 
 
 def make_measured(found: Mapping[int, Sequence[Mapping[str, Any]]]) -> ResultTable:
-    """Returns the table of measured steps, compared with the steps of the first number of processes."""
+    """Returns the table of step times, each also compared with the time for the first number of processes."""
     lines = []
     base = None
     for count, rounds in found.items():
@@ -152,9 +152,9 @@ def plan(options: Options, machines: int, gpus: int, gradient_bytes: int, norm_b
 
     **Arguments:**
 
-    - `gradient_bytes`: bytes of all gradients, which are summed at once.
-    - `norm_bytes`, `norms`: bytes of BatchNorm's statistics, and number of sums for them; none of these sums can be
-      delayed.
+    - `gradient_bytes`: bytes of all gradients, which are summed together.
+    - `norm_bytes`, `norms`: bytes of BatchNorm's statistics, and number of sums for them; none of these sums can
+      overlap with other work.
     """
     far = options.latency_microseconds * 1e-6
     near = far / 5

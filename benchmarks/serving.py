@@ -4,7 +4,7 @@ Clients share the cores with the service. Each client sends one image per reques
 for the answer before the next request. The images are PNG files of the network's own size. Networks without trained
 weights in the package have random weights, which does not change the times. The second table shows the memory of the
 service while 32 clients send many requests to the first network. The third table counts the answers to hostile requests
-(damaged images, forms and JSON from `tests.fuzz`), none of which may make the service fail.
+(damaged images, forms and JSON from `tests.fuzz`); no request may make the service fail.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""Measurement shared by the benchmarks: cases take turns in one process, and ratios too noisy to trust are withheld."""
+"""The benchmarks' measurements: cases take turns in one process, and ratios that are too noisy are not reported."""
 
 import json
 import shlex

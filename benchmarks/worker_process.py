@@ -28,7 +28,7 @@ class WorkerProcess:
         self._num_functions, self._lock = 0, Lock()
 
     def build(self, builder: Callable[..., Callable[[int], Any]], *arguments: Any) -> Callable[[int], Any]:
-        """Calls `builder(*arguments)` in the worker, and returns a proxy of the function that the builder returns.
+        """Calls `builder(*arguments)` in the worker, and returns a proxy for the function that the builder returns.
 
         `builder`, `arguments` and the function's results are pickled.
 

@@ -2,9 +2,9 @@
 same networks in PyTorch.
 
 Each case normalizes and classifies a batch of `uint8` pixels; each library has its own process. "eqxcnn" calls the
-classifier, "StableHLO" its exported program in JAX, and "ONNX" its exported model in onnxruntime. PyTorch runs the same
-network in three ways: eager with channels first, eager with channels last, and compiled with channels last. All weights
-are random.
+classifier, "StableHLO" calls its exported program in JAX, and "ONNX" runs its exported model in onnxruntime. PyTorch
+runs the same network in three ways: eager with channels first, eager with channels last, and compiled with channels
+last. All weights are random.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.own_model`: a training step of a user's own network, compared with the same network in the zoo.
+"""`python -m benchmarks.own_model`: a training step of a user's own network, and of the same network from the zoo.
 
 The user's network is the MNIST CNN as a plain Equinox module without state and key, passed to the trainer as an object.
 """

@@ -90,6 +90,6 @@ def compare(row: Bundled, run: Path, data: str) -> Rebuilt:
 
 
 def is_same_layout(training: Mapping[str, Any]) -> bool:
-    """Returns whether this machine has the packages, the processor and the cores of a recorded run."""
+    """Returns whether this machine has the same packages, processor and number of cores as a recorded run."""
     recorded, here = training["environment"], environment()
     return all(recorded.get(key) == here.get(key) for key in _LAYOUT)

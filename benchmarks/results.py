@@ -108,7 +108,7 @@ def main(arguments: Sequence[str]) -> None:
 def _rebuild(options: Rebuild) -> None:
     """Repeats the training of each network, and prints a line about the result.
 
-    **Raises:** `InputError`, after all networks, if the result of a network differs from its record.
+    **Raises:** `InputError` after all networks are trained, if the result of a network differs from its record.
     """
     from .rebuild import rebuild  # Imported late, because it uses `make_record`.
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.scaling`: the extra time of a step in several processes, and the predicted speed of many GPUs.
+"""`python -m benchmarks.scaling`: the extra time per step with several processes, and the predicted speed of many GPUs.
 
 Trains with the same global batch in 1, 2 and 4 processes on this machine. The processes exchange sums over the loopback
 interface. No case uses oneDNN, because oneDNN needs a single device. The processes share the machine's cores, so more
@@ -129,8 +129,8 @@ class Plan:
     """The predicted speed of a run.
 
     - `compute`, `communicate`: milliseconds per step for a GPU's own work, and for the sums over all GPUs.
-    - `images`, `efficiency`: images per second, and the ratio to the speed without sums, if no sum overlaps with other
-      work.
+    - `images`, `efficiency`: images per second if no sum overlaps with other work, and the ratio of this speed to the
+      speed without sums.
     - `best_efficiency`: the efficiency if the sums of the gradients overlap with the backward pass.
     - `input_images`: images per second that the CPUs decode.
     """

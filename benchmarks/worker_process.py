@@ -12,7 +12,7 @@ from eqxcnn.errors import InputError
 
 
 class WorkerProcess:
-    """A process that builds functions, and on request calls one of them with a number.
+    """A process that builds functions and, on request, calls one of them with a given number.
 
     Each compared library gets its own process, so that its process-wide settings, such as the memory allocator or the
     number of threads, do not affect the other libraries.

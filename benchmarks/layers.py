@@ -37,7 +37,7 @@ _PASSES = ("forward", "forward and backward")
 
 @dataclass(frozen=True)
 class Options:
-    """Time convolutions, pools and BatchNorm on a batch of 128."""
+    """Measure convolutions, pools and BatchNorm on a batch of 128."""
 
     only: str = ""
     """Time only the layers whose names contain this text."""

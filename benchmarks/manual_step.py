@@ -16,7 +16,7 @@ from .timing import RESULTS, Benchmark, Case, Ratio, run_benchmark
 
 @dataclass(frozen=True)
 class Options:
-    """Time a step of `scratch` on random pixels of MNIST's shape, with gradients by hand and by autodiff."""
+    """Measure a step of `scratch` on random pixels of MNIST's shape, with gradients by hand and by autodiff."""
 
     batches: int = 50
     """Steps of batch 64 per measurement, each in its own call."""

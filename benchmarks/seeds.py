@@ -25,7 +25,7 @@ from .timing import RESULTS, Benchmark, Case, Ratio, run_benchmark
 
 @dataclass(frozen=True)
 class Options:
-    """Time steps of several seeds on random pixels of MNIST's shape: in one program, and one seed after another."""
+    """Measure steps of several seeds on random MNIST-shaped pixels, both in one program and one seed after another."""
 
     models: tuple[str, ...] = ("mlp", "lenet")
     """Recipes whose steps are timed."""

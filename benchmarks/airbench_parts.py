@@ -1,9 +1,9 @@
 """`python -m benchmarks.airbench_parts`: the accuracy that each part of airbench94's training adds in a short CPU run.
 
 Trains the recipe `cifar_fast`, which applies airbench94's training to a narrow network, for a few epochs: once with all
-parts of this training, and once without each part. Every trained network is tested with the six views of the multi-crop
-test and with a single view, to measure what the multi-crop test adds. The time includes decoding, training and the
-test.
+parts of this training, and then with each part left out in turn. Every trained network is tested with the six views of
+the multi-crop test and with a single view, to measure what the multi-crop test adds. The time includes decoding,
+training and the test.
 """
 
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ PARTS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Options:
-    """Train a narrow airbench94 for a few epochs, with all parts of its training and without each part."""
+    """Train a narrow airbench94 for a few epochs, with all parts of its training and with each part left out."""
 
     data: str = _RECIPE.data
     """A data set's name or folder."""
@@ -71,7 +71,7 @@ class TrainingResult(NamedTuple):
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parses the options, trains, writes and prints the results."""
+    """Parses the options, trains the networks, and writes and prints the results."""
     options = tyro.cli(Options, prog="python -m benchmarks.airbench_parts", args=arguments)
     if unknown := [part for part in options.parts if part not in PARTS]:
         raise InputError(f"`parts` (={unknown[0]!r}) must be among {', '.join(PARTS)}")

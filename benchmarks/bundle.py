@@ -1,4 +1,4 @@
-"""`python -m benchmarks.bundle RECIPE RUN`: makes the trained weights in eqxcnn/weights/bundled from finished runs."""
+"""`python -m benchmarks.bundle RECIPE RUN`: writes the weights of a finished run to eqxcnn/weights/bundled."""
 
 import json
 from collections.abc import Sequence

@@ -34,7 +34,7 @@ class Options:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parses the options, measures, writes and prints the results."""
+    """Parses the options, runs the measurements, and writes and prints the results."""
     options = tyro.cli(Options, prog="python -m benchmarks.compile", args=arguments)
     cases, ratios = {}, []
     for name in options.nets:

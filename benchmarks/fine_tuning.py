@@ -59,7 +59,7 @@ class Options:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parses the options, trains, writes and prints the results."""
+    """Parses the options, trains the networks, and writes and prints the results."""
     options = tyro.cli(Options, prog="python -m benchmarks.fine_tuning", args=arguments)
     if options.seeds < 1:
         raise InputError(f"`seeds` (={options.seeds}) must be 1 or more")
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def make_ways(shown: int) -> dict[str, Learn]:
-    """Returns the four ways of training by name; training shows the network `shown` photographs in total."""
+    """Returns the four ways of training by name; a training run shows the network `shown` photographs in total."""
     scale = _BATCH_SIZE / _RECIPE.batch_size
     tuned = _RECIPE.replace(
         data="own", validation=0.0, test_views="one", batch_size=_BATCH_SIZE,
@@ -135,7 +135,7 @@ def make_regression() -> Any:
 
 
 def make_neighbors() -> Any:
-    """Returns a classifier by the five nearest neighbors."""
+    """Returns a classifier that uses the five nearest neighbors by cosine distance."""
     return KNeighborsClassifier(5, metric="cosine")
 
 

@@ -26,7 +26,7 @@ def find_peak(kind: str) -> float | None:
 
 
 def build_memory_reader(library: str) -> Callable[[int], int | None]:
-    """Returns a function that reads the peak device memory of this process in bytes; it returns `None` if unknown.
+    """Returns a function that returns this process's peak device memory in bytes, or `None` if it is unknown.
 
     The function ignores its argument.
     """
@@ -44,7 +44,7 @@ def build_memory_reader(library: str) -> Callable[[int], int | None]:
 def make_gpu_tables(
     workloads: Sequence[Workload], memory: Mapping[str, int | None], seconds: Mapping[str, Sequence[float]]
 ) -> list[ResultTable]:
-    """Returns a table of speeds, also as fractions of the chip's peak, and a table of the peak memory of each process.
+    """Returns a table of speeds (also as fractions of the chip's peak), and a table of the peak memory of each process.
 
     A training step counts as three forward passes: one for the forward and two for the backward pass.
     """

@@ -2,9 +2,9 @@
 same networks in PyTorch.
 
 Each case normalizes and classifies a batch of `uint8` pixels; each library has its own process. "eqxcnn" calls the
-classifier, "StableHLO" its exported program in JAX, and "ONNX" its exported model in onnxruntime. PyTorch runs the same
-network in three ways: eager with channels first, eager with channels last, and compiled with channels last. All weights
-are random.
+classifier, "StableHLO" calls its exported program in JAX, and "ONNX" runs its exported model in onnxruntime. PyTorch
+runs the same network in three ways: eager with channels first, eager with channels last, and compiled with channels
+last. All weights are random.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -69,7 +69,7 @@ class Options:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parses the options, measures, writes and prints the results."""
+    """Parses the options, runs the measurements, and writes and prints the results."""
     options = tyro.cli(Options, prog="python -m benchmarks.inference", args=arguments)
     check_options(options.rounds, options.out)
     if not options.models or min(options.batches, default=0) < 1:
@@ -100,12 +100,12 @@ def _torch_name(pair: tuple[str, str]) -> str:
 
 
 def _alternate(names: Sequence[str]) -> list[str]:
-    """Returns column heads: each name, followed by the head `target`."""
+    """Returns the given column heads, with a head `target` after each of them."""
     return [each for name in names for each in (name, "target")]
 
 
 def _measure(model: str, options: Options) -> Iterator[tuple[int, dict[str, list[float]]]]:
-    """Yields each batch size, and the seconds per batch of each case in every round; the cases take turns."""
+    """Yields each batch size with the seconds per batch of every case, one number per round; the cases take turns."""
     builders: dict[str, tuple[str, Callable[..., Classify]]] = {
         _OURS: ("jax", classify_with_eqxcnn), _STABLEHLO: ("jax", classify_with_stablehlo),
         _ONNX: ("onnxruntime", classify_with_onnx),

@@ -57,12 +57,12 @@ LAYERS = {
 
 
 def our_case(layer: Layer, backward: bool) -> Callable[[], Any]:
-    """Returns a function that calls this library's layer on a batch, and computes the gradients if `backward`."""
+    """Returns a function that calls this library's layer on a batch and, if `backward` is true, computes gradients."""
     return _make_case(*make_layer(layer), layer, backward)
 
 
 def jax_case(layer: Layer, backward: bool) -> Callable[[], Any]:
-    """Returns a function that calls the plain JAX operation on a batch, and computes the gradients if `backward`."""
+    """Returns a function that calls plain JAX operations on a batch and, if `backward` is true, computes gradients."""
     return _make_case(*make_plain_operation(layer), layer, backward)
 
 
@@ -88,7 +88,7 @@ def make_layer(layer: Layer) -> tuple[Any, Callable[[Any, jax.Array], Any]]:
 
 
 def make_plain_operation(layer: Layer) -> tuple[Any, Callable[[Any, jax.Array], Any]]:
-    """Returns the weights, and a function of weights and a batch that uses as few JAX operations as possible."""
+    """Returns the weights, and a function of weights and batch; the function uses as few JAX operations as possible."""
     edges = ((0, 0), *[(layer.padding, layer.padding)] * 2, (0, 0))
     window, strides = (1, layer.kernel, layer.kernel, 1), (1, layer.stride, layer.stride, 1)
     match layer.kind:

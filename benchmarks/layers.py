@@ -37,7 +37,7 @@ _PASSES = ("forward", "forward and backward")
 
 @dataclass(frozen=True)
 class Options:
-    """Time convolutions, pools and BatchNorm on a batch of 128."""
+    """Measure convolutions, pools and BatchNorm on a batch of 128."""
 
     only: str = ""
     """Time only the layers whose names contain this text."""
@@ -52,7 +52,7 @@ class Options:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parses the options, measures, writes and prints the results."""
+    """Parses the options, runs the measurements, and writes and prints the results."""
     options = tyro.cli(Options, prog="python -m benchmarks.layers", args=arguments)
     check_options(options.rounds, options.out)
     layers = {name: layer for name, layer in LAYERS.items() if options.only in name}

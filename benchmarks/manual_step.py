@@ -16,7 +16,7 @@ from .timing import RESULTS, Benchmark, Case, Ratio, run_benchmark
 
 @dataclass(frozen=True)
 class Options:
-    """Time a step of `scratch`, on random pixels of MNIST's shape, by hand and by automatic differentiation."""
+    """Measure a step of `scratch` on random pixels of MNIST's shape, with gradients by hand and by autodiff."""
 
     batches: int = 50
     """Steps of batch 64 per measurement, each in its own call."""
@@ -29,7 +29,7 @@ class Options:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parses the options, measures, writes and prints the results."""
+    """Parses the options, runs the measurements, and writes and prints the results."""
     options = tyro.cli(Options, prog="python -m benchmarks.manual_step", args=arguments)
     cases, ratios = {}, []
     for label, size, steps, per_call in (

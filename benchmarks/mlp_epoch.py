@@ -46,7 +46,7 @@ class Options:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parses the options, measures, writes and prints the results."""
+    """Parses the options, runs the measurements, and writes and prints the results."""
     options = tyro.cli(Options, prog="python -m benchmarks.mlp_epoch", args=arguments)
     batches, few = options.batches, min(NUM_UNCOMPILED_STEPS, options.batches)
     recipe = load_recipe("mlp")

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.own_model`: a training step of a user's own network, compared with the same network in the zoo.
+"""`python -m benchmarks.own_model`: a training step of a user's own network, and of the same network from the zoo.
 
 The user's network is the MNIST CNN as a plain Equinox module without state and key, passed to the trainer as an object.
 """
@@ -56,7 +56,7 @@ class OwnNetwork(eqx.Module):
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parses the options, measures, writes and prints the results."""
+    """Parses the options, runs the measurements, and writes and prints the results."""
     options = tyro.cli(Options, prog="python -m benchmarks.own_model", args=arguments)
     recipe = load_recipe("mnist_cnn").replace(steps_per_call=1)
     zoo = prepare_job(recipe, options.steps)

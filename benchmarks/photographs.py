@@ -65,7 +65,7 @@ class Options:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parses the options, makes the photographs, measures, writes and prints the results."""
+    """Parses the options, makes the photographs, runs the measurements, and writes and prints the results."""
     options = tyro.cli(Options, prog="python -m benchmarks.photographs", args=arguments)
     check_options(options.rounds, options.out)
     _check_counts(options)
@@ -116,7 +116,7 @@ def make_recipe(options: Options, steps: int) -> Recipe:
 
 
 def make_ratios(seconds: Mapping[str, Sequence[float]]) -> list[Ratio]:
-    """Returns the ratios to report, such as the slower one of decoding and training, divided by both together."""
+    """Returns the ratios to report, the first of which is max(time of decoding, time of a step) / time of both."""
     slower = max((DECODING, STEP), key=lambda name: float(np.median(seconds[name])))
     ratios = [Ratio(slower, BOTH, ">= 0.9"), Ratio(DECODING, WAITING, ">= 0.9")]
     return [*ratios, Ratio(TORCH, INPUT, ">= 1.3")] if TORCH in seconds else ratios
@@ -138,7 +138,7 @@ def make_tables(options: Options, probes: Sequence[Probe]) -> list[ResultTable]:
 
 
 def probe_process(options: Options) -> list[Probe]:
-    """Trains in new processes: the first trains on three times `images_per_epoch` images, the others for a step."""
+    """Trains in new processes: the first on three times `images_per_epoch` images, each other process for one step."""
     probes = []
     most = max(_EPOCHS) * (options.images_per_epoch // options.batch_size)
     for steps in (most, *[1] * (options.rounds - 1)):

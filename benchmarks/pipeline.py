@@ -51,7 +51,7 @@ class Options:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parses the options, measures, writes and prints the results."""
+    """Parses the options, runs the measurements, and writes and prints the results."""
     options = tyro.cli(Options, prog="python -m benchmarks.pipeline", args=arguments)
     if options.images < load_recipe("cifar_cnn").batch_size:
         raise InputError(f"`images` (={options.images}) must be at least one batch of 128")
@@ -110,7 +110,7 @@ class InputEpoch:
 
 
 def make_step_input(setup: Setup, step: Int[Array, ""], batches: Batch) -> tuple[Images, Targets]:
-    """Returns the model's input and the targets for a call of a single step."""
+    """Returns the model's input and the targets for a call that runs a single step."""
     return make_input(setup, jax.tree.map(lambda leaf: leaf[0], batches), step, step_keys(setup.key, step))
 
 

@@ -40,7 +40,7 @@ class Rebuilt:
 
     @property
     def is_as_recorded(self) -> bool:
-        """Whether the result matches the record: the same bytes on the same layout, else about the same accuracy."""
+        """Whether the result matches the record: on the same layout the same bytes, otherwise a similar accuracy."""
         if self.is_same_layout:
             return self.is_same_file
         return abs(self.accuracy - self.recorded) <= MAX_DIFFERENCE
@@ -90,6 +90,6 @@ def compare(row: Bundled, run: Path, data: str) -> Rebuilt:
 
 
 def is_same_layout(training: Mapping[str, Any]) -> bool:
-    """Returns whether this machine has the packages, the processor and the cores of a recorded run."""
+    """Returns whether this machine has the same packages, processor and number of cores as a recorded run."""
     recorded, here = training["environment"], environment()
     return all(recorded.get(key) == here.get(key) for key in _LAYOUT)

@@ -100,7 +100,7 @@ def _make_row(name: str, model: str) -> tuple[str, ...]:
 
 
 def _add_links(text: str) -> str:
-    """Replaces each paper, page and repository that a text names with a link to it."""
+    """Turns each paper, page and repository named in a text into a link."""
     text = re.sub(r"docs/(\w+)\.md", r"[\1](\1.md)", text)
     text = re.sub(r"github\.com/[\w./-]*\w", r"[\g<0>](https://\g<0>)", text)
     return re.sub(r"arXiv:(\d{4}\.\d{4,5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", text)

@@ -108,7 +108,7 @@ def main(arguments: Sequence[str]) -> None:
 def _rebuild(options: Rebuild) -> None:
     """Repeats the training of each network, and prints a line about the result.
 
-    **Raises:** `InputError`, after all networks, if the result of a network differs from its record.
+    **Raises:** `InputError` after all networks are trained, if the result of a network differs from its record.
     """
     from .rebuild import rebuild  # Imported late, because it uses `make_record`.
 
@@ -124,8 +124,8 @@ def _rebuild(options: Rebuild) -> None:
 def add_runs(recipe: str, runs: Sequence[Path], results: Path) -> list[Path]:
     """Records runs of a shipped recipe in `results/runs/RECIPE-seedN.json`; if one run is refused, none is recorded.
 
-    **Raises:** `InputError` if a run is not finished, was resumed, had other settings, or names an absolute path in its
-    command.
+    **Raises:** `InputError` if a run is not finished, was resumed or had other settings, or if its command names an
+    absolute path.
     """
     records = [make_record(recipe, run) for run in runs]
     paths = [results / "runs" / f"{recipe}-seed{record['seed']}.json" for record in records]
@@ -181,7 +181,7 @@ def make_record(name: str, folder: Path, *, allow_resumed: bool = False) -> dict
 
 
 def _read_fingerprint(path: Path) -> dict[str, str]:
-    """Returns the digest of a run's images, without their path; runs of older versions have no digest."""
+    """Returns the digest of a run's images, but not their path; runs of older versions have no digest."""
     recorded = parse_json(read_text(path), f"`{path}`") if path.exists() else {}
     return {"data_fingerprint": recorded["fingerprint"]} if recorded.get("fingerprint") else {}
 
@@ -207,7 +207,7 @@ def _read_finished_run(folder: Path) -> tuple[RunRecord, ImageClassifier, dict[s
 def check_settings(name: str, shipped: Recipe, recipe: Recipe, run: str) -> None:
     """Checks that a run had the settings of the shipped recipe; a setting that is `None` in the recipe may differ.
 
-    **Raises:** `InputError` naming the first setting that differs.
+    **Raises:** `InputError` if a setting differs; the error names the first such setting.
     """
     for setting in (field.name for field in fields(Recipe) if field.name not in _FREE_SETTINGS):
         expected, found = getattr(shipped, setting), getattr(recipe, setting)
@@ -227,7 +227,7 @@ def _load_shipped_recipe(name: str) -> Recipe:
 
 
 def _check_command(name: str, shipped: Recipe, command: str) -> None:
-    """Refuses a command that names an absolute path, or sets a setting that is `None` in the recipe."""
+    """Refuses a command that names an absolute path, or that sets a setting whose value in the recipe is `None`."""
     if _ABSOLUTE_PATH.search(command):
         raise InputError(f"the published command `{command}` names an absolute path: train with a relative one")
     flags = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in command.split() if word[:2] == "--"}

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.scaling`: the extra time per step in several processes, and the predicted speed on many GPUs.
+"""`python -m benchmarks.scaling`: the extra time per step with several processes, and the predicted speed on many GPUs.
 
 Trains with the same global batch in 1, 2 and 4 processes on this machine. The processes exchange sums over the loopback
 interface. No case uses oneDNN, because oneDNN needs a single device. The processes share the machine's cores, so more
@@ -70,7 +70,7 @@ class Options:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parses the options, measures, plans, writes and prints the results."""
+    """Parses the options, runs the measurements, makes the plan, and writes and prints the results."""
     options = tyro.cli(Options, prog="python -m benchmarks.scaling", args=arguments)
     check_options(options.rounds, options.out)
     if bad := [count for count in options.processes if options.batch_size % count]:
@@ -104,7 +104,7 @@ def measure_processes(options: Options, count: int) -> dict[str, Any]:
 
 
 def make_measured(found: Mapping[int, Sequence[Mapping[str, Any]]]) -> ResultTable:
-    """Returns the table of measured steps, compared with the steps of the first number of processes."""
+    """Returns the table of step times, each also compared with the time for the first number of processes."""
     lines = []
     base = None
     for count, rounds in found.items():
@@ -129,8 +129,8 @@ class Plan:
     """The predicted speed of a run.
 
     - `compute`, `communicate`: milliseconds per step for a GPU's own work, and for the sums over all GPUs.
-    - `images`, `efficiency`: images per second, and the ratio to the speed without sums, if no sum overlaps with other
-      work.
+    - `images`, `efficiency`: images per second if no sum overlaps with other work, and the ratio of this speed to the
+      speed without sums.
     - `best_efficiency`: the efficiency if the sums of the gradients overlap with the backward pass.
     - `input_images`: images per second that the CPUs decode.
     """
@@ -152,9 +152,9 @@ def plan(options: Options, machines: int, gpus: int, gradient_bytes: int, norm_b
 
     **Arguments:**
 
-    - `gradient_bytes`: bytes of all gradients, which are summed at once.
-    - `norm_bytes`, `norms`: bytes of BatchNorm's statistics, and number of sums for them; none of these sums can be
-      delayed.
+    - `gradient_bytes`: bytes of all gradients, which are summed together.
+    - `norm_bytes`, `norms`: bytes of BatchNorm's statistics, and number of sums for them; none of these sums can
+      overlap with other work.
     """
     far = options.latency_microseconds * 1e-6
     near = far / 5

@@ -25,7 +25,7 @@ from .timing import RESULTS, Benchmark, Case, Ratio, run_benchmark
 
 @dataclass(frozen=True)
 class Options:
-    """Measure steps of several seeds on random pixels of MNIST's shape, in one program and one seed after another."""
+    """Measure steps of several seeds on random MNIST-shaped pixels, both in one program and one seed after another."""
 
     models: tuple[str, ...] = ("mlp", "lenet")
     """Recipes whose steps are timed."""
@@ -40,7 +40,7 @@ class Options:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parses the options, measures, writes and prints the results."""
+    """Parses the options, runs the measurements, and writes and prints the results."""
     options = tyro.cli(Options, prog="python -m benchmarks.seeds", args=arguments)
     cases, ratios = {}, []
     for name in options.models:

@@ -113,7 +113,7 @@ def measure_model(model: str, server: Server, request: bytes, options: Options) 
 
 
 def measure_memory(server: Server, request: bytes, count: int) -> ResultTable:
-    """Sends `count` requests, and returns the memory of the service after each tenth of them."""
+    """Sends `count` requests, and returns the memory of the service after each tenth of the requests."""
     lines = [("0", f"{server.megabytes:,.1f}")]
     for part in range(1, _PARTS + 1):
         run_clients(server.port, _CLIENTS, _take(request, count // _PARTS), keeps_seconds=False)

@@ -62,7 +62,7 @@ class Options:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parses the options, measures, writes and prints the results."""
+    """Parses the options, runs the measurements, and writes and prints the results."""
     options = tyro.cli(Options, prog="python -m benchmarks.startup", args=arguments)
     check_options(options.rounds, options.out)
     compile_cases = {
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str]) -> None:
 def run_probe(*flags: str) -> Probe:
     """Runs `eqxcnn.train` with these flags in a new process.
 
-    **Raises:** `InputError` with the process's last line of output if it fails.
+    **Raises:** `InputError` with the last line of the process's output if the process fails.
     """
     with TemporaryDirectory() as runs:
         command = [sys.executable, "-m", "benchmarks.startup_probe", *flags, "--runs", runs]

@@ -1,4 +1,4 @@
-"""The process that `benchmarks.startup` starts: runs `eqxcnn.train`, and reports memory and the end of each phase."""
+"""The process started by `benchmarks.startup`: runs `eqxcnn.train`, and reports its memory and when each phase ends."""
 
 import json
 import re
@@ -19,7 +19,7 @@ _UNITS_PER_MIB = 2**20 if sys.platform == "darwin" else 2**10
 
 
 def main() -> None:
-    """Trains with the command line's flags; prints monotonic times, and memory in MiB at each step, as JSON."""
+    """Trains with the command line's flags; prints JSON: monotonic times, and the memory in MiB at each step."""
     moments = {"imported": monotonic()}
     memory: list[tuple[int, float]] = []
     prepare, show = loop.prepare, TrainingProgress.step

@@ -45,7 +45,7 @@ class Photographs:
     def write(self, folder: Path) -> None:
         """Writes the photographs, unless the folder holds them already.
 
-        **Raises:** `InputError` if the folder holds anything else.
+        **Raises:** `InputError` if the folder holds other photographs or other files.
         """
         marker = folder / _MARKER
         if marker.is_file():
@@ -66,7 +66,7 @@ class Photographs:
 
 
 def make_photograph(number: int) -> bytes:
-    """Returns a JPEG file, a blend of parts of two random textures; the same number always gives the same file."""
+    """Returns a JPEG file that blends parts of two random textures; the same number always gives the same file."""
     rng = np.random.default_rng(number)
     parts = []
     for texture in rng.choice(_NUM_TEXTURES, 2, replace=False).tolist():

@@ -75,7 +75,7 @@ class Options:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parses the options, measures, writes and prints the results."""
+    """Parses the options, runs the measurements, and writes and prints the results."""
     options = tyro.cli(Options, prog="python -m benchmarks.throughput", args=arguments)
     if options.suite == "gpu":
         # The libraries share the accelerator, so JAX must not reserve most of its memory.
@@ -149,7 +149,7 @@ def _build_torch_steps(form: str, channels: str, workload: Workload) -> RunSteps
 
 
 class Cases(NamedTuple):
-    """The cases of a workload by name, a function that reads the memory of the processes, and one to end them."""
+    """A workload's cases by name, and functions that read the memory of the processes and end the processes."""
 
     by_name: dict[str, Case]
     read_memory: Callable[[], dict[str, int | None]]
@@ -189,7 +189,7 @@ def _start_cases(workload: Workload, builders: Mapping[str, Sequence[StepBuilder
 
 
 def _make_ratios(workload: Workload, names: Sequence[str]) -> list[Ratio]:
-    """Returns the ratio of each other library's fastest case to ours."""
+    """Returns the ratio of each other library's fastest case to our case."""
     ratios = []
     # From version 0.12 on, JAX runs convolutions in several threads, for Flax as well.
     flax_target = workload.flax_target if jax.__version_info__ < (0, 12) else FLAX_TARGET_NEWEST

@@ -28,7 +28,7 @@ from .timing import RESULTS, ResultTable, check_options, write_tables
 
 @dataclass(frozen=True)
 class Options:
-    """Train recipes with several seeds, and report time and test accuracy; give each list one item per recipe."""
+    """Train recipes with several seeds, and report time and test accuracy; each list needs one item per recipe."""
 
     recipes: tuple[str, ...] = ("mnist_fast",)
     """Names of shipped recipes, or YAML files."""
@@ -52,7 +52,7 @@ class TrainingResult(NamedTuple):
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parses the options, trains, writes and prints the results."""
+    """Parses the options, trains the networks, and writes and prints the results."""
     options = tyro.cli(Options, prog="python -m benchmarks.time_to_accuracy", args=arguments)
     data = options.data or tuple(load_recipe(recipe).data for recipe in options.recipes)
     for name, values in (("data", data), ("accuracies", options.accuracies), ("seconds", options.seconds)):
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str]) -> None:
 def train(recipe: str, data: str, seed: int) -> TrainingResult:
     """Trains in a new process.
 
-    **Raises:** `InputError` with the process's last line of output if it fails.
+    **Raises:** `InputError` with the last line of the process's output if the process fails.
     """
     with TemporaryDirectory() as runs:
         flags = ["--recipe", recipe, "--data", data, "--seed", str(seed), "--runs", runs]

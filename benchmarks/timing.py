@@ -1,4 +1,4 @@
-"""Measurement shared by the benchmarks: cases take turns in one process, and ratios too noisy to trust are withheld."""
+"""The benchmarks' measurements: cases take turns in one process, and ratios that are too noisy are not reported."""
 
 import json
 import shlex
@@ -182,7 +182,7 @@ def ratio_spread(ratio: Ratio, seconds: Mapping[str, Sequence[float]]) -> list[f
 
 
 def is_noisy(ratio: Sequence[float]) -> bool:
-    """Returns whether the interquartile range of a ratio (median, low, high) is too large to report it."""
+    """Returns whether the interquartile range of a ratio (median, low, high) is too large to report the ratio."""
     median, low, high = ratio
     return high - low > MAX_RELATIVE_SPREAD * median
 

@@ -10,7 +10,7 @@ from .torch_loader import import_torch_module
 
 
 def torch_case(layer: Layer, backward: bool, layout: str) -> Callable[[], Any]:
-    """Returns a function that calls PyTorch's layer on a batch, and computes the gradients if `backward`.
+    """Returns a function that calls PyTorch's layer on a batch and, if `backward` is true, computes gradients.
 
     **Arguments:**
 

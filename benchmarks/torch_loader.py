@@ -28,7 +28,8 @@ class ImageDataset:
     - `labels`: class of each row.
     - `size`: height and width of the crops.
     - `mean`, `std`: per-channel normalization.
-    - `scale`, `ratio`: limits of the area of the crops as a fraction of the image, and of their width / height.
+    - `scale`: limits of a crop's area, as a fraction of the image's area.
+    - `ratio`: limits of a crop's aspect ratio (width / height).
     """
 
     def __init__(
@@ -90,7 +91,7 @@ def make_loader(dataset: ImageDataset, batch_size: int, workers: int) -> Any:
 def import_torch_module(name: str) -> Any:
     """Imports and returns the module `torch` or `torchvision`.
 
-    **Raises:** `InputError` if it is not installed.
+    **Raises:** `InputError` if the module is not installed.
     """
     try:
         return import_module(name)
@@ -110,7 +111,7 @@ def _import_transforms() -> Any:
 
 @cache
 def _import_without_operators(name: str) -> Any:
-    """Declares the operators that a torchvision built for another torch lacks, and imports the module `name`."""
+    """Imports `name` after declaring the operators that torchvision lacks if it was built for another torch version."""
     torch: Any = import_module("torch")
     library = torch.library.Library("torchvision", "FRAGMENT")
     for operator in _OPERATORS:

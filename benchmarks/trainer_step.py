@@ -54,7 +54,7 @@ def make_compile_function(name: str, optimizer: optax.GradientTransformation, ba
 
 
 def build_trainer_steps(workload: Workload) -> Callable[[int], None]:
-    """Returns a function that runs a number of the trainer's steps and waits for the last one.
+    """Returns a function that runs a given number of the trainer's steps and waits for the last step.
 
     The images are on the device, and the memory settings are the trainer's.
     """

@@ -12,7 +12,7 @@ from eqxcnn.errors import InputError
 
 
 class WorkerProcess:
-    """A process that builds functions, and on request calls one of them with a number.
+    """A process that builds functions and, on request, calls one of them with a given number.
 
     Each compared library gets its own process, so that its process-wide settings, such as the memory allocator or the
     number of threads, do not affect the other libraries.
@@ -28,7 +28,7 @@ class WorkerProcess:
         self._num_functions, self._lock = 0, Lock()
 
     def build(self, builder: Callable[..., Callable[[int], Any]], *arguments: Any) -> Callable[[int], Any]:
-        """Calls `builder(*arguments)` in the worker, and returns a proxy of the function that the builder returns.
+        """Calls `builder(*arguments)` in the worker, and returns a proxy for the function that the builder returns.
 
         `builder`, `arguments` and the function's results are pickled.
 

@@ -19,7 +19,7 @@ class Workload(NamedTuple):
 
     - `net`, `batch`, `optimizer`, `precision`: the network, batch size, optimizer and precision.
     - `torch_target`, `flax_target`: targets for the times of PyTorch and Flax relative to our time.
-    - `steps`: number of steps per call of our trainer; on a CPU as in the network's recipe, in the suite `gpu` 10.
+    - `steps`: number of steps per call of our trainer: 10 in the suite `gpu`, otherwise as in the network's recipe.
     - `image_size`: side of the images in pixels; by default the network's published size.
     """
 

@@ -50,7 +50,7 @@ class Options:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parses the options, measures, writes and prints the results."""
+    """Parses the options, runs the measurements, and writes and prints the results."""
     options = tyro.cli(Options, prog="python -m benchmarks.zoo_speed", args=arguments)
     check_options(options.rounds, options.out)
     for name in options.models:
@@ -83,7 +83,7 @@ def make_cases(row: Bundled, seconds: float) -> dict[str, Case]:
 
 
 def build_training(row: Bundled) -> tuple[Callable[[int], Any], int]:
-    """Returns a function that calls the trainer's compiled steps a given number of times, and the images per call."""
+    """Returns a function that calls the training steps a given number of times, and the number of images per call."""
     recipe = load_recipe(row.recipe)
     recipe = recipe.replace(validation=0.0, steps_per_call=recipe.steps_per_call or 1)
     images_per_call = recipe.batch_size * (recipe.steps_per_call or 1)

@@ -89,7 +89,7 @@ _TEXT_HEADS = {"model", "test data", "recipe", "type of the file", "input", "tor
 
 
 def format_page(rows: Sequence[Row], speeds: Speeds) -> str:
-    """Returns the text of the page: the models, their speeds, and the command and the environment of the speeds."""
+    """Returns the text of the page: models, speeds, and the command and environment of the speed measurement."""
     trained = sorted(((row, row.bundled) for row in rows if row.bundled), key=lambda pair: pair[0].name)
     command, environment = speeds.source or ("python -m benchmarks.zoo_speed", "")
     top = _TOP.format(
@@ -129,7 +129,7 @@ def _tables(rows: Sequence[Row]) -> Iterator[str]:
 def _describe(family: str, row: Variant) -> str:
     """Returns the first paragraph of a docstring, on one line.
 
-    The docstring is that of the family's module, or that of the constructor for a model from another package.
+    The docstring is that of the family's module, or, for a model from another package, that of the constructor.
     """
     documented = unwrap(row.make) if "/" in family else importlib.import_module(f"{models.__name__}.{family}")
     text = documented.__doc__ or ""

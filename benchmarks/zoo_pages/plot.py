@@ -37,7 +37,7 @@ class Point(NamedTuple):
 
 
 def find_points(rows: Sequence[Row]) -> list[Point]:
-    """Returns the networks with trained weights in the package, with the accuracy of one view."""
+    """Returns the networks with trained weights in the package, each with its single-view accuracy."""
     column = KINDS.index(PREDICTION)
     return [
         Point(row.name, row.bundled.data, row.bundled.one_view_accuracy, row.variant.params, row.speeds[column])

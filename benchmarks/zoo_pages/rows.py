@@ -27,14 +27,14 @@ class Speeds:
     """The results of `benchmarks.zoo_speed`.
 
     - `images_per_second`: images per second of each case.
-    - `source`: the command and the environment, as Markdown; `None` without results.
+    - `source`: the command and the environment, as Markdown; `None` if there are no results.
     """
 
     images_per_second: Mapping[str, float] = field(default_factory=dict)
     source: tuple[str, str] | None = None
 
     def of(self, model: str) -> tuple[float | None, ...]:
-        """Returns a model's images per second, in the order of `KINDS`; `None` if not measured."""
+        """Returns a model's images per second, in the order of `KINDS`; `None` for a kind that was not measured."""
         return tuple(self.images_per_second.get(case_name(model, kind)) for kind in KINDS)
 
 

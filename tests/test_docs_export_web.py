@@ -48,7 +48,7 @@ def blocks(language):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """The folder that the commands of the section make, with the section's page."""
+    """The folder that the section's commands create, with the section's web page."""
     monkeypatch.chdir(tmp_path)
     export, change_folder, install = blocks("bash")[0].splitlines()
     main(shlex.split(export.removeprefix("python -m eqxcnn.export ")))
@@ -74,7 +74,7 @@ def served(folder):
 
 
 def write_images(folder):
-    """Writes images; returns their paths, and how far the page's probabilities may be from the classifier's.
+    """Writes images; returns, by path, the allowed difference of the page's probabilities from the classifier's.
 
     Browsers and Pillow scale with different filters, but images of the network's size are not scaled.
     """

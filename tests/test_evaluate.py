@@ -1,4 +1,4 @@
-"""`python -m eqxcnn.evaluate` on image files: decoded while they are evaluated, or read from the cache."""
+"""`python -m eqxcnn.evaluate` on image files, which are decoded during evaluation or read from the cache."""
 
 import io
 
@@ -39,7 +39,7 @@ def model(tmp_path):
 
 @pytest.fixture
 def images(tmp_path, monkeypatch):
-    """Class folders of 7 bright and 5 dark images, 2 of the dark ones in the folder of the bright ones."""
+    """Class folders with 7 bright and 5 dark images; 2 of the dark images are in the folder of the bright images."""
     monkeypatch.setenv("EQXCNN_CACHE", str(tmp_path / "cache"))
     for number in range(12):
         folder = tmp_path / "set" / ("bright" if number < 9 else "dark")

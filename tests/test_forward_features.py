@@ -1,4 +1,4 @@
-"""`forward_features`: the maps of every stage of a batch; and `forward` without a state."""
+"""Tests of `forward_features`, which returns the feature maps of every stage, and of `forward` without a state."""
 
 import equinox as eqx
 import jax
@@ -134,7 +134,7 @@ def test_other_things_named_features_are_refused(net):
 
 
 class TwoMaps(eqx.Module):
-    """A user's network with maps of one stride."""
+    """A user's network with two feature maps of stride 1 and one of stride 3."""
 
     def __call__(self, image, state, *, key):
         return image.mean((0, 1)), state

@@ -110,7 +110,7 @@ def test_no_object_hides_a_submodule_of_its_package():
 
 
 def _hidden_submodules(package: ModuleType) -> list[str]:
-    """The submodules whose name stands for another object, such as a function, in their package's namespace."""
+    """Returns the submodules whose names refer to other objects, such as functions, in the package's namespace."""
     return [
         f"{package.__name__}.{module.name}"
         for module in pkgutil.iter_modules(package.__path__)
@@ -131,7 +131,7 @@ def test_nothing_is_pickled_or_evaluated():
 
 
 def _used(node: ast.AST) -> list[str]:
-    """The names that a node imports or calls directly, and `allow_pickle` if it is set."""
+    """Returns the names that a syntax node imports or calls directly; `allow_pickle` if the node sets it to true."""
     match node:
         case ast.Import(names=names):
             return [alias.name for alias in names]
@@ -155,7 +155,7 @@ def test_every_page_of_the_site_is_in_its_menu():
 
 
 def _pages(entry: dict | str) -> list[str]:
-    """The files under one entry of the menu: a file, or a title with a file or further entries."""
+    """Returns the files under an entry of the menu; an entry is a file, or a title with a file or further entries."""
     if isinstance(entry, str):
         return [entry]
     (inner,) = entry.values()

@@ -22,7 +22,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 1), np.uint8)
 
 
 class Tiny(eqx.Module):
-    """Each score is `scale` times the sum of the image's mean and a class offset; no tensor holds scale or offsets."""
+    """Each score is `scale` times the sum of the image's mean and a class offset; `scale` and `offsets` are static."""
 
     weight: jax.Array
     offsets: tuple[int, ...] = eqx.field(static=True)

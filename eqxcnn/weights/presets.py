@@ -12,7 +12,7 @@ __all__ = ["HALF", "IMAGENET", "PRESETS"]
 IMAGENET = Preprocess(
     (224, 224), resize="crop", crop_fraction=224 / 256, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
 )
-#: Both the mean and the standard deviation of models that take pixels from -1 to 1.
+#: The mean, and also the standard deviation, for models that take pixels from -1 to 1.
 HALF = (0.5, 0.5, 0.5)
 
 #: In each row: the side of the crop, the length of the resized image's shorter side, the interpolation, and the models.

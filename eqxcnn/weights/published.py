@@ -166,7 +166,7 @@ def build_published(
 
 
 def load_published_tensors(name: str, **arguments: Any) -> dict[str, np.ndarray]:
-    """Returns a model's trained weights by eqxcnn's tensor names, with the original head and stem.
+    """Returns a model's trained weights as arrays by eqxcnn's tensor names, with the original head and stem.
 
     **Raises:** `InputError` if there are no trained weights, or if the file cannot be downloaded or has another hash.
     """

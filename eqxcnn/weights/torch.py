@@ -32,8 +32,8 @@ __all__ = [
 #: The keys under which training scripts save the weights, and the prefixes that wrappers add to each name.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")
-#: Attributes and methods that are true for a torch tensor of an unsupported kind, and the name of the kind. Supported
-#: tensors are dense arrays of real numbers.
+#: The attributes and methods of a torch tensor that mark an unsupported kind of tensor, with the name of the kind.
+#: Supported tensors are dense arrays of real numbers.
 _UNUSUAL = {"is_quantized": "quantized", "is_meta": "meta", "is_nested": "nested", "is_complex": "complex"}
 
 

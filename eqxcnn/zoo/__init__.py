@@ -32,17 +32,17 @@ class Card:
     """The facts about a model.
 
     - `name`: the model's name.
-    - `family`: the name of its file in `eqxcnn/models`; for a model of another package `PACKAGE/ENTRY_POINT`, and for a
-      registered model `MODULE/CONSTRUCTOR`.
+    - `family`: the name of the model's file in `eqxcnn/models`; `PACKAGE/ENTRY_POINT` for a model of another package,
+      and `MODULE/CONSTRUCTOR` for a registered model.
     - `input`: the published `(height, width, channels)`.
     - `num_classes`: the published number of classes.
     - `params`: the parameter count at that input and number of classes.
     - `multiply_adds`: multiply-adds of the convolutions and matrix products in a forward pass of one image.
     - `source`, `task`, `recipe`, `torch_twin`, `smallest`, `strides`: see `eqxcnn.types.Variant`.
-    - `pretrained`: the weights of `create_model(pretrained=True)`, if there are any. Weights in this package have their
-      scores on the test split (`accuracy`, `classes`), the data set, recipe and seed that made them (`data`, `recipe`,
-      `seed`), and the time of an epoch (`epoch_seconds`); weights on the Hub have `repository`, `revision` and
-      `sha256`.
+    - `pretrained`: the weights of `create_model(pretrained=True)`, if there are any. Weights in this package come
+      with their scores on the test split (`accuracy`, `classes`), the data set, recipe and seed of their training
+      (`data`, `recipe`, `seed`), and the time of an epoch (`epoch_seconds`); weights on the Hub come with `repository`,
+      `revision` and `sha256`.
     - `preprocess`: the `eqxcnn.images.Preprocess` that the weights of `create_model(pretrained=True)` expect. Without
       trained weights, it is the preprocessing that torchvision or timm publishes for the torch twin. Without a twin, it
       is `None`. `card(name).preprocess(image)` returns the pixels `uint8[h w c]` of a path, encoded bytes or a Pillow
@@ -111,8 +111,8 @@ def create_model(
     - `num_classes`, `in_channels`, `image_size`: the published values by default. `num_classes=0` builds the model
       without its head, so that it returns pooled features. `image_size` is a side or `(height, width)` in pixels.
     - `pretrained`: whether to load trained weights, from this package or downloaded once from the Hugging Face Hub. If
-      `num_classes` is not the published number, the head is random; for other `in_channels` the stem's kernels are
-      summed or repeated. For weights in this package, the default `image_size` is the size they were trained with.
+      `num_classes` differs from the published number, the head is random; if `in_channels` differs, the stem's kernels
+      are summed or repeated. For weights in this package, the default `image_size` is the size they were trained with.
     - `key`: the PRNG key of the random initial weights.
     - `**architecture`: keyword arguments of the model's constructor.
 

@@ -26,7 +26,7 @@ _SCOPE = "<{}>"
 
 @dataclass(frozen=True)
 class LayerRow:
-    """The cost of one layer, or of the arrays and products that a block has outside its layers.
+    """The cost of one layer, or of the arrays and matrix products that a block has outside its inner layers.
 
     - `path`: the layer is `model.<path>`; empty for the model itself.
     - `kind`: the layer's class.
@@ -122,7 +122,7 @@ def _record_shape(x: Array, layer: _Layer) -> Array:
     """Returns `x` and records its shape in `layer`, including vmapped axes, outermost first."""
     try:
         from jax.custom_batching import custom_vmap
-    except ImportError:  # JAX does not guarantee this module; without it, the shape lacks mapped axes
+    except ImportError:  # JAX does not guarantee that this module exists; without it, the shape lacks mapped axes
         layer.output = x.shape
         return x
 
@@ -146,7 +146,7 @@ def _record_calls(node: PyTree, path: str, owner: _Layer | None, layers: list[_L
 
     - `node`, `path`: the part and its path in the model.
     - `owner`: the innermost layer around the part, to which the part's arrays belong.
-    - `clock`: numbers the calls.
+    - `clock`: the counter that numbers the calls.
     """
     if jax.tree_util.all_leaves([node]):
         if owner is not None and eqx.is_array(node):

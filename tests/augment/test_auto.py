@@ -1,4 +1,4 @@
-"""Pillow's operations, and policies of these operations, compared with Pillow and the papers."""
+"""Operations of Pillow, compared with Pillow, and policies of these operations, compared with the papers."""
 
 from functools import partial
 

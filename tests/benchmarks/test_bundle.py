@@ -27,7 +27,7 @@ RECORD = {
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """A run whose classifier always answers `b`, on black and white images of which a quarter are `b`."""
+    """A run whose classifier always answers `b`; a quarter of the run's gray images are of class `b`."""
     model, state = zoo.create_model("mlp", num_classes=2, image_size=8, key=jax.random.key(0))
     model = jax.tree.map(jnp.zeros_like, model)
     model = eqx.tree_at(lambda net: net.head.bias, model, jnp.array([0.0, 1.0]))

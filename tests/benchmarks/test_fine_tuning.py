@@ -12,7 +12,7 @@ from eqxcnn.errors import InputError
 
 
 def make_split(count=40, side=4):
-    """Photographs of two classes: dark ones and bright ones."""
+    """Returns images of two classes, dark and bright."""
     labels = np.arange(count, dtype=np.int32) % 2
     noise = np.random.default_rng(0).integers(0, 100, (count, side, side, 3))
     return Split((noise + 150 * labels[:, None, None, None]).astype(np.uint8), labels, ("cat", "dog"), 0)

@@ -13,7 +13,7 @@ from eqxcnn.errors import InputError
 
 @pytest.fixture
 def fake_processes(monkeypatch):
-    """Returns a function that replaces processes by calls of `fake`; that function returns the list of commands."""
+    """Returns `replace_by(fake)`, which replaces processes by calls of `fake` and returns the list of commands."""
     commands = []
 
     def replace_by(fake):

@@ -103,7 +103,7 @@ def test_unknown_names_and_missing_libraries_are_refused(monkeypatch):
 
 
 def record_calls(path):
-    """Builds a function that appends its argument to a file; the worker process calls both functions."""
+    """Builds a function that appends its argument to a file; the worker process calls the builder and the function."""
 
     def run_steps(count):
         if count < 0:

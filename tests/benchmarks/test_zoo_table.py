@@ -39,7 +39,7 @@ class Table(HTMLParser):
 
 
 def make_page():
-    """The page with the multiply-adds of the committed docs/zoo.md, and three speeds."""
+    """Returns the page, made from the multiply-adds in the committed docs/zoo.md and from three speeds."""
     return format_table_page(make_rows(read_multiply_adds(PAGE), SPEEDS), SPEEDS)
 
 

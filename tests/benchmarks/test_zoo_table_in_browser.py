@@ -40,7 +40,7 @@ def shown(window, column="Model"):
 
 
 def click_head(window, head):
-    """Clicks a column's head, and returns the head and the direction of each sorted column."""
+    """Clicks a column's header; returns the header and the sort direction of each sorted column."""
     window.run(f"heads[{HEADS.index(head)}].querySelector('button').click()")
     return window.run("return heads.filter(each => each.ariaSort).map(each => [each.textContent, each.ariaSort])")
 

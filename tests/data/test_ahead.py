@@ -1,4 +1,4 @@
-"""Images decoded while training are the same with threads, with processes, and from any start position."""
+"""Images decoded during training are the same with threads, with processes, and from any start position."""
 
 import io
 import os
@@ -27,7 +27,7 @@ def encode(value, size=(20, 16)):
 
 
 def make_split(bad=(), count=24, on_bad_image="stop", preprocess=SIZE):
-    """Makes images that become 9 gray levels brighter from row to row; images of rows in `bad` are unreadable."""
+    """Makes a split whose images get brighter by 9 gray levels per row; the images of rows in `bad` are unreadable."""
     images = [{"bytes": b"?" if row in bad else encode(9 * row), "path": None} for row in range(count)]
     features = datasets.Features(image=datasets.Image(), label=datasets.Value("int64"))
     labels = [row % 3 for row in range(count)]

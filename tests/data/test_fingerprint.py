@@ -175,7 +175,7 @@ def test_a_missing_file_has_a_fingerprint_too(tmp_path):
 
 @pytest.fixture
 def old_classes(make_classes, tmp_path, monkeypatch):
-    """Class folders that count as large, and whose files were written long ago."""
+    """Class folders that count as large, with files that count as old."""
     monkeypatch.setattr(fingerprint, "_NOTE_BYTES", 100)
     monkeypatch.setattr(fingerprint, "_CLOCK_TICK_SECONDS", -60.0)
     return make_classes(tmp_path / "set")

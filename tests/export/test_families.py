@@ -1,8 +1,8 @@
 """All networks of the zoo in ONNX: their scores and, for one network per family, the transpositions that optimization
 leaves.
 
-The networks have random weights and few blocks. Their images have the smallest side that they accept, but at least 32
-pixels.
+The networks have random weights and few blocks. The images have the smallest side that the network accepts, but at
+least 32 pixels.
 """
 
 import sys
@@ -57,7 +57,10 @@ def make_classifier(name):
 
 
 def random_tensor(rng, slot):
-    """Returns a positive vector, which may be a variance, or a kernel that keeps the magnitude of its input."""
+    """Returns a positive vector, or a kernel that keeps the magnitude of its input.
+
+    Vectors are positive because they may be variances.
+    """
     if len(slot.shape) < 2:
         return rng.uniform(0.5, 1.5, slot.shape).astype(slot.dtype)
     return (rng.standard_normal(slot.shape, np.float32) / prod(slot.shape[:-1]) ** 0.5).astype(slot.dtype)

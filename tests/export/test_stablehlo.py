@@ -1,4 +1,4 @@
-"""Exported StableHLO programs: scores, sizes of the batch, platforms, metadata, and readers without eqxcnn."""
+"""Exported StableHLO programs: scores, batch sizes, platforms, metadata, and use without eqxcnn."""
 
 import json
 import subprocess

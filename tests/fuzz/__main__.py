@@ -7,7 +7,7 @@
 A case is `accepted`, or `refused` with an `InputError`. Everything else is a fault:
 
 - `traceback`: another exception
-- `hang`: over 10 seconds of processor time, or 40 of waiting
+- `hang`: over 10 seconds of processor time, or over 40 seconds of waiting
 - `memory`: over 4 GB
 - `crash`: the process died
 - `silent`: damaged or meaningless input is accepted
@@ -45,7 +45,7 @@ class Findings:
     faults: dict[tuple[str, str], tuple[int, str, Verdict]] = field(default_factory=dict)
 
     def add(self, entrance: str, number: int, verdict: Verdict, folder: Path, out: Path) -> None:
-        """Counts a case, and keeps its folder if it is the smallest of its kind of fault."""
+        """Counts a case; keeps the case's folder if no smaller case has shown the same kind of fault."""
         self.counts[entrance][verdict.name] += 1
         if verdict.is_fault:
             size, known = _measure(folder), self.faults.get((entrance, verdict.kind))
@@ -64,7 +64,7 @@ def _kept(out: Path, case: str) -> Path:
 
 
 def _measure(folder: Path) -> int:
-    """Returns the number of bytes in a folder, without pipes and links."""
+    """Returns the total size in bytes of a folder's files, without pipes and links."""
     files = (path for path in folder.rglob("*") if not path.is_symlink() and path.is_file())
     return sum(path.stat().st_size for path in files)
 

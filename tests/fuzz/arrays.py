@@ -24,7 +24,7 @@ _DTYPES = (
 
 
 def _make_images(rng: random.Random) -> Any:
-    """Returns images, most of which have a type, a shape or values that images must not have."""
+    """Returns images, most of them with an invalid type, an invalid shape or invalid values."""
     if rng.random() < 0.1:
         return rng.choice(HOSTILE)
     base = np.random.default_rng(rng.randrange(2**32))

@@ -1,4 +1,4 @@
-"""Bodies of requests: damaged images as raw bytes, in forms and in JSON, and damaged forms and JSON."""
+"""Request bodies: damaged images (as raw bytes, in forms and in JSON), damaged forms, and damaged JSON."""
 
 import base64
 import json

@@ -74,7 +74,7 @@ def attack_classes(rng: random.Random, folder: Path, base: dict[str, Any]) -> No
 
 
 def _add_trap(rng: random.Random, folder: Path, image: bytes) -> None:
-    """Adds an entry to a folder that is not an intact image file, such as a pipe, a link or a damaged file."""
+    """Adds something other than an intact image to a folder, such as a pipe, a link or a damaged file."""
     name = rng.choice(
         ("x", "x.png", "x.txt", "README.md", "metadata.csv", "metadata.jsonl", "train", "test", "x.parquet")
     )
@@ -193,7 +193,7 @@ def _read(rng: random.Random, root: Path, on_bad_image: Any) -> tuple[int, int]:
 
 
 def _read_stream(root: Path) -> None:
-    """Checks that a folder gives the same rows as a stream and as a table."""
+    """Checks that a folder gives the same rows, whether it is read as a stream or as a table."""
     opened, table = open_source(str(root), streaming=True), open_source(str(root))
     preprocess = Preprocess((4, 4), 3)
     for split in ("train", "test"):

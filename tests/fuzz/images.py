@@ -1,4 +1,4 @@
-"""Images: files of every format that Pillow writes, mutated, with hostile sizes, and renamed programs."""
+"""Images: mutated files of every format that Pillow writes, files with hostile sizes, and renamed programs."""
 
 import io
 import random

@@ -37,7 +37,7 @@ class Base:
 
 
 def train_small(folder: Path) -> Base:
-    """Trains a few steps, and copies the finished run without its model, which makes the copy an unfinished run."""
+    """Trains a few steps; a copy of the finished run without its model serves as an unfinished run."""
     finished = fit(SMALL, runs=folder, name="finished").folder
     shutil.copytree(finished, folder / "stopped", ignore=shutil.ignore_patterns("model"))
     template = prepare(SMALL).template
@@ -69,7 +69,7 @@ def _damage(rng: random.Random, path: Path) -> None:
 
 
 def attack_resume(rng: random.Random, folder: Path, base: Base) -> None:
-    """Runs the first steps of `resume`; a restored checkpoint must equal the saved state."""
+    """Runs the beginning of `resume` on a damaged run; a restored checkpoint must equal the saved state."""
     root = folder / "run"
     shutil.copytree(base.folder, root, ignore=shutil.ignore_patterns("model", "plots"))
     files = sorted(path for path in root.rglob("*") if path.is_file() and path.name != ".lock")

@@ -44,7 +44,7 @@ class Watch:
     - `module`: the module whose `ENTRANCES` are attacked.
     - `seed`: the seed of all cases.
     - `work`: the folder in which each case gets a folder of its own.
-    - `seconds`, `memory`: limits of a case: processor time, and the bytes of the whole process.
+    - `seconds`, `memory`: limits of a case: processor time in seconds, and memory of the whole process in bytes.
     - `spent`: the seconds that the last case took, without the preparation of its entrance.
     """
 

@@ -135,7 +135,7 @@ def prepare_twin(folder: Path) -> tuple[dict[str, np.ndarray], bytes | None]:
 
 
 def attack_pth(rng: random.Random, folder: Path, base: tuple[dict[str, np.ndarray], bytes | None]) -> None:
-    """A damaged file that loads must give the same weights."""
+    """A damaged file that loads must give the same weights as the intact file."""
     tensors, data = base
     if data is None:
         return
@@ -145,7 +145,7 @@ def attack_pth(rng: random.Random, folder: Path, base: tuple[dict[str, np.ndarra
 
 
 def attack_state_dict(rng: random.Random, folder: Path, base: tuple[dict[str, np.ndarray], bytes | None]) -> None:
-    """Tensors of other types, shapes and names; the loaded weights must equal the given ones."""
+    """A `state_dict` with odd entries must be refused, or the loaded weights must equal its tensors."""
     tensors: dict[Any, Any] = dict(base[0])
     name = rng.choice(list(tensors))
     array = np.array(tensors[name])

@@ -48,7 +48,7 @@ def _attack(entrance: Entrance, rng: random.Random, folder: Path, base: Any) -> 
 
 
 def _innermost(error: BaseException) -> str:
-    """Returns the innermost function of the package in a traceback, or the innermost function if it has none."""
+    """Returns the innermost function in a traceback, preferably the innermost function of the package."""
     frames = [f"{frame.filename}: {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
     own = [frame for frame in frames if "/eqxcnn/" in frame]
     return (own or frames)[-1].rpartition("/eqxcnn/")[2]

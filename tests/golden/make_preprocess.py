@@ -58,7 +58,7 @@ def write_pixels(root: Path) -> None:
 
 
 def pipelines() -> dict:
-    """Returns the two recorded pipelines, from an RGB image to an image of 224 x 224 pixels."""
+    """Returns the two recorded pipelines; each turns an RGB image into an image of 224 x 224 pixels."""
     import timm.data
     from torchvision import transforms
 

@@ -3,9 +3,10 @@
 Run `python tests/golden/make_zoo.py --tools FOLDER [NAME or "pattern*" ...]`, where FOLDER has `reference_models.py`,
 which builds a torch network by name. Other models keep their entries in zoo.json.
 
-For every model with a torch twin, zoo.json has the number of parameters and tensors without auxiliary heads, and a
-digest of the tensors' names and shapes. For two or three models of each family it has the logits in eval mode, and for
-one of them the gradients in training mode, all for the seeded weights and images of `seeded.py`.
+For every model with a torch twin, zoo.json has the number of parameters, the number of tensors, and a digest of the
+tensors' names and shapes, all without auxiliary heads. For two or three models of each family it has the logits in
+eval mode, and for one of these models the gradients in training mode, all for the seeded weights and images of
+`seeded.py`.
 """
 
 import argparse
@@ -66,7 +67,7 @@ def main() -> None:
 
 
 def describe(name: str) -> dict:
-    """Returns the number of parameters and tensors of a twin, and a digest; without allocating weights if possible."""
+    """Returns a twin's parameter count, tensor count and tensor digest; avoids allocating weights if possible."""
     try:
         with torch.device("meta"):
             twin = build(name)

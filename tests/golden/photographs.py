@@ -22,7 +22,7 @@ def samples() -> tuple[Image.Image, ...]:
 
 
 def parts() -> list[Image.Image]:
-    """Returns parts of the sample photographs, and one sample photograph in gray."""
+    """Returns crops of the sample photographs, and one sample photograph in gray."""
     return [image.crop(part) for image in samples() for part in _PARTS] + [samples()[0].convert("L")]
 
 
@@ -49,5 +49,5 @@ def choose(files: list[bytes], count: int) -> list[int]:
 
 
 def keep(pixels: np.ndarray) -> np.ndarray:
-    """Returns the pixels `uint8[15 15 3]` that are stored from a result `uint8[224 224 3]`."""
+    """Selects the pixels `uint8[15 15 3]` that the golden file stores from a result `uint8[224 224 3]`."""
     return pixels[np.ix_(KEPT, KEPT)]

@@ -6,12 +6,12 @@ import numpy as np
 
 
 def weights(shapes, seed=0, tame=1.0):
-    """Returns an array for each name, which depends only on seed, name and shape.
+    """Returns one array per name; each array depends only on the seed, its name and its shape.
 
     **Arguments:**
 
     - `shapes`: torch's `{name: shape}`.
-    - `tame`: factor on matrices and kernels, below 1 for networks whose scores would overflow.
+    - `tame`: the factor that scales matrices and kernels; below 1 for networks whose logits would overflow.
     """
     return {name: _draw(name, tuple(shape), seed, tame) for name, shape in shapes.items()}
 

@@ -33,7 +33,7 @@ def serve(arguments, environment):
 
 @pytest.mark.timeout(900)
 def test_the_commands_and_examples_run_in_order(hub, environment, tmp_path):
-    """The commands name a user of the fake Hub, and train for a shorter time on the bundled digits."""
+    """Runs the page's commands with a user of the fake Hub, and with shorter training on the bundled digits."""
     Image.new("L", (28, 28)).save(tmp_path / "digit.png")
     output = {}
 

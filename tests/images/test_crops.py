@@ -1,4 +1,4 @@
-"""Random crops for streamed images follow torchvision's distribution and depend on seed, epoch and row alone."""
+"""Random crops for streamed images follow torchvision's distribution and depend only on seed, epoch and row."""
 
 import io
 

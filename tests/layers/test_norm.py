@@ -17,7 +17,7 @@ GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "batchnorm.json").re
 
 
 def draw(step):
-    """The batch and the gradient of the output in golden/make_batchnorm.py."""
+    """Draws the same batch and output gradient as golden/make_batchnorm.py."""
     rng = np.random.RandomState(step)
     x, gradient = rng.normal(size=(2, 4, 3, 5, 2))
     return jnp.float32(x * (1 + 0.2 * step) + 0.3 * step), jnp.float32(gradient)

@@ -22,7 +22,7 @@ def draw(seed, *shape):
 
 
 def assert_close(got, wanted, dtype):
-    """Compares arrays up to a tolerance relative to the largest element of each."""
+    """Compares each pair of arrays, up to a tolerance relative to the largest absolute value of the wanted array."""
     for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
         assert one.shape == other.shape
         assert one.dtype == other.dtype == dtype
@@ -31,7 +31,7 @@ def assert_close(got, wanted, dtype):
 
 
 def assert_same_as_autodiff(forward, backward, reference, *arguments, dtype="float64"):
-    """Compares value and gradients with autodiff of `reference`, for a random gradient of the output."""
+    """Compares the output and the gradients with those of `reference` under autodiff, for a random output gradient."""
 
     def run(dy, *arguments):
         y, cache = forward(*arguments)

@@ -1,4 +1,4 @@
-"""Hyperparameters that single architectures take from their papers or reference code, and the arguments they refuse."""
+"""Hyperparameters that some architectures take from their papers or reference code, and arguments that are refused."""
 
 import inspect
 from functools import cache

@@ -83,7 +83,7 @@ def assert_is_for_accelerators(text):
 
 
 def count_products(text):
-    """Counts convolutions by their text, and matrix products by the sorted sizes of their operands and result."""
+    """Counts equal operations: convolutions by their text, and matrix products by the sorted sizes of their arrays."""
     found = Counter()
     for line in text.splitlines():
         if "stablehlo.convolution" in line:
@@ -95,7 +95,7 @@ def count_products(text):
 
 
 def choose(names, *tested):
-    """Returns parameters: CI runs the names in `tested`, and `-m exhaustive` the other names."""
+    """Returns pytest parameters: CI runs the names in `tested`, and `-m exhaustive` the other names."""
     return [pytest.param(name, marks=pytest.mark.slow if name in tested else pytest.mark.exhaustive) for name in names]
 
 

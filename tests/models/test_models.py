@@ -32,7 +32,10 @@ SHALLOW = ("densenet_40_12", "wrn_16_4")
 
 
 def choose_cheapest(kind):
-    """Returns one variant for each value of `kind(family, row)`, from `SHALLOW` or with the fewest parameters."""
+    """Returns one variant for each value of `kind(family, row)`.
+
+    Variants in `SHALLOW` are preferred; otherwise, the variant with the fewest parameters is chosen.
+    """
     chosen = {}
     for name, (its_family, row) in sorted(families().items(), key=lambda item: -item[1][1].params):
         chosen[kind(its_family, row)] = name
@@ -238,7 +241,7 @@ def mark_by_cost(name):
 
 @contextlib.contextmanager
 def less_compilation():
-    """Skips XLA's optimizations: most of the time is compilation of programs that run once or twice."""
+    """Skips XLA's optimizations, because the programs run only once or twice and compilation takes most of the time."""
     before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     try:
@@ -267,7 +270,7 @@ def side(name):
 
 @pytest.fixture(scope="module", params=with_marks(ONE_PER_FAMILY, mark_by_cost))
 def compiled(request):
-    """A model with four images, its compiled training step (cached by seed) and forward pass, and its eval logits."""
+    """A model, four images, the compiled training step (cached by seed) and forward pass, and the eval logits."""
     with less_compilation():
         model, state = build_shallow(request.param)
     size = side(request.param)

@@ -79,7 +79,7 @@ def log_rows(run, names, rows):
 
 
 def read_csv(folder):
-    """Returns the rows of the CSV file without empty cells."""
+    """Returns the rows of the CSV file; leaves out empty cells."""
     with (folder / "metrics.csv").open(newline="") as file:
         return [{name: json.loads(cell) for name, cell in row.items() if cell} for row in csv.DictReader(file)]
 

@@ -26,7 +26,7 @@ def peers():
 
 
 def call_both(function, peers):
-    """Returns the result or the `InputError` of the function in each process."""
+    """Calls a function in each process; returns each call's result or `InputError`."""
 
     def call(each):
         try:

@@ -1,4 +1,4 @@
-"""A long run needs no more memory in its last epoch than in its first ones."""
+"""A long run needs no more memory in its last epoch than in its first epochs."""
 
 from dataclasses import replace
 from pathlib import Path

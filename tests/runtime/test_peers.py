@@ -49,7 +49,7 @@ def ends(recorded_ends):
 
 
 def connect(count):
-    """Returns the peers of `count` processes, and the sockets of each."""
+    """Returns the peers of `count` processes, and the sockets of each peer."""
     pairs = [socket.socketpair() for _ in range(count - 1)]
     sockets = [{index: pair[0] for index, pair in enumerate(pairs, 1)}, *({0: pair[1]} for pair in pairs)]
     with ThreadPoolExecutor(count) as pool:
@@ -233,7 +233,7 @@ LAUNCHERS = {
 
 @pytest.fixture
 def no_launcher(monkeypatch):
-    """Removes the variables of a launcher that started these tests."""
+    """Removes the environment variables of any launcher that started these tests."""
     for name in list(peers_module.os.environ):
         if name.startswith(("JAX_COORD", "JAX_NUM_PROC", "JAX_PROCESS", "SLURM_", "OMPI_", "PMI_", "KUBERNETES_")):
             monkeypatch.delenv(name)

@@ -28,7 +28,7 @@ def served(lenet):
 
 @pytest.fixture
 def page(served, window):
-    """The newly opened page. After the test, checks that it sent requests only to the service and shows no problem."""
+    """Opens the page; after the test, checks that the page shows no problem and sent requests only to the service."""
     address = str(served[1].base_url)
     window.requests()
     window.open(address)

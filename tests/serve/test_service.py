@@ -408,7 +408,7 @@ def test_before_the_network_is_compiled(lenet):
 
 
 def hold(service, monkeypatch):
-    """Blocks the network; returns the event that releases it, and the list of batch sizes."""
+    """Blocks classification; returns the event that unblocks it, and the list of batch sizes."""
     release, sizes, classify = threading.Event(), [], service.batcher._classify
 
     def wait(images):

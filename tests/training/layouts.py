@@ -28,7 +28,7 @@ def losses(recipe, steps):
 def losses_of(program, steps):
     """Returns the losses of a program's first steps.
 
-    Each call trains from the initial weights; only the first one compiles.
+    Each call trains from the initial weights; only the first call compiles.
     """
     job, found = program.job, []
     train = job.make_start()

@@ -1,4 +1,4 @@
-"""Runs in a process with four CPU devices, for `test_devices.py`; prints one JSON object."""
+"""The script that `test_devices.py` runs in a process with four CPU devices; it prints one JSON object."""
 
 import contextlib
 import io
@@ -35,7 +35,7 @@ class Stop(Callback):
 
 
 def same_runs(model, steps, counts=(1, 2, 4), **settings):
-    """Compares the losses on one device with those on several, and two runs on four devices."""
+    """Compares losses on one device with losses on several, and two runs on four devices with each other."""
     programs = {count: SingleRun(prepare(make_recipe(model, devices=count, **settings))) for count in counts}
     found = {count: losses_of(program, steps) for count, program in programs.items()}
     one = np.array(found[1])
@@ -52,7 +52,7 @@ def restored(folder):
 
 
 def make_short(model, **settings):
-    """Returns a recipe of two epochs of nine steps, without augmentation and mixup."""
+    """Returns a recipe with two epochs of nine steps each, without augmentation or mixup."""
     return make_recipe(model, epochs=2, train_images=640, augment=(), mixup=0.0, **settings)
 
 
@@ -100,7 +100,7 @@ def split_rows():
 
 
 def sharded(folder, whole):
-    """Compares a run whose parameters are split over the devices with a run on one device."""
+    """Compares a run on one device with a run whose parameters are split over the devices."""
     recipe = make_short("mlp", shard_params=True)
     train = prepare(recipe).make_start()
     largest = max(jax.tree.leaves(train), key=lambda leaf: leaf.size)

@@ -1,4 +1,4 @@
-"""Runs in each of several processes, for `test_processes.py`: `many_processes.py PART FOLDER ADDRESS COUNT INDEX`.
+"""The script that `test_processes.py` runs in several processes: `many_processes.py PART FOLDER ADDRESS COUNT INDEX`.
 
 Process 0 prints one JSON object. `EQXCNN_TEST_DEVICES` is the number of CPU devices of each process.
 """
@@ -21,7 +21,7 @@ from eqxcnn.training import Callback, dry_run, fit, fit_seeds, prepare
 
 
 def shared(folder, peers):
-    """A run with logs, callbacks and other options that only process 0 handles, and streamed photographs."""
+    """Trains a run with logs, callbacks and other options that only process 0 handles, and a run on photographs."""
     callback = StopAtOnce()
     recipe = make_recipe(
         "mlp", epochs=3, mixup=0.0, log=("csv",), keep="best", checkpoint_seconds=0.0,
@@ -37,7 +37,7 @@ def shared(folder, peers):
 
 
 def layouts(folder, peers):
-    """Returns the losses with images on every device, with streamed images and with split images."""
+    """Returns the losses with all images on every device, with streamed images, and with images split over devices."""
     mlp = make_recipe("mlp", mixup=0.0)
     small = mlp.replace(device_budget=0.0)
     # 1.08 MiB of images: too much for one device, but not for all together.
@@ -78,7 +78,7 @@ def sweep(folder, peers):
 
 
 def decode_photographs(folder):
-    """Trains with images that are decoded while training; each process decodes its own part of the images."""
+    """Trains on images that are decoded during training; each process decodes its own part of the images."""
     recipe = make_recipe("mlp", mixup=0.0, decode="stream", augment=("random_resized_crop",)).replace(
         data=str(folder / "pictures"), image_size=(28, 28), batch_size=8, validation=0.0, epochs=2
     )

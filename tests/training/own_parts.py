@@ -13,7 +13,7 @@ from eqxcnn.training import Recipe, fit, resume
 
 
 class Net(eqx.Module):
-    """A network of `eqx.nn` layers with a state and dropout, channels first inside."""
+    """A network of `eqx.nn` layers with a state, dropout and channels-first feature maps."""
 
     conv: eqx.nn.Conv2d
     norm: eqx.nn.BatchNorm

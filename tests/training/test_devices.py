@@ -18,7 +18,7 @@ def run(tmp_path, *parts):
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """The report of one process for all tests that CI runs, because its start and compilation take most of the time."""
+    """One process's report, shared by all tests that CI runs, because starting and compiling take most of the time."""
     return run(tmp_path_factory.mktemp("devices"), "lenet", "restored")
 
 

@@ -1,4 +1,4 @@
-"""Tests of the digests with which a resumed run recognizes its parts."""
+"""Tests of the digests by which a resumed run recognizes the parts that it was started with."""
 
 import functools
 import os

@@ -1,4 +1,4 @@
-"""Tests of users' losses, augmentations, optimizers, metrics and callbacks: unusual ones, and some that cannot work."""
+"""Tests of users' losses, augmentations, optimizers, metrics and callbacks that are unusual or cannot work."""
 
 import equinox as eqx
 import jax

@@ -1,4 +1,4 @@
-"""Tests of users' networks: unusual ones, and those that cannot work and are refused before the first step."""
+"""Tests of users' networks: unusual networks work, and networks that cannot work are refused before the first step."""
 
 import warnings
 

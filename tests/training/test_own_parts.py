@@ -54,13 +54,13 @@ def plain():
 
 
 def command(*arguments):
-    """Returns a command that runs `own_parts.main`; the parts have the same qualified names in its process as here."""
+    """Returns a command that runs `own_parts.main`; the parts have the same qualified names in that process as here."""
     return [sys.executable, "-c", f"import own_parts; own_parts.main(*{arguments!r})"]
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """An uninterrupted run with own parts."""
+    """An uninterrupted run with the user's own parts."""
     recipe = own_parts.RECIPE.replace(checkpoint_seconds=60.0)
     return fit(recipe, **own_parts.make_parts(), runs=tmp_path_factory.mktemp("runs"), name="run")
 
@@ -101,7 +101,7 @@ def test_trained_own_model_is_loaded_into_a_network_of_its_structure(finished):
 
 
 def assert_same_run(folder, other):
-    """Compares the weights and the logs, without the times."""
+    """Compares the weights of two runs, and their logs except the times."""
     weights = [(each / "model" / "model.safetensors").read_bytes() for each in (folder, other)]
     assert weights[0] == weights[1]
     rows = [
@@ -137,7 +137,7 @@ def test_killed_run_with_own_parts_resumes_to_the_same_bytes(finished, tmp_path)
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory):
-    """The folder of a run with own parts that was interrupted in its second epoch."""
+    """The folder of a run that has the user's own parts and was interrupted in its second epoch."""
 
     def interrupt(run):
         signal.raise_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""The images of a run: their size, way of resizing and normalization, from the recipe, the weights or the data."""
+"""The images of a run: their size, resizing and normalization, as set by the recipe, the weights or the data."""
 
 import io
 from pathlib import Path

@@ -27,7 +27,7 @@ def free_port():
 
 @contextlib.contextmanager
 def started(commands, **options):
-    """Starts commands, and kills those that still run at the end."""
+    """Starts commands; at the end, kills the processes that are still running."""
     processes = [
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
         for command in commands
@@ -41,7 +41,7 @@ def started(commands, **options):
 
 
 def run_script(part, folder, count, devices=1, expect=0):
-    """Runs a part of the script in `count` processes; returns what each printed to standard output and error."""
+    """Runs a part of the script in `count` processes; returns the standard output and error of each process."""
     address = f"127.0.0.1:{free_port()}"
     commands = [[sys.executable, SCRIPT, part, folder, address, str(count), str(index)] for index in range(count)]
     with started(commands, env={**FAST, "EQXCNN_TEST_DEVICES": str(devices)}) as processes:
@@ -81,7 +81,7 @@ def train_commands(count, *arguments):
 def shared(tmp_path_factory):
     """One run in two processes of two devices, the same run in one process, and what the two processes printed.
 
-    One for several tests, because starts and compilation take most of the time.
+    Several tests share these runs, because starting and compiling take most of the time.
     """
     folder = tmp_path_factory.mktemp("shared")
     for name in ("one", "two"):

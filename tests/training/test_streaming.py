@@ -1,4 +1,4 @@
-"""A run that decodes images while training gives the same bytes with threads, with processes, and after a kill."""
+"""A run that decodes images during training gives the same bytes with threads, with processes, and after a kill."""
 
 import dataclasses
 import io
@@ -25,7 +25,7 @@ from eqxcnn.training import Callback, fit, prepare, resume
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
-    """120 JPEG files of several sizes in two classes: images with a bright left half, and with a bright top half."""
+    """120 JPEG files of several sizes in two classes: either the left half or the top half of the image is bright."""
     root = tmp_path_factory.mktemp("photographs")
     rng = np.random.default_rng(0)
     for label, name in enumerate(("across", "down")):

@@ -86,7 +86,7 @@ def test_run_folder_holds_recipe_metrics_environment_and_model(finished_run):
 
 
 def start_training(runs, step, *arguments):
-    """Starts or resumes training with a checkpoint at every step; returns process and run folder after `step`."""
+    """Starts or resumes training with a checkpoint at every step; after `step`, returns process and run folder."""
     arguments = arguments or (*QUICK, "--runs", str(runs), "--checkpoint-seconds", "0")
     command = [sys.executable, "-m", "eqxcnn.train", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

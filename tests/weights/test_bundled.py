@@ -1,4 +1,4 @@
-"""The trained weights in the package: their files, records and scores on real data, and commands with their names."""
+"""The trained weights in the package: their files, records and scores on real data, and commands that take a name."""
 
 import dataclasses
 import json
@@ -104,7 +104,7 @@ def test_the_weights_score_over_the_recipes_views_as_recorded(name, request):
 
 @pytest.fixture
 def small(tmp_path, monkeypatch):
-    """A bundled `mlp` for images of 8x8 pixels; its folder and record replace those of the package."""
+    """A bundled `mlp` for images of 8x8 pixels; its folder and record replace the package's."""
     model, state = build("mlp", num_classes=10, image_size=8, key=jax.random.key(1))
     monkeypatch.setattr(bundled, "_FOLDER", tmp_path)
     tensors = round_tensors(to_tensors(model, state), "float16")

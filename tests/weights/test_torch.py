@@ -1,4 +1,4 @@
-"""The zoo compared with recorded results of torchvision and timm (`golden/make_zoo.py`), and weights by name."""
+"""The zoo compared with recorded results of torchvision and timm (`golden/make_zoo.py`), and conversion by name."""
 
 import hashlib
 import io
@@ -110,7 +110,7 @@ def test_the_published_parameter_count_is_the_twins(name):
 
 
 def recorded_scores():
-    """Each model and image size with recorded scores; larger sizes and the models in `ALIKE` are exhaustive."""
+    """Yields models and image sizes with recorded scores; marks larger sizes and models in `ALIKE` as exhaustive."""
     for name, facts in FACTS.items():
         for index, size in enumerate(sorted(map(int, facts.get("logits", ())))):
             marks = [pytest.mark.exhaustive] if index or name in ALIKE else []
@@ -118,7 +118,7 @@ def recorded_scores():
 
 
 def recorded_gradients():
-    """Each model with recorded gradients; those that take longest to compile are exhaustive."""
+    """Yields the models with recorded gradients; marks the models that take longest to compile as exhaustive."""
     for name in (name for name, facts in FACTS.items() if "gradients" in facts):
         yield pytest.param(name, marks=[pytest.mark.exhaustive] if family(name) in SLOW_GRADIENTS else [])
 

@@ -1,4 +1,4 @@
-"""Torchvision's and timm's names for ConvNeXt; torchvision's `features` alternate stages and downsampling layers."""
+"""Torchvision's and timm's names for ConvNeXt; stages and downsampling layers alternate in torchvision's `features`."""
 
 __all__ = ["AXES", "RULES", "TIMM"]
 

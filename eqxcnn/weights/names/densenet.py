@@ -1,4 +1,4 @@
-"""Torchvision's names for DenseNet, which number blocks, layers and their parts from one."""
+"""Torchvision's names for DenseNet; blocks, layers and their parts are numbered from one."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Torchvision's names for GoogLeNet, which number the modules as in the paper: 3a, 3b, 4a and so on."""
+"""Torchvision's names for GoogLeNet; modules are numbered as in the paper: 3a, 3b, 4a and so on."""
 
 __all__ = ["IGNORED", "RULES"]
 

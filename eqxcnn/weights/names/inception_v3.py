@@ -17,8 +17,8 @@ _KINDS = {"5b": _A, "5c": _A, "5d": _A, "6a": _B, "6b": _C, "6c": _C, "6d": _C, 
 
 def _convolution(match: re.Match[str]) -> str:
     branch, suffixes = _KINDS[match[1]][int(match[2])]
-    # `match[3]` is the place in the branch. `match[4]` counts parallel convolutions, which only come last in a branch,
-    # so the sum of both numbers is the index of the suffix.
+    # `match[3]` is the position in the branch, and `match[4]` the position among parallel convolutions. Only the last
+    # position of a branch has parallel convolutions, so the sum of both numbers is the index of the suffix.
     return f"Mixed_{match[1]}.{branch}{suffixes[int(match[3]) + int(match[4])]}."
 
 

@@ -15,7 +15,7 @@ KEY = jax.random.key(0)
 
 
 def numpy_init(key, shape, dtype=jnp.float32):
-    """Returns zeros instead of random weights, because JAX would compile a program for each shape of these."""
+    """Returns zeros instead of random weights, because JAX would compile a program for each shape of random weights."""
     return jnp.zeros(shape, dtype)
 
 

@@ -1,6 +1,7 @@
 """The model families: those in `eqxcnn/models`, those of other packages, and those registered at run time."""
 
 import importlib
+import importlib.util
 import pkgutil
 import re
 from collections.abc import Callable, Mapping
@@ -9,10 +10,10 @@ from types import MappingProxyType
 from typing import Any
 
 from . import models, plugins
-from .errors import InputError
+from .errors import InputError, nearest
 from .types import Variant
 
-__all__ = ["GROUP", "families", "plugin_problems", "register", "unwrap"]
+__all__ = ["GROUP", "families", "find", "plugin_problems", "register", "unwrap"]
 
 #: Entry points of this group add models: each names a module with a `variants` table, or the table itself.
 GROUP = "eqxcnn.models"
@@ -34,6 +35,27 @@ def families() -> Mapping[str, tuple[str, Variant]]:
     """
     plugin_problems()
     return MappingProxyType(dict(sorted((_added | _scan_models()).items())))
+
+
+def find(name: str) -> tuple[str, Variant]:
+    """Returns the family and the table row of a model.
+
+    A model whose file has its name, such as `lenet`, is found without importing all families.
+
+    **Raises:** `InputError` with the nearest names if there is no such model.
+    """
+    is_scanned = families.cache_info().currsize > 0
+    if not is_scanned and name.isidentifier() and importlib.util.find_spec(f"{models.__name__}.{name}"):
+        row = importlib.import_module(f"{models.__name__}.{name}").variants.get(name)
+        if row is not None:
+            return name, row
+    if name in families():
+        return families()[name]
+    # The model may belong to a package that cannot be imported.
+    why = "; ".join((nearest(name, families()).rstrip(",. ?"), *plugin_problems()))
+    raise InputError(
+        f"there is no model named `{name}`; {why}; if another package defines it, install or `--import` that package"
+    )
 
 
 def _scan_models() -> dict[str, tuple[str, Variant]]:

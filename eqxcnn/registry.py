@@ -11,7 +11,7 @@ import equinox as eqx
 import jax
 from beartype.door import is_bearable
 
-from .catalog import families, plugin_problems
+from .catalog import families, find
 from .cost import count_parameters
 from .errors import InputError, nearest, show
 from .types import Classifier, Key, Variant
@@ -51,14 +51,7 @@ def family(name: str) -> str:
 
     **Raises:** `InputError` with the nearest names if there is no such model.
     """
-    if name not in families():
-        # The model may belong to a package that cannot be imported.
-        why = "; ".join((nearest(name, families()).rstrip(",. ?"), *plugin_problems()))
-        raise InputError(
-            f"there is no model named `{name}`; {why}; if another package defines it, install or `--import` that "
-            "package"
-        )
-    return families()[name][0]
+    return find(name)[0]
 
 
 def variant(name: str) -> Variant:
@@ -66,8 +59,7 @@ def variant(name: str) -> Variant:
 
     **Raises:** `InputError` with the nearest names if there is no such model.
     """
-    family(name)
-    return families()[name][1]
+    return find(name)[1]
 
 
 def is_same_network(name: str, other: str) -> bool:

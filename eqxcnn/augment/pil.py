@@ -112,7 +112,7 @@ def contrast(image: Levels, factor: Float[Array, ""]) -> Table:
 
 
 def posterize(bits: Int[Array, ""], channels: int) -> Table:
-    """Returns the table of `ImageOps.posterize`, which keeps the upper `bits` (0 to 8) of each value."""
+    """Returns the table of `ImageOps.posterize`, which keeps the upper `bits` bits (0 to 8) of each value."""
     return _all_levels(channels) & ~((1 << (8 - bits)) - 1)
 
 
@@ -136,7 +136,7 @@ def autocontrast(image: Levels) -> Table:
 
 
 def equalize(image: Levels) -> Table:
-    """Returns the table of `ImageOps.equalize`: flattens the histogram of each channel."""
+    """Returns the table of `ImageOps.equalize`, which flattens the histogram of each channel."""
     return jax.vmap(_equalize_channel, in_axes=-1, out_axes=-1)(image.reshape(-1, image.shape[2]))
 
 

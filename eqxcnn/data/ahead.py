@@ -22,7 +22,7 @@ from .encoded import EncodedImages
 
 __all__ = ["DecodeAhead"]
 
-#: Largest size of the decoded images that wait to be used, in bytes.
+#: Largest total size, in bytes, of the decoded images that wait to be used.
 _BUFFER_BYTES = 128 << 20
 #: Images that are decoded at the same time are at most this many positions apart in an epoch's order.
 _SLACK = 512
@@ -42,8 +42,8 @@ _Element = tuple[np.ndarray, int, tuple[BadRow, ...]]
 class DecodeAhead:
     """Decodes images in the order of a run, a few batches ahead.
 
-    The order, the crops and the replacements of bad rows depend only on an image's position in the run. They are the
-    same for any number of threads and processes, and after a run is resumed.
+    The order of the images, their crops and the replacements of bad rows depend only on the position in the run. They
+    are the same for any number of threads and processes, and after a run is resumed.
 
     **Arguments:**
 
@@ -162,7 +162,7 @@ def _end_with_parent() -> None:
 
 
 def _lower_priority() -> None:
-    """Lowers the priority of this thread, so that it decodes when the other threads do not need the core.
+    """Lowers the priority of this thread, so that it decodes only when the other threads do not need the core.
 
     A training step on a CPU is shared evenly among the cores and waits for the slowest core. A decoding thread of
     normal priority would therefore delay the step by more than the time that decoding takes.
@@ -175,7 +175,7 @@ def _lower_priority() -> None:
 
 @dataclass(frozen=True)
 class _Positions:
-    """A Grain source of all positions in a run from `start` on. Grain requires a length, so `len` returns 2**40."""
+    """A Grain source of the positions in a run, from `start` on. Grain requires a length, so `len` returns 2**40."""
 
     start: int
 

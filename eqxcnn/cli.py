@@ -34,7 +34,8 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # The terminal may lack characters of a class name.
+        # A class name may contain characters that the terminal cannot show.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         arguments = sys.argv[1:]
         is_odd = any(argument != printable(argument, _MAX_LINE) for argument in arguments)
@@ -82,7 +83,7 @@ def show_progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    # Rich would otherwise write all of standard output to the bar's terminal.
+    # By default, Rich redirects all of standard output to the bar's terminal.
     with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
         task = bar.add_task(escape(printable(title, _MAX_TITLE)), total=total)
         yield lambda done: bar.advance(task, done)

@@ -1,4 +1,4 @@
-"""Color augmentations: factories of functions of one image `[h w c]` in [0, 1] and a key.
+"""Color augmentations: each factory returns a function of one image `[h w c]` in [0, 1] and a key.
 
 Definitions and argument names follow `tf.image`; `color_jitter` follows torchvision. Results are clipped to [0, 1].
 """

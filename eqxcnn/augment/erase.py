@@ -1,4 +1,4 @@
-"""Augmentations that erase a random part: factories of functions of one image `[h w c]` and a key."""
+"""Augmentations that erase a random part: each factory returns a function of one image `[h w c]` and a key."""
 
 from typing import Annotated, TypeAlias
 

@@ -1,4 +1,7 @@
-"""Random flips, rotations by 90 degrees and crops: factories of functions of one image `[h w c]` and a key."""
+"""Random flips, rotations by 90 degrees and crops.
+
+Each factory returns a function of one image `[h w c]` and a key.
+"""
 
 import math
 from dataclasses import dataclass

@@ -32,7 +32,7 @@ def find_image_column(features: Features, chosen: str | None = None) -> str:
     import datasets
 
     images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
-    # Parquet files that `datasets` did not write hold encoded images without declaring them as images.
+    # In Parquet files that `datasets` did not write, a column of encoded images is not declared as images.
     images = images or [name for name, feature in features.items() if _holds_bytes(feature)]
     # A column of flat lists of numbers may hold anything, such as tokens, so it needs a usual name.
     dims = {name: 0 if images else count_dims(feature) for name, feature in features.items()}

@@ -27,8 +27,8 @@ _MAX_TITLE = 40
 def run_command(main: Callable[[Sequence[str]], None]) -> None:
     """Runs `main(arguments)` and sets the exit code: 0 on success, 128 + n after signal n, and 1 after a user error.
 
-    These are user errors and are printed as one sentence: an `InputError`, a full disk, an unusable path, and too
-    little memory. Any other exception is a bug and keeps its traceback.
+    User errors are printed as one sentence each: an `InputError`, a full disk, an unusable path, and too little memory.
+    Any other exception is a bug and keeps its traceback.
     """
     # Pillow warns about odd but readable files, and logs its errors before raising them.
     warnings.filterwarnings("ignore", module=r"PIL\.")

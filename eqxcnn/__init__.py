@@ -1,4 +1,4 @@
-"""Image classifiers for JAX: an Equinox model zoo, and its trainer, with published recipes."""
+"""Image classifiers for JAX: an Equinox model zoo, and a trainer with published recipes."""
 
 from typing import TYPE_CHECKING
 

@@ -148,11 +148,10 @@ def _check_row(what: str, row: Any) -> None:
             raise InputError(f"{what} must have a `{field}` (={number!r}) that is an integer above 0")
     if len(row.input) != 3 or min(row.input[:2]) < row.smallest:
         raise InputError(
-            f"{what} must have an `input` (={row.input}) of three numbers, height, width and channels, with height and "
-            f"width at least `smallest` (={row.smallest})"
+            f"{what} must have `(height, width, channels)` as `input` (={row.input}), with height and width at least "
+            f"`smallest` (={row.smallest})"
         )
     if not isinstance(row.source, str) or not isinstance(row.task, str) or not row.task:
         raise InputError(
-            f"{what} must have a string `source` (={row.source!r}), and a string `task` (={row.task!r}) that is not "
-            "empty"
+            f"{what} must have a string as `source` (={row.source!r}) and a non-empty string as `task` (={row.task!r})"
         )

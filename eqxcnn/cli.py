@@ -27,14 +27,15 @@ _MAX_TITLE = 40
 def run_command(main: Callable[[Sequence[str]], None]) -> None:
     """Runs `main(arguments)` and sets the exit code: 0 on success, 128 + n after signal n, and 1 after a user error.
 
-    An `InputError`, a full disk, a path that cannot be used and too little memory are user errors, each printed as one
-    sentence; any other exception is a bug and keeps its traceback.
+    User errors are printed as one sentence each: an `InputError`, a full disk, an unusable path, and too little memory.
+    Any other exception is a bug and keeps its traceback.
     """
     # Pillow warns about odd but readable files, and logs its errors before raising them.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # A class name may have characters that the terminal lacks.
+        # A class name may contain characters that the terminal cannot show.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         arguments = sys.argv[1:]
         is_odd = any(argument != printable(argument, _MAX_LINE) for argument in arguments)
@@ -55,14 +56,14 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
 
 
 def explain_error(error: BaseException) -> str | None:
-    """Returns one sentence that explains an error of the user, the machine or its files; `None` for a bug."""
+    """Returns one sentence that explains an error caused by the user, the machine or a file, or `None` for a bug."""
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return str(InputError(f"the disk is full{f' while writing {error.filename}' if error.filename else ''}"))
     if isinstance(error, OSError) and error.errno in _USER_ERRORS and error.filename:
         return str(InputError(f"`{error.filename}` cannot be used: {error.strerror}"))
-    # JAX raises a general exception for a full device; importing JAX here to catch it would delay every command.
+    # JAX raises a generic exception if device memory is full; importing JAX to catch it would delay every command.
     is_device = type(error).__name__ in ("XlaRuntimeError", "JaxRuntimeError") and "RESOURCE_EXHAUSTED" in str(error)
     if isinstance(error, MemoryError) or is_device:
         detail = (str(error).strip() or "the system refused to allocate more").splitlines()[0]
@@ -82,7 +83,7 @@ def show_progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    # Rich would otherwise write all of standard output to the bar's terminal.
+    # By default, Rich redirects all of standard output to the bar's terminal.
     with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
         task = bar.add_task(escape(printable(title, _MAX_TITLE)), total=total)
         yield lambda done: bar.advance(task, done)

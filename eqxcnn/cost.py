@@ -44,7 +44,7 @@ def register_product_scope(name: str) -> None:
 
 
 def count_parameters(model: PyTree) -> int:
-    """Returns the number of elements in the arrays of a model, which may come from `eqx.filter_eval_shape`."""
+    """Returns the number of elements in the arrays of a model; the model may come from `eqx.filter_eval_shape`."""
     leaves = jax.tree.leaves(model)
     return sum(leaf.size for leaf in leaves if eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct))
 

@@ -115,9 +115,9 @@ class StrengthTable:
 
     - `shape`: the shape of the images, `(height, width, channels)`.
     - `bins`: the number of magnitudes, from no effect to the strongest.
-    - `shear`, `shift`, `degrees`, `factor`, `bits`: the strengths at the largest magnitude. They are the slope of a
-      shear, the shift as a fraction of the image's sides (or a pair of fractions, for height and width), the angle of a
-      rotation, the distance of a factor from 1, and the number of bits removed.
+    - `shear`, `shift`, `degrees`, `factor`, `bits`: the strengths at the largest magnitude. They are, in this
+      order, the slope of a shear, the shift as a fraction of the image's sides (or a pair of fractions, for height and
+      width), the angle of a rotation, the distance of a factor from 1, and the number of bits removed.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Color augmentations: factories of functions of one image `[h w c]` in [0, 1] and a key.
+"""Color augmentations: each factory returns a function of one image `[h w c]` in [0, 1] and a key.
 
 Definitions and argument names follow `tf.image`; `color_jitter` follows torchvision. Results are clipped to [0, 1].
 """
@@ -77,7 +77,7 @@ def random_saturation(lower: _Factor, upper: _Factor) -> Augment:
         if image.shape[-1] == 1:
             return image
         value, chroma = _value_and_chroma(image)
-        # At a fixed hue and value, saturation scales the distance of each channel from the largest one.
+        # At a fixed hue and value, saturation scales the distance of each channel from the largest channel.
         max_factor = value / jnp.where(chroma > 0, chroma, 1)
         factor = jnp.minimum(_draw_factor(key, lower, upper), max_factor)[..., None]
         return _clip_like(value[..., None] - (value[..., None] - image) * factor, image)

@@ -1,4 +1,4 @@
-"""Augmentations that erase a random part: factories of functions of one image `[h w c]` and a key."""
+"""Augmentations that erase a random part: each factory returns a function of one image `[h w c]` and a key."""
 
 from typing import Annotated, TypeAlias
 
@@ -14,7 +14,7 @@ __all__ = ["Area", "AspectRatio", "Side", "box_mask", "check_order", "cutout", "
 
 #: A fraction of the image's area.
 Area: TypeAlias = Annotated[float, Range(0, 1, excludes_low=True)]
-#: One side of a box divided by the other.
+#: The ratio of the two sides of a box: width / height, or height / width.
 AspectRatio: TypeAlias = Annotated[float, Range(0.001, 1000)]
 #: Height or width of an image, in pixels.
 Side: TypeAlias = Annotated[int, Range(1, 4096)]
@@ -29,7 +29,7 @@ def cutout(size: Annotated[int, Range(1, 4096)], fill: Annotated[float, Range(0,
 
     **Arguments:**
 
-    - `size`: the square's side in pixels; around row `y`, it covers `size` rows from row `y - size // 2` on.
+    - `size`: the square's side in pixels; around row `y`, the square covers `size` rows, starting at `y - size // 2`.
     - `fill`: the new value of the square's pixels, from 0 to 1. The paper uses the data set's mean, which normalizes
       to 0.
     """
@@ -84,7 +84,7 @@ def random_erasing(
 def check_order(**pairs: tuple[float, float]) -> None:
     """Refuses a pair whose first number is above its second.
 
-    **Raises:** `InputError` naming the argument.
+    **Raises:** `InputError` for such a pair; the message names the argument.
     """
     for name, (least, most) in pairs.items():
         if least > most:
@@ -92,6 +92,6 @@ def check_order(**pairs: tuple[float, float]) -> None:
 
 
 def box_mask(height: int, width: int, start: Int[Array, "2"], size: Int[Array, "2"]) -> Bool[Array, "h w"]:
-    """Returns the mask `[height width]` of a box of `size`, whose first row and column may lie outside the image."""
+    """Returns the mask `[height width]` of a box with first pixel `start`, which may lie outside the image."""
     row, column = jnp.arange(height)[:, None] - start[0], jnp.arange(width) - start[1]
     return (row >= 0) & (row < size[0]) & (column >= 0) & (column < size[1])

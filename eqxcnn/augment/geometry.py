@@ -1,4 +1,7 @@
-"""Random flips, rotations by 90 degrees and crops: factories of functions of one image `[h w c]` and a key."""
+"""Random flips, rotations by 90 degrees and crops.
+
+Each factory returns a function of one image `[h w c]` and a key.
+"""
 
 import math
 from dataclasses import dataclass
@@ -29,13 +32,13 @@ Probability: TypeAlias = Annotated[float, Range(0, 1)]
 
 @check_arguments
 def random_flip_horizontal(p: Probability = 0.5) -> Augment:
-    """Mirrors left and right with probability `p`."""
+    """Swaps left and right with probability `p`."""
     return _flip(p, axis=1)
 
 
 @check_arguments
 def random_flip_vertical(p: Probability = 0.5) -> Augment:
-    """Mirrors top and bottom with probability `p`."""
+    """Swaps top and bottom with probability `p`."""
     return _flip(p, axis=0)
 
 
@@ -47,7 +50,7 @@ def _flip(p: float, axis: int) -> Augment:
 
 
 def alternating_flip() -> ContextAugment:
-    """Mirrors left and right in every other epoch (Jordan 2024, arXiv:2404.00498, section 3.6).
+    """Swaps left and right in every other epoch (Jordan 2024, arXiv:2404.00498, section 3.6).
 
     Each image has a fixed random key, which decides whether the image is mirrored in the first epoch. Any two
     successive epochs then show both versions; with independent flips, only half of such pairs would.
@@ -133,7 +136,7 @@ def random_resized_crop(
     - `scale`: the smallest and largest area of the box, as a fraction of the image's area.
     - `ratio`: the smallest and largest width of the box divided by its height.
     - `size`: height and width of the result in pixels; by default, the size of the image. Cropping and resizing
-      enlarges objects; a smaller `size` gives them about the size that they have in whole images (Touvron et al. 2019,
+      enlarges objects; with a smaller `size`, objects are about as large as in whole images (Touvron et al. 2019,
       arXiv:1906.06423).
     """
     check_order(scale=scale, ratio=ratio)
@@ -145,7 +148,7 @@ class RandomResizedCrop:
     """The transform that `random_resized_crop` returns.
 
     - `scale`, `ratio`: the limits of the box.
-    - `size`: height and width of the result; by default, the size of the image, so that the box is never reduced.
+    - `size`: height and width of the result; by default, the size of the image, so that the box is never downscaled.
     """
 
     scale: tuple[float | int, float | int]
@@ -227,7 +230,7 @@ def antialiased_crop(image: Image, box: Box, size: tuple[int, int]) -> Float[Arr
 def _crop_taps(
     start: Float[Array, ""], length: Float[Array, ""], size: int
 ) -> tuple[Int[Array, " size"], Int[Array, " size"], Float[Array, " size"]]:
-    """Returns, for each of `size` new pixels, the indices of the source pixels beside it and the second's weight."""
+    """Returns, for each of `size` new pixels, the indices of two source pixels and the weight of the second."""
     return linear_taps(start + (jnp.arange(size, dtype=jnp.float32) + 0.5) * (length / size) - 0.5, size)
 
 

@@ -1,4 +1,4 @@
-"""Mixup and CutMix: every image of a batch is mixed with another one."""
+"""Mixup and CutMix: every image of a batch is mixed with another image."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -43,7 +43,7 @@ class Mix:
         check_settings(self)
         for name in ("mixup", "cutmix"):
             if 0 < getattr(self, name) < _MIN_ALPHA:
-                raise InputError(f"`{name}` (={getattr(self, name)}) must be 0, or {_MIN_ALPHA} or more")
+                raise InputError(f"`{name}` (={getattr(self, name)}) must be 0 or at least {_MIN_ALPHA}")
         if not (self.mixup or self.cutmix):
             raise InputError("`mixup` and `cutmix` must not both be 0")
 
@@ -69,7 +69,7 @@ class Mix:
 
 
 def partners(batch: Array) -> Array:
-    """Returns the partner of each example in a batch `[b ...]`: the previous example, with which it is mixed."""
+    """Returns the mixing partner of each example in a batch `[b ...]`, which is the previous example."""
     return jnp.roll(batch, 1, axis=0)
 
 

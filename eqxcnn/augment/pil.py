@@ -4,8 +4,8 @@ Results equal Pillow's exactly, except that `blend` and `autocontrast` are somet
 results are truncated to integers, and different rounding errors can put a value on the other side of an integer.
 
 There are three kinds of operations: `affine` moves pixels, a table of 256 values per channel maps values, and `blend`
-mixes the image with a gray or smoothed image. One pass contains one operation of each kind, so that a policy that draws
-one of many operations costs three operations under `vmap`, not all of them.
+mixes the image with a gray or smoothed image. Under `vmap`, choosing one of many operations computes all of them. A
+pass with one operation of each kind allows the same choices at the cost of three operations.
 """
 
 import math
@@ -112,7 +112,7 @@ def contrast(image: Levels, factor: Float[Array, ""]) -> Table:
 
 
 def posterize(bits: Int[Array, ""], channels: int) -> Table:
-    """Returns the table of `ImageOps.posterize`, which keeps the upper `bits` (0 to 8) of each value."""
+    """Returns the table of `ImageOps.posterize`, which keeps the upper `bits` bits (0 to 8) of each value."""
     return _all_levels(channels) & ~((1 << (8 - bits)) - 1)
 
 
@@ -136,7 +136,7 @@ def autocontrast(image: Levels) -> Table:
 
 
 def equalize(image: Levels) -> Table:
-    """Returns the table of `ImageOps.equalize`: flattens the histogram of each channel."""
+    """Returns the table of `ImageOps.equalize`, which flattens the histogram of each channel."""
     return jax.vmap(_equalize_channel, in_axes=-1, out_axes=-1)(image.reshape(-1, image.shape[2]))
 
 

@@ -22,8 +22,8 @@ Stage: TypeAlias = Augment | ContextAugment
 
 #: Entry points of this group add augmentations: each maps a name to a function like those in `AUGMENTS`.
 GROUP = "eqxcnn.augments"
-#: The names that a recipe can use, besides those of entry points. `flip_horizontal` and `flip_vertical` are short for
-#: `random_flip_horizontal` and `random_flip_vertical`.
+#: The names that a recipe can use, in addition to the names in entry points. `flip_horizontal` and `flip_vertical` are
+#: short for `random_flip_horizontal` and `random_flip_vertical`.
 AUGMENTS: dict[str, Callable[..., Stage]] = {
     "flip_horizontal": geometry.random_flip_horizontal,
     "flip_vertical": geometry.random_flip_vertical,

@@ -42,7 +42,7 @@ def rotate_image(image: Image, degrees: Float[Array, ""], fill: float | int = 0.
     cos, sin = _direction(degrees)
     row = jnp.arange(height, dtype=jnp.float32)[:, None] + (1 - height) / 2
     column = jnp.arange(width, dtype=jnp.float32) + (1 - width) / 2
-    # `x, y` is the point of the image that moves to the center of a new pixel; the first pixel's center is (0.5, 0.5).
+    # `(x, y)` is the source of the center of each new pixel; the center of the first source pixel is (0.5, 0.5).
     x, y = width / 2 + cos * column - sin * row, height / 2 + sin * column + cos * row
     is_inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
 

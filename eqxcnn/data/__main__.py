@@ -37,7 +37,7 @@ class Options:
     test_split: str | None = None
     """Name of the test split; by default `test`, else `validation`, else a part of the training split is held out."""
     image_size: tuple[Annotated[int, Range(1, MAX_SIDE)], Annotated[int, Range(1, MAX_SIDE)]] | None = None
-    """Height and width at which mean and std are measured; by default the size that the images share, else 64 64."""
+    """Height and width at which mean and std are measured; by default the images' common size, or else 64 64."""
     max_rows: Annotated[int, Range(1, 10**12)] | None = None
     """Decode at most this many training rows and this many test rows, spread evenly; by default all."""
     sheet: Path | None = None

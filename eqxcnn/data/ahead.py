@@ -1,4 +1,4 @@
-"""`DecodeAhead`: decodes the images of coming batches while the device computes, with Grain."""
+"""`DecodeAhead`: uses Grain to decode the images of the next batches while the device computes."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ from .encoded import EncodedImages
 
 __all__ = ["DecodeAhead"]
 
-#: Largest size of the decoded images that wait to be used, in bytes.
+#: Largest total size, in bytes, of the decoded images that wait to be used.
 _BUFFER_BYTES = 128 << 20
 #: Images that are decoded at the same time are at most this many positions apart in an epoch's order.
 _SLACK = 512
@@ -42,8 +42,8 @@ _Element = tuple[np.ndarray, int, tuple[BadRow, ...]]
 class DecodeAhead:
     """Decodes images in the order of a run, a few batches ahead.
 
-    The order, the crops and the replacements of bad rows depend only on an image's position in the run. They are the
-    same for any number of threads and processes, and after a run is resumed.
+    The order of the images, their crops and the replacements of bad rows depend only on the position in the run. They
+    are the same for any number of threads and processes, and after a run is resumed.
 
     **Arguments:**
 
@@ -52,7 +52,7 @@ class DecodeAhead:
     - `length`: number of rows in each epoch.
     - `crop`: the random crop to decode; by default the images' own preprocessing.
     - `processes`: number of processes that decode; 0 for threads of this process, one per core.
-    - `replaces`: whether the next readable row replaces an unreadable one; otherwise the unreadable row has the label
+    - `replaces`: whether the next readable row replaces an unreadable row; otherwise the unreadable row has the label
         `MISSING`. If the images' `on_bad_image` is `stop`, an unreadable row is an error instead.
     """
 
@@ -104,8 +104,8 @@ class DecodeAhead:
         import grain
 
         self.close()
-        # Each thread decodes one image at a time, and a decoding process has one such thread. Finished images wait in
-        # buffers.
+        # Each thread decodes one image at a time, and each decoding process has one such thread. Finished images wait
+        # in buffers.
         ahead = max(_BUFFER_BYTES // int(np.prod(self._images.shape[1:])), 1)
         threads = 1 if self._processes else os.cpu_count() or 1
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(min(ahead, 256), threads))
@@ -162,12 +162,12 @@ def _end_with_parent() -> None:
 
 
 def _lower_priority() -> None:
-    """Lowers the priority of this thread, so that it decodes when the other threads do not need the core.
+    """Lowers the priority of this thread, so that it decodes only when the other threads do not need the core.
 
     A training step on a CPU is shared evenly among the cores and waits for the slowest core. A decoding thread of
     normal priority would therefore delay the step by more than the time that decoding takes.
     """
-    # Only Linux has priorities of threads; elsewhere, the whole process would get a lower priority.
+    # Only Linux has per-thread priorities; elsewhere, the whole process would get a lower priority.
     if sys.platform == "linux" and not getattr(_thread, "is_low", False):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
         _thread.is_low = True
@@ -175,7 +175,7 @@ def _lower_priority() -> None:
 
 @dataclass(frozen=True)
 class _Positions:
-    """A Grain source of all positions in a run from `start` on. Grain requires a length, so `len` returns 2**40."""
+    """A Grain source of the positions in a run, from `start` on. Grain requires a length, so `len` returns 2**40."""
 
     start: int
 

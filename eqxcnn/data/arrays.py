@@ -119,7 +119,7 @@ def from_arrays(
 ) -> DataSet:
     """Makes a data set from NumPy or JAX arrays.
 
-    Arrays are not copied, so do not change them afterwards; a part that is held out is copied when it is used.
+    The arrays are not copied, so do not change them afterwards. A held-out part is copied when it is used.
 
     **Arguments:**
 
@@ -132,7 +132,7 @@ def from_arrays(
     - `name`: the data set's name, which becomes part of the names of runs.
     - `test_fraction`, `seed`: see `open_source`.
 
-    **Raises:** `InputError`, in one sentence, for arrays that no classifier can be trained on.
+    **Raises:** `InputError` with a one-sentence message for arrays that no classifier can be trained on.
     """
     check_name(name)
     pixels = check_images(images, "images")

@@ -41,12 +41,13 @@ def hold_out(
     **Arguments:**
 
     - `labels`: the class of each row.
-    - `fraction`: the fraction to hold out, between 0 and 1. The number of rows is rounded for each class, but a class
-        of two rows or more has at least one on each side; a class's only row is kept.
+    - `fraction`: the fraction to hold out, between 0 and 1. It applies to each class, and the number of held-out
+        rows is rounded. Every class keeps at least one row, and a class of two or more rows also holds out at least
+        one.
     - `seed`: the same seed holds out the same rows.
     - `purpose`: hold-outs for different purposes are drawn independently.
 
-    **Returns:** the numbers of the kept rows and of the held-out rows, each in ascending order.
+    **Returns:** the indices of the kept rows and of the held-out rows, each in ascending order.
     """
     if not 0 < fraction < 1:
         raise InputError(f"`fraction` (={fraction}) of rows to hold out must be between 0 and 1.")
@@ -95,7 +96,8 @@ def balanced_order(labels: Integer[np.ndarray, " n"], seed: int, epoch: int) -> 
     **Arguments:**
 
     - `labels`: the class of each row.
-    - `seed`, `epoch`: determine the draws, as in `epoch_order`; this function is called instead of `epoch_order`.
+    - `seed`, `epoch`: determine the draws, from the same random stream as in `epoch_order`; an epoch calls only one of
+        these two functions.
     """
     images_per_class = np.bincount(labels)
     weights = 1 / images_per_class[labels]
@@ -106,7 +108,7 @@ def balanced_order(labels: Integer[np.ndarray, " n"], seed: int, epoch: int) -> 
 def train_batches(order: Int32[np.ndarray, " n"], batch_size: int) -> Int32[np.ndarray, "k {batch_size}"]:
     """Cuts the order of an epoch into full batches and drops the remaining rows.
 
-    **Raises:** `InputError` if there are fewer rows than a batch.
+    **Raises:** `InputError` if there are fewer than `batch_size` rows.
     """
     _check_batch_size(batch_size)
     batches = len(order) // batch_size
@@ -146,7 +148,7 @@ class TrainOrder:
         return self.rows[train_batches(order, self.batch_size)]
 
     def flat(self, epoch: int, part: slice = slice(None)) -> Int32[np.ndarray, " n"]:
-        """Returns the rows of all full batches of an epoch in one array; `part` selects places in each batch."""
+        """Returns the rows of all full batches of an epoch in one array; `part` selects a slice of each batch."""
         return self.batches(epoch)[:, part].reshape(-1)
 
 

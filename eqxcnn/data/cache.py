@@ -84,10 +84,10 @@ def open_or_build(
 
     **Arguments:**
 
-    - `rows`: the number of rows, including those that the chunks skip, such as unreadable images.
+    - `rows`: the number of rows, including rows that the chunks skip, such as unreadable images.
     - `image_shape`: `(height, width, channels)`.
 
-    **Raises:** `InputError` if the folder cannot be written or the disk is full; any error that `chunks` raises.
+    **Raises:** `InputError` if the folder cannot be written or the disk is full, and any error that `chunks` raises.
     """
     from filelock import FileLock, Timeout
 
@@ -176,7 +176,7 @@ def open_entry(folder: Path, image_shape: tuple[int, int, int], report: bool = F
         images = _map_array(folder / "images.npy", "|u1", (meta["rows"], *image_shape))
         labels = np.array(_map_array(folder / "labels.npy", "<i4", (meta["rows"],)))
         digest = _digest(labels, meta["rows"], meta["skipped"])
-        # The pixels have no digest: reading them all would take long. Entries of older versions have no digest.
+        # The digest does not cover the pixels, because reading all of them takes long. Older versions wrote no digest.
         if meta.get("sha256", digest) != digest:
             raise ValueError("its labels have changed")
         skipped = tuple((int(row), str(reason)) for row, reason in meta["skipped"])

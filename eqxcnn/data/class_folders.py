@@ -21,7 +21,7 @@ _TEST_FOLDERS = ("test", "testing", "validation", "valid", "val")
 
 
 def read_class_folders(folder: Path, test_split: str | None = None) -> DatasetDict | None:
-    """Returns the images in a tree of class folders, or `None` if the folder is something else.
+    """Returns the images in a tree of class folders, or `None` if the folder is not such a tree.
 
     **Arguments:**
 
@@ -96,8 +96,8 @@ def _list_images(folders: list[str]) -> list[str]:
         for entry in (deep for top in inner for deep in walk(top.path)):
             if suffix(entry.name) in image_suffixes():
                 raise InputError(
-                    f"the image `{entry.path}` lies deeper than others of its class; a classifier needs one folder of "
-                    f"images per class, with all images at the same depth: {LAYOUTS}"
+                    f"the image `{entry.path}` lies deeper than other images of its class; a classifier needs one "
+                    f"folder of images per class, with all images at the same depth: {LAYOUTS}"
                 )
         images += sorted(entry.path for entry in entries if _is_image(entry))
     return images

@@ -32,7 +32,7 @@ def find_image_column(features: Features, chosen: str | None = None) -> str:
     import datasets
 
     images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
-    # Parquet files that `datasets` did not write hold encoded images without declaring them as images.
+    # In Parquet files that `datasets` did not write, a column of encoded images is not declared as images.
     images = images or [name for name, feature in features.items() if _holds_bytes(feature)]
     # A column of flat lists of numbers may hold anything, such as tokens, so it needs a usual name.
     dims = {name: 0 if images else count_dims(feature) for name, feature in features.items()}
@@ -68,7 +68,7 @@ def find_label_column(features: Features, chosen: str | Sequence[str] | None = N
 
 
 def _check_one_label(features: Features, chosen: str | None) -> None:
-    """Refuses a label column, chosen or found by name, that holds lists: several labels per row, or one-hot vectors."""
+    """Refuses a label column of lists (several labels per row, or one-hot vectors), whether chosen or found by name."""
     import datasets
 
     usual = [name for name in features if name.lower() in _LABEL_NAMES] if chosen is None else [chosen]
@@ -89,7 +89,7 @@ def _choose(
     hint: str,
     is_suitable: Callable[[Any], bool],
 ) -> str:
-    """Returns `chosen`, which must be suitable; by default, the only name in the first rank that is not empty."""
+    """Returns `chosen` if given (it must be suitable), else the only name in the first non-empty list of `ranks`."""
     columns = ", ".join(f"`{name}`" for name in features)
     if chosen is not None and chosen not in features:
         raise InputError(f"`{kind}_column` (=`{chosen}`) must be one of the columns {columns}.")
@@ -130,7 +130,7 @@ def _can_be_label(feature: Any) -> bool:
 def read_labels(
     splits: Mapping[str, Dataset], column: str
 ) -> tuple[tuple[str, ...], Mapping[str, Int32[np.ndarray, " rows"]]]:
-    """Returns the class names, and for each split the class number of each row, `MISSING` for a row without a label.
+    """Returns the class names and, for each split, the class number of each row (`MISSING` if a row has no label).
 
     A `ClassLabel` keeps its names and order. Plain numbers and strings are numbered in sorted order over all splits. A
     row has no label if its value is null, an empty string, or -1, which `datasets` writes for a missing label.
@@ -166,7 +166,9 @@ def _map_named_labels(
         raw = column.fill_null(MISSING).to_numpy()
         for label in (raw.max(initial=MISSING), raw.min(initial=MISSING)):
             if not MISSING <= label < len(mapping) - 1:
-                raise InputError(f"label {label} of split `{split}` is not among its {len(mapping) - 1} class names.")
+                raise InputError(
+                    f"label {label} of split `{split}` is out of range: the split has {len(mapping) - 1} class names."
+                )
         numbers[split] = mapping[raw]
     return all_names, numbers
 

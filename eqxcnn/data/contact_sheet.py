@@ -20,7 +20,7 @@ else:
 
 __all__ = ["CELL", "MAX_CLASSES", "NAME_WIDTH", "draw_contact_sheet", "save_contact_sheet"]
 
-#: Height and width of an image with its margin, and of the image alone, in pixels.
+#: Height and width, in pixels, of an image with its margin (`CELL`) and without (`_IMAGE`).
 CELL, _IMAGE = 72, 64
 #: Width of the column of class names.
 NAME_WIDTH = 200
@@ -44,7 +44,7 @@ def save_contact_sheet(data_set: TableDataSet, path: Path, per_class: int = 8) -
 
 
 def draw_contact_sheet(data_set: TableDataSet, per_class: int = 8) -> Image:
-    """Returns a picture with a row for each class: its name and a few training images, spread evenly over the class.
+    """Returns a picture with one row per class: the class name and a few training images, spread evenly over the class.
 
     Images keep their aspect ratio. A cell stays empty if its image cannot be read.
 
@@ -93,7 +93,7 @@ def _read(data_set: TableDataSet, row: int) -> Image | None:
 
 
 def _load_font() -> FreeTypeFont:
-    """Returns the font that comes with Matplotlib; Pillow's own has no Greek or Cyrillic letters."""
+    """Returns the font that comes with Matplotlib; Pillow's default font has no Greek or Cyrillic letters."""
     import matplotlib
     from PIL import ImageFont
 

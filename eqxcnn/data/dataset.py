@@ -137,16 +137,17 @@ def from_tables(
     seed: int,
     quick: bool | None = False,
 ) -> DataSet:
-    """Makes a data set of tables: finds splits, columns, classes, image size and channels, and the fingerprint.
+    """Makes a data set from tables: finds splits, columns, classes, image size and channels; computes the fingerprint.
 
     **Arguments:**
 
     - `splits`: the tables by split, undecoded.
     - `place`: the source of the tables, with its known properties and the caller's choices.
-    - `name`, `source`: the data set's short name, and the text that opens it again and names it in messages.
+    - `name`: the data set's short name.
+    - `source`: the text that opens the data set again and names it in messages.
     - `test_fraction`, `seed`, `quick`: see `open_source`.
 
-    **Raises:** `InputError`, in one sentence, if the tables cannot be used.
+    **Raises:** `InputError` with a one-sentence message if the tables cannot be used.
     """
     counts = {split: len(rows) for split, rows in splits.items()}
     train, test, images, target = _choose(splits, counts, place, source)

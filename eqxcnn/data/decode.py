@@ -26,7 +26,7 @@ _CHUNK_ROWS = 1024
 
 
 class BadRow(NamedTuple):
-    """An unusable row: its number in its split, and the reason, with the file's name if there is one."""
+    """An unusable row: its index in the split, and the reason, which includes the file's path if it is known."""
 
     row: int
     reason: str
@@ -39,7 +39,7 @@ def decode_rows(
     preprocess: Preprocess,
     scale: int = 1,
 ) -> Generator[tuple[UInt8[np.ndarray, "k h w c"], list[BadRow]], None, None]:
-    """Yields the images of the given rows in order, a chunk at a time, with the chunk's bad rows.
+    """Yields the images of the given rows in order, in chunks; each chunk comes with a list of its bad rows.
 
     A bad row is all zeros in its chunk. Threads decode in parallel, since Pillow releases the GIL; they run only a few
     chunks ahead of the consumer to bound the memory.
@@ -83,7 +83,7 @@ def _decode_chunk(
 
 
 def fetch(raw: Dataset, column: str, numbers: np.ndarray) -> Iterator[Any]:
-    """Yields the stored values of a column in the given rows one at a time: a thousand photographs take gigabytes.
+    """Yields the stored values of a column in the given rows one at a time, because all values may take gigabytes.
 
     **Arguments:**
 
@@ -111,6 +111,6 @@ def image_source(value: Any, scale: int) -> Any:
 
 
 def describe_bad_image(value: Any, error: BaseException) -> str:
-    """Returns the reason why a stored value cannot be decoded, with the file's name if there is one."""
+    """Returns the reason why a stored value cannot be decoded, and the file's path if it is known."""
     path = value.get("path") if isinstance(value, dict) else None
     return f"{f'`{path}`: ' if path else ''}{describe_error(error)}"

@@ -91,7 +91,7 @@ def test_another_key_mixes_differently():
     [
         ({}, "must not both be 0"),
         ({"mixup": -1.0}, r"`mixup` \(=-1.0\)"),
-        ({"mixup": 1e-40}, r"`mixup` \(=1e-40\) must be 0, or 1e-06 or more"),
+        ({"mixup": 1e-40}, r"`mixup` \(=1e-40\) must be 0 or at least 1e-06"),
         ({"cutmix": 1.0, "probability": 2.0}, r"`probability` \(=2.0\) must be from 0 to 1"),
         ({"cutmix": 1.0, "switch_probability": -0.5}, r"`switch_probability` \(=-0.5\) must be from 0 to 1"),
     ],

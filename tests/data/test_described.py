@@ -75,7 +75,7 @@ def test_a_folder_of_tables_whose_path_is_a_pattern_is_refused(tmp_path, name):
 
 def test_images_deeper_than_their_class_are_refused(tmp_path, make_classes, draw):
     draw(make_classes(tmp_path / "set") / "a" / "more" / "x.png", 1)
-    assert "a/more/x.png` lies deeper than others of its class" in refusal(tmp_path / "set")
+    assert "a/more/x.png` lies deeper than other images of its class" in refusal(tmp_path / "set")
 
 
 @pytest.mark.parametrize("text", ["~nosuch/x", "a\0b", "/" + "x" * 300, "\udcff", "../" * 2000, "x" * 100_000])

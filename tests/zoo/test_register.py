@@ -150,14 +150,14 @@ def test_a_name_that_cannot_be_part_of_a_file_is_refused(name):
     ("change", "message"),
     [
         ({"make": None}, "must be an `eqxcnn.types.Variant` whose `make` builds"),
-        ({"input": (8, 8)}, r"`input` \(=\(8, 8\)\) of three numbers"),
+        ({"input": (8, 8)}, r"`\(height, width, channels\)` as `input` \(=\(8, 8\)\)"),
         ({"input": (8, 8, 0)}, "integers above 0"),
         ({"input": [8, 8, 1]}, "integers above 0"),
         ({"smallest": 9}, "at least `smallest` .=9."),
         ({"strides": (2, -1)}, "integers above 0"),
         ({"num_classes": 0}, "`num_classes` .=0."),
         ({"params": 1.5}, "`params` .=1.5."),
-        ({"task": ""}, "`task` .=''. that is not empty"),
+        ({"task": ""}, "non-empty string as `task` .=''."),
     ],
 )
 def test_an_invalid_row_is_refused(change, message):

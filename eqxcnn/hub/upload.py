@@ -36,8 +36,8 @@ def push(
     """Uploads a trained classifier to the Hugging Face Hub, and creates the repository if it does not exist.
 
     The commit contains `model.safetensors`, `config.json`, the model card `README.md`, the exports, and `recipe.yaml`
-    if the recipe is known: for a run, a pulled model that has one, or a model in this package. The Hub's client takes
-    the token from `HF_TOKEN`, or from `hf auth login`.
+    if the recipe is known. It is known for a run, for a pulled model with a `recipe.yaml`, and for a model in this
+    package. The Hub's client takes the token from `HF_TOKEN`, or from `hf auth login`.
 
     **Arguments:**
 

@@ -1,4 +1,4 @@
-"""Normalization of pixels, and the forward pass of a batch: the only module that vmaps over images."""
+"""Normalization of pixels, and the forward pass of a batch. Only this module vmaps over images."""
 
 import inspect
 from collections.abc import Callable, Sequence

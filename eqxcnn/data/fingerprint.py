@@ -35,7 +35,7 @@ _LARGE_BYTES = 1 << 30
 _FILES_FOR_MEAN = 1000
 #: Number of files read at once: a few photographs per thread, to bound the memory.
 _FILES_AT_ONCE = 64
-#: A sample of a file consists of this many blocks, spread over the file, of this many bytes.
+#: The number of blocks that are sampled from a file, spread evenly, and the number of bytes in each block.
 _BLOCKS, _BLOCK_BYTES = 16, 16 << 10
 
 

@@ -1,4 +1,4 @@
-"""The records that opening and decoding a data set return, and the interface of every data set."""
+"""Records that describe an opened or a decoded data set, and the interface of every data set."""
 
 import abc
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Exports of a model for other runtimes, which `push` can upload with the model."""
+"""Exports a model for other runtimes; `push` can upload the exported files with the model."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

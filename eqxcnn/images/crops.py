@@ -1,4 +1,4 @@
-"""Random boxes for crops, drawn with NumPy for images that are decoded while training."""
+"""Random boxes for crops, drawn with NumPy for images that are decoded during training."""
 
 import math
 from dataclasses import dataclass

@@ -42,7 +42,8 @@ class Options:
     on the Hugging Face Hub, such as hub:user/name."""
     data: str | None = None
     """A data set's name, a Hub id or a local folder; by default the data of the run's recipe, or of the recipe that
-    trained the named model. With any data, the scores of an image are averaged over the `test_views` of that recipe."""
+    trained the named model. The `test_views` of that recipe are used with every data set: the scores of an image are
+    averaged over its views."""
     image_column: str | None = None
     """Column of the images; by default the run's column, or with `--data` the column found by type and name."""
     label_column: str | None = None
@@ -167,12 +168,12 @@ def _read(source: DataSet, options: Options, preprocess: Preprocess) -> Split:
 
 
 def _choose_batch_size(recipe: Recipe, image_size: tuple[int, int]) -> int:
-    # At most the default for this image size, because older versions recorded 500 in the recipe for every image size.
+    # The default is an upper limit, because older versions recorded 500 in the recipe for every image size.
     return min(choose_batch_size(wanted, image_size) for wanted in (recipe.eval_batch_size, None))
 
 
 def _find_recipe(run: Path) -> Recipe | None:
-    """Returns the recipe in `run` or its parent folder; for a model's name, the recipe that trained it; else `None`."""
+    """Returns the recipe in `run` or its parent folder, or the recipe that trained the named model, or `None`."""
     published = find_published(run)
     if isinstance(published, Bundled):
         return load_recipe(published.recipe)

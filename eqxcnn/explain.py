@@ -32,8 +32,8 @@ def grad_cam(classifier: ImageClassifier, image: Any, target: int | str | None =
 
     **Returns:** heat in [0, 1], with the height and width of the image.
 
-    **Raises:** `InputError` if the network has no feature maps or does not compute its scores from the last one (such
-        as a vision transformer), if the class is unknown, or if `image` is not a valid input of the classifier.
+    **Raises:** `InputError` if the network has no feature maps, if it does not compute its scores from the last feature
+        map (as in a vision transformer), if the class is unknown, or if `image` is not a valid input of the classifier.
     """
     return np.asarray(_grad_cam(classifier, *_check(classifier, image, target)))
 

@@ -114,7 +114,7 @@ def _compute_features(
 def _open_backbone(
     backbone: Any, mean: Any, std: Any
 ) -> tuple[Network, ModelState, tuple[Float[Array, " c"], Float[Array, " c"]], Preprocess | tuple[int, int] | None]:
-    """Returns the model, its state, mean and standard deviation, and the preprocessing of its images.
+    """Returns the model, its state, its normalization (mean and standard deviation), and its preprocessing.
 
     Instead of a preprocessing, the last value may be an image size, or `None` if the size depends on the data.
     """

@@ -1,4 +1,4 @@
-"""Normalization of pixels, and the forward pass of a batch: the only module that vmaps over images."""
+"""Normalization of pixels, and the forward pass of a batch. Only this module vmaps over images."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from .types import BatchLogits, Images, Key, ModelState, Network, Pixels
 
 __all__ = ["BATCH_AXIS", "check_pixels", "forward", "forward_features", "normalize"]
 
-#: Pixels by which the image's height grows to measure strides; a multiple of every usual stride.
+#: To measure strides, an image is made taller by this number of pixels, a multiple of every usual stride.
 _GROWTH = 64 * 3 * 5 * 7
 #: Tolerance around [0, 1], because rounding errors in resizing can give values slightly outside.
 _OVERSHOOT = 1e-3
@@ -60,7 +60,7 @@ def _forward(model: Network, state: ModelState, images: Images, key: Key | None)
 
 
 def _over_batch(function: Callable[..., Any], state: ModelState, images: Images, key: Key | None) -> Any:
-    """Vmaps a function that takes one image, the state and a key, and returns arrays and the new state."""
+    """Vmaps a function from one image, the state and a key to arrays and the new state."""
     keys = None if key is None else jax.random.split(key, images.shape[0])
     run = jax.vmap(function, in_axes=(0, None, None if key is None else 0), out_axes=(0, None), axis_name=BATCH_AXIS)
     return run(images, state, keys)
@@ -83,10 +83,11 @@ def forward_features(
     - `at`: the maps to return: a name, a stride in pixels of the image, or several of these; by default all maps. A
       stride that several stages share selects the last of these stages.
 
-    **Returns:** maps `[b h/s w/s c]` by the names `"stage1"`, `"stage2"`, ..., from the first stage to the last, and
-        the new state. The strides `s` of a zoo model are `zoo.card(name).strides`.
+    **Returns:** the maps `[b h/s w/s c]` under the names `"stage1"`, `"stage2"`, ..., from the first stage to the last,
+        and the new state. The strides `s` of a zoo model are `zoo.card(name).strides`.
 
-    **Raises:** `InputError` as for `forward`, for a model without feature maps, and for an unknown name or stride.
+    **Raises:** `InputError` for a model without feature maps, for an unknown name or stride, and whenever `forward`
+        raises it.
     """
     _check_inputs(model, state, images)
     maps, new = _forward_features(model, state, _to_jax(images), key)

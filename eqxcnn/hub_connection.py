@@ -36,7 +36,7 @@ def why_unreachable() -> OSError | None:
             urllib.request.urlopen(head, timeout=_TIMEOUT_SECONDS).close()
             results.append(None)
         except (urllib.error.HTTPError, HTTPException):
-            results.append(None)  # The server can be reached; the client library explains its errors better.
+            results.append(None)  # The server responds; the client library explains HTTP errors better.
         except OSError as error:
             # Certificate errors do not count here, because the client library may trust more certificates.
             results.append(None if isinstance(getattr(error, "reason", None), ssl.SSLError) else error)

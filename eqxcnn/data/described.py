@@ -60,7 +60,7 @@ def _names(value: Any, path: Path, key: str) -> list[str]:
 
 
 def check_described(folder: Path) -> None:
-    """Checks a folder with tables, a data card or a metadata file before `datasets` reads it.
+    """Checks a folder that contains tables, a data card or a metadata file, before `datasets` reads it.
 
     **Raises:** `InputError` if the card is damaged or points outside the folder, if a metadata file is empty, if
     there are archives, which `datasets` would unpack, or if the folder holds too many files that are not data.

@@ -1,4 +1,4 @@
-"""`EncodedImages`: images that are decoded each time they are read, for sets too large to decode once."""
+"""`EncodedImages`: the images of a large data set, which are decoded each time they are read."""
 
 import os
 from collections.abc import Callable

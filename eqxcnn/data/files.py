@@ -69,7 +69,7 @@ def is_file(entry: os.DirEntry[str]) -> bool:
 def find_images(folder: str | Path) -> list[Path]:
     """Returns the image files in a folder and its subfolders, recognized by their suffixes and sorted by path.
 
-    **Raises:** `InputError` if there are none, or if a subfolder cannot be read.
+    **Raises:** `InputError` if there are no image files, or if a subfolder cannot be read.
     """
     found = sorted(Path(entry.path) for entry in walk(folder) if suffix(entry.name) in image_suffixes())
     if not found:

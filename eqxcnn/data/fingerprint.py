@@ -23,7 +23,7 @@ else:
 
 __all__ = ["digest_values", "fingerprint_files", "fingerprint_images", "fingerprint_rows", "is_large", "sample_files"]
 
-#: From this many bytes on, the fingerprint of unchanged files is read from the cache instead of computed again.
+#: From this many bytes on, the fingerprint of unchanged files is read from the cache instead of being computed again.
 _NOTE_BYTES = 256 << 20
 #: A file younger than this may change again without a new modification time.
 _CLOCK_TICK_SECONDS = 2.0
@@ -31,11 +31,11 @@ _CLOCK_TICK_SECONDS = 2.0
 _OUTSIDE, _MISSING = -2, -1
 #: If the encoded images have at least this many bytes, `open_source` may read only a sample of them.
 _LARGE_BYTES = 1 << 30
-#: Number of files from whose mean size the total size is estimated.
+#: The total size of all files is estimated from the mean size of this many files.
 _FILES_FOR_MEAN = 1000
 #: Number of files read at once: a few photographs per thread, to bound the memory.
 _FILES_AT_ONCE = 64
-#: A sample of a file consists of this many blocks, spread over the file, of this many bytes.
+#: The number of blocks that are sampled from a file, spread evenly, and the number of bytes in each block.
 _BLOCKS, _BLOCK_BYTES = 16, 16 << 10
 
 
@@ -163,7 +163,7 @@ def _value_lengths(encoded: Array) -> np.ndarray:
 
 
 def _value_ends(encoded: Array) -> np.ndarray:
-    """Returns the start of the first binary value in the buffer and the end of each value; empty without values."""
+    """Returns where the first binary value starts in the buffer and where each value ends; empty without values."""
     import pyarrow as pa
 
     dtype = np.int64 if pa.types.is_large_binary(encoded.type) else np.int32
@@ -208,7 +208,7 @@ def _fingerprint_sample(
 
 
 def _add_files(content: Any, paths: list[str | None]) -> list[int]:
-    """Adds the files' content to a hash; returns their lengths, `_MISSING` for a file that cannot be read."""
+    """Adds the content of files to a hash; returns the files' lengths, `_MISSING` for a file that cannot be read."""
     lengths = []
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(paths), _FILES_AT_ONCE):

@@ -39,7 +39,7 @@ def find_size_and_channels(
     channels: int | None = None,
     quick: bool = False,
 ) -> tuple[tuple[int, int] | None, int] | None:
-    """Returns the size that all images share, or `None`, and the channels: 1 if all are gray, else 3.
+    """Returns the size that all images share (`None` if they differ) and the channels (1 if all are gray, else 3).
 
     Reads headers until both results are certain. If all images share one size, or if all are gray, every header is
     read. Images without a readable header are ignored.
@@ -74,7 +74,7 @@ def find_size_and_channels(
 
 
 def size_and_channels(values: Iterable[Any]) -> tuple[tuple[int, int] | None, int] | None:
-    """Returns the size that all images share (or `None`), and the channels.
+    """Returns the size that all images share (`None` if they differ) and the number of channels.
 
     **Returns:** `None` if no image has a readable header.
     """
@@ -128,7 +128,7 @@ def read_header(value: Any) -> tuple[tuple[int, int], bool] | None:
 
 
 def _read_png_header(data: bytes) -> tuple[tuple[int, int], bool] | None:
-    """Reads the header of a PNG without metadata; Pillow would decode the pixels to look for metadata after them."""
+    """Reads the header of a PNG that has no metadata; Pillow would first decode the pixels to look for metadata."""
     if data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR" or len(data) < 33:
         return None
     if any(name in data for name in _PNG_METADATA):

@@ -62,7 +62,7 @@ def _describe_images(parts: Sequence[PartReport]) -> list[tuple[str, ...]]:
         cells[f"{name} size"] = ["-" if size is None else _size(getattr(size, name)) for size in sizes]
     for rank in range(max((len(size.frequent) for size in sizes if size is not None and size.distinct > 1), default=0)):
         chosen = [None if size is None else next(iter(size.frequent[rank:]), None) for size in sizes]
-        # Only the first of these rows shows a name; the others have different numbers of spaces as keys.
+        # Only the first of these rows shows a name; the keys of the other rows are spaces, in different numbers.
         name = "most frequent sizes" if rank == 0 else " " * rank
         cells[name] = ["" if pair is None else f"{_size(pair[0])} ({pair[1]:,})" for pair in chosen]
     return [(name.strip(), *row) for name, row in cells.items()]
@@ -119,7 +119,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], total: int | Non
 
     **Arguments:**
 
-    - `total`: the total number of rows, if `rows` may contain only the first ones.
+    - `total`: the total number of rows, if `rows` may contain only the first few.
     """
     body = [[head.removeprefix(">") for head in heads], *rows]
     widths = [max(map(len, column)) for column in zip(*body, strict=True)]

@@ -14,7 +14,7 @@ Size: TypeAlias = tuple[int, int]
 
 @dataclass(frozen=True)
 class SplitUse:
-    """A split of the source: its name, its number of rows, and their use."""
+    """A split of the source: its name, its number of rows, and its use."""
 
     name: str
     rows: int
@@ -23,7 +23,7 @@ class SplitUse:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the training split: its name, its type, and its role, if it has one."""
+    """A column of the training split: its name, its type, and its role (if any)."""
 
     name: str
     type: str

@@ -31,7 +31,7 @@ def open_source(
     The training split is `train`, or the only split. The test split is `test`, else `validation` (or `valid`, `val`),
     else a part of the training split, with the same fraction of each class. Image size and channels come from the
     training split; test images are converted to the same size and channels. A split without labels is not used for
-    testing, and a line on standard error reports it.
+    testing; a line on standard error says so.
 
     **Arguments:**
 
@@ -48,7 +48,7 @@ def open_source(
     - `streaming`: whether to read a Hub data set, or shards in a folder, again in every epoch instead of keeping a
         copy; only the labels are read at the start and kept.
 
-    **Raises:** `InputError`, in one sentence, if the source cannot be used.
+    **Raises:** `InputError` if the source cannot be used.
     """
     name, place = find_source(source)
     place = replace(

@@ -33,7 +33,7 @@ def from_dataset(
     - `image_column`, `label_column`, `test_split`, `test_fraction`, `seed`: see `open_source`.
     - `name`: the data set's name, which becomes part of the names of runs.
 
-    **Raises:** `InputError`, in one sentence, if the tables cannot be used.
+    **Raises:** `InputError` if the tables cannot be used.
     """
     check_name(name)
     choices = Source(image_column=image_column, label_column=label_column, test_split=test_split, rows=lambda: rows)
@@ -43,7 +43,7 @@ def from_dataset(
 
 
 def as_data_set(value: Any) -> DataSet:
-    """Returns a data set: `value` itself, or one made from tables of `datasets` or from a pair of images and labels.
+    """Returns `value` if it is a data set; otherwise makes a data set from tables, or from a pair of images and labels.
 
     **Raises:** `InputError` for anything else.
     """

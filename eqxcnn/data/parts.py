@@ -79,16 +79,16 @@ def decode_part(
 
 
 def labeled_rows(part: Part) -> tuple[Int32[np.ndarray, " k"], Int32[np.ndarray, " k"], list[BadRow]]:
-    """Returns the numbers of the labeled rows, their labels, and the unlabeled rows."""
+    """Returns the row numbers and the labels of the labeled rows, and a `BadRow` for each unlabeled row."""
     has_label = part.labels != MISSING
     unlabeled = [BadRow(int(number), "it has no label") for number in part.numbers[~has_label]]
     return part.numbers[has_label], part.labels[has_label], unlabeled
 
 
 def check_bad_rows(bad: list[BadRow], part: Part, on_bad_image: str) -> None:
-    """Refuses bad rows unless they are to be skipped.
+    """Refuses bad rows if `on_bad_image` is `stop`.
 
-    **Raises:** `InputError` naming the first row.
+    **Raises:** `InputError` naming the first bad row.
     """
     if bad and on_bad_image == "stop":
         raise InputError(

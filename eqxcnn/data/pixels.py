@@ -30,7 +30,7 @@ _CHUNK_ROWS = 1024
 
 
 def count_dims(feature: Any) -> int:
-    """Returns how deeply the numbers of a column are nested: 2 for `Array2D`, 0 without lists of numbers."""
+    """Returns how deeply the numbers of a column are nested: 2 for `Array2D`, 0 without lists or arrays of numbers."""
     import datasets
 
     if isinstance(feature, datasets.Array2D | datasets.Array3D):

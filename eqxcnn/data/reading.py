@@ -1,4 +1,4 @@
-"""Reads the rows of a source with the `datasets` library, undecoded, and turns its errors into one sentence."""
+"""Reads the undecoded rows of a source with the `datasets` library, and explains its errors in one sentence each."""
 
 import sys
 import threading
@@ -94,11 +94,11 @@ def _read(source: Source) -> "Dataset | DatasetDict":
 
 
 def _read_described_folder(folder: Path, config: str | None) -> "Dataset | DatasetDict":
-    """Reads a folder with tables, a data card or a metadata file.
+    """Reads a folder that contains tables, a data card or a metadata file.
 
-    The cache of `datasets` identifies a folder with a card by its name and configuration alone, and other folders by
-    modification times, which a copy may preserve. Changed files could then be read from an outdated cache, so the
-    cache's path contains the files' fingerprint.
+    For a folder with a data card, the cache key of `datasets` is only the folder's name and configuration; for other
+    folders, it is based on modification times, which a copy may preserve. Changed files could then be read from an
+    outdated cache, so the cache's path contains the files' fingerprint.
     """
     import datasets
     from datasets import config as settings

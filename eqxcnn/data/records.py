@@ -1,4 +1,4 @@
-"""The records that opening and decoding a data set return, and the interface of every data set."""
+"""Records that describe an opened or a decoded data set, and the interface of every data set."""
 
 import abc
 from collections.abc import Mapping
@@ -120,10 +120,11 @@ class DataSet(abc.ABC):
         preprocess: Preprocess,
         on_bad_image: Literal["stop", "skip"] = "stop",
     ) -> Split:
-        """Returns the images of a split, decoded each time they are read, for a set that is too large to decode once.
+        """Returns the images of a split, decoded each time they are read.
 
-        Rows without a label are left out if `on_bad_image` is `skip`; unreadable images are found while reading. For
-        arrays from Python, which need no decoding, this method returns the same as `decode`.
+        This saves space if the decoded images would be large. Rows without a label are left out if `on_bad_image` is
+        `skip`; unreadable images are found while reading. For arrays from Python, which need no decoding, this method
+        returns the same as `decode`.
 
         **Raises:** `InputError` for a row without a label, unless `on_bad_image` is `skip`.
         """
@@ -140,7 +141,7 @@ def choose_preprocess(
 
     **Arguments:**
 
-    - `own`: the size of the data set's images, if they share one.
+    - `own`: the size of the data set's images, if all have the same size.
 
     **Raises:** `InputError` for an invalid or missing size, and for arguments that contradict each other.
     """

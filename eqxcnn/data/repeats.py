@@ -83,7 +83,7 @@ def _show_examples(
     data_set: TableDataSet, kind: str, is_repeat: Bool[np.ndarray, " n"], groups: Int[np.ndarray, " n"], rows: _Rows
 ) -> tuple[tuple[ImageRow, ...], ...]:
     """Returns some rows of each of the first few repeated images."""
-    # An example of repeats within a part shows rows of this part only.
+    # If the repeats are within one part, the examples show only rows of that part.
     is_shown = {"train": ~rows.is_test, "test": rows.is_test}.get(kind, np.ones_like(rows.is_test))
     first = list(dict.fromkeys(groups[is_repeat].tolist()))[:_EXAMPLES]
     return tuple(

@@ -1,4 +1,4 @@
-"""One pass over the images of a part, in threads: digests, sizes, gray or color, bad rows, and sums of the pixels."""
+"""One pass over the images of a part, in threads: digests, sizes, channels, bad rows, and sums of the pixels."""
 
 import hashlib
 import os
@@ -45,7 +45,7 @@ class Scan:
 
     **Arguments:**
 
-    - `numbers`, `labels`: the number of each row in its split, and its class number.
+    - `numbers`, `labels`: the row number in the split and the class number of each row.
     - `is_readable`: whether each image could be decoded. The next four arrays are 0 for unreadable images.
     - `files`, `pixels`: digests of the encoded files, and of the sizes and decoded pixels (upright, 8-bit RGB).
     - `sizes`: upright `(height, width)`.
@@ -93,7 +93,7 @@ def scan_part(
     **Arguments:**
 
     - `column`, `scale`: see `decode_rows`.
-    - `max_rows`: the largest number of rows to decode, spread evenly over the part.
+    - `max_rows`: the largest number of rows to decode; these rows are spread evenly over the part.
     - `measure`: height, width and channels to which images are converted before their pixels are summed; `None` to
         sum no pixels.
     - `title`: the title of the progress bar; `None` for no bar.

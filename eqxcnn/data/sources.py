@@ -28,7 +28,7 @@ class Source:
     - `folder`: a local folder, instead of `hub`.
     - `image_size`: the `(height, width)` that all images are known to share; `None` if they differ or are not known.
     - `channels`: 1 if all images are known to be gray; `None` if their headers must be read.
-    - `resizes_to_model`: whether to resize the images to the network's input size by default, since they are tiny.
+    - `resizes_to_model`: whether to resize the images to the network's input size by default; meant for tiny images.
     - `image_column`, `label_column`: the columns to use, if several columns are suitable.
     - `test_split`: the split to test on; by default `test`, else `validation`.
     - `rows`: a function that returns the splits as tables of `datasets`.

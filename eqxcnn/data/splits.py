@@ -53,7 +53,7 @@ def choose_test(
 ) -> str | None:
     """Returns the name of the split to test on, or `None` if a part of the training split is to be held out.
 
-    A split without labels, which is common in competitions, is skipped, and a line on standard error reports it.
+    A split without labels, which is common in competitions, is skipped; a line on standard error says so.
 
     **Raises:** `InputError` if the caller chose a split without labels.
     """
@@ -87,7 +87,7 @@ def _has_labels(rows: Dataset, train: Dataset, column: str) -> bool:
 
 
 def _read_values(rows: Dataset, column: str) -> np.ndarray:
-    """Returns a label column as numbers, without null and NaN.
+    """Returns the labels in a column as numbers; leaves out null and NaN.
 
     Strings become positive numbers, except that an empty string becomes `MISSING`.
     """

@@ -28,8 +28,8 @@ class Streams(NamedTuple):
         the only format that can be read by column.
     - `identity`: a digest of the source's files: of their addresses and revisions on the Hub, or of the paths, sizes
         and times of local files.
-    - `content`: a digest of the sizes of local files and a sample of their content, which are the same in a copy; empty
-        for the Hub.
+    - `content`: a digest of the sizes of local files and of a sample of their content; copied files give the same
+        digest. Empty for the Hub.
     """
 
     splits: Mapping[str, IterableDataset]
@@ -47,7 +47,7 @@ def read_streams(source: Source) -> Streams:
 
     place = source.hub or source.folder
     if place is None:
-        raise InputError("`data_streaming` needs a data set on the Hub or a folder of parquet files or tar shards.")
+        raise InputError("`data_streaming` needs a data set on the Hub, or a folder of parquet files or tar shards.")
     if source.folder is not None:
         if read_class_folders(source.folder, source.test_split) is not None:
             raise InputError(

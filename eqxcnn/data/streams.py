@@ -121,7 +121,7 @@ def from_streams(
     - `streams`: the splits; see `read_streams`.
     - `place`, `name`, `source`, `test_fraction`, `seed`: see `from_tables`.
 
-    **Raises:** `InputError`, in one sentence, if the streams cannot be used.
+    **Raises:** `InputError` if the streams cannot be used.
     """
     splits = streams.splits
     with explain_damage(f"`{source}`"):

@@ -23,7 +23,7 @@ SUFFIXES = {"stablehlo": ".stablehlo.zip", "onnx": ".onnx", "safetensors-torch":
 
 @dataclass(frozen=True)
 class Options:
-    """Exports a trained classifier to a file for another runtime, and checks that the scores of both agree."""
+    """Exports a trained classifier to a file for another runtime, and checks that the file gives the same scores."""
 
     run: Annotated[str, tyro.conf.Positional]
     """A run's folder, its model folder, hub:user/name, or the name of a model with trained weights, such as lenet."""
@@ -40,7 +40,7 @@ class Options:
     outputs: Outputs = "logits"
     """The outputs of the exported model: scores before softmax (logits) or after it (probabilities)."""
     images: Path | None = None
-    """Folder with images for the comparison, of which the first 32 are used; by default, 32 random images."""
+    """Folder of images for the comparison; the first 32 images are used. By default, 32 random images."""
     force: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Overwrite an existing file."""
 

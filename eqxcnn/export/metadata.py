@@ -46,7 +46,7 @@ def describe(program: Program) -> dict[str, Any]:
 
 
 def as_strings(metadata: dict[str, Any]) -> dict[str, str]:
-    """Returns the metadata as strings, for formats that store only strings; other values are encoded as JSON."""
+    """Returns the metadata as strings, for formats that store only strings; values of other types become JSON."""
     return {
         name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         for name, value in metadata.items()

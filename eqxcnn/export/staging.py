@@ -32,9 +32,10 @@ def check_target(path: Path, overwrite: bool) -> None:
 
 @contextmanager
 def stage(path: Path) -> Iterator[Path]:
-    """Yields a path with the same file name in a temporary folder; moves the folder's files to `path` afterwards.
+    """Yields a path with the file name of `path`, but in a temporary folder.
 
-    After an exception, nothing is moved. The temporary folder is always removed.
+    Afterwards, all files in the temporary folder are moved to the folder of `path`. After an exception, nothing is
+    moved. The temporary folder is always removed.
 
     **Raises:** `InputError` if a file cannot be written.
     """

@@ -27,7 +27,7 @@ def export_torch_weights(
 ) -> float:
     """Writes a safetensors file with the `state_dict` of the model's torch twin, and the classifier's metadata.
 
-    The metadata `torch_twin` is the name of the twin. The twin does not normalize: its input is
+    The metadata entry `torch_twin` is the name of the twin. The twin does not normalize: its input is
     `(pixels / 255 - mean) / std`, channels first. Before the file is moved to `path`, its weights are read back into
     the model, whose scores must agree with the classifier's.
 
@@ -40,7 +40,7 @@ def export_torch_weights(
     **Returns:** the largest difference between a logit of the export and the same logit of the classifier, divided by
         the classifier's largest absolute logit.
 
-    **Raises:** `InputError` for a model without a twin, and as for `export_stablehlo`.
+    **Raises:** `InputError` for a model without a twin, and whenever `export_stablehlo` raises it.
     """
     path, program = Path(path), Program(classifier, precision=precision)
     name = classifier.name

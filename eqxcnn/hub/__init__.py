@@ -1,4 +1,4 @@
-"""Shares trained classifiers on the Hugging Face Hub: `push` uploads one with a model card, `pull` downloads one."""
+"""Shares trained classifiers on the Hugging Face Hub: `push` uploads them with a model card, `pull` downloads them."""
 
 from .card import make_card
 from .download import pull

@@ -33,11 +33,11 @@ class Push:
     message: str | None = None
     """The first line of the commit message; by default the model's name and the version of eqxcnn."""
     license: str | None = None
-    """The license of the weights, by the Hub's identifier, such as apache-2.0."""
+    """The Hub's identifier for the license of the weights, such as apache-2.0."""
     card: Path | None = None
     """A Markdown file to upload as the model card; by default the card that the command `card` prints."""
     exports: tuple[str, ...] = ()
-    """Further formats of the model to upload: stablehlo, onnx or both."""
+    """Further formats in which to upload the model: stablehlo, onnx or both."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class Card:
     repository: Annotated[str, tyro.conf.Positional]
     """The repository on the Hub, user/name, that the card describes."""
     license: str | None = None
-    """The license of the weights, by the Hub's identifier, such as apache-2.0."""
+    """The Hub's identifier for the license of the weights, such as apache-2.0."""
     exports: tuple[str, ...] = ()
-    """Further formats of the model that the card lists: stablehlo, onnx or both."""
+    """The exported formats that the card lists: stablehlo, onnx or both."""
 
 
 _Command = (

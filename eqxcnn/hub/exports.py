@@ -1,4 +1,4 @@
-"""Exports of a model for other runtimes, which `push` can upload with the model."""
+"""Exports a model for other runtimes; `push` can upload the exported files with the model."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,8 +30,8 @@ def write_exports(trained: Trained, exports: Sequence[str], folder: Path) -> dic
     """
     if exports and trained.classifier is None:
         raise InputError(
-            f"`{trained.config['model']}` is not from the zoo, so only Python can export it: leave `exports` out, and "
-            "use `eqxcnn.export`"
+            f"`{trained.config['model']}` is not from the zoo, so `push` cannot export it: leave `exports` out, and "
+            "export the classifier with `eqxcnn.export` in Python"
         )
     files = {EXPORTS[name]: folder / EXPORTS[name] for name in exports}
     for name in exports:

@@ -54,7 +54,7 @@ class Trained:
 
 @contextmanager
 def open_trained(run: Path | str) -> Iterator[Trained]:
-    """Opens a finished run, a folder that `eqxcnn.save` or `pull` has written, or a model in this package, by name.
+    """Opens a trained classifier; `run` is a folder or a name, as for `push`.
 
     The weights are loaded, because a classifier that cannot be loaded must not be shared.
 

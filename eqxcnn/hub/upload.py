@@ -36,8 +36,8 @@ def push(
     """Uploads a trained classifier to the Hugging Face Hub, and creates the repository if it does not exist.
 
     The commit contains `model.safetensors`, `config.json`, the model card `README.md`, the exports, and `recipe.yaml`
-    if the recipe is known: for a run, a pulled model that has one, or a model in this package. The Hub's client takes
-    the token from `HF_TOKEN`, or from `hf auth login`.
+    if the recipe is known. It is known for a run, for a pulled model with a `recipe.yaml`, and for a model in this
+    package. The Hub's client takes the token from `HF_TOKEN`, or from `hf auth login`.
 
     **Arguments:**
 
@@ -47,9 +47,9 @@ def push(
     - `private`: whether a new repository is private; if a public repository of that name exists, an error is raised.
     - `branch`: the branch to commit to, created if it does not exist; by default the main branch.
     - `message`: the first line of the commit message.
-    - `license`: the license of the weights, by the Hub's identifier, such as `apache-2.0`.
+    - `license`: the Hub's identifier for the license of the weights, such as `apache-2.0`.
     - `card`: a file to upload as the model card; by default, the result of `make_card` is uploaded.
-    - `exports`: further formats of the model to upload, any of `stablehlo` and `onnx`; see `eqxcnn.export`.
+    - `exports`: further formats in which to upload the model, any of `stablehlo` and `onnx`; see `eqxcnn.export`.
 
     **Returns:** the address of the new commit; unlike the address of a branch, it always refers to these weights.
 

@@ -38,7 +38,7 @@ class HubAddress:
 
 
 def find_address(text: Path | str) -> HubAddress | None:
-    """Returns the address that a user gives in place of a folder or a name; `None` if the text has no prefix `hub:`.
+    """Returns the address that a user gives in place of a folder or a name; `None` unless it starts with `hub:`.
 
     **Raises:** `InputError` if the text starts with `hub:` but is not an address.
     """

@@ -13,7 +13,7 @@ from .problems import explain_problems
 __all__ = ["CARD", "CONFIG", "FILES", "RECIPE", "WEIGHTS", "check_model_folder", "fetch_model", "resolve_run"]
 
 CONFIG, WEIGHTS, CARD, RECIPE = "config.json", "model.safetensors", "README.md", "recipe.yaml"
-#: The files of a model on the Hub that are downloaded. A repository may also contain exports, which are not downloaded.
+#: The files that are downloaded from a model's repository. It may also contain exports, which are not downloaded.
 FILES = (CONFIG, WEIGHTS, CARD, RECIPE)
 
 

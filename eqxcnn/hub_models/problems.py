@@ -21,7 +21,7 @@ def explain_problems(address: HubAddress) -> Iterator[None]:
     """
     from huggingface_hub.errors import HfHubHTTPError
 
-    # The base classes include the error class of the client's HTTP library, which depends on the client's version.
+    # The client's version determines its HTTP library; the base classes include that library's error class.
     # The client raises a ValueError if the server refuses an upload or a card, and a RuntimeError if the transfer of a
     # large file fails.
     bases: tuple[Any, ...] = HfHubHTTPError.__bases__

@@ -1,4 +1,4 @@
-"""Random boxes for crops, drawn with NumPy for images that are decoded while training."""
+"""Random boxes for crops, drawn with NumPy for images that are decoded during training."""
 
 import math
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ class RandomCrop:
 
 
 def largest_box(height: int, width: int, ratio: tuple[float | int, float | int]) -> tuple[int, int]:
-    """Returns height and width of the largest box inside an image; the box's width / height is within `ratio`."""
+    """Returns the `(height, width)` of the largest box that fits into an image; `ratio` limits its width / height."""
     if width / height < ratio[0]:
         return max(1, round(width / ratio[0])), width
     if width / height > ratio[1]:

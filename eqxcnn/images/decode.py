@@ -175,8 +175,8 @@ def to_array(image: Image) -> UInt8[np.ndarray, "h w c"]:
 def is_turned(image: Image) -> bool:
     """Returns whether turning an image upright will swap its height and width.
 
-    Orientation values other than 1 to 8 are ignored. A TIFF must be loaded already: Pillow turns it while loading. For
-    a PNG, Pillow loads the pixels, because the metadata may follow them.
+    Orientation values other than 1 to 8 are ignored. A TIFF must already be loaded, because Pillow turns it upright
+    while loading. For a PNG, this function loads the pixels, because the metadata may follow them.
     """
     return image.format != "TIFF" and image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
 
@@ -226,6 +226,6 @@ def _convert_to_8_bits(image: Image) -> Image:
     scale = 1 / 257 if is_16_bit else 255 if image.mode == "F" and high <= 1 else 1
     scaled = np.empty(values.shape, np.uint8)
     rows = max(1, _STRIP_PIXELS // image.width)
-    for top in range(0, image.height, rows):  # In strips: the product takes up to 8 bytes per pixel.
+    for top in range(0, image.height, rows):  # Converts strips, because the product takes up to 8 bytes per pixel.
         scaled[top : top + rows] = np.rint(values[top : top + rows] * scale)
     return Image.fromarray(scaled)

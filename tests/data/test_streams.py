@@ -208,7 +208,7 @@ def test_a_shard_truncated_after_the_start_ends_the_loop(shards):
 
 def test_sources_that_cannot_be_streamed_are_refused(make_classes, tmp_path, monkeypatch):
     for source, message in (
-        ("digits", "`data_streaming` needs a data set on the Hub or a folder"),
+        ("digits", "`data_streaming` needs a data set on the Hub, or a folder"),
         (str(make_classes(tmp_path / "set")), "has class folders, which are read file by file"),
     ):
         with pytest.raises(InputError, match=message):

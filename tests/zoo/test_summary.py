@@ -88,7 +88,7 @@ class Odd(eqx.Module):
 @pytest.fixture
 def odd(monkeypatch):
     row = Variant(Odd, (6, 4, 3), num_classes=2, params=0, source="https://example.org", task="mnist")
-    monkeypatch.setattr(registry, "families", lambda: {"odd": ("lenet", row)})
+    monkeypatch.setattr(registry, "find", lambda name: ("lenet", row))
 
 
 @pytest.mark.usefixtures("odd")

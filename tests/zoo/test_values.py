@@ -84,7 +84,7 @@ def test_a_model_beyond_the_limit_is_refused_before_it_is_allocated(monkeypatch)
         is_abstract.append("Tracer" in repr(jax.tree.leaves(model)[0]))
         return model
 
-    monkeypatch.setattr(registry, "families", lambda: {"lenet": ("lenet", dataclasses.replace(row, make=make))})
+    monkeypatch.setattr(registry, "find", lambda name: ("lenet", dataclasses.replace(row, make=make)))
     monkeypatch.setattr(registry, "MAX_PARAMETERS", 61_705)
     with pytest.raises(InputError, match=r"`lenet` with these settings has 61,706 parameters, .* limit of 61,705"):
         zoo.create_model("lenet", key=jax.random.key(0))

@@ -16,7 +16,7 @@ from .values import Value, is_known
 __all__ = ["convert"]
 
 _RULES = {**elementwise.RULES, **shaping.RULES, **products.RULES, **reductions.RULES}
-#: The operations that call a function once, in any supported version of JAX, and below them the parameters of these
+#: The operations that call a function once, in all supported versions of JAX. `_CALLED` lists the parameters of these
 #: operations that may hold the function's program.
 _CALLS = {
     "call", "checkpoint", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr",

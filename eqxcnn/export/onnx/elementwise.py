@@ -59,7 +59,7 @@ def _lift(value: Value, rank: int) -> Value:
 
 
 def _trim(axes: list[int], value: Value) -> list[int | None]:
-    """Omits the axes before the first one that the value stores, because ONNX broadcasting adds leading axes."""
+    """Omits the leading axes that the value does not store, because ONNX broadcasting adds leading axes."""
     stored = value.stored
     first = next((index for index, axis in enumerate(axes) if axis in stored), len(axes))
     return [axis if axis in stored else None for axis in axes[first:]]
@@ -117,7 +117,10 @@ def _is_scalar(value: Value, number: float | int | None = None) -> bool:
 
 
 def _erfc(graph: Graph, _: Any, x: Value) -> Value:
-    """Computes `1 - erf(x)`; in a GELU, where `x` is `-y * c`, as `1 + erf(y / (1 / c))`, which runtimes can fuse."""
+    """Computes `1 - erf(x)`.
+
+    In a GELU, `x` is `-y * c`; the result is then computed as `1 + erf(y / (1 / c))`, which runtimes can fuse.
+    """
     scaled = find_maker(graph, x, "Mul")
     negative = None if scaled is None else graph.makers.get(scaled.inputs[0])
     if scaled is None or negative is None or negative.operator != "Neg" or scaled.inputs[1] not in graph.arrays:

@@ -1,4 +1,4 @@
-"""Passes over a finished graph: scales and shifts are folded into convolutions, and unused nodes are removed."""
+"""Simplifies a finished graph: folds scales and shifts into convolutions, and removes unused nodes."""
 
 from collections import Counter
 
@@ -32,7 +32,7 @@ def fold_scales(graph: Graph, output: str) -> None:
             replaced[node.output] = first
             uses[first] = uses[node.output]
             graph.shapes[node.output] = graph.shapes[first]
-    # The graph's output keeps its name, even if it was folded into a convolution.
+    # The graph's output keeps its name, even if the node that computes it was folded into a convolution.
     if output in replaced:
         graph.makers[replaced[output]].output = output
 

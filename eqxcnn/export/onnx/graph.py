@@ -69,7 +69,7 @@ class Graph:
         return self.store(np.array(numbers, np.int64))
 
     def place(self, value: Value, axes: Sequence[int | None]) -> str:
-        """Returns the name of a tensor with a value's numbers in the given axis order.
+        """Returns the name of a tensor that holds the numbers of `value` in the given axis order.
 
         **Arguments:**
 

@@ -75,8 +75,8 @@ def _multiply_constant(
 ) -> Value:
     """Multiplies a tensor by a constant matrix.
 
-    The tensor keeps its axis order if the summed axis is the last or the second last; otherwise that axis becomes the
-    last.
+    The tensor keeps its axis order if the summed axis is its last or second-to-last axis; otherwise the summed axis
+    becomes the last axis.
 
     **Arguments:**
 

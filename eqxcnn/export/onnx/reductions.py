@@ -32,7 +32,7 @@ def _reduce(operator: str) -> Callable[..., Value]:
 
 
 def _pool(graph: Graph, equation: Any, x: Value, operator: str, **attributes: Any) -> Value:
-    """Pools windows of images, channels first or last."""
+    """Pools windows of images with channels first or with channels last."""
     params, shape = equation.params, equation.outvars[0].aval.shape
     window, strides, edges = params["window_dimensions"], params["window_strides"], params["padding"]
     moved = {axis for axis in range(len(window)) if (window[axis], strides[axis], *edges[axis]) != (1, 1, 0, 0)}

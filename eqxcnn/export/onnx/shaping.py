@@ -27,7 +27,7 @@ def _reshape(graph: Graph, equation: Any, x: Value) -> Value:
 
 
 def _match(old: Shape, new: Shape) -> list[tuple[list[int], list[int]]]:
-    """Groups old and new axes, in order, so that the lengths in each pair of groups have the same product.
+    """Pairs successive groups of old axes with groups of new axes; the lengths in both groups have the same product.
 
     Axes of length 1 are left out.
     """
@@ -49,7 +49,7 @@ def _match(old: Shape, new: Shape) -> list[tuple[list[int], list[int]]]:
 
 
 def _pair_ones(old: Shape, new: Shape, groups: Sequence[tuple[list[int], list[int]]]) -> dict[int, int]:
-    """Maps old axes of length 1 to new ones.
+    """Maps old axes of length 1 to new axes of length 1.
 
     Axes of length 1 directly before a longer axis, or at the end of the shape, are paired from the last to the first.
     So height and width of 1x1 maps are paired correctly, although `vmap` adds an axis before them.

@@ -27,8 +27,8 @@ _MIN_FRACTION = 0.1
 _PAD_GRAY = 128
 #: A rounding error may make `size / crop_fraction` less than a whole number, for example 224 / (224 / 236).
 _ROUNDING = 1e-6
-#: If the resized image would have more than this many times the pixels of the kept part, only that part is resized: a
-#: strip of 1 x 10,000 pixels must not be enlarged as a whole.
+#: The largest ratio of the resized image's pixels to the kept part's pixels. Above this ratio, only the kept part is
+#: resized: a strip of 1 x 10,000 pixels must not be enlarged as a whole.
 _MAX_RATIO = 16
 
 

@@ -33,7 +33,7 @@ def parse_pair(name: str, value: Size, least: int) -> Pair:
 def parse_padding(padding: Padding) -> ParsedPadding:
     """Returns `"SAME"`, `"VALID"` or `((top, bottom), (left, right))`.
 
-    **Raises:** `InputError` for any other value.
+    **Raises:** `InputError` for an invalid `padding`.
     """
     match padding:
         case "SAME" | "VALID":

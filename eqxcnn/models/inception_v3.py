@@ -27,7 +27,7 @@ _INIT = normal(0.1)
 _conv_norm = partial(ConvNorm, weight_init=_INIT, eps=1e-3)
 
 _Kernel: TypeAlias = int | tuple[int, int]
-#: Output channels and kernel size of a convolution, or the kernel sizes of two parallel convolutions.
+#: A convolution: output channels, kernel size. Or two parallel convolutions: output channels of each, kernel sizes.
 Step: TypeAlias = tuple[int, _Kernel] | tuple[int, _Kernel, _Kernel]
 #: The convolutions of one branch, in order.
 Branch: TypeAlias = tuple[Step, ...]

@@ -22,8 +22,9 @@ _KernelLayout: TypeAlias = Literal["HWIO", "IHWO"]
 #: `stem_gradient` computes the gradient of kernels with at most this many values per output channel: 3x3 pixels of an
 #: RGB image.
 _MAX_STEM_FAN_IN = 27
-#: For larger kernels, XLA computes the kernel gradient faster if the images have at most this many channels. XLA is
-#: also faster at both gradients of strided convolutions, but slower at both gradients of grouped convolutions.
+#: For larger kernels, XLA computes the kernel gradient faster than oneDNN if the images have at most this many
+#: channels. XLA is also faster at both gradients of strided convolutions, but slower at both gradients of grouped
+#: convolutions.
 _MAX_CHANNELS_FOR_XLA = 4
 
 
@@ -97,7 +98,7 @@ def _kernel_gradient(out: Outputs, images: Images, window: Window, shape: Kernel
     row_edges: Edges = edges[0], (edges[1][0] * channels, edges[1][1] * channels)
     row_window = Window((1, 1), row_edges, (stride[0], stride[1] * channels), groups)
     found = _convolve(rows, out, row_window, kernel_layout="IHWO")
-    # If no window covers the last pixels of an axis, the result is larger than the kernel; the extra values are dropped.
+    # If no window covers the last pixels of an axis, the result is larger than the kernel; extra values are dropped.
     return found[:, :height, : width * channels].reshape(shape)
 
 

@@ -101,7 +101,7 @@ class ImageClassifier(eqx.Module):
         - `images`: as for `__call__`.
         - `k`: the number of classes; if there are fewer classes, all are returned.
 
-        **Raises:** `InputError` if `k` is less than 1, and as for `__call__`.
+        **Raises:** `InputError` if `k` is less than 1, and whenever `__call__` raises it.
         """
         if not has_type(k, int) or k < 1:
             raise InputError(f"`k` (={k}) must be an integer, 1 or more")

@@ -1,4 +1,4 @@
-"""Module-level `__getattr__` and `__dir__` that import a name's module when the name is first used."""
+"""Module-level `__getattr__` and `__dir__` for lazy imports: a module is imported when a name in it is first used."""
 
 import sys
 from collections.abc import Callable, Collection, Mapping
@@ -16,7 +16,7 @@ def lazy_names(
     **Arguments:**
 
     - `package`: the package's `__name__`.
-    - `names`: the names that it exports.
+    - `names`: the names that the package exports.
     - `homes`: the module of each exported name; an exported name without a module is a module itself.
     """
 

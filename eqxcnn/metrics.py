@@ -39,7 +39,7 @@ class Metric:
 
     - `sums`: `(logits [b k], labels [b], mask [b]) -> pytree of arrays`, the sums over the images inside the mask. The
       function is compiled, and its results for all batches are added.
-    - `result`: maps the total sums, as NumPy arrays, to a number, or to a list of numbers such as one per class.
+    - `result`: maps the total sums, as NumPy arrays, to a number, or to a list of numbers, for example one per class.
     - `is_higher_better`: whether early stopping and `keep: best` look for high values.
     """
 

@@ -17,11 +17,11 @@ else:
 
 __all__ = ["MAX_PIXELS", "describe_error", "max_pixels", "open_image", "unreadable_errors"]
 
-#: The formats that are opened, recognized by content and not by file name. Pillow can read more formats, but it would
-#: start Ghostscript for EPS, and the others are not used for photos.
+#: The formats that are opened, recognized by content and not by file name. Pillow can read more formats, but EPS would
+#: start Ghostscript, and the rest are not used for photos.
 _FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "JPEG2000", "TGA")
-#: Largest number of pixels of an image, unless `$EQXCNN_MAX_PIXELS` is set: Pillow's limit for a warning. An image of
-#: this size takes 0.4 GB as RGB, and several times that during conversion. Pillow refuses images of twice the size.
+#: The largest number of pixels of an image if `$EQXCNN_MAX_PIXELS` is not set. Pillow warns about larger images and
+#: refuses images of twice the size. As RGB, an image of this size takes 0.4 GB, and several times that in conversion.
 MAX_PIXELS = 89_478_485
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -33,7 +33,8 @@ def open_image(data: bytes, limit: int | None = None) -> Image:
 
     - `limit`: the largest number of pixels; by default `max_pixels()`.
 
-    **Raises:** one of `unreadable_errors` if the bytes are not an image in a known format, or have too many pixels.
+    **Raises:** one of `unreadable_errors` if the bytes are not an image in a known format, or if the image has too
+    many pixels.
     """
     from PIL import Image
 
@@ -76,7 +77,7 @@ def max_pixels() -> int:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    # Pillow has read AVIF since version 11.3.
+    # Pillow 11.3 and later can read AVIF.
     return (*_FORMATS, "AVIF") if find_spec("PIL.AvifImagePlugin") else _FORMATS
 
 
@@ -84,13 +85,13 @@ def unreadable_errors() -> tuple[type[Exception], ...]:
     """Returns the types of the exceptions that `open_image` and Pillow's decoders raise for broken files."""
     from PIL.Image import DecompressionBombError
 
-    # Each of these occurred with a damaged file of some format, or is raised explicitly by one of Pillow's readers.
+    # Each of these was seen with a damaged file of some format, or is raised explicitly by one of Pillow's readers.
     usual = (OSError, ValueError, SyntaxError, RuntimeError, EOFError, LookupError, TypeError, ArithmeticError)
     return (*usual, struct.error, DecompressionBombError)
 
 
 def describe_error(error: BaseException) -> str:
-    """Describes one of `unreadable_errors` in words that end a sentence, without a period."""
+    """Returns a description of one of `unreadable_errors`, worded as the end of a sentence, without a period."""
     from PIL import UnidentifiedImageError
 
     if isinstance(error, UnidentifiedImageError):

@@ -25,10 +25,10 @@ MAX_SIDE = 4096
 _MIN_FRACTION = 0.1
 #: Gray level of the borders that `pad` adds.
 _PAD_GRAY = 128
-#: `size / crop_fraction` may fall short of a whole number by a rounding error, such as 224 / (224 / 236).
+#: A rounding error may make `size / crop_fraction` less than a whole number, for example 224 / (224 / 236).
 _ROUNDING = 1e-6
-#: If the resized image would have more than this many times the pixels of the kept part, only that part is resized: a
-#: strip of 1 x 10,000 pixels must not be enlarged as a whole.
+#: The largest ratio of the resized image's pixels to the kept part's pixels. Above this ratio, only the kept part is
+#: resized: a strip of 1 x 10,000 pixels must not be enlarged as a whole.
 _MAX_RATIO = 16
 
 
@@ -52,7 +52,7 @@ class Preprocess:
     - `mean`, `std`: the normalization per channel, on the scale [0, 1]; both `None` to measure them on the
         training images.
 
-    **Raises:** `InputError` that names an invalid argument.
+    **Raises:** `InputError` for an invalid argument; the message names the argument.
     """
 
     size: tuple[int, int]
@@ -104,8 +104,8 @@ class Preprocess:
             sides, top, left = self._find_crop(upright.height, upright.width)
             height, width = self.size
             if math.prod(sides) <= _MAX_RATIO * height * width:
-                # Resizing only the kept part would be faster, but Pillow rounds its edges to float32, and chooses the
-                # order of its two passes by the part's shape: some pixels would differ by up to 7 gray levels.
+                # Resizing only the kept part would be faster, but some pixels would differ by up to 7 gray levels:
+                # Pillow rounds the part's edges to float32, and the part's shape sets the order of the two passes.
                 resized = resize_box(upright, None, sides, self.interpolation)
                 return to_array(resized.crop((left, top, left + width, top + height)))
             y, x = upright.height / sides[0], upright.width / sides[1]

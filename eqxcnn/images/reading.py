@@ -6,15 +6,15 @@ from pathlib import Path
 
 __all__ = ["read_file"]
 
-#: Limit on the size of a file. It exceeds the size of an uncompressed image with the largest allowed number of pixels.
+#: Limit on the size of a file; larger than an uncompressed image with the largest allowed number of pixels.
 _MAX_BYTES = 512 << 20
 
 
 def read_file(path: str | Path) -> bytes:
     """Returns the content of a regular file of at most 512 MiB.
 
-    **Raises:** `ValueError` for a pipe, a device, a folder, a larger file, or a NUL in the path; `OSError` if the file
-    cannot be read.
+    **Raises:** `ValueError` for a pipe, a device, a folder, a file above the limit, or a NUL in the path; `OSError` if
+    the file cannot be read.
     """
     # Reading a pipe would block, and a device may never end.
     status = os.stat(path)

@@ -34,7 +34,7 @@ def normalize_batch(
     - `x`: one example of a batch on the innermost vmapped axis.
     - `weight`, `bias`: factor and offset per channel.
     - `eps`: added to the variance.
-    - `axis_name`: the name of the vmapped axis; used only on a JAX without `jax.custom_batching`.
+    - `axis_name`: the name of the vmapped axis; used only if JAX has no `jax.custom_batching`.
     """
     if custom_vmap is None:
         mean, var = _compute_moments(x.astype(jnp.float32), partial(lax.pmean, axis_name=axis_name))
@@ -53,12 +53,12 @@ def scale_and_shift(centered: Array, scale: Array, weight: Array | None, bias: A
 
 
 def align_channels(values: Float[Array, " c"], ndim: int) -> Float[Array, "*ones c"]:
-    """Adds axes of size 1 in front, since `jax_numpy_rank_promotion="raise"` forbids implicit ones."""
+    """Adds leading axes of size 1, because `jax_numpy_rank_promotion="raise"` forbids adding them implicitly."""
     return lax.expand_dims(values, range(ndim - 1))
 
 
 def _compute_moments(x: Float32[Array, "*spatial c"], average: Any) -> tuple[Channels, Channels]:
-    """Returns mean and biased variance; `average` averages values of one example over the batch."""
+    """Returns mean and biased variance; `average` maps values of one example to their mean over the batch."""
     mean = average(x.mean(range(x.ndim - 1)))
     # Two passes, because E[x^2] - E[x]^2 loses digits when the mean is large compared with the standard deviation.
     deviation = x - align_channels(mean, x.ndim)
@@ -104,7 +104,7 @@ _normalize.defvjp(_forward, _backward)
 def _mean_over_batch(values: Array) -> Array:
     """Returns the mean over the innermost vmapped axis.
 
-    `lax.pmean` would need the name of the axis, which is not bound inside a `jax.custom_vjp` rule.
+    `lax.pmean` would need the axis name, but that name is not bound inside a `jax.custom_vjp` rule.
     """
     return values
 

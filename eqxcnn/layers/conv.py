@@ -29,8 +29,8 @@ class Conv(eqx.Module):
     - `in_channels`, `out_channels`: the number of channels of the input and of the output.
     - `kernel_size`, `stride`, `dilation`: an integer, or a `(height, width)` pair.
     - `padding`: the zeros added around the image. `"SAME"` gives `h' = ceil(h / stride)`; if the number of zeros
-      is odd, the extra one is at the bottom or right, so `"SAME"` differs from torch's `padding=1` at stride 2.
-      `"VALID"` adds none. Otherwise, give a number of pixels, a `(height, width)` pair, or
+      is odd, the extra zero is at the bottom or right, so `"SAME"` differs from torch's `padding=1` at stride 2.
+      `"VALID"` adds no zeros. Otherwise, give a number of pixels, a `(height, width)` pair, or
       `((top, bottom), (left, right))`.
     - `groups`: the number of groups of channels that are convolved separately; `groups=in_channels` is a depthwise
       convolution.
@@ -104,14 +104,14 @@ class Conv(eqx.Module):
 
 
 def _convolve(image: Image, kernel: Kernel, bias: Float[Array, " o"] | None, window: Window) -> Float[Array, "h2 w2 o"]:
-    """Convolves an image and adds the bias, if there is one; programs for CPUs have faster implementations of both."""
+    """Convolves an image and adds the bias, if any; programs for CPUs use faster implementations."""
     by_taps = is_by_taps(kernel.shape, window, kernel.dtype)
     pointwise = is_pointwise(kernel.shape, window, kernel.dtype)
     if not by_taps:
         # Without the barrier, XLA recomputes the input, in a slower layout, for the kernel gradient. The barrier comes
         # before the batch axis is added, because XLA may choose another layout for an array with that axis.
         image = keep_on_cpu(image, only_without_onednn=pointwise)
-    images = lax.expand_dims(image, [0])  # `vmap` turns this batch of one into the whole batch
+    images = lax.expand_dims(image, [0])  # `vmap` turns this batch of one image into the whole batch
     if not can_use_primitives():
         out = XLA.convolve(images, kernel, window)
     else:

@@ -47,8 +47,8 @@ class DropPath(eqx.Module):
             return x
         if key is None:
             raise InputError(
-                f"`key` (=None) must be a random key while DropPath with `rate` (={self.rate}) is training: pass one, "
-                "or use eval mode (`eqx.nn.inference_mode`)."
+                f"`key` (=None) must be a random key while DropPath with `rate` (={self.rate}) is training: pass a "
+                "key, or use eval mode (`eqx.nn.inference_mode`)."
             )
         keep = 1 - self.rate
         return jnp.where(jax.random.bernoulli(key, keep), x / keep, 0)
@@ -60,7 +60,7 @@ def drop_path_rates(rate: float | int, depth: int) -> list[float]:
 
 
 def keys_for(key: Key | None, count: int, *, used: bool = True) -> Sequence[Key | None]:
-    """Splits `key` into `count` keys; returns `count` times `None` if `key` is `None` or `used` is false.
+    """Splits `key` into `count` keys; returns `None` for each key if `key` is `None` or `used` is false.
 
     Splitting costs compile time, so a network whose random layers are all inactive passes `used=False`.
     """

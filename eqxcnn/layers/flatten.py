@@ -9,7 +9,7 @@ from .cpu.barrier import keep_on_cpu
 
 __all__ = ["flatten_for"]
 
-#: Maps with at most this many channels are treated as the input image, which is cheap to recompute.
+#: Maps with at most this many channels are assumed to be the input image, which is cheap to recompute.
 _MAX_IMAGE_CHANNELS = 4
 
 

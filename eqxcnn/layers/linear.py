@@ -23,7 +23,7 @@ class Linear(eqx.nn.Linear):
         is_float32_vector = x.ndim == 1 and x.dtype == self.weight.dtype == jnp.float32
         if not (is_float32_vector and can_use_primitives()):
             return super().__call__(x, key=key)
-        # Imported here, because this module needs private parts of JAX.
+        # Imported here, because `product` needs private parts of JAX.
         from .cpu.product import matrix_product
 
         out = matrix_product(x[None], self.weight, transpose_right=True)[0]

@@ -28,8 +28,8 @@ _MAX_PIXELS_AT_ONCE = 9
 class MaxPool(eqx.Module):
     """Takes the largest value of each window of an image `[h w c]`, per channel.
 
-    The output is `[h' w' c]` with `h' = (h + 2 * padding - kernel) // stride + 1`, rounded up in `ceil_mode`. If values
-    tie for the largest, the first by row and column gets the gradient, as in torch.
+    The output is `[h' w' c]` with `h' = (h + 2 * padding - kernel) // stride + 1`, rounded up in `ceil_mode`. If
+    several values tie for the maximum, the first in row-major order gets the gradient, as in torch.
 
     **Arguments:**
 
@@ -105,8 +105,8 @@ class AvgPool(eqx.Module):
 class AdaptiveAvgPool(eqx.Module):
     """Averages an image `[h w c]` over a grid of `output_size` windows, as `torch.nn.AdaptiveAvgPool2d` does.
 
-    Output row `i` of `n` is the mean of the input rows from `floor(i h / n)` to `ceil((i + 1) h / n)`, exclusive.
-    Columns are averaged the same way.
+    Output row `i` of `n` is the mean of the input rows from `floor(i h / n)` up to, but not including,
+    `ceil((i + 1) h / n)`. Columns are averaged the same way.
 
     **Arguments:**
 
@@ -123,7 +123,7 @@ class AdaptiveAvgPool(eqx.Module):
     @jaxtyped(typechecker=beartype)
     def __call__(self, image: Image) -> Float[Array, "h2 w2 c"]:
         """Returns the pooled image."""
-        # One averaging matrix per axis: windows may overlap, and the image may be smaller than the output.
+        # One averaging matrix per axis, because windows may overlap and the image may be smaller than the output.
         rows, columns = (
             jnp.asarray(_averaging_matrix(size, count), image.dtype)
             for size, count in zip(image.shape, self.output_size, strict=False)
@@ -152,8 +152,8 @@ def _maximum(x: Array, y: Array) -> Array:
 
 @_maximum.defjvp
 def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
-    # JAX's rule compares both values with the maximum. If XLA recomputes `x` for the comparison and rounds differently,
-    # neither value equals the maximum, and the gradient is lost.
+    # JAX's rule compares both arguments with the maximum. If XLA recomputes `x` for the comparison and rounds
+    # differently, neither argument equals the maximum, and the gradient is lost.
     return _maximum(*primals), jnp.where(primals[0] >= primals[1], *tangents)
 
 
@@ -177,7 +177,7 @@ def _pool(
     **Arguments:**
 
     - `fill`: the value of padded pixels.
-    - `combine_windows`: pools windows that do not overlap and cover the image.
+    - `combine_windows`: pools windows that cover the image without overlap.
     - `combine`: combines two arrays elementwise.
     """
     edges = _find_edges(image, pool)
@@ -186,8 +186,8 @@ def _pool(
     x = lax.pad(image, jnp.asarray(fill, image.dtype), [*((*edge, 0) for edge in edges), (0, 0, 0)])
     if pool.kernel_size == pool.stride and prod(pool.kernel_size) <= _MAX_PIXELS_AT_ONCE:
         return combine_windows(x, pool.kernel_size)
-    # One axis at a time, because on a CPU the gradient of `lax.reduce_window` is slow, and the gradient of one slice
-    # per pixel of the window is slower still.
+    # Pools one axis at a time: on a CPU, the gradient of `lax.reduce_window` is slow, and pooling both axes at once, by
+    # one slice per pixel of the window, has an even slower gradient.
     for axis in (1, 0):
         size, stride, span = pool.kernel_size[axis], pool.stride[axis], x.shape[axis]
         if size == stride:
@@ -225,10 +225,10 @@ def _count_windows(pool: MaxPool | AvgPool, axis: int, size: int) -> int:
 
 
 def _count_values(pool: AvgPool, axis: int, size: int, windows: int) -> np.ndarray:
-    """Returns the divisor of each window's sum along an axis of `size` pixels."""
+    """Returns, for each window along an axis of `size` pixels, the number of values to average."""
     edge = pool.padding[axis]
     starts = np.arange(windows) * pool.stride[axis] - edge
-    # Pixels beyond the padding, which `ceil_mode` may reach, are never counted.
+    # With `ceil_mode`, a window may extend beyond the padding; pixels there are never counted.
     ends = np.minimum(starts + pool.kernel_size[axis], size + edge)
     if not pool.count_include_pad:
         starts, ends = np.maximum(starts, 0), np.minimum(ends, size)

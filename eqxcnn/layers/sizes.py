@@ -33,7 +33,7 @@ def parse_pair(name: str, value: Size, least: int) -> Pair:
 def parse_padding(padding: Padding) -> ParsedPadding:
     """Returns `"SAME"`, `"VALID"` or `((top, bottom), (left, right))`.
 
-    **Raises:** `InputError` for any other value.
+    **Raises:** `InputError` for an invalid `padding`.
     """
     match padding:
         case "SAME" | "VALID":
@@ -48,8 +48,8 @@ def parse_padding(padding: Padding) -> ParsedPadding:
             edges = None
     if edges is None or min(map(min, edges)) < 0:
         raise InputError(
-            f'`padding` (={padding!r}) must be "SAME", "VALID", or integers of at least 0: one, a (height, width) '
-            "pair, or a ((top, bottom), (left, right)) pair of pairs."
+            f'`padding` (={padding!r}) must be "SAME", "VALID", or integers of at least 0: a single integer, a '
+            "(height, width) pair, or a ((top, bottom), (left, right)) pair of pairs."
         )
     return edges
 

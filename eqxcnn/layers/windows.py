@@ -15,13 +15,13 @@ __all__ = ["reduce_windows"]
 def reduce_windows(
     image: Image, window: Pair, stride: Pair, edges: Sequence[tuple[int, int]], fill: float
 ) -> Float[Array, "h2 w2 c"]:
-    """Returns the sum of each window (`fill` zero), or its largest value (`fill` minus infinity).
+    """Returns the sum of each window if `fill` is 0, or its largest value if `fill` is minus infinity.
 
     **Arguments:**
 
     - `window`, `stride`: `(height, width)` pairs.
-    - `edges`: the pixels to add before and after the height and the width. A negative number after an axis drops the
-      pixels that no window covers.
+    - `edges`: the pixels to add before and after the height and the width. A negative number at the end of an axis
+      drops the pixels that no window covers.
     - `fill`: the value of added pixels.
     """
     kept = image[tuple(slice(size + min(after, 0)) for size, (_, after) in zip(image.shape, edges, strict=False))]

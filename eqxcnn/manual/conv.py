@@ -49,5 +49,5 @@ def conv_backward(
 
 
 def _columns(weight: Float[Array, "kh kw i o"]) -> Float[Array, "kc o"]:
-    """Returns the kernel as a matrix with one column per output channel, rows in the order of a patch's values."""
+    """Returns the kernel as a matrix: one row per value of a patch, in order, and one column per output channel."""
     return weight.reshape(-1, weight.shape[-1])

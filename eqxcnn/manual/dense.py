@@ -42,5 +42,5 @@ def flatten_forward(x: Float[Array, "b *n"]) -> tuple[Float[Array, "b m"], tuple
 
 
 def flatten_backward(shape: tuple[int, ...], dy: Float[Array, "b m"]) -> Float[Array, "b *n"]:
-    """Returns the gradient with respect to the input: `dy` in the input's shape."""
+    """Returns the gradient with respect to the input: `dy` reshaped to the input's shape."""
     return dy.reshape(shape)

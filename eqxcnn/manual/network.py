@@ -110,7 +110,7 @@ class Scratch(HandDerived):
         return x, (conv1, relu1, pool, flat, fc1, relu2, head)
 
     def backward(self, caches: Any, dlogits: BatchLogits) -> "Scratch":
-        """Returns the gradients; calls the backward functions of the layers in `forward` in reverse order."""
+        """Returns the gradients; calls the backward function of each layer of `forward`, in reverse order."""
         conv1, relu1, pool, flat, fc1, relu2, head = caches
         dx, *dhead = dense_backward(head, dlogits)
         dx = relu_backward(relu2, dx)

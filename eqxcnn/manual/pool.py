@@ -71,7 +71,7 @@ def avg_pool_forward(
 
 
 def avg_pool_backward(cache: Windows, dy: Float[Array, "b h2 w2 c"]) -> Images:
-    """Returns the gradient with respect to the maps: each pixel gets `dy / (kh * kw)` from each window it is in."""
+    """Returns the gradient with respect to the maps: each window adds `dy / (kh * kw)` to each of its pixels."""
     kh, kw = cache.kernel
     (b, h2, w2, c) = dy.shape
     shape = (b, h2, kh, w2, kw, c) if cache.is_tiling else (b, h2, w2, kh * kw, c)
@@ -83,12 +83,12 @@ def _pool_windows(x: Images, kernel_size: Size, stride: Size | None, padding: Pa
 
 
 def _window_axes(grid: Windows) -> tuple[int, ...]:
-    """Returns which axes of the array of `_extract_windows` run over the pixels within a window."""
+    """Returns the axes of the array from `_extract_windows` that run over the pixels of one window."""
     return (2, 4) if grid.is_tiling else (3,)
 
 
 def _extract_windows(grid: Windows, x: Images, fill: float) -> tuple[Float[Array, "..."], tuple[int, ...]]:
-    """Returns an array of the pixels of all windows, and which of its axes run over the pixels within a window."""
+    """Returns the pixels of all windows as an array, and the axes that run over the pixels of one window."""
     # Windows that do not overlap need only a reshape, no copies.
     if grid.is_tiling:
         return grid.tile(x, fill), _window_axes(grid)

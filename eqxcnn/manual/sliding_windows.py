@@ -1,4 +1,4 @@
-"""Sliding windows of convolutions and pools: extraction from a map, and its transpose, which computes gradients.
+"""Sliding windows of convolution and pooling: their extraction from a map, and the transpose of the extraction.
 
 Window `o` of an axis covers the pixels `o * stride - before + u`, `0 <= u < kernel`. Extracting windows is linear in
 the pixels, so its backward pass is the transpose: a pixel's gradient is the sum of the gradients of its copies.
@@ -39,7 +39,7 @@ class Windows:
         return self.stride == self.kernel
 
     def cut(self, x: Images, fill: float = 0.0) -> Float[Array, "b h2 w2 kc"]:
-        """Returns the pixels of each window row by row, with `c` channels per pixel; padding is `fill`."""
+        """Returns the pixels of each window row by row, with `c` channels per pixel; padded pixels are `fill`."""
         x = self._pad_or_crop(x, fill)
         return jnp.concatenate([self._pixels_at(x, offset) for offset in self._offsets()], axis=-1)
 
@@ -66,7 +66,7 @@ class Windows:
         return [(u, v) for u in range(self.kernel[0]) for v in range(self.kernel[1])]
 
     def _margins(self) -> list[Pair]:
-        """Returns the padding at both ends of each axis up to the end of the last window; negative values crop."""
+        """Returns the padding before and after each axis; negative padding crops the pixels that no window covers."""
         spans = [(n - 1) * s + k for n, s, k in zip(self.count, self.stride, self.kernel, strict=True)]
         return [(low, span - low - size) for (low, _), span, size in zip(self.edges, spans, self.size, strict=True)]
 
@@ -87,7 +87,7 @@ class Windows:
 
 
 def windows(size: Pair, kernel_size: Size, stride: Size, padding: Padding) -> Windows:
-    """Returns the windows of maps `[b h w c]` with the given height and width.
+    """Returns the positions of the windows on maps `[b h w c]`.
 
     **Arguments:**
 

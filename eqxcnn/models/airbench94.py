@@ -130,7 +130,7 @@ def _gelu(x: Image) -> Image:
 
 
 def _make_conv(in_channels: int, out_channels: int, use_dirac: bool, key: Key) -> Conv:
-    """Makes a 3x3 convolution; with `use_dirac`, filter `i` initially copies input channel `i`, if there is one."""
+    """Makes a 3x3 convolution; with `use_dirac`, filter `i` initially copies input channel `i`, if it exists."""
     conv = Conv(in_channels, out_channels, 3, padding=1, use_bias=False, weight_init=torch_uniform, key=key)
     if not use_dirac:
         return conv
@@ -151,9 +151,9 @@ _variant = partial(
 
 variants = {
     "airbench94": _variant(Airbench94, params=1_971_640, recipe="airbench94"),
-    # A narrower network for CPUs, which is not in the paper.
+    # A narrower network for CPUs; not in the paper.
     "airbench94_narrow": _variant(partial(Airbench94, widths=(48, 96, 96)), params=323_160, recipe="cifar_fast"),
-    # The network of `airbench94` for cats and dogs, which is not in the paper.
+    # The network of `airbench94` for cats and dogs; not in the paper.
     "airbench94_catsdogs": _variant(
         Airbench94, params=1_969_592, recipe="catsdogs_finetune", input=(80, 80, 3), num_classes=2, task="catsdogs"
     ),

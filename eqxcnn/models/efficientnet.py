@@ -90,7 +90,7 @@ class EfficientNet(eqx.Module):
         self.drop_path_rate = drop_path_rate
         stem_key, last_key, head_key, *keys = jax.random.split(key, self.depth + 3)
         make = partial(ConvNorm, activation=jax.nn.silu, eps=eps, momentum=momentum, weight_init=he_normal_fan_out)
-        # The reference divides by n, not n - 1: the last block's rate stays below `drop_path_rate`.
+        # The reference divides by n, not n - 1, so the last block's rate stays below `drop_path_rate`.
         rates_and_keys = iter(zip(drop_path_rates(drop_path_rate, self.depth + 1), keys, strict=False))
         widths = (stem_channels, *(stage.channels for stage in stages))
         self.trunk = (

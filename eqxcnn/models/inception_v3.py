@@ -27,7 +27,7 @@ _INIT = normal(0.1)
 _conv_norm = partial(ConvNorm, weight_init=_INIT, eps=1e-3)
 
 _Kernel: TypeAlias = int | tuple[int, int]
-#: Output channels and kernel size of a convolution, or the kernel sizes of two parallel convolutions.
+#: A convolution: output channels, kernel size. Or two parallel convolutions: output channels of each, kernel sizes.
 Step: TypeAlias = tuple[int, _Kernel] | tuple[int, _Kernel, _Kernel]
 #: The convolutions of one branch, in order.
 Branch: TypeAlias = tuple[Step, ...]
@@ -102,7 +102,7 @@ def _apply_in_parallel(
     return (jnp.concatenate(maps, axis=-1) if len(maps) > 1 else maps[0]), state
 
 
-#: On 35x35 maps: a 5x5 kernel, and a second one factorized into two 3x3 kernels (figure 5).
+#: On 35x35 maps: one branch has a 5x5 kernel, another branch has two 3x3 kernels instead (figure 5).
 _FIGURE5: tuple[Branch, ...] = (((64, 1),), ((48, 1), (64, 5)), ((64, 1), (96, 3), (96, 3)))
 #: From 35x35 to 17x17 maps (section 5, figure 10).
 _REDUCTION6: tuple[Branch, ...] = (((384, 3),), ((64, 1), (96, 3), (96, 3)))
@@ -213,7 +213,7 @@ variants = {
         make=InceptionV3,
         input=(299, 299, 3),
         num_classes=1000,
-        # Without the 3_326_696 of the auxiliary classifier, which torchvision's 27_161_264 includes.
+        # Torchvision's 27_161_264 also counts the 3_326_696 of the auxiliary classifier.
         params=23_834_568,
         source="https://arxiv.org/abs/1512.00567",
         task="imagenet",

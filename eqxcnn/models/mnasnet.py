@@ -89,7 +89,7 @@ class MNASNet(eqx.Module):
 def _make_stage(
     expansion: int, kernel_size: int, in_channels: int, out_channels: int, blocks: int, first_stride: int, *, key: Key
 ) -> tuple[InvertedResidual, ...]:
-    """Makes the blocks of a stage; only the first block has a stride and changes the channels."""
+    """Makes the blocks of a stage; only the first block applies the stride and changes the channel count."""
     shapes = ((in_channels, first_stride), *((out_channels, 1),) * (blocks - 1))
     return tuple(
         InvertedResidual(n, out_channels, n * expansion, kernel_size, stride, momentum=_MOMENTUM, key=block_key)

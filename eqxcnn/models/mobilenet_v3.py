@@ -65,7 +65,7 @@ _SMALL = (
 class MobileNetV3(eqx.Module):
     """Inverted residuals, global pooling and two dense layers (Howard et al. 2019, tables 1 and 2).
 
-    A search chose the blocks. Some blocks have squeeze-and-excitation, and the deeper blocks use hard swish.
+    The blocks come from an architecture search. Some have squeeze-and-excitation, and the deeper blocks use hard swish.
 
     Convolutions are initialized with He normal values (fan-out), and dense layers with normal values of standard
     deviation 0.01.

@@ -136,7 +136,7 @@ class PreActResNet(eqx.Module):
     - `block`: `block(in_channels, width, stride, activate_shortcut, dropout_rate, key=)` makes a block.
     - `depths`, `widths`: number of blocks of each stage, and their width; later stages start with stride 2.
     - `stem_width`: channels of the first convolution.
-    - `activates_ends`: whether the first ReLU feeds the shortcut in the first block of each stage, and BatchNorm and
+    - `activates_ends`: if true, the first ReLU feeds the shortcut in the first block of each stage, and BatchNorm and
       ReLU follow the last block (He et al. 2016, appendix).
     - `dropout_rate`: dropout rate inside each block.
     """

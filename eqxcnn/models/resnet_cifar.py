@@ -138,7 +138,7 @@ _ROWS = {
     "resnet110": (18, 1_727_962, 1_730_714),
 }
 #: Groups and parameters; table 7 has 34.4M for 8x64d and 68.1M for 16x64d. The paper used pre-activation blocks. These
-#: models have the plain blocks of the authors' code (github.com/facebookresearch/ResNeXt), which reports better scores.
+#: models have plain blocks, for which the authors' code (github.com/facebookresearch/ResNeXt) reports better scores.
 _RESNEXT_ROWS = {
     "resnext29_2x64d": (2, 9_130_314),
     "resnext29_4x64d": (4, 17_562_442),

@@ -1,4 +1,4 @@
-"""SqueezeNet (Iandola et al. 2016): AlexNet's accuracy with a fiftieth of its parameters."""
+"""SqueezeNet (Iandola et al. 2016): AlexNet's accuracy with 50 times fewer parameters."""
 
 from functools import partial
 

@@ -46,8 +46,8 @@ class WindowAttention(eqx.Module):
 
     - `dim`, `heads`: as for `Attention`.
     - `window`: height and width of a window, in pixels of the map.
-    - `shift`: pixels by which the windows move down and right. They wrap around the map, and attention between pixels
-      from opposite edges is masked. An axis with a single window is not shifted.
+    - `shift`: pixels by which the windows move down and right. The windows wrap around the map, and attention between
+      pixels from opposite edges is masked. An axis with a single window is not shifted.
     """
 
     attention: Attention
@@ -149,8 +149,8 @@ class Swin(eqx.Module):
 
     - `dim`: width of the first stage; each later stage is twice as wide.
     - `depths`, `heads`: number of blocks and of attention heads of each stage.
-    - `window`: height and width of a window, in pixels of the map; every second block shifts the windows by half.
-      At most 64, because attention compares all pairs of a window's pixels.
+    - `window`: height and width of a window, in pixels of the map; at most 64, because attention compares all pairs
+      of a window's pixels. Every second block shifts the windows by half their size.
     - `drop_path_rate`: drop path rate of the last block; the rates increase linearly from 0.
 
     **Raises:** `InputError` if `window` is too large.

@@ -1,1 +1,1 @@
-"""Blocks of plain layers that several model families share."""
+"""Blocks that several model families share."""

@@ -19,9 +19,9 @@ __all__ = ["FusedResidual", "InvertedResidual", "stage_ends"]
 
 
 class InvertedResidual(eqx.Module):
-    """1x1 expansion, depthwise convolution and 1x1 projection beside a shortcut (Sandler et al. 2018, section 3.3).
+    """1x1 expansion, depthwise convolution and 1x1 projection, plus a shortcut (Sandler et al. 2018, section 3.3).
 
-    The shortcut joins the narrow input and output, if the stride is 1 and both have the same number of channels.
+    The shortcut connects the narrow input and output if the stride is 1 and both have the same number of channels.
 
     **Arguments:**
 
@@ -30,7 +30,7 @@ class InvertedResidual(eqx.Module):
       convolution and uses `in_channels`.
     - `kernel_size`, `stride`: kernel size and stride of the depthwise convolution.
     - `squeeze_excite`: the gate after the depthwise convolution (Howard et al. 2019, section 5.3), if any.
-    - `drop_path_rate`: the probability that training drops the branch beside the shortcut.
+    - `drop_path_rate`: the probability that training drops the residual branch.
     - `activation`: the activation after all convolutions but the last.
     - `eps`, `momentum`: as for `BatchNorm`.
     - `weight_init`: the initializer of the convolutions.

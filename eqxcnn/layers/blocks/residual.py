@@ -61,7 +61,7 @@ def padded_identity(x: Image, channels: int, stride: int) -> Resized:
 
 
 class BasicBlock(eqx.Module):
-    """Two 3x3 convolutions beside a shortcut (He et al. 2015, figure 5, left).
+    """Two 3x3 convolutions, plus a shortcut (He et al. 2015, figure 5, left).
 
     **Arguments:**
 
@@ -101,7 +101,7 @@ class BasicBlock(eqx.Module):
 
 
 class Bottleneck(eqx.Module):
-    """1x1, 3x3 (strided) and 1x1 convolutions beside a shortcut (He et al. 2015, figure 5, right).
+    """1x1, 3x3 (strided) and 1x1 convolutions, plus a shortcut (He et al. 2015, figure 5, right).
 
     **Arguments:**
 

@@ -1,1 +1,1 @@
-"""Fast implementations of the plain layers' operations for CPUs."""
+"""Fast CPU implementations of the operations in `eqxcnn.layers`."""

@@ -1,4 +1,4 @@
-"""An optimization barrier for programs for a CPU."""
+"""An optimization barrier in programs for a CPU; the identity on other platforms."""
 
 from jax import lax
 from jaxtyping import Array

@@ -13,7 +13,7 @@ __all__ = ["bind_barrier"]
 
 
 def bind_barrier(x: Array, only_without_onednn: bool) -> Array:
-    """Returns `x`; in a program for a CPU, with an optimization barrier."""
+    """Returns `x`; adds an optimization barrier in a program for a CPU."""
     return _barrier.bind(x, only_without_onednn=only_without_onednn)
 
 

@@ -1,4 +1,4 @@
-"""Convolution with a bias as a primitive, so that `stem_gradient` can compute both gradients together."""
+"""A primitive for convolution with a bias; `stem_gradient` can compute its kernel and bias gradients together."""
 
 from collections.abc import Sequence
 from functools import partial, reduce
@@ -81,7 +81,7 @@ def _jvp(primals: Sequence[Array], tangents: Sequence[Any], window: Window) -> t
 
 
 def _transpose(out: Array, images: Images, kernel: Any, bias: Any, window: Window) -> tuple[None, Array, Array]:
-    """Returns the gradients of kernel and bias; the primitive is a linear function of both together, see `_jvp`."""
+    """Returns the gradients of kernel and bias; the primitive is linear in the pair of kernel and bias, see `_jvp`."""
     return None, *_gradients.bind(out, images, window=window, shape=kernel.aval.shape)
 
 

@@ -120,7 +120,10 @@ def _batch_kernel_gradient(
 
 
 def count_convolution(equation: Any) -> int:
-    """Returns the multiply-adds of a jaxpr equation on images, a kernel `[kh kw i/groups o]`, and perhaps a bias."""
+    """Returns the number of multiply-adds of a jaxpr equation.
+
+    The equation's operands are images, a kernel `[kh kw i/groups o]`, and perhaps a bias.
+    """
     kernel = shape_of(equation.invars[1])
     return prod(shape_of(equation.outvars[0])) * prod(kernel[:-1])
 
@@ -149,7 +152,7 @@ _kernel_gradient = make_primitive(
     _batch_kernel_gradient,
     _count_kernel_gradient,
 )
-# The two functions are for the two operands: each maps the cotangent of the result to the gradient of its operand.
+# One function per operand: each function maps the cotangent of the result to the gradient of its operand.
 ad.defbilinear(
     _convolve,
     lambda out, images, kernel, window: images_gradient(out, kernel, window, images.aval.shape[1:3]),

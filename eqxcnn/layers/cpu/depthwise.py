@@ -1,7 +1,7 @@
 """Depthwise convolution on a CPU, as a sum over the kernel's pixels ("taps").
 
-On a CPU, XLA computes a depthwise convolution and both of its gradients in a naive loop. XLA fuses a sum of shifted
-images, each multiplied by one tap, into one loop along the channels, which is many times faster.
+On a CPU, XLA computes a depthwise convolution and both of its gradients in a naive loop. A sum of shifted images,
+each multiplied by one tap, is many times faster, because XLA fuses it into one loop along the channels.
 """
 
 from typing import TypeAlias

@@ -87,7 +87,7 @@ def _convolve(images: Images, kernel: Kernel, window: Window) -> Outputs:
 
 
 def implement(convolve: Callable[[Images, Kernel, Window], Outputs]) -> Implementation:
-    """Returns an implementation with gradients by automatic differentiation."""
+    """Returns an implementation that derives the gradients of `convolve` by automatic differentiation."""
 
     def images_gradient(out: Outputs, kernel: Kernel, window: Window, size: Pair) -> Images:
         images = jax.ShapeDtypeStruct((len(out), *size, kernel.shape[2] * window.groups), out.dtype)

@@ -1,4 +1,4 @@
-"""Sum and max pooling over windows that do not overlap and cover the image exactly, with fast gradients on a CPU.
+"""Sum and max pooling over windows that cover the image exactly and without overlap, with fast gradients on a CPU.
 
 The forward pass splits the image into one array per position in the window, and combines these arrays elementwise. In
 the backward pass, each pixel reads the gradient of its window, in one pass over the image. JAX's own gradient of the

@@ -30,7 +30,7 @@ Operation: TypeAlias = Literal["convolution", "matmul"]
 
 
 def is_available() -> bool:
-    """Returns whether a program for a CPU may call oneDNN: if jaxlib supports it and `EQXCNN_ONEDNN` is not 0.
+    """Returns whether a program for a CPU may call oneDNN: jaxlib must support it, and `EQXCNN_ONEDNN` must not be 0.
 
     oneDNN is also unavailable in two cases:
 
@@ -44,7 +44,7 @@ def is_available() -> bool:
 
 @cache
 def _is_supported() -> bool:
-    """Returns whether this machine and the installed JAX and jaxlib can execute the calls."""
+    """Returns whether this machine and the installed JAX and jaxlib can execute calls to oneDNN."""
     machine = platform.system(), platform.machine()
     if getattr(jaxlib, "__version__", "") not in _TESTED_JAXLIBS or machine != ("Linux", "x86_64"):
         return False

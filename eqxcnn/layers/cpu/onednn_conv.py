@@ -1,4 +1,4 @@
-"""Convolutions by oneDNN on a CPU, channels last, and their gradients as convolutions."""
+"""Convolutions by oneDNN on a CPU, channels last. The gradients are computed as convolutions too."""
 
 from functools import partial
 from math import prod
@@ -22,8 +22,9 @@ _KernelLayout: TypeAlias = Literal["HWIO", "IHWO"]
 #: `stem_gradient` computes the gradient of kernels with at most this many values per output channel: 3x3 pixels of an
 #: RGB image.
 _MAX_STEM_FAN_IN = 27
-#: For larger kernels, XLA computes the kernel gradient faster if the images have at most this many channels. XLA is
-#: also faster at both gradients of strided convolutions, but slower at both gradients of grouped convolutions.
+#: For larger kernels, XLA computes the kernel gradient faster than oneDNN if the images have at most this many
+#: channels. XLA is also faster at both gradients of strided convolutions, but slower at both gradients of grouped
+#: convolutions.
 _MAX_CHANNELS_FOR_XLA = 4
 
 
@@ -80,11 +81,11 @@ def _images_gradient(out: Outputs, kernel: Kernel, window: Window, size: Pair) -
 def _kernel_gradient(out: Outputs, images: Images, window: Window, shape: KernelShape) -> Kernel:
     """Convolves the images with the gradient of the outputs.
 
-    The sum over the batch is a sum over input channels here, so the batch axis becomes the channel axis, and `out`
-    serves as a kernel as large as the outputs. The images' own channels are interleaved with their columns: a row has
-    `w * i` positions, and neighboring pixels are `i` positions apart. oneDNN is faster on such long rows. The result
-    has `kh` rows of `kw * i` positions, which form the kernel. `out` keeps its layout because oneDNN reorders kernels
-    itself.
+    The gradient is a sum over the batch, and a convolution sums over input channels, so the batch axis becomes the
+    channel axis. `out` serves as a kernel as large as the outputs. The image channels are interleaved with the columns:
+    a row has `w * i` positions, and neighboring pixels are `i` positions apart. oneDNN is faster on such long rows. The
+    result has `kh` rows of `kw * i` positions, which form the kernel gradient. `out` is not transposed, because oneDNN
+    reorders kernels itself.
     """
     stride, edges, dilation, groups = window
     (height, width, channels, _), (count, *size, _) = shape, images.shape
@@ -97,7 +98,7 @@ def _kernel_gradient(out: Outputs, images: Images, window: Window, shape: Kernel
     row_edges: Edges = edges[0], (edges[1][0] * channels, edges[1][1] * channels)
     row_window = Window((1, 1), row_edges, (stride[0], stride[1] * channels), groups)
     found = _convolve(rows, out, row_window, kernel_layout="IHWO")
-    # If no window covers the last pixels of an axis, the result has positions beyond the kernel, which are dropped.
+    # If no window covers the last pixels of an axis, the result is larger than the kernel; extra values are dropped.
     return found[:, :height, : width * channels].reshape(shape)
 
 

@@ -2,8 +2,8 @@
 
 The choice depends on the platform that a program is lowered for, not on the machine that traces it: a program for a
 GPU, even if it is lowered on a CPU, contains no implementation for CPUs. The public `jax.lax.platform_dependent` makes
-the same choice, but with it, `vmap` and `grad` transform the implementations for all platforms, so a training step
-takes two to three times as long to trace. A primitive has its own rules for these transformations, and only lowering
+the same choice, but `vmap` and `grad` then transform the implementations for all platforms, so a training step takes
+two to three times as long to trace. A primitive has its own rules for these transformations, and only lowering
 traces the chosen implementation.
 
 This file needs private parts of JAX; see `availability.py`.

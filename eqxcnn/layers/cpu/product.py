@@ -1,4 +1,4 @@
-"""Matrix products for dense layers and 1x1 convolutions; on a CPU, large ones use oneDNN if it is available."""
+"""Matrix products for dense layers and 1x1 convolutions; on a CPU, large products use oneDNN if it is available."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -51,7 +51,7 @@ def _product_on_cpu(
 
 
 def _batch_product(operands: Sequence[Array], axes: Sequence[int | None], **parameters: bool) -> tuple[Array, int]:
-    """The rule for `vmap`: stacks a batch of `left` matrices into one matrix; computes other batches with XLA."""
+    """The rule for `vmap`: stacks a batch of `left` matrices into one matrix; XLA computes all other cases."""
     left, right = operands
     if axes[1] is not None or parameters["transpose_left"]:
         return jax.vmap(partial(_product_by_xla, **parameters), in_axes=tuple(axes))(left, right), 0

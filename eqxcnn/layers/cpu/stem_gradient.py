@@ -1,7 +1,7 @@
 """The kernel and bias gradients of a network's first convolution, as one matrix product.
 
 The first convolution has few input channels and very many positions. Its kernel gradient is therefore a small matrix,
-summed over all positions, for which the convolutions of both XLA and oneDNN are slow. Here the windows of all images
+summed over all positions, which the convolutions of both XLA and oneDNN compute slowly. Here the windows of all images
 become the columns of a matrix, which is multiplied by the gradient of the outputs.
 """
 
@@ -20,7 +20,7 @@ def stem_gradient(
 ) -> tuple[Float[Array, "kh kw i o"], Float[Array, " o"]]:
     """Returns the gradients of kernel and bias for stride 1 and dilation 1.
 
-    Two neighboring output columns are treated as one position with `2 * o` channels, whose window is one column wider
+    Neighboring output columns are treated in pairs. A pair has `2 * o` channels, and its window is one column wider
     than the kernel. That halves the number of windows and gives the product more columns. A constant 1 at the end of
     each window yields the gradient of the bias.
 

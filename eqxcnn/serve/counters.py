@@ -63,7 +63,7 @@ class Counters:
         lines.append(f"eqxcnn_errors_total {self.errors}")
         lines += _head("eqxcnn_waiting_images", "Decoded images that wait for the network.", "gauge")
         lines.append(f"eqxcnn_waiting_images {waiting}")
-        lines += self.seconds.lines("eqxcnn_predict_seconds", "Seconds from a request to /predict to the start of its response.")
+        lines += self.seconds.lines("eqxcnn_predict_seconds", "Seconds from a /predict request to its response.")
         lines += self.batches.lines("eqxcnn_batch_images", "Images per call of the network, without padding.")
         return "\n".join(lines) + "\n"
 

@@ -126,7 +126,8 @@ def test_the_page_describes_registered_models(monkeypatch):
     zoo.register("wide", WIDE)
     monkeypatch.setattr("benchmarks.zoo_pages.rows.families", lambda: {"wide": registry.families()["wide"]})
     text = format_page(make_rows({"wide": 640}, Speeds()), Speeds())
-    assert f"### {__name__}/Wide\n\nA dense layer on all pixels, with a constructor argument `scale` whose default is 0.\n" in text
+    summary = "A dense layer on all pixels, with a constructor argument `scale` whose default is 0."
+    assert f"### {__name__}/Wide\n\n{summary}\n" in text
     assert "| `wide` | 8x8x1 | 650 | 0.00 | 1 | - | - | - |" in text
 
 

@@ -1,3 +1,4 @@
+import subprocess
 import sys
 import textwrap
 
@@ -89,3 +90,9 @@ def test_a_new_file_in_models_is_found(tmp_path, monkeypatch):
     finally:
         registry.families.cache_clear()
         sys.modules.pop("eqxcnn.models.newnet", None)
+
+
+def test_a_model_with_a_file_of_its_name_is_found_without_importing_the_others():
+    script = "from eqxcnn import registry; import sys; registry.variant('mlp'); print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert [name for name in modules if name.startswith("eqxcnn.models.")] == ["eqxcnn.models.mlp"]

@@ -40,7 +40,7 @@ def families() -> Mapping[str, tuple[str, Variant]]:
 def find(name: str) -> tuple[str, Variant]:
     """Returns the family and the table row of a model.
 
-    A model whose file has its name, such as `lenet`, is found without importing all families.
+    If a file in `models/` has the name of the model, as `lenet.py` has, only this file is imported.
 
     **Raises:** `InputError` with the nearest names if there is no such model.
     """

@@ -134,10 +134,10 @@ def random_resized_crop(
     **Arguments:**
 
     - `scale`: the smallest and largest area of the box, as a fraction of the image's area.
-    - `ratio`: the smallest and largest width of the box divided by its height.
+    - `ratio`: the smallest and largest value of the box's width / height.
     - `size`: height and width of the result in pixels; by default, the size of the image. Cropping and resizing
-      enlarges objects; with a smaller `size`, objects are about as large as in whole images (Touvron et al. 2019,
-      arXiv:1906.06423).
+      enlarge objects; if `size` is smaller than the test images, objects are about as large as in these (Touvron et al.
+      2019, arXiv:1906.06423).
     """
     check_order(scale=scale, ratio=ratio)
     return RandomResizedCrop(scale, ratio, size)

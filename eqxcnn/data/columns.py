@@ -34,7 +34,7 @@ def find_image_column(features: Features, chosen: str | None = None) -> str:
     images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
     # In Parquet files that `datasets` did not write, a column of encoded images is not declared as images.
     images = images or [name for name, feature in features.items() if _holds_bytes(feature)]
-    # A column of flat lists of numbers may hold anything, such as tokens, so it needs a usual name.
+    # A column of flat lists of numbers may hold anything, such as tokens, so its name must be usual for images.
     dims = {name: 0 if images else count_dims(feature) for name, feature in features.items()}
     images = images or [name for name in dims if dims[name] >= (1 if name.lower() in _PIXEL_NAMES else 2)]
     usual = [[name for name in images if name.lower() in names] for names in (_IMAGE_NAMES, _PIXEL_NAMES)]

@@ -46,8 +46,10 @@ class Scan:
     **Arguments:**
 
     - `numbers`, `labels`: the row number in the split and the class number of each row.
-    - `is_readable`: whether each image could be decoded. The next four arrays are 0 for unreadable images.
-    - `files`, `pixels`: digests of the encoded files, and of the sizes and decoded pixels (upright, 8-bit RGB).
+    - `is_readable`: whether each image could be decoded. For an unreadable image, the rows of `files`, `pixels`,
+        `sizes` and `is_gray` are 0.
+    - `files`: a digest of each encoded file.
+    - `pixels`: a digest of each image's size and decoded pixels (upright, 8-bit RGB).
     - `sizes`: upright `(height, width)`.
     - `is_gray`: whether the file or the stored array has one channel.
     - `unreadable`: the images that could not be decoded, in the order of the rows.

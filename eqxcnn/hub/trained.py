@@ -107,7 +107,7 @@ def _read_folder(run: Path) -> Trained:
 
 
 def _read_scores(root: Path) -> dict[str, float]:
-    """Returns the test scores in the run's log, named without the prefix `test_`."""
+    """Returns the test scores in the run's log; their names lack the prefix `test_`."""
     row = next((row for row in read_metrics(root) if "test_accuracy" in row), {})
     named = {name.removeprefix("test_"): value for name, value in row.items() if name.startswith("test_")}
     return {name: value for name, value in named.items() if isinstance(value, int | float)}

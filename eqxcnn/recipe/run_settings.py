@@ -18,8 +18,8 @@ class EvaluationSettings:
     """Views of each test image whose logits are averaged: the image alone, the image and its mirror image, or both of
     these and crops shifted by one pixel."""
     eval_batch_size: Annotated[int, COUNT] | None = None
-    """Images per batch in validation and test; each view counts as an image. By default 500, or fewer images if they
-    have more than 4 million pixels together."""
+    """Images per batch in validation and test; each view counts as an image. By default 500, or fewer if 500
+    images would have more than 4 million pixels in total."""
     metrics: Annotated[tuple[str, ...], Items(20)] = ()
     """Further metrics of validation and test: `top_k(5)`, `per_class_accuracy`, `balanced_accuracy`,
     `expected_calibration_error` or `brier_score`."""

@@ -120,8 +120,10 @@ class Checkpoints:
         self._damaged.discard(step)
 
     def _prune(self, newest: int, others: Collection[int] | None) -> None:
-        """Removes damaged and old checkpoints. Undamaged checkpoints of later steps are kept, since they belong to
-        another run."""
+        """Removes damaged and old checkpoints.
+
+        Undamaged checkpoints of steps after `newest` are kept, since this run has not reached these steps: another run
+        wrote them."""
         intact = [step for step in self.steps() if step <= newest and step not in self._damaged]
         kept = {newest, *others} if others is not None else set(intact[-self._keep :])
         scratch = self._folder / _SCRATCH

@@ -101,7 +101,7 @@ class Peers:
         self._send_up({"kind": "request", "reason": reason})
 
     def poll(self) -> list[int]:
-        """Returns the reasons of the requests that are due at this call. They are the same in all processes; see
+        """Returns the reasons for the requests that are due at this call. They are the same in all processes; see
         `Agreement`."""
         return self._agreement.poll()
 

@@ -67,7 +67,7 @@ def listen(host: str, port: int) -> socket.socket:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address[:2], family=family, backlog=2048)
     except (OSError, UnicodeError) as error:
-        # Python appends the address to the reason; `partition` removes it.
+        # Python appends the address to the reason; `partition` removes the address.
         reason = str(getattr(error, "strerror", None) or error).partition(" (while")[0]
         raise InputError(
             f"`--host` (={host}) and `--port` (={port}) cannot be used: {reason}; choose another port, or 0 for a "

@@ -44,7 +44,7 @@ class Counters:
     - `requests`: answers by path and status; unknown paths are counted as `other`.
     - `errors`: requests that raised an unexpected exception, answered with status 500.
     - `seconds`: seconds from the complete headers of a request for `/predict` to the start of its answer.
-    - `batches`: images per call of the network, without padding.
+    - `batches`: images per call of the model, without padding.
     """
 
     def __init__(self, batch_sizes: Sequence[int]) -> None:
@@ -53,7 +53,7 @@ class Counters:
         self.seconds, self.batches = Histogram(_SECONDS), Histogram(batch_sizes)
 
     def text(self, waiting: int) -> str:
-        """Returns the text for Prometheus; `waiting` is the number of images that wait for the network."""
+        """Returns the text for Prometheus; `waiting` is the number of images that wait for the model."""
         lines = [*_head("eqxcnn_requests_total", "Answers by path and status.", "counter")]
         lines += [
             f'eqxcnn_requests_total{{path="{path}",status="{status}"}} {count}'
@@ -61,10 +61,10 @@ class Counters:
         ]
         lines += _head("eqxcnn_errors_total", "Requests that raised an unexpected exception.", "counter")
         lines.append(f"eqxcnn_errors_total {self.errors}")
-        lines += _head("eqxcnn_waiting_images", "Decoded images that wait for the network.", "gauge")
+        lines += _head("eqxcnn_waiting_images", "Decoded images that wait for the model.", "gauge")
         lines.append(f"eqxcnn_waiting_images {waiting}")
         lines += self.seconds.lines("eqxcnn_predict_seconds", "Seconds from a /predict request to its response.")
-        lines += self.batches.lines("eqxcnn_batch_images", "Images per call of the network, without padding.")
+        lines += self.batches.lines("eqxcnn_batch_images", "Images per call of the model, without padding.")
         return "\n".join(lines) + "\n"
 
 

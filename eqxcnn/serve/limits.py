@@ -14,14 +14,15 @@ class Limits:
     flags."""
 
     max_batch: Annotated[int, Range(1, 4096)] = 32
-    """Images that the network classifies at once. Programs are compiled for batches of 1, 2, 4 and so on, up to the
-    first power of two that is at least this number."""
+    """Largest number of images that the model classifies at once. Programs are compiled for batches of 1, 2, 4 and so
+    on, up to the first power of two that is at least this number."""
     max_pixels: Annotated[int, Range(1, 10**9)] = 16_000_000
-    """Pixels of an image, checked before it is decoded."""
+    """Largest number of pixels of an image; checked before the image is decoded."""
     max_bytes: Annotated[int, Range(1, 10**9)] = 16_000_000
-    """Bytes in the body of a request."""
+    """Largest number of bytes in the body of a request."""
     queue: Annotated[int, Range(1, 10**6)] = 256
-    """Requests in progress, and decoded images that wait for the network; more are refused with status 503."""
+    """Largest number of requests in progress, and of decoded images that wait for the model; more are refused with
+    status 503."""
     timeout: Annotated[float, Range(0, 3600, excludes_low=True)] = 30.0
     """Time limit for each request, in seconds. A slower request is answered with an error, after up to twice this time
     if its body is incomplete. After SIGTERM, the requests in progress have this time to finish."""

@@ -175,7 +175,7 @@ class EpochLoop:
 def compile_steps(
     recipe: Recipe, steps: Callable[..., TrainState] = train_steps, devices: Devices = _ONE_DEVICE
 ) -> Callable[..., TrainState]:
-    """Compiles `steps` with the recipe's setting `deterministic`; without `jit`, returns `train_steps` uncompiled.
+    """Compiles `steps` with the recipe's `deterministic`; if its `jit` is false, returns plain `train_steps` instead.
 
     **Arguments:**
 

@@ -159,7 +159,7 @@ def build_published(
     shapes = tensor_shapes(model, state)
     fitted = fit_tensors(published, shapes, f"the file of trained weights of `{name}`")
     if set(fitted) != set(shapes):
-        # Only a model with a new head needs random weights; drawing them takes most of the time.
+        # Only a model with a new head needs random weights; drawing random weights takes most of the loading time.
         model, state = build(name, **sizes, **architecture, key=key)
         fitted = to_tensors(model, state) | fitted
     return from_tensors(model, state, fitted)

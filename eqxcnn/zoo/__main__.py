@@ -89,7 +89,7 @@ def _print_list(pattern: str, task: str | None, pretrained: bool) -> None:
 
 
 def _describe_weights(row: Bundled | Published) -> tuple[str, str, str, str, str]:
-    """Returns the source, the test data, the accuracy, the recipe and the seconds per epoch of trained weights."""
+    """Describes trained weights: their source, test data, accuracy, recipe and seconds per epoch."""
     if isinstance(row, Published):
         return row.repository, "-", "-", "-", "-"
     seconds = "-" if row.epoch_seconds is None else f"{row.epoch_seconds:.1f}"

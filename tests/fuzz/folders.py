@@ -52,7 +52,7 @@ def make_sources(folder: Path) -> dict[str, Any]:
 
 
 def attack_classes(rng: random.Random, folder: Path, base: dict[str, Any]) -> None:
-    """Class folders, intact or damaged; if intact folders are accepted, no image or class may be missing."""
+    """Class folders, intact or damaged. Of folders that are accepted and intact, no image or class may be missing."""
     root = Path(os.fsdecode(os.fsencode(folder) + b"/" + rng.choice((b"data", b"data", rng.choice(_NAMES)))))
     root.mkdir(exist_ok=True)
     inner = root / rng.choice(("train", ".", "."))

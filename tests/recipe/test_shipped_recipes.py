@@ -115,7 +115,7 @@ def test_stated_reasons_for_missing_recipes_hold():
 
 @pytest.fixture(scope="module")
 def tiny_data_sets(tmp_path_factory):
-    """A folder per data set with four images per class."""
+    """For each data set, a folder with four images per class."""
     root, rng = tmp_path_factory.mktemp("tiny"), np.random.default_rng(0)
     for data, (height, width, channels, classes) in SIZES.items():
         for label in range(classes):

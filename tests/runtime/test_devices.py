@@ -1,4 +1,4 @@
-"""The choice of devices among several processes."""
+"""The devices that each process chooses if several processes run."""
 
 from types import SimpleNamespace
 

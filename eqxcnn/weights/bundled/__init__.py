@@ -101,7 +101,7 @@ def read_record(path: Path) -> Bundled:
 
 
 def load_bundled_tensors(row: Bundled) -> dict[str, np.ndarray]:
-    """Returns the weights of a model in float32, by name.
+    """Returns a model's weights as float32 arrays, keyed by tensor name.
 
     **Raises:** `InputError` if the file is missing or has another digest.
     """

@@ -94,8 +94,8 @@ def make_optimizer(
     - `steps_per_epoch`: updates per epoch.
     - `momentum`: weight of past updates in `sgd`, `nesterov` and `rmsprop`.
     - `nesterov`: whether `sgd` and `rmsprop` use Nesterov momentum.
-    - `weight_decay`: weight decay per step, before the multiplication by the learning rate; applies to kernels and matrices only, unless
-      `decay_norms_and_biases` is set.
+    - `weight_decay`: weight decay per step, before the multiplication by the learning rate; applies only to kernels and
+      matrices, unless `decay_norms_and_biases` is set.
     - `clipping`: limits on the gradients.
     - `factors`: learning-rate factors of individual parameters.
     - `layer_decay`: learning rate of each layer as a factor of the next layer's rate.

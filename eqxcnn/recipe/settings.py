@@ -102,7 +102,7 @@ class DataSettings:
     """Height and width of the training images in the cache, at least `image_size`; a larger size keeps more detail for
     `random_resized_crop`. By default `image_size`."""
     device_budget: Annotated[float, AT_LEAST_ZERO] = 2.0
-    """Training images of up to this many GiB per device are kept on the devices; larger sets are streamed to them."""
+    """A training set of up to this many GiB per device is kept on the devices; a larger set is streamed to them."""
 
 
 @dataclass(frozen=True)

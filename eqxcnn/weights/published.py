@@ -168,7 +168,7 @@ def build_published(
 def load_published_tensors(name: str, **arguments: Any) -> dict[str, np.ndarray]:
     """Returns a model's trained weights as arrays by eqxcnn's tensor names, with the original head and stem.
 
-    **Raises:** `InputError` if there are no trained weights, or if the file cannot be downloaded or has another hash.
+    **Raises:** `InputError` if there are no trained weights, if the file cannot be downloaded, or if its hash is wrong.
     """
     published = _require(name)
     if isinstance(published, Bundled):

@@ -1,4 +1,4 @@
-"""Rotations by any angle compared with Pillow's."""
+"""Rotations by any angle, compared with Pillow's."""
 
 from functools import partial
 

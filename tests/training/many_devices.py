@@ -163,8 +163,8 @@ def refusals():
 def main(parts, folder):
     """Runs the named parts, and prints their results as JSON."""
     report = {"devices": jax.device_count(), "version": eqxcnn.__version__}
-    if "lenet" in parts:
-        report["lenet"] = same_runs("lenet", 20, counts=(1, 4))
+    if "mlp" in parts:
+        report["mlp"] = same_runs("mlp", 20, counts=(1, 4))
     if "lenet50" in parts:
         report["lenet50"] = same_runs("lenet", 50, epochs=3, learning_rate=0.005)
     if "resnet20" in parts:

@@ -19,14 +19,14 @@ def run(tmp_path, *parts):
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """One process's report, shared by all tests that CI runs, because starting and compiling take most of the time."""
-    return run(tmp_path_factory.mktemp("devices"), "lenet", "restored")
+    return run(tmp_path_factory.mktemp("devices"), "mlp", "restored")
 
 
 @pytest.mark.slow
 def test_several_devices_train_the_same_run(found):
     assert found["devices"] == 4
-    assert max(found["lenet"]["errors"]) < 1e-5
-    assert found["lenet"]["repeats"]
+    assert max(found["mlp"]["errors"]) < 1e-5
+    assert found["mlp"]["repeats"]
 
 
 @pytest.mark.exhaustive

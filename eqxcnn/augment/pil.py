@@ -4,8 +4,9 @@ Results equal Pillow's exactly, except that `blend` and `autocontrast` are somet
 results are truncated to integers, and different rounding errors can put a value on the other side of an integer.
 
 There are three kinds of operations: `affine` moves pixels, a table of 256 values per channel maps values, and `blend`
-mixes the image with a gray or smoothed image. Under `vmap`, choosing one of many operations computes all of them. A
-pass with one operation of each kind allows the same choices at the cost of three operations.
+mixes the image with a gray or smoothed image. Under `vmap`, choosing one of many operations computes all of them.
+Instead, each image goes through one operation of each kind, with parameters that make the operation do nothing unless
+it was chosen. This takes the time of three operations.
 """
 
 import math

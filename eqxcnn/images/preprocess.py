@@ -47,7 +47,7 @@ class Preprocess:
         and keeps the center, as torchvision's `Resize` and `CenterCrop` do; `pad` scales it until it fits into `size`
         and adds gray borders.
     - `crop_fraction`: the side of the kept center as a fraction of the resized image's shorter side (timm's
-        `crop_pct`), from 0.1 to 1; with `stretch`, the fraction of both sides.
+        `crop_pct`), from 0.1 to 1. With `stretch`, the kept center has this fraction of both height and width.
     - `interpolation`: `bilinear` and `bicubic` are antialiased, as in Pillow; `nearest` is not.
     - `mean`, `std`: the normalization per channel, on the scale [0, 1]; both `None` to measure them on the
         training images.

@@ -66,8 +66,9 @@ class Airbench94(eqx.Module):
     - `dirac`: whether the convolutions of the blocks start as the identity, as above, instead of at random.
     """
 
-    #: The weight starts at random; `initialized_from` computes it. The published training computes the weight before
-    #: the first step, never updates the weight, and trains the bias for the first epochs only.
+    #: The constructor gives the weight random values, and `initialized_from` replaces them by computed values. The
+    #: published training does so before the first step, never updates the weight, and trains the bias for the first
+    #: epochs only.
     whiten: Conv
     blocks: tuple[Block, ...]
     head: eqx.nn.Linear | eqx.nn.Identity

@@ -93,8 +93,8 @@ class ShuffleNetV2(eqx.Module):
     ):
         if len(widths) != len(depths) + 2 or min(depths, default=0) < 1 or any(width % 2 for width in widths[1:-1]):
             raise InputError(
-                f"`widths` (={widths}) must have the channels of the stem, an even number per stage, and the "
-                f"channels of the last convolution; `depths` (={depths}) must have one number above 0 per stage"
+                f"`widths` (={widths}) must have the stem's channels, then one even number per stage, then the "
+                f"last convolution's channels; `depths` (={depths}) must have one number above 0 per stage"
             )
         stem_key, last_key, head_key, *keys = jax.random.split(key, 3 + len(depths))
         self.conv1 = ConvNorm(in_channels, widths[0], 3, 2, weight_init=torch_uniform, key=stem_key)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from .app import Service
 
-#: The largest request line and headers, in bytes; if they are longer, the connection is refused.
+#: Limit on the total size of request line and headers, in bytes; a connection that exceeds it is closed.
 _MAX_HEADERS = 32_768
 #: Modules that the extra `serve` installs.
 _EXTRA = ("starlette", "uvicorn", "python_multipart")

@@ -45,8 +45,8 @@ class Card:
       `revision` and `sha256`.
     - `preprocess`: the `eqxcnn.images.Preprocess` that the weights of `create_model(pretrained=True)` expect. Without
       trained weights, it is the preprocessing that torchvision or timm publishes for the torch twin. Without a twin, it
-      is `None`. `card(name).preprocess(image)` returns the pixels `uint8[h w c]` of a path, encoded bytes or a Pillow
-      image.
+      is `None`. `card(name).preprocess(image)` takes a path, encoded bytes or a Pillow image, and returns the
+      pixels `uint8[h w c]`.
     """
 
     name: str

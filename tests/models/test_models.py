@@ -59,7 +59,7 @@ def mark_others_slow(name):
 
 
 def mark_counted(name):
-    """Marks models with a torch twin as exhaustive, because `weights/test_torch.py` compares their shapes with the twin."""
+    """Marks models with a torch twin as exhaustive: `weights/test_torch.py` compares their shapes with the twin's."""
     if name in ONE_PER_FAMILY:
         return None
     return pytest.mark.exhaustive if variant(name).torch_twin else pytest.mark.slow

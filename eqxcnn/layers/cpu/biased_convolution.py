@@ -86,7 +86,7 @@ def _transpose(out: Array, images: Images, kernel: Any, bias: Any, window: Windo
 
 
 def _gradients_jvp(primals: Sequence[Array], tangents: Sequence[Any], **parameters: Any) -> tuple[Any, Any]:
-    """The rule for `jvp` of the gradients: differentiates the gradients of kernel and bias separately."""
+    """The rule for `jvp` of the gradients, which differentiates the gradients of kernel and bias separately."""
 
     def separately(out: Outputs, images: Images) -> tuple[Kernel, _Bias]:
         return kernel_gradient(out, images, **parameters), out.sum((0, 1, 2))

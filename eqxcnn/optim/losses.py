@@ -112,7 +112,8 @@ class FunctionLoss:
 def cross_entropy(logits: BatchLogits, labels: Labels, label_smoothing: float = 0.0) -> Float[Array, " b"]:
     """Returns the softmax cross-entropy `[b]` of logits `[b classes]` against class numbers `[b]`, in float32.
 
-    `label_smoothing` is the fraction of each label that is spread evenly over all classes (Szegedy et al. 2016, section 7).
+    `label_smoothing` is the fraction of each label that is spread evenly over all classes (Szegedy et al. 2016,
+    section 7).
     """
     logits = logits.astype("float32")
     if not label_smoothing:

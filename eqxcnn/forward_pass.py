@@ -60,7 +60,7 @@ def _forward(model: Network, state: ModelState, images: Images, key: Key | None)
 
 
 def _over_batch(function: Callable[..., Any], state: ModelState, images: Images, key: Key | None) -> Any:
-    """Vmaps a function from one image, the state and a key to arrays and the new state."""
+    """Applies `vmap` to a function that takes one image, the state and a key, and returns arrays and the new state."""
     keys = None if key is None else jax.random.split(key, images.shape[0])
     run = jax.vmap(function, in_axes=(0, None, None if key is None else 0), out_axes=(0, None), axis_name=BATCH_AXIS)
     return run(images, state, keys)

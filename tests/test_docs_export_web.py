@@ -74,7 +74,7 @@ def served(folder):
 
 
 def write_images(folder):
-    """Writes images; returns, by path, the allowed difference of the page's probabilities from the classifier's.
+    """Writes images; returns for each path how much the page's probabilities may differ from the classifier's.
 
     Browsers and Pillow scale with different filters, but images of the network's size are not scaled.
     """

@@ -93,7 +93,7 @@ def load(
     - `preprocess`: size, channels and the way of resizing, instead of `image_size` and `channels`.
     - `on_bad_image`: `stop` raises an error at the first image that is unreadable or unlabeled; `skip` leaves it out.
     - `cache_dir`: the folder for decoded images; by default `$EQXCNN_CACHE`, else `eqxcnn` in the user's cache folder.
-    - `progress`: whether to show a progress bar, or a line where there is no terminal, on standard error.
+    - `progress`: whether to show progress on standard error: a bar, or a line if there is no terminal.
     """
     opened = open_source(
         source,

@@ -20,7 +20,7 @@ TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bf16": 5e-2}
 
 _NUM_IMAGES = 32
 #: A random image is a grid of single-color cells, with one of these numbers of cells per side; 0 makes each pixel a
-#: cell. Most images have large cells, because a network gives all images of pixel noise similar scores.
+#: cell. Most images have large cells, because a network gives similar scores to all images of pixel noise.
 _CELLS = (2, 4, 8, 0)
 #: Classes less probable than this are not compared: rounding changes the logarithm of a tiny probability too much.
 _LEAST_PROBABLE = 1e-5

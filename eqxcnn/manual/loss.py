@@ -16,7 +16,7 @@ LossCache: TypeAlias = tuple[Float[Array, "b classes"], Float[Array, "b classes"
 def softmax_cross_entropy_forward(
     logits: BatchLogits, labels: Labels, label_smoothing: float = 0.0
 ) -> tuple[Float[Array, ""], LossCache]:
-    """Computes the mean over the batch of `-sum(target * log(softmax(logits)))`.
+    """Computes the mean of `-sum(target * log(softmax(logits)))` over the batch.
 
     **Arguments:**
 

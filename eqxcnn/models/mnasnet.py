@@ -71,7 +71,7 @@ class MNASNet(eqx.Module):
         self.ends = stage_ends([2, *(stride for *_, stride in _STAGES)])
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """Returns the last map of each resolution, `[h/2 w/2 16]` to `[h/32 w/32 1280]` at width 1."""
+        """Returns the last map of each resolution, `[h/2 w/2 16]` to `[h/32 w/32 1280]` for a width factor of 1."""
         maps, x = (), image
         parts = (self.stem, *self.stages[:-1], (*self.stages[-1], self.last))
         for index, layers in enumerate(parts):

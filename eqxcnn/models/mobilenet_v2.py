@@ -78,7 +78,7 @@ class MobileNetV2(eqx.Module):
         self.ends = stage_ends([stem_stride, *(stride for *_, stride in rows), 1])
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
-        """Returns the last map of each resolution, `[h/2 w/2 16]` to `[h/32 w/32 1280]` at width 1."""
+        """Returns the last map of each resolution, `[h/2 w/2 16]` to `[h/32 w/32 1280]` for a width factor of 1."""
         maps, x = (), image
         for index, layer in enumerate(self.trunk):
             x, state = layer(x, state)

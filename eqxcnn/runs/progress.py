@@ -72,7 +72,7 @@ class TrainingProgress:
         self._last, self._last_step = monotonic(), step
 
     def epoch(self, row: Mapping[str, Any], label: str = "") -> None:
-        """Prints an epoch's row of metrics, after a label if several runs share the console."""
+        """Prints an epoch's row of metrics; if several runs share the console, each row starts with a label."""
         parts = [
             *([label] if label else []),
             f"epoch {row['epoch']:>{len(str(self._epochs))}}/{self._epochs}",

@@ -1,4 +1,4 @@
-"""`Agreement`: finds the call at which all processes of a run act on a request from one process."""
+"""`Agreement`: decides at which call of `poll` all processes of a run act on a request from one of them."""
 
 import threading
 from collections.abc import Callable

@@ -22,7 +22,7 @@ def batch_sizes(max_batch: int) -> tuple[int, ...]:
 
 
 class Predictor:
-    """Classifies batches of at most `max_batch` images, each padded to the next power of two.
+    """Classifies batches of at most `max_batch` images; the length of each batch is padded to the next power of two.
 
     All calls must come from one thread.
 

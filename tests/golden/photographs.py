@@ -49,5 +49,5 @@ def choose(files: list[bytes], count: int) -> list[int]:
 
 
 def keep(pixels: np.ndarray) -> np.ndarray:
-    """Selects the pixels `uint8[15 15 3]` that the golden file stores from a result `uint8[224 224 3]`."""
+    """Returns the pixels `uint8[15 15 3]` of a result `uint8[224 224 3]` that the golden file stores."""
     return pixels[np.ix_(KEPT, KEPT)]

@@ -97,7 +97,7 @@ class Browser:
         path.write_bytes(base64.b64decode(self._send("GET", "/screenshot")))
 
     def requests(self):
-        """Returns the URLs that pages have requested since the last call, except Chromium's own pages."""
+        """Returns the URLs that pages, other than Chromium's own, have requested since the last call."""
         entries = self._send("POST", "/se/log", {"type": "performance"})
         messages = [json.loads(entry["message"])["message"] for entry in entries]
         sent = [each["params"] for each in messages if each["method"] == "Network.requestWillBeSent"]

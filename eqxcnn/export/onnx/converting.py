@@ -16,8 +16,8 @@ from .values import Value, is_known
 __all__ = ["convert"]
 
 _RULES = {**elementwise.RULES, **shaping.RULES, **products.RULES, **reductions.RULES}
-#: The operations that call a function once, in all supported versions of JAX. `_CALLED` lists the parameters of these
-#: operations that may hold the function's program.
+#: The operations that call a function once, in all supported versions of JAX. `_CALLED` lists those
+#: parameters of these operations that may hold the function's program.
 _CALLS = {
     "call", "checkpoint", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr",
     "jit", "pjit", "remat", "remat2",

@@ -84,7 +84,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def measure_processes(options: Options, count: int) -> dict[str, Any]:
-    """Runs `count` processes; returns the seconds per step, and the bytes and seconds of the sums over the processes."""
+    """Runs `count` processes; returns the seconds per step, and the bytes and seconds of the sums over processes."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         coordinator = f"127.0.0.1:{server.getsockname()[1]}"
     size = (options.model, str(options.batch_size), str(options.steps))

@@ -27,7 +27,8 @@ def _reshape(graph: Graph, equation: Any, x: Value) -> Value:
 
 
 def _match(old: Shape, new: Shape) -> list[tuple[list[int], list[int]]]:
-    """Pairs successive groups of old axes with groups of new axes; the two groups of a pair have the same product of lengths.
+    """Pairs successive groups of old axes with groups of new axes. The two groups of a pair have the same product of
+    lengths.
 
     Axes of length 1 are left out.
     """

@@ -101,7 +101,7 @@ def check_bad_rows(bad: list[BadRow], part: Part, on_bad_image: str) -> None:
 def progress_bar(
     title: str | None, rows: int, image_shape: tuple[int, int, int] | None = None
 ) -> Iterator[Callable[[int], None]]:
-    """Shows progress on standard error (a bar, or a line without a terminal); yields a function that advances the bar."""
+    """Shows progress on standard error (a bar, or a line without a terminal); yields a function that advances it."""
     if title is None:
         yield lambda _: None
         return

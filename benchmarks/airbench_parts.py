@@ -46,7 +46,7 @@ PARTS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Options:
-    """Train a narrow airbench94 for a few epochs, with all parts of its training and with each part left out."""
+    """Train a narrow airbench94 for a few epochs, first with all parts of its training, then without each part."""
 
     data: str = _RECIPE.data
     """A data set's name or folder."""

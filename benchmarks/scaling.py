@@ -104,7 +104,7 @@ def measure_processes(options: Options, count: int) -> dict[str, Any]:
 
 
 def make_measured(found: Mapping[int, Sequence[Mapping[str, Any]]]) -> ResultTable:
-    """Returns the table of step times, each also compared with the time for the first number of processes."""
+    """Returns the table of step times by number of processes; each time is also compared with that of the first row."""
     lines = []
     base = None
     for count, rounds in found.items():

@@ -1,6 +1,7 @@
 """Fixtures for all tests."""
 
 import functools
+import gc
 import os
 from pathlib import Path
 
@@ -29,6 +30,12 @@ def pytest_collection_modifyitems(config, items):
     if config.getoption("--first-cases"):
         first = {item.nodeid.partition("[")[0]: item for item in reversed(items)}
         items[:] = reversed(first.values())
+
+
+def pytest_collection_finish(session):
+    """Makes Python search for reference cycles rarely: after many traced programs, it takes a tenth of the time."""
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -168,7 +168,7 @@ def test_the_name_of_a_model_loads_published_weights(monkeypatch):
         (make_images()[0], LABELS, r"images of shape \(12, 12, 1\)"),
         (make_images().repeat(3, -1), LABELS, r"images of shape \(5, 12, 12, 3\)"),
         (make_images(), LABELS[:4], "one label per image: it has 5 images and 4 labels"),
-        (make_images()[:0], LABELS[:0], "it has 0 and 0"),
+        (make_images()[:0], LABELS[:0], "it has 0 images and 0 labels"),
         (make_images(), LABELS.astype(float), r"labels of `data` \(float64, shape \(5,\)\) must be one integer"),
         (make_images(), LABELS[:, None], r"labels of `data` \(int64, shape \(5, 1\)\)"),
         (make_images().astype(np.int32), LABELS, "images in `data` of dtype int32 must be uint8, or floating point"),

@@ -181,7 +181,7 @@ def test_what_is_no_image_is_not_prepared(classifier, image):
 
 def test_architecture_settings_are_saved_and_loaded(tmp_path, monkeypatch):
     row = Variant(Tiny, (2, 2, 1), num_classes=3, params=4, source="https://example.org", task="mnist")
-    monkeypatch.setattr(registry, "families", lambda: {"tiny": ("lenet", row)})
+    monkeypatch.setattr(registry, "find", lambda name: ("lenet", row))
     settings = {"offsets": (1, 2, 3), "scale": 0.5}
     model, state = zoo.create_model("tiny", key=jax.random.key(0), **settings)
     half = jnp.full(1, 0.5)

@@ -11,7 +11,7 @@ GROUP = "eqxcnn.tests"
 
 
 def install(folder, package, entries, modules):
-    """Writes modules into a folder, and the record of a package whose entry points name them."""
+    """Writes modules into a folder, and beside them the metadata of a package whose entry points name the modules."""
     record = folder / f"{package}-1.0.dist-info"
     record.mkdir()
     (record / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")

@@ -35,7 +35,7 @@ class Options:
     label_column: str | None = None
     """Column of the labels; by default found by type and name."""
     test_split: str | None = None
-    """Name of the test split; by default `test`, else `validation`, else a part of the training split is held out."""
+    """Name of the test split; by default `test`, else `validation`, else a held-out part of the training split."""
     image_size: tuple[Annotated[int, Range(1, MAX_SIDE)], Annotated[int, Range(1, MAX_SIDE)]] | None = None
     """Height and width at which mean and std are measured; by default the images' common size, or else 64 64."""
     max_rows: Annotated[int, Range(1, 10**12)] | None = None

@@ -156,7 +156,7 @@ def _read_hub(repository: str, config: str | None) -> DatasetDict:
         reason = first_line(getattr(unreachable, "reason", unreachable))
         raise InputError(
             f"the Hugging Face Hub cannot be reached ({reason}) and this machine has no copy of `{repository}`: give a "
-            "local folder with `--data FOLDER`, use `--data digits`, or run once online to fill the Hub's cache."
+            "local folder with `--data FOLDER`, use `--data digits`, or connect once to the internet to download it."
         ) from error
     finally:
         settings.HF_HUB_OFFLINE = was_offline

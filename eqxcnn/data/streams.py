@@ -34,7 +34,7 @@ __all__ = ["StreamedDataSet", "from_streams"]
 
 _BATCH_ROWS = 64
 _LABEL_ROWS = 4096
-#: Number of rows at the start of the training split whose headers determine the image size and the channels.
+#: The headers of this many rows, at the start of the training split, determine the image size and the channels.
 _HEADERS = 256
 
 

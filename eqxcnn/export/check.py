@@ -102,7 +102,7 @@ def compare_scores(program: Program, found: np.ndarray, wanted: Float[np.ndarray
     if differs.any():
         raise InputError(
             f"the exported `{name}` classifies {differs.sum()} of {len(wanted)} images differently from the classifier "
-            f"(the logits differ by {error:.1e} of the largest), so nothing was written: {advice}"
+            f"(the logits differ by {error:.1e} of the largest logit), so nothing was written: {advice}"
         )
     return error
 

@@ -42,8 +42,8 @@ def fetch_model(address: HubAddress) -> Path:
         return _download(address)
     if cached is None:
         raise InputError(
-            f"`{address}` is not on this machine, and the Hugging Face Hub cannot be reached ({unreachable}): run once "
-            "online"
+            f"`{address}` is not on this machine, and the Hugging Face Hub cannot be reached ({unreachable}): "
+            "connect once to the internet to download it"
         )
     return cached
 

@@ -21,7 +21,8 @@ def explain_problems(address: HubAddress) -> Iterator[None]:
     """
     from huggingface_hub.errors import HfHubHTTPError
 
-    # The client's version determines its HTTP library; the base classes include that library's error class.
+    # The HTTP library of the client depends on the client's version; the base classes of `HfHubHTTPError` include the
+    # error class of that library.
     # The client raises a ValueError if the server refuses an upload or a card, and a RuntimeError if the transfer of a
     # large file fails.
     bases: tuple[Any, ...] = HfHubHTTPError.__bases__

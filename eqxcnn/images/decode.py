@@ -226,6 +226,6 @@ def _convert_to_8_bits(image: Image) -> Image:
     scale = 1 / 257 if is_16_bit else 255 if image.mode == "F" and high <= 1 else 1
     scaled = np.empty(values.shape, np.uint8)
     rows = max(1, _STRIP_PIXELS // image.width)
-    for top in range(0, image.height, rows):  # Converts strips, because the product takes up to 8 bytes per pixel.
+    for top in range(0, image.height, rows):  # One strip at a time: the product takes up to 8 bytes per pixel.
         scaled[top : top + rows] = np.rint(values[top : top + rows] * scale)
     return Image.fromarray(scaled)

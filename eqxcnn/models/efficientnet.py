@@ -52,8 +52,8 @@ class EfficientNet(eqx.Module):
     """Inverted residuals with squeeze-and-excitation; the early blocks of V2 are fused and have no
     squeeze-and-excitation (Tan and Le 2019, table 1; 2021, table 4).
 
-    Convolutions are initialized with He normal values (fan-out), and the head with uniform values up to
-    1 / sqrt(num_classes), as in torchvision.
+    Convolutions are initialized with He normal values (fan-out), and the head with uniform values of
+    magnitude up to 1 / sqrt(num_classes), as in torchvision.
 
     **Arguments:**
 

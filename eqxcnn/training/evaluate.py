@@ -26,9 +26,9 @@ from ..views import NUM_VIEWS, Views, eval_logits
 
 __all__ = ["EVAL_BATCH_SIZE", "Evaluator", "Scores", "choose_batch_size"]
 
-#: Maximum number of images per batch, unless a recipe sets it.
+#: Maximum number of images per batch, unless a recipe sets the batch size.
 EVAL_BATCH_SIZE = 500
-#: Maximum number of pixels per batch, unless a recipe sets the size. The feature maps of a ResNet-18 then take 1 GB.
+#: Maximum number of pixels per batch, unless a recipe sets the batch size: 1 GB of feature maps for a ResNet-18.
 _MAX_PIXELS = 1 << 22
 _ONE_DEVICE = Devices()
 

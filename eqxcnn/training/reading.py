@@ -84,7 +84,7 @@ def choose_decoding(
     **Arguments:**
 
     - `can_reopen`: whether the recipe's data can be opened again. The data are opened again to compute the fingerprint
-        for the chosen decoding: from all images, or from a sample of streamed images.
+        for the chosen decoding: from all images if they are decoded once, from a sample if they are streamed.
     """
     decode = "stream" if recipe.data_streaming else recipe.decode
     if decode == "auto":

@@ -216,7 +216,8 @@ def _fetch(name: str, published: Published) -> Path:
             reason, cause = str(error).strip().partition("\n")[0].rstrip("."), error
     raise InputError(
         f"the weights of `{name}` cannot be downloaded from the Hugging Face Hub ({published.repository}: {reason}) "
-        "and this machine has no copy: run once online, or load your own file with `eqxcnn.weights.from_torch`"
+        "and this machine has no copy: connect once to the internet to download it, or load your own file with "
+        "`eqxcnn.weights.from_torch`"
     ) from cause
 
 

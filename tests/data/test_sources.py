@@ -229,7 +229,7 @@ def test_a_single_split_may_have_any_name_and_several_need_train(tmp_path):
         ({"1.png": 1}, "one folder of images per class"),
         ({"1.txt": b"hello"}, "no image column among `text`"),
         ({"train.parquet": b"PAR1 and then nothing"}, "train.parquet` is not a parquet file: Parquet magic bytes"),
-        ({"a/1.png": 1, "b/1.png": 2}, "classes that have one row each"),
+        ({"a/1.png": 1, "b/1.png": 2}, "each class has only one row"),
         ({"a/1.png": b"", "b/1.png": b""}, "none of the 2 images of split `train`"),
     ],
 )

@@ -15,7 +15,7 @@ A case is `accepted`, or `refused` with an `InputError`. Everything else is a fa
 - `network`: a connection is opened
 
 Each kind of fault is shown once, with its smallest case, whose files stay in a folder. The exit code is 1 if there is
-a fault. A case depends only on the seed and its number, so `--only image:123` repeats it on any
+a fault. A case depends only on its number and the seed, so `--only image:123` repeats it on any
 machine.
 """
 

@@ -32,7 +32,7 @@ def _draw(name, shape, seed, tame):
 
 
 def images(batch, height, width, channels=3, seed=0):
-    """Draws normal images `[batch height width channels]`."""
+    """Returns images `[batch height width channels]` whose pixels are drawn from the standard normal distribution."""
     sides = [height] if height == width else [height, width]
     return (
         np.random.default_rng([seed, batch, *sides, channels])

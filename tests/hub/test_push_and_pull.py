@@ -310,7 +310,7 @@ def test_offline_the_copy_in_the_cache_is_used(environment, hub, run, pushed, im
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         "error: `hub:ann/other` is not on this machine, and the Hugging Face Hub cannot be reached (`HF_HUB_OFFLINE` "
-        "is set): run once online\n"
+        "is set): connect once to the internet to download it\n"
     )
 
 

@@ -169,7 +169,7 @@ def test_regnet_stage_widths():
         (lambda: stage_widths(2, 8, -1, 2), r"`w_a` \(=-1\) at least 0"),
         (lambda: stage_widths(2, 8, 4, 1), r"`w_m` \(=1\) above 1"),
         (lambda: ShuffleNetV2(widths=(4, 8), depths=(1,), key=KEY), r"`widths` \(=\(4, 8\)\) must have"),
-        (lambda: ShuffleNetV2(widths=(4, 7, 8), depths=(1,), key=KEY), r"an even number per stage"),
+        (lambda: ShuffleNetV2(widths=(4, 7, 8), depths=(1,), key=KEY), r"one even number per stage"),
         (lambda: ShuffleNetV2(widths=(4, 8, 8), depths=(0,), key=KEY), r"`depths` \(=\(0,\)\) must have"),
     ],
 )

@@ -25,7 +25,7 @@ NORMAL = np.random.default_rng(0).standard_normal(2**22, np.float32)
 
 
 def make_tensor(name, shape, gain):
-    """Returns normal values; kernels and matrices are scaled so that activations keep their magnitude.
+    """Returns normally distributed values; kernels and matrices are scaled so that activations keep their magnitude.
 
     The values are slices of one large array, because drawing new values for the largest networks would take longer.
     """

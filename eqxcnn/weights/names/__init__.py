@@ -5,8 +5,8 @@ A family whose names equal torchvision's needs no file. Each file defines some o
 - `RULES`: `(pattern, replacement)` pairs for `re.sub`, which turn our name into torch's name when applied in order.
 - `FLATTENED`: `{our name: (height, width)}` for the weight of a dense layer that reads flattened maps of that size.
   Torch flattens maps as `c h w`, eqxcnn as `h w c`.
-- `AXES`: `{pattern: (before, after)}` for tensors to which torch adds axes of length one: the number of added axes
-  before and after our axes.
+- `AXES`: `{pattern: (before, after)}` for tensors to which torch adds axes of length one; `before` and `after` are
+  the numbers of axes added before and after ours.
 - `IGNORED`: patterns of torch's names that have no counterpart in eqxcnn, such as auxiliary heads.
 - `LEGACY`: `(pattern, replacement)` pairs that turn the names in older files into the current ones.
 - `TIMM`: replaces `RULES` for timm's files on the Hub, if timm's names differ.

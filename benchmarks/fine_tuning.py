@@ -4,11 +4,11 @@ Each row of the table combines one way of training with one number of training p
 random, equally many of each class. The four ways of training are: fine-tuning `airbench94` from its weights in the
 package, training `airbench94` from scratch, a logistic regression on the features of the pretrained `airbench94`, and
 the five nearest neighbors in these features by cosine distance. Fine-tuning and training from scratch use the recipe
-`catsdogs_finetune` with smaller batches. Both show the network the same total number of photographs for every training
-set, so smaller sets are repeated more often. When training from scratch, the first layer whitens the photographs, and
-the learning rate of the recipe `airbench94` is used, scaled to the batch size. Each classifier is tested on the whole
-test split, with one view per photograph. Times are medians over the seeds. They include the test, but not the decoding
-of the photographs, which is done once for the whole table.
+`catsdogs_finetune` with smaller batches. In both, the network sees the same total number of photographs for any size of
+the training set, so smaller sets are repeated more often. When training from scratch, the first layer whitens the
+photographs, and the learning rate of the recipe `airbench94` is used, scaled to the batch size. Each classifier is
+tested on the whole test split, with one view per photograph. Times are medians over the seeds. They include the test,
+but not the decoding of the photographs, which is done once for the whole table.
 """
 
 from collections.abc import Callable, Sequence

@@ -138,7 +138,7 @@ def make_tables(options: Options, probes: Sequence[Probe]) -> list[ResultTable]:
 
 
 def probe_process(options: Options) -> list[Probe]:
-    """Trains in new processes: the first on three times `images_per_epoch` images, each other process for one step."""
+    """Trains in new processes: the first trains on `3 * images_per_epoch` images, and each further one for one step."""
     probes = []
     most = max(_EPOCHS) * (options.images_per_epoch // options.batch_size)
     for steps in (most, *[1] * (options.rounds - 1)):

@@ -1,8 +1,8 @@
 """`python -m benchmarks.seeds`: a training step of five seeds, vectorized in one program or run one after another.
 
 The times exclude compilation, which is needed only once if one program trains all seeds.
-`python -m eqxcnn.train --seeds` uses one program for networks without convolutions, and for all networks on
-accelerators.
+On accelerators, `python -m eqxcnn.train --seeds` uses one program for any network; on a CPU, only for networks without
+convolutions.
 """
 
 from collections.abc import Callable, Sequence

@@ -191,7 +191,7 @@ def _convert(value: Any, hint: Any) -> Any:
 
 
 def _convert_to_member(value: Any, options: tuple[Any, ...]) -> Any:
-    """Converts `value` to the first type of a union that accepts it, but tries the value's own type first."""
+    """Converts `value` to the first member of a union that accepts it; the value's own type is tried before others."""
     for option in sorted(options, key=lambda option: plain_type(option) is not type(value)):
         try:
             return _convert(value, option)

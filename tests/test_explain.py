@@ -20,7 +20,7 @@ WEIGHTS = [[2.0, -1.0], [-1.0, 3.0], [-1.0, -1.0]]
 
 
 class PooledNet(eqx.Module):
-    """A network with pooling and a dense layer after a last feature map of two channels: `image` and `1 - image`.
+    """A network whose last feature map has the channels `image` and `1 - image`; pooling and a dense layer follow.
 
     The map is averaged over `step` pixels.
     """

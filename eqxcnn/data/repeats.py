@@ -82,7 +82,7 @@ def _repeats_earlier(groups: Int[np.ndarray, " n"], is_inside: Bool[np.ndarray, 
 def _show_examples(
     data_set: TableDataSet, kind: str, is_repeat: Bool[np.ndarray, " n"], groups: Int[np.ndarray, " n"], rows: _Rows
 ) -> tuple[tuple[ImageRow, ...], ...]:
-    """Returns some rows of each of the first few repeated images."""
+    """For each of the first few repeated images, returns some of the rows of the data set that contain it."""
     # If the repeats are within one part, the examples show only rows of that part.
     is_shown = {"train": ~rows.is_test, "test": rows.is_test}.get(kind, np.ones_like(rows.is_test))
     first = list(dict.fromkeys(groups[is_repeat].tolist()))[:_EXAMPLES]

@@ -145,7 +145,10 @@ class DenseNet(eqx.Module):
 def _make_layer(
     in_channels: int, growth_rate: int, bottleneck: int, dropout_rate: float | int, *, key: Key
 ) -> DenseLayer:
-    """Makes a layer that computes `growth_rate` new maps (section 3, with "bottleneck layers")."""
+    """Makes a layer that computes `growth_rate` new maps (section 3).
+
+    Unless `bottleneck` is 0, the layer is a "bottleneck layer" of that section.
+    """
     if not bottleneck:
         return (NormConv(in_channels, growth_rate, 3, dropout_rate, key=key),)
     first, second = jax.random.split(key)

@@ -61,12 +61,12 @@ class Lookahead:
 class WeightAverage:
     """An average of model and state, evaluated and saved instead of the last weights; training does not depend on it.
 
-    - `kind`: `ema` is a moving average that keeps a fraction of its values per step: the smaller of `decay` and
+    - `kind`: `ema` is a moving average; at each step, the weight of the old average is the smaller of `decay` and
       `(1 + step) / (10 + step)`, so that the initial weights soon lose their influence (as in TensorFlow's
       `ExponentialMovingAverage`). BatchNorm's running statistics are averaged like weights. `swa` is the mean of the
       weights at the end of each epoch from step `start` on (Izmailov et al. 2018, arXiv:1803.05407, algorithm 1); the
       running statistics for this mean are recomputed at the end of the run.
-    - `decay`: for `ema`, the largest fraction of its values that the average keeps per step.
+    - `decay`: for `ema`, the largest weight of the old average in a step.
     - `start`: a step; `swa` includes the weights at the end of each epoch that ends at this step or later.
     - `every`: steps per epoch.
     """

@@ -59,7 +59,7 @@ def best(answer, index=0):
 
 
 def refused(answer, status):
-    """Returns the error message of an answer, and checks that it reveals nothing else."""
+    """Returns the error message of an answer, and checks that the answer reveals nothing else."""
     assert answer.status_code == status, answer.text
     assert set(answer.json()) == {"error"}
     sentence = answer.json()["error"]

@@ -52,7 +52,7 @@ def find_maker(graph: Graph, value: Value, operator: str) -> Any:
 
 
 def _lift(value: Value, rank: int) -> Value:
-    """Gives a scalar constant `rank` axes of length 1; returns other values unchanged."""
+    """Reshapes a scalar constant to `rank` axes, each of length 1; returns other values unchanged."""
     if len(value.shape) == rank or value.array is None:
         return value
     return Value((1,) * rank, value.dtype, value.array.reshape((1,) * rank))

@@ -46,7 +46,7 @@ def _(window: Pair, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Arra
     for position, values in enumerate(others, 1):
         winner = jnp.where(values > largest, jnp.int8(position), winner)
         largest = jnp.maximum(largest, values)
-    # Without the barrier, XLA recomputes the position of the largest value for each pixel of the window.
+    # Without the barrier, XLA recomputes the position of the largest value once for every pixel of the window.
     winner = keep_on_cpu(winner)
     positions = jnp.arange(prod(window), dtype=winner.dtype).reshape(1, window[0], 1, window[1], 1)
     is_winner = winner[:, None, :, None] == positions

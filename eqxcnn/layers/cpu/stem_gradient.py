@@ -1,8 +1,8 @@
 """The kernel and bias gradients of a network's first convolution, as one matrix product.
 
-The first convolution has few input channels and very many positions. Its kernel gradient is therefore a small matrix,
-summed over all positions, which the convolutions of both XLA and oneDNN compute slowly. Here the windows of all images
-become the columns of a matrix, which is multiplied by the gradient of the outputs.
+The first convolution has few input channels and very many positions. Its kernel gradient is therefore a small matrix
+that is a sum over all positions. The convolutions of XLA and of oneDNN both compute such a gradient slowly. Here the
+windows of all images become the columns of a matrix, which is multiplied by the gradient of the outputs.
 """
 
 import jax.numpy as jnp

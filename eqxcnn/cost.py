@@ -60,9 +60,10 @@ def count_multiply_adds(function: Callable[..., Any], *arguments: Any) -> int:
 
 
 def count_multiply_adds_by_scope(function: Callable[..., Any], *arguments: Any) -> Counter[str]:
-    """Returns the multiply-adds per `jax.named_scope`; a key joins nested scopes, outermost first: `"block/conv"`.
+    """Returns the multiply-adds per `jax.named_scope`.
 
-    JAX includes transformations in the names: `"block/vmap(conv)"`.
+    Each key joins the names of nested scopes, outermost first: `"block/conv"`. JAX includes transformations in the
+    names: `"block/vmap(conv)"`.
     """
     counts: Counter[str] = Counter()
     for scope, equation in _iterate_equations(jax.make_jaxpr(function)(*arguments).jaxpr, ""):

@@ -53,8 +53,8 @@ class Options:
     split: Literal["train", "test"] = "test"
     """The split to evaluate on."""
     batch_size: Annotated[int, Range(1, 1_000_000)] | None = None
-    """Images per batch; each view counts as an image. At most two batches are in memory at once, besides 128 MiB of
-    decoded images. By default the recipe's `eval_batch_size`, or fewer for large images."""
+    """Images per batch; each view counts as an image. At most two batches are in memory at once, and 128 MiB of
+    images that are decoded ahead. By default the recipe's `eval_batch_size`, or fewer for large images."""
     metrics: Annotated[tuple[str, ...], Items(20)] = ()
     """Further metrics, such as `top_k(5)` or `expected_calibration_error`; by default the recipe's metrics."""
     on_bad_image: Literal["stop", "skip"] = "stop"
@@ -161,7 +161,7 @@ def _percent(part: int, whole: int) -> str:
 def _read(source: DataSet, options: Options, preprocess: Preprocess) -> Split:
     """Returns the decoded images from the cache; without a cache, images are decoded while they are evaluated.
 
-    An evaluation reads each image once, so first decoding all images into the cache would only take disk space.
+    An evaluation reads each image once, so a cache of the decoded images would take disk space and save no time.
     """
     found = source.find_decoded(options.split, preprocess=preprocess, on_bad_image=options.on_bad_image)
     return found or source.stream(options.split, preprocess=preprocess, on_bad_image=options.on_bad_image)

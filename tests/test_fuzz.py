@@ -1,4 +1,4 @@
-"""The fuzzer finds planted faults, reports none for a correct function, and repeats a case."""
+"""The fuzzer finds planted faults, reports none for a correct function, and can repeat a given case."""
 
 import re
 

@@ -96,8 +96,8 @@ def balanced_order(labels: Integer[np.ndarray, " n"], seed: int, epoch: int) -> 
     **Arguments:**
 
     - `labels`: the class of each row.
-    - `seed`, `epoch`: determine the draws, from the same random stream as in `epoch_order`; an epoch calls only one of
-        these two functions.
+    - `seed`, `epoch`: determine the draws. `epoch_order` uses the same random stream, but each epoch is ordered by only
+        one of the two functions.
     """
     images_per_class = np.bincount(labels)
     weights = 1 / images_per_class[labels]

@@ -25,7 +25,8 @@ MAX_SIDE = 4096
 _MIN_FRACTION = 0.1
 #: Gray level of the borders that `pad` adds.
 _PAD_GRAY = 128
-#: A rounding error may make `size / crop_fraction` less than a whole number, for example 224 / (224 / 236).
+#: Tolerance for rounding errors: `size / crop_fraction`, such as 224 / (224 / 236), may be slightly below the whole
+#: number that it should equal.
 _ROUNDING = 1e-6
 #: The largest ratio of the resized image's pixels to the kept part's pixels. Above this ratio, only the kept part is
 #: resized: a strip of 1 x 10,000 pixels must not be enlarged as a whole.

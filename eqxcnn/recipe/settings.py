@@ -153,8 +153,8 @@ class OptimizerSettings:
     nesterov: bool = False
     """Use Nesterov momentum in `sgd` and `rmsprop`."""
     weight_decay: Annotated[float, AT_LEAST_ZERO] = 0.0
-    """Weight decay per step, times the learning rate; norms and biases are not decayed. `adam` and `rmsprop` add it to
-    the gradient (L2 regularization) before they scale it; `adamw` decays the weights themselves."""
+    """Weight decay per step, times the learning rate; norms and biases are not decayed. `adam` and `rmsprop` add the
+    decay to the gradient before scaling the gradient (L2 regularization); `adamw` decays the weights themselves."""
     decay_norms_and_biases: bool = False
     """Apply weight decay to norms and biases too."""
     clip_norm: Annotated[float, AT_LEAST_ZERO] = 0.0

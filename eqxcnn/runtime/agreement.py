@@ -24,8 +24,9 @@ class Agreement:
     - `send_down`: sends a message from process 0 to all processes.
     """
 
-    #: The kinds of messages that `receive` accepts. A process sends `request` to process 0, and `at` with its number of
-    #: calls. Process 0 sends `freeze` to all, to ask for this number, and `go` with the call at which a request is due.
+    #: The kinds of messages that `receive` accepts. A process sends two kinds to process 0: `request`, and `at`, which
+    #: contains its number of calls. Process 0 sends two kinds to all processes: `freeze`, which asks for this number,
+    #: and `go`, which contains the call at which a request is due.
     KINDS = ("request", "at", "freeze", "go")
 
     def __init__(self, count: int, send_up: Callable[[Message], None], send_down: Callable[[Message], None]) -> None:

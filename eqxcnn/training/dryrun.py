@@ -57,7 +57,7 @@ class DryRun:
 
 @standard_promotion()
 def dry_run(recipe: Recipe, **parts: Any) -> DryRun:
-    """Compiles a recipe's steps and evaluation, and runs two calls of the steps on its data.
+    """Compiles a recipe's steps and evaluation, and calls the compiled steps twice on the recipe's data.
 
     **Arguments:**
 

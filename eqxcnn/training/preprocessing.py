@@ -91,8 +91,8 @@ def resolve_normalization(
     images: Num[np.ndarray, "n h w c"] | EncodedImages,
     rows: Int[np.ndarray, " k"],
 ) -> Preprocess:
-    """Returns `geometry` with the mean and standard deviation of the recipe, of the initial weights, or else of the
-    images at `rows`.
+    """Returns `geometry` with a mean and standard deviation: those that the recipe sets, else those stored with the
+    initial weights, else those measured on the images at `rows`.
 
     If the images are decoded during training, only 500 images, spread over the rows, are measured.
     """

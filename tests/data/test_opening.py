@@ -1,4 +1,4 @@
-"""Images open only in formats that start no program, from regular files, and within limits on pixels and bytes."""
+"""Images are opened only from regular files, within limits, and if their format needs no other program."""
 
 import io
 import os

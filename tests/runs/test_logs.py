@@ -268,7 +268,7 @@ def test_existing_file_at_the_log_path_is_named(run):
 
 
 def read_wandb_runs(folder):
-    """Returns, for each file of `wandb sync`, the run and its logged numbers by step."""
+    """Returns, for each file that `wandb sync` would upload, the run and its logged numbers by step."""
     from wandb.proto import wandb_internal_pb2
 
     result = []

@@ -15,7 +15,7 @@ _is_plain = ContextVar("_is_plain", default=False)
 
 @contextmanager
 def plain_layers() -> Iterator[None]:
-    """Makes layers that are traced in this context use plain JAX operations, which are the same for all platforms.
+    """In this context, layers are traced with plain JAX operations, which are the same for all platforms.
 
     The traced programs can be converted to ONNX: they have no barriers and none of the primitives of this package, and
     each pooling layer is a single `lax.reduce_window`. Functions that `jax.jit` has already traced do not change.

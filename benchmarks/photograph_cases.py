@@ -87,7 +87,7 @@ class StreamedBatches:
 
 
 class TrainingStep:
-    """Trains for one step per call, as `fit` does, and returns the metrics' sums; weights carry over between calls."""
+    """Trains as `fit` does, one step per call, and returns the metrics' sums; weights carry over between calls."""
 
     def __init__(self, job: Job):
         self._setup, self._train = job.setup, job.make_start()

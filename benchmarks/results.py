@@ -1,6 +1,6 @@
 """`python -m benchmarks.results`: records finished runs of the shipped recipes, and writes the pages of results.
 
-`python -m benchmarks.results rebuild` repeats the training of the networks with weights in the package.
+`python -m benchmarks.results rebuild` repeats the training of the networks whose weights are in the package.
 """
 
 import json

@@ -1,10 +1,10 @@
 """`python -m benchmarks.zoo_speed`: training and prediction of each network with trained weights in the package.
 
-Training is the trainer's compiled step with the settings of the weights' recipe, among them batch size, precision and
-augmentation. The training images are random pixels in the data set's shape, already on the device. Prediction calls the
-loaded classifier with `uint8` pixels in memory, in batches of 64 and of one image, with one view of each image. All
-cases run in one process, with the trainer's memory settings. `python -m benchmarks.zoo_pages` puts the figures into the
-page [all models](zoo.md).
+Training times the trainer's compiled step, with the settings of the recipe of the weights, such as batch size,
+precision and augmentation. The training images are random pixels in the data set's shape, already on the device.
+Prediction calls the loaded classifier with `uint8` pixels in memory, in batches of 64 and of one image, with one view
+of each image. All cases run in one process, with the trainer's memory settings. `python -m benchmarks.zoo_pages` puts
+the figures into the page [all models](zoo.md).
 """
 
 from collections.abc import Callable, Sequence

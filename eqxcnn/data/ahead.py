@@ -149,7 +149,7 @@ class DecodeAhead:
 
 
 def _start_process(index: int, count: int) -> None:
-    """Makes a decoding process ignore signals, which the main process handles, and exit when the main process ends."""
+    """Makes a decoding process exit when the main process ends, and ignore signals, which the main process handles."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -100,7 +100,7 @@ def to_image(value: ListScalar, scale: int) -> Image:
         raise ValueError(f"its values {low:g} to {high:g} are not within 0 to {limit}")
     pixels = np.rint(array * scale).astype(np.uint8).reshape(shape)
     if scale == 1 and not np.array_equal(array, pixels.reshape(array.shape)):
-        raise ValueError("its values must be whole numbers from 0 to 255, because its column has values above 1")
+        raise ValueError("its values must be whole numbers from 0 to 255, because the column contains values above 1")
     return Image.fromarray(pixels[..., 0] if shape[2] == 1 else pixels)
 
 

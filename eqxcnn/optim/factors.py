@@ -149,7 +149,7 @@ def layer_factors(decay: float, params: PyTree) -> PyTree:
 
 
 def zero_frozen_gradients(factors: Sequence[Factor]) -> optax.GradientTransformation:
-    """Sets the gradients of parameters with factor 0 to zero, so that the compiler removes their computation."""
+    """Zeroes the gradients of parameters whose factor is 0, so that the compiler removes their computation."""
 
     def zero(gradient: Array, factor: Factor) -> Array:
         return gradient if factor.value else jnp.zeros_like(gradient)

@@ -25,7 +25,7 @@ def rasterize(figure: Figure) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def tile_images(images: UInt8[np.ndarray, "n h w c"], columns: int = 8) -> UInt8[np.ndarray, "H W 3"]:
-    """Lays gray or color images out in rows, each with a white edge of one pixel."""
+    """Lays out gray or color images in rows; each image has a white edge of one pixel."""
     count, height, width, _ = images.shape
     columns = min(count, columns)
     tiles = np.full((ceil(count / columns) * columns, height + 2, width + 2, 3), 255, np.uint8)

@@ -51,8 +51,8 @@ class DataSettings:
     label_column: str | None = None
     """Column of the labels; by default found by its type and name."""
     test_split: str | None = None
-    """Split to test on, or the folder that contains its class folders; by default `test`, else `validation`, else a
-    fifth of the training images."""
+    """Split to test on; for class folders, the folder that contains the class folders of the test images. By default
+    `test`, else `validation`, else a fifth of the training images."""
     image_size: tuple[Annotated[int, Range(1, 4096)], Annotated[int, Range(1, 4096)]] | None = None
     """Height and width in pixels that images are resized to; by default the data's size, or the model's if the images
     vary in size."""
@@ -120,8 +120,8 @@ class ScheduleSettings:
         "one_cycle"
     )
     """Learning-rate schedule: `one_cycle` rises and falls along cosines; `cosine`, `linear` and `polynomial` fall;
-    `step` and `multistep` drop by `decay_rate` every `decay_epochs` or at `decay_milestones`; `plateau` drops when the
-    training loss stops falling."""
+    `step` multiplies by `decay_rate` every `decay_epochs`, and `multistep` does so at `decay_milestones`; `plateau`
+    falls when the training loss stops falling."""
     warmup_fraction: Annotated[float, BELOW_ONE] | None = None
     """Fraction of the steps over which the learning rate first rises; by default 0.25 in `one_cycle`, else 0."""
     initial_lr_factor: Annotated[float, AT_LEAST_ZERO] | None = None

@@ -113,7 +113,7 @@ def test_selected_rows_of_a_table():
         (np.zeros((8, 5, 5, 2), int).tolist(), "the shape (5, 5, 2) is not height"),
         ((GRAY.astype(int) - 1).tolist(), "its values -1 to "),
         ((GRAY.astype(int) + 50).tolist(), "are not within 0 to 255"),
-        ((GRAY / 100).tolist(), "must be whole numbers from 0 to 255, because its column has values above 1"),
+        ((GRAY / 100).tolist(), "must be whole numbers from 0 to 255, because the column contains values above 1"),
         ((GRAY / 255 - 0.5).tolist(), "are not within 0 to 1"),
         ([[[0.5, None], [0.5, 0.5]]] * 8, "some of its values are missing"),
         ([[[float("nan")] * 2] * 2] * 8, "its values nan to nan are not within 0 to 1"),

@@ -49,5 +49,5 @@ def choose(files: list[bytes], count: int) -> list[int]:
 
 
 def keep(pixels: np.ndarray) -> np.ndarray:
-    """Returns the pixels `uint8[15 15 3]` of a result `uint8[224 224 3]` that the golden file stores."""
+    """Picks the pixels that the golden file stores, `uint8[15 15 3]`, from a result `uint8[224 224 3]`."""
     return pixels[np.ix_(KEPT, KEPT)]

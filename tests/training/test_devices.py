@@ -18,7 +18,7 @@ def run(tmp_path, *parts):
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """One process's report, shared by all tests that CI runs, because starting and compiling take most of the time."""
+    """The report of one process, for those tests of this file that CI runs; its start and compilation take long."""
     return run(tmp_path_factory.mktemp("devices"), "mlp", "restored")
 
 

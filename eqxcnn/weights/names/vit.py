@@ -14,7 +14,7 @@ RULES = (
     (r"\.fc1\.", ".mlp.0."),
     (r"\.fc2\.", ".mlp.3."),
 )
-#: In torch, both tensors have a batch axis of length one, and the class token also has a token axis of length one.
+#: In torch, class token and positions have a batch axis of length one; the class token also has a token axis.
 AXES = {r"^class_token$": (2, 0), r"^positions$": (1, 0)}
 #: The names of the MLP's weights before torchvision 0.13.
 LEGACY = ((r"\.mlp\.linear_1\.", ".mlp.0."), (r"\.mlp\.linear_2\.", ".mlp.3."))

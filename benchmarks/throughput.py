@@ -6,10 +6,11 @@ channels last. Each case runs briefly before it is timed. Our case is the traine
 memory settings: the step gathers the batch from the images on the device, normalizes the `uint8` pixels and sums the
 metrics. The other libraries get floating-point images that are already normalized.
 
-`--suite gpu` is for accelerators. It compares larger networks in bfloat16 with PyTorch, which uses channels last and
-autocast; each call of our trainer runs ten steps. It reports images per second, the fraction of the chip's peak, and
-the peak device memory of each library's process. `benchmarks/gpu.sh` first trains `airbench94` with five seeds, and
-then runs this suite. So far, the suite has been run only on a CPU at small sizes: all figures below are from a CPU.
+`--suite gpu` is for accelerators. It compares eqxcnn with PyTorch on larger networks in bfloat16. PyTorch uses channels
+last and autocast; each call of our trainer runs ten steps. It reports images per second, the fraction of the chip's
+peak, and the peak device memory of each library's process. `benchmarks/gpu.sh` first trains `airbench94` with five
+seeds, and then runs this suite. So far, the suite has been run only on a CPU at small sizes: all figures below are from
+a CPU.
 """
 
 import os

@@ -101,7 +101,7 @@ def run_benchmark(benchmark: Benchmark, rounds: int, out: Path, clock: Callable[
 
 
 def report(benchmark: Benchmark, seconds: Mapping[str, Sequence[float]], out: Path) -> None:
-    """Writes the results to `out` and prints them, given each case's seconds, one number per round."""
+    """Writes the results to `out` and prints them; `seconds` has one number per round for each case."""
     write_text_atomically(out, json.dumps(make_record(benchmark, seconds), indent=2) + "\n")
     print_results(benchmark, seconds, Console())
 

@@ -57,7 +57,7 @@ def saliency(classifier: ImageClassifier, image: Any, target: int | str | None =
 
 
 def _check(classifier: ImageClassifier, image: Any, target: Any) -> tuple[Image, Int[Array, ""]]:
-    """Returns the pixels in [0, 1] and the index of the class, which is -1 for the most probable class."""
+    """Returns the pixels in [0, 1] and the index of the class, or -1 to stand for the most probable class."""
     pixels, names = np.asarray(as_array(image, "the pixels of `image`")), classifier.class_names
     expected = (*classifier.image_size, classifier.in_channels)
     if pixels.shape != expected:

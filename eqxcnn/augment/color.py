@@ -129,8 +129,9 @@ def jitter_color(
     - `order`: one of 24 orders: the hue shifts after `order % 4` of the other changes, whose order is `order // 4`.
     """
 
-    # All three blends run both before and after the hue shift; a blend in the wrong place has a factor of 1. Choosing
-    # one of four operations four times would cost more, because `vmap` would compute all sixteen.
+    # All three blends run both before and after the hue shift. Each takes effect only on one side of the shift; on the
+    # other side, its factor is 1. Choosing one of four operations four times would cost more, because `vmap` would
+    # compute all sixteen.
     def blend(pixels: Image, step: tuple[Int[Array, ""], Float[Array, ""]]) -> tuple[Image, None]:
         which, factor = step
         gray = _gray(pixels)

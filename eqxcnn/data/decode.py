@@ -83,7 +83,7 @@ def _decode_chunk(
 
 
 def fetch(raw: Dataset, column: str, numbers: np.ndarray) -> Iterator[Any]:
-    """Yields the stored values of a column in the given rows one at a time, because all values may take gigabytes.
+    """Yields the stored values of a column in the given rows one at a time, because all together may take gigabytes.
 
     **Arguments:**
 

@@ -99,7 +99,8 @@ class DataSet(abc.ABC):
     ) -> Split:
         """Returns the images of a split, with their labels.
 
-        The images are decoded or resized once; later calls memory-map the cache's file. See `load` for the arguments.
+        The first call decodes encoded images and resizes arrays; later calls memory-map the cache's file. See `load`
+        for the arguments.
         """
 
     @abc.abstractmethod

@@ -44,7 +44,11 @@ def choose_train(source: str, rows: Mapping[str, int], test_split: str | None = 
     others = [split for split in filled if split != test_split]
     train = others[0] if len(others) == 1 else "train"
     if train not in others:
-        raise InputError(f"`{source}` has no split `train` among its splits {names}.")
+        if test_split == "train":
+            raise InputError(f"`test_split` (=`train`) must leave a split to train on: choose another of {names}.")
+        raise InputError(
+            f"`{source}` has the splits {names}, and none of them is called `train`: name the training split `train`."
+        )
     return train
 
 

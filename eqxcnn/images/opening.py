@@ -1,4 +1,7 @@
-"""The only module that opens encoded images. It limits the image size and refuses formats that start a program."""
+"""The only module that opens encoded images.
+
+It limits the size of images, and refuses formats whose decoding would start a program.
+"""
 
 import io
 import os

@@ -19,7 +19,7 @@ from .style import COLUMN, PAGE, STYLE
 
 __all__ = ["MAX_KERNELS", "MAX_NAMED_CLASSES", "augmentation", "confusion_matrix", "heat_maps", "kernels", "mistakes"]
 
-#: The most classes for which a confusion matrix has numbers in its cells, and the most for which it has class names.
+#: Maximum number of classes with numbers in the cells of a confusion matrix, and maximum number with class names.
 _MAX_NUMBERED, MAX_NAMED_CLASSES = 20, 40
 _MAX_NAME_LENGTH = 16
 #: Maximum number of kernels, in total and per row.

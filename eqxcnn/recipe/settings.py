@@ -110,8 +110,8 @@ class ScheduleSettings:
     """The length of the training, the batch size, and the learning rate in each step."""
 
     epochs: Annotated[int | float | None, ABOVE_ZERO] = None
-    """Passes over the training images; the last one may be partial (`9.9`). By default, the number that shows about
-    320,000 images in total, but at least 5 and at most 20."""
+    """Passes over the training images; the last one may be partial (`9.9`). By default, as many as
+    show about 320,000 images to the network, but at least 5 and at most 20 passes."""
     batch_size: Annotated[int, COUNT] = 64
     """Images per step."""
     learning_rate: Annotated[float, ABOVE_ZERO] = 3e-3

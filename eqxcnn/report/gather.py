@@ -87,7 +87,8 @@ def _read_rows(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any] | Non
     rows = [row for row in found if "epoch" in row]
     for row in rows:
         if missing := [name for name in _LOGGED if name not in row]:
-            raise InputError(f"`{folder / 'metrics.jsonl'}` lacks `{missing[0]}` of epoch {row['epoch']}: restore it")
+            file = folder / "metrics.jsonl"
+            raise InputError(f"`{file}` lacks `{missing[0]}` of epoch {row['epoch']}: restore the file")
     return rows, next((row for row in found if row.keys() >= _TESTED), None)
 
 

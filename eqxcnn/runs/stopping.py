@@ -60,7 +60,7 @@ def check_finite(
     - `checkpoints`, `steps_per_epoch`: the run's checkpoints and number of steps per epoch, for the error message.
 
     **Raises:** `InputError` naming the step, the newest checkpoint before it, and possible remedies. Not raised if the
-    recipe skips such steps and the epoch has other steps.
+    recipe skips steps with a non-finite loss and the epoch also has finite steps.
     """
     if not failed or (recipe.on_nan == "skip" and counted):
         return

@@ -16,7 +16,7 @@ Message: TypeAlias = dict[str, Any]
 
 #: Seconds between two attempts to reach process 0.
 _RETRY = 0.5
-#: A program that connects and sends nothing delays the processes by at most this number of seconds.
+#: A program that connects but sends nothing can delay the processes by at most this number of seconds.
 _GREETING_SECONDS = 5.0
 #: Largest size of a message in bytes.
 _MAX_MESSAGE = 16 << 20

@@ -68,7 +68,7 @@ def jit_once(function: Callable[..., Any]) -> Callable[..., Any]:
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class _Static:
-    """The structure of a pytree and its leaves that are not arrays; a change in any of these compiles a new program."""
+    """A pytree's structure, and those of its leaves that are not arrays; any change compiles a program."""
 
     structure: Any
     leaves: tuple[Any, ...]

@@ -21,8 +21,9 @@ class Limits:
     max_bytes: Annotated[int, Range(1, 10**9)] = 16_000_000
     """Largest number of bytes in the body of a request."""
     queue: Annotated[int, Range(1, 10**6)] = 256
-    """Largest number of requests in progress, and also of decoded images that wait for the model; a request beyond either
-    limit is refused with status 503."""
+    """Largest number of requests in progress, and also of decoded images that wait for the model; a request beyond
+    either limit is refused with status 503."""
     timeout: Annotated[float, Range(0, 3600, excludes_low=True)] = 30.0
-    """Time limit for each request, in seconds. A slower request is answered with an error, after up to twice this time
-    if its body is incomplete. After SIGTERM, the requests in progress have this time to finish."""
+    """Time limit for each request, in seconds. A request that exceeds it is answered with an error. If its body is
+    incomplete, the error may come after up to twice this time. After SIGTERM, the requests in progress have this time
+    to finish."""

@@ -38,7 +38,7 @@ class Program(Protocol):
     job: Job
 
     def batches(self, epoch: int, first: int) -> Iterator[Any]:
-        """Yields the batches of an epoch, one item per call, starting at step `first` of the epoch."""
+        """Yields the batches of an epoch from its step `first` on; each item has the batches of one call of `run`."""
         ...
 
     def count_steps(self, batches: Any) -> int:
@@ -65,7 +65,7 @@ class SingleRun:
         self.job, self._steps = job, compile_steps(job.recipe, devices=job.devices)
 
     def batches(self, epoch: int, first: int) -> Iterator[HostBatch]:
-        """Yields the batches of an epoch, one item per call, starting at step `first` of the epoch."""
+        """Yields the batches of an epoch from its step `first` on; each item has the batches of one call of `run`."""
         return self.job.batches(epoch, first)
 
     def count_steps(self, batches: HostBatch) -> int:

@@ -92,7 +92,7 @@ def train_step(setup: Setup, train: TrainState, batch: Batch) -> TrainState:
 def _add_batch(
     sums: Sums, loss: Float[Array, ""], logits: BatchLogits, targets: Targets, step: Array, is_finite: Array
 ) -> Sums:
-    """Adds a batch to the metrics; a mixed image counts as correct if its own label is predicted."""
+    """Adds a batch to the metrics; a mixed image counts as correct if `targets.own` is predicted."""
     labels = targets.own if isinstance(targets, MixedLabels) else targets
     return sums.add(loss, (logits.argmax(-1) == labels).sum(), labels.size, step, is_finite)
 

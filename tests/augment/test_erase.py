@@ -1,4 +1,4 @@
-"""Cutout and random erasing cover the boxes of their definitions."""
+"""Cutout and random erasing erase exactly the boxes that their definitions prescribe."""
 
 from functools import cache, partial
 

@@ -217,8 +217,11 @@ def test_a_single_split_may_have_any_name_and_several_need_train(tmp_path):
     datasets.DatasetDict(validation=both).save_to_disk(tmp_path / "one")
     assert len(load(str(tmp_path / "one"), "train").labels) == 2
     datasets.DatasetDict(validation=both, test=both).save_to_disk(tmp_path / "two")
-    with pytest.raises(InputError, match="no split `train` among its splits `validation`, `test`"):
+    with pytest.raises(InputError, match="has the splits `validation`, `test`, and none of them is called `train`"):
         open_source(str(tmp_path / "two"))
+    datasets.DatasetDict(train=both, validation=both, test=both).save_to_disk(tmp_path / "three")
+    with pytest.raises(InputError, match=r"`test_split` \(=`train`\) must leave a split to train on"):
+        open_source(str(tmp_path / "three"), test_split="train")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from eqxcnn.images import Preprocess, decode_image
 
 
 def noise(height, width, channels=3):
-    """Smooth random colors; sharp noise would hide an offset of half a pixel in rounding."""
+    """Returns smooth random colors: with sharp noise, rounding errors would hide an offset of half a pixel."""
     small = np.random.default_rng(height * width).integers(0, 256, (max(height // 6, 2), max(width // 6, 2), channels))
     image = Image.fromarray(small.astype(np.uint8).squeeze())
     return image.resize((width, height), Image.Resampling.BICUBIC)

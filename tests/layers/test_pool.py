@@ -52,7 +52,7 @@ def slow_pool(image, kernel_size, stride, padding, ceil_mode, value):
 
 
 def draw(size, channels=2):
-    """Returns values that differ by at least 1, so that small changes never change the largest."""
+    """Returns values that differ by at least 1, so that small changes never change which value is the largest."""
     return jnp.float32(np.random.RandomState(0).permutation(size[0] * size[1] * channels).reshape(*size, channels))
 
 

@@ -10,7 +10,7 @@ __all__ = ["fold_scales", "remove_unused"]
 
 
 def fold_scales(graph: Graph, output: str) -> None:
-    """Multiplies the kernels of convolutions by the scales that follow them, and adds shifts to their biases.
+    """Multiplies each convolution's kernel by the scale that follows it, and adds the shift to the convolution's bias.
 
     A BatchNorm in eval mode after a convolution then needs no operation of its own.
     """

@@ -81,8 +81,8 @@ def main(arguments: Sequence[str]) -> None:
         cases[f'datasets, with_format("{kind}"), not augmented'] = Case(
             lambda rows=rows: _count_batches(rows.iter(job.recipe.batch_size)), num_images / len(rows)
         )
-    steps = "flips, random resized crops, normalization"
-    title = f"An epoch of {job.info.name}, {num_images:,} images: {steps}; `cifar_cnn`"
+    steps = "flips, random resized crops and normalization"
+    title = f"An epoch of {job.info.name} ({num_images:,} images) with {steps}; the network is `cifar_cnn`"
     benchmark = Benchmark("pipeline", title, arguments, "s", cases, ratios, images=num_images)
     run_benchmark(benchmark, options.rounds, options.out)
 

@@ -27,7 +27,7 @@ _QUICK_ROWS = 1000
 _CHUNK_ROWS = 1024
 #: The size and channels of a split with at least this many rows are kept in the cache.
 _NOTE_ROWS = 4096
-#: Names of the chunks of a PNG that can hold an orientation; they may also follow the pixels.
+#: Names of the PNG chunks that can hold an orientation; such a chunk may also come after the pixels.
 _PNG_METADATA = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 
 

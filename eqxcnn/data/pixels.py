@@ -1,4 +1,4 @@
-"""Columns that store pixels as numbers, in arrays or nested lists: recognizes them and converts values to images."""
+"""Recognizes columns that store pixels as numbers, in arrays or nested lists, and converts their values to images."""
 
 import math
 from collections.abc import Iterator

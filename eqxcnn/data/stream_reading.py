@@ -26,8 +26,8 @@ class Streams(NamedTuple):
     - `splits`: the streams by split.
     - `read_column`: returns a stream of one column of a split; `None` unless the source is in parquet files,
         the only format that can be read by column.
-    - `identity`: a digest of the source's files: of their addresses and revisions on the Hub, or of the paths, sizes
-        and times of local files.
+    - `identity`: a digest that identifies the source's files, made from the addresses and revisions of files on the
+        Hub, or from the paths, sizes and times of local files.
     - `content`: a digest of the sizes of local files and of a sample of their content; copied files give the same
         digest. Empty for the Hub.
     """

@@ -17,9 +17,10 @@ _RUNTIMES = {"stablehlo": "JAX alone, on a CPU, GPU or TPU", "onnx": "ONNX Runti
 
 
 def check_exports(exports: Sequence[str]) -> None:
-    """**Raises:** `InputError` unless `exports` names each format of `EXPORTS` at most once."""
+    """**Raises:** `InputError` if `exports` names a format that is not in `EXPORTS`, or names a format twice."""
     if isinstance(exports, str) or not set(exports) <= set(EXPORTS) or len(set(exports)) < len(exports):
-        raise InputError(f"`exports` (={show(exports)}) must be any of {', '.join(EXPORTS)}, each at most once")
+        formats = " and ".join(EXPORTS)
+        raise InputError(f"`exports` (={show(exports)}) must be a list of formats among {formats}, each at most once")
 
 
 def write_exports(trained: Trained, exports: Sequence[str], folder: Path) -> dict[str, Path]:

@@ -55,7 +55,7 @@ def parse_padding(padding: Padding) -> ParsedPadding:
 
 
 def resolve_padding(padding: ParsedPadding, size: Sequence[int], window: Sequence[int], stride: Sequence[int]) -> Edges:
-    """Returns the pixels that `padding` adds around an image.
+    """Returns the number of pixels that `padding` adds at each edge of an image.
 
     `"SAME"` gives `ceil(size / stride)` windows per axis; if the number of added pixels is odd, the extra pixel is at
     the end.

@@ -81,7 +81,8 @@ def recipe_from(values: dict[str, Any], origin: str) -> Recipe:
         if name not in known:
             raise InputError(f"`{given}` in the recipe `{origin}` is not a setting; {nearest(str(given), known)}")
         if name in settings:
-            raise InputError(f"the recipe `{origin}` sets `{name}` twice, also by its old name `{given}`: keep one")
+            old = next(each for each in values if each != name and RENAMED.get(each) == name)
+            raise InputError(f"the recipe `{origin}` sets both `{name}` and its old name `{old}`: keep one")
         if name != given:
             warnings.warn(
                 f"`{given}` in the recipe `{printable(origin)}` is now called `{name}`", FutureWarning, stacklevel=2

@@ -133,7 +133,7 @@ class ScheduleSettings:
     power: Annotated[float, Range(0, 100, excludes_low=True)] = 2.0
     """Exponent of the `polynomial` schedule."""
     decay_rate: Annotated[float, UP_TO_ONE] = 0.1
-    """Factor by which each drop in `step`, `multistep` and `plateau` multiplies the learning rate."""
+    """Factor by which the schedules `step`, `multistep` and `plateau` multiply the learning rate at each drop."""
     decay_epochs: Annotated[float, Range(0.001, 1_000_000)] = 30.0
     """Epochs between two drops of `step`."""
     decay_milestones: Annotated[tuple[Annotated[float, ABOVE_ZERO], ...], Items(1000)] = ()

@@ -1,4 +1,4 @@
-"""Reports: pictures for papers, and an HTML page with all of them, from a run's folder."""
+"""Reports made from a run's folder: pictures for papers, and an HTML page that shows all of them."""
 
 from .write import show_augment, write_report
 

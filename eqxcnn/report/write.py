@@ -20,8 +20,8 @@ from .page import Picture, render
 
 __all__ = ["show_augment", "write_report"]
 
-#: Names of the plots that are written as PNG and SVG (the page shows the SVG), and of the plots that are written as PNG
-#: only.
+#: The plots that are written as PNG and SVG (the page shows the SVG), and below them the plots that are written only as
+#: PNG.
 _LINE_ART = ("loss", "accuracy", "epoch_time", "training", "confusion")
 _PIXELS = ("kernels", "augment", "wrong", "heat")
 _FORMATS = ("png", "jpg", "pdf", "svg")

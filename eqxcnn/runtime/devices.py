@@ -137,8 +137,8 @@ class Devices:
             below, above = size // self.count * self.count, self.round_up(size)
             nearest = f"{below} or {above}" if below else f"{above}"
             raise InputError(
-                f"`{name}` (={size}) must be a multiple of the {self.count} devices that share each batch: give "
-                f"{nearest}, or choose fewer `devices`"
+                f"`{name}` (={size}) must be a multiple of {self.count}, the number of devices that share each "
+                f"batch: give {nearest}, or choose fewer `devices`"
             )
 
     def _state_spec(self, array: Any) -> PartitionSpec:

@@ -24,6 +24,6 @@ class Limits:
     """Largest number of requests in progress, and also of decoded images that wait for the model; a request beyond
     either limit is refused with status 503."""
     timeout: Annotated[float, Range(0, 3600, excludes_low=True)] = 30.0
-    """Time limit for each request, in seconds. A request that exceeds it is answered with an error. If its body is
-    incomplete, the error may come after up to twice this time. After SIGTERM, the requests in progress have this time
-    to finish."""
+    """Time limit for each request, in seconds. A request that exceeds it is answered with an error. If the body
+    of the request is incomplete, the error may take up to twice this time. After SIGTERM, the requests in progress have
+    this time to finish."""

@@ -53,7 +53,7 @@ class Scores:
 
     @property
     def accuracy(self) -> float:
-        """Fraction of the images whose label has the highest score, from 0 to 1."""
+        """Fraction, from 0 to 1, of the images whose label has the highest score."""
         return float(np.trace(self.confusion) / self.count)
 
 

@@ -149,7 +149,7 @@ def _as_tuple(slots: Any) -> tuple[str, ...]:
 
 
 def _is_importable(value: Any) -> bool:
-    """Returns whether importing an object's qualified name gives the object, as for a function in a module."""
+    """Returns whether an object can be imported by its qualified name, as a function of a module can."""
     name = getattr(value, "__qualname__", None)
     if not isinstance(name, str):
         return False

@@ -22,8 +22,8 @@ from .state import TrainState
 
 __all__ = ["HostBatch", "Job", "count_steps"]
 
-#: This process's part of the `k` batches of a call, in host memory: row numbers; or, for streamed batches, images,
-#: labels and row numbers.
+#: The part of a call's `k` batches that belongs to this process, in host memory. It holds only row numbers, or, if the
+#: batches are streamed, the images, labels and row numbers.
 HostBatch: TypeAlias = Int[np.ndarray, "k b"] | StreamedBatch
 
 

@@ -107,7 +107,7 @@ def test_exports_come_with_a_push_and_leave_with_the_next(hub, run, finished, tm
     assert not {"model.onnx", "model.stablehlo.zip"} & files_of(hub, "ann/exported").keys()
     code, _, errors = run("hub", "push", finished, "ann/exported", "--exports", "tflite")
     assert (code, errors.count("\n")) == (1, 1)
-    assert "must be any of stablehlo, onnx, each at most once" in errors
+    assert "must be a list of formats among stablehlo and onnx, each at most once" in errors
 
 
 def test_a_pulled_model_has_the_same_bytes_and_predictions(run, pushed, finished, image, tmp_path):

@@ -133,5 +133,9 @@ def test_old_setting_names_load_with_a_warning(tmp_path, old, new, value):
     with pytest.warns(FutureWarning, match=f"`{old}` .* is now called `{new}`"):
         assert load_recipe(path) == Recipe(schedule="linear", **{new: value})
     path.write_text(f"{old}: {value}\n{new}: {value}\n")
-    with pytest.raises(InputError, match=f"sets `{new}` twice"), pytest.warns(FutureWarning):
+    both = f"sets both `{new}` and its old name `{old}`: keep one"
+    with pytest.raises(InputError, match=both), pytest.warns(FutureWarning):
+        load_recipe(path)
+    path.write_text(f"{new}: {value}\n{old}: {value}\n")
+    with pytest.raises(InputError, match=both):
         load_recipe(path)

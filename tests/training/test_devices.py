@@ -75,8 +75,9 @@ def test_checkpoints_restore_on_another_number_of_devices(found):
 @pytest.mark.slow
 def test_batches_that_do_not_divide_and_missing_devices_are_refused(found):
     uneven, small, many = found["refusals"]["messages"]
-    assert "`batch_size` (=62) must be a multiple of the 4 devices that share each batch: give 60 or 64" in uneven
-    assert "`batch_size` (=3) must be a multiple of the 4 devices that share each batch: give 4, or choose" in small
+    rule = "must be a multiple of 4, the number of devices that share each batch"
+    assert f"`batch_size` (=62) {rule}: give 60 or 64" in uneven
+    assert f"`batch_size` (=3) {rule}: give 4, or choose" in small
     assert "`devices` (=5) exceeds the number of devices of this machine (4)" in many
 
 

@@ -88,7 +88,7 @@ class Bundled:
 
 
 def read_record(path: Path) -> Bundled:
-    """Reads the record beside a file of weights.
+    """Reads the record at `path`, which describes the weights in the file beside it.
 
     **Raises:** `InputError` if the file cannot be read or is not JSON.
     """

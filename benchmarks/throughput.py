@@ -203,9 +203,9 @@ def _make_ratios(workload: Workload, names: Sequence[str]) -> list[Ratio]:
 
 
 def _make_case(run_steps: RunSteps, seconds: float, steps: int) -> Case:
-    """Compiles and warms up the steps, then returns a case that runs them for about `seconds`, `steps` steps per call.
+    """Compiles and warms up the steps, then returns a case that reports the time per step.
 
-    The case reports the time per step.
+    The case calls `run_steps` with `steps` steps at a time, for about `seconds` seconds in total.
     """
     run_steps(steps)
     # The first call after compilation is often slow.

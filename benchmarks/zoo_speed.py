@@ -1,4 +1,4 @@
-"""`python -m benchmarks.zoo_speed`: training and prediction of each network with trained weights in the package.
+"""`python -m benchmarks.zoo_speed`: the speed of training and prediction for the networks with weights in the package.
 
 Training times the trainer's compiled step, with the settings of the recipe of the weights, such as batch size,
 precision and augmentation. The training images are random pixels in the data set's shape, already on the device.

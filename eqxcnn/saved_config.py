@@ -15,7 +15,7 @@ from .registry import MAX_CLASSES, has_type
 __all__ = ["FORMAT", "check_normalization", "preprocess_of", "read_config", "shortest"]
 
 FORMAT = 1
-#: The required entries of `config.json` and their types. No value is imported or evaluated.
+#: The required entries of `config.json` and their types. Values are only read as data: none is imported or run as code.
 _CONFIG = {
     "format": int,
     "model": str,

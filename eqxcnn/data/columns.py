@@ -156,7 +156,7 @@ def read_labels(
 def _map_named_labels(
     values: Mapping[str, ChunkedArray], names: Mapping[str, list[str]]
 ) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """Maps each split's class numbers to one list of names: splits saved separately may order the names differently."""
+    """Renumbers the classes of all splits by one list of names: splits saved separately may order names differently."""
     all_names = tuple(dict.fromkeys(str(name) for split_names in names.values() for name in split_names))
     positions = {name: position for position, name in enumerate(all_names)}
     numbers = {}

@@ -46,7 +46,7 @@ def decode_rows(
 
     **Arguments:**
 
-    - `scale`: the factor for a column of pixels, from `pixels.find_scale`; encoded images are not scaled.
+    - `scale`: multiplies the values if the table stores pixels as numbers; from `pixels.find_scale`.
     """
     size = max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // (preprocess.size[0] * preprocess.size[1] * preprocess.channels)))
     raw = rows.select_columns(column).with_format("arrow")

@@ -9,7 +9,7 @@ from .sliding_windows import Windows, windows
 
 __all__ = ["ConvCache", "conv_backward", "conv_forward"]
 
-#: Patches of the input, the kernel, and the windows that the patches were cut from.
+#: The input's patches, the kernel, and the windows by which the patches were cut.
 ConvCache: TypeAlias = tuple[Float[Array, "b h2 w2 kc"], Float[Array, "kh kw i o"], Windows]
 
 

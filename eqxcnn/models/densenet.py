@@ -147,7 +147,7 @@ def _make_layer(
 ) -> DenseLayer:
     """Makes a layer that computes `growth_rate` new maps (section 3).
 
-    Unless `bottleneck` is 0, the layer is a "bottleneck layer" of that section.
+    Unless `bottleneck` is 0, the layer is what section 3 of the paper calls a "bottleneck layer".
     """
     if not bottleneck:
         return (NormConv(in_channels, growth_rate, 3, dropout_rate, key=key),)

@@ -92,8 +92,8 @@ class DataSettings:
     disk_budget: Annotated[float, AT_LEAST_ZERO] = 50.0
     """Images are kept in the cache if they take at most this many GiB when decoded, and the disk has room for them."""
     data_streaming: bool = False
-    """Read the data again in every epoch instead of keeping a copy; for data sets on the Hub, and for parquet files or
-    tar shards in a folder."""
+    """Read the data again in every epoch instead of keeping a copy; works for data sets on the Hub, and for parquet
+    files or tar shards in a folder."""
     shuffle_buffer: Annotated[int, COUNT] = 1000
     """Number of rows in the buffer that shuffles a stream; their encoded images are kept in memory."""
     decode_processes: Annotated[int, Range(0, 1024)] = 0

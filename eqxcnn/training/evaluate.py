@@ -28,7 +28,7 @@ __all__ = ["EVAL_BATCH_SIZE", "Evaluator", "Scores", "choose_batch_size"]
 
 #: Maximum number of images per batch, unless a recipe sets the batch size.
 EVAL_BATCH_SIZE = 500
-#: Maximum number of pixels per batch, unless a recipe sets the batch size. ResNet-18 has 1 GB of maps for them.
+#: Maximum number of pixels per batch, unless a recipe sets the batch size. ResNet-18 then needs 1 GB for its maps.
 _MAX_PIXELS = 1 << 22
 _ONE_DEVICE = Devices()
 

@@ -228,7 +228,7 @@ def test_an_epoch_of_a_named_data_set_is_scaled_up_from_a_few_uncompiled_steps(r
 def test_all_cases_of_the_mlp_benchmark_learn_the_same(run_main, tmp_path):
     benchmark = run_main(mlp_epoch, "--batches", "2", "--rounds", "2", "--out", str(tmp_path / "mlp.json"))
     written = json.loads((tmp_path / "mlp.json").read_text())
-    assert "2 batches of 64, random pixels of MNIST's shape" in written["title"]
+    assert "2 batches of 64, images of random pixels in MNIST's shape" in written["title"]
     assert written["targets"] == {"ours, one call per epoch / write-up, jit": "<= 0.8"}
     assert list(written["ratios"]) == [
         "ours, one call per epoch / write-up, jit",

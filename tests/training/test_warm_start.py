@@ -1,4 +1,4 @@
-"""Tests of the initial weights of a run: from a finished run, from a file or published."""
+"""Tests of the initial weights of a run, which come from a finished run, a file or published weights."""
 
 import shutil
 from dataclasses import replace

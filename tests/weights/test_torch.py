@@ -1,4 +1,4 @@
-"""The zoo compared with recorded results of torchvision and timm (`golden/make_zoo.py`), and conversion by name."""
+"""The zoo matches recorded results of torchvision and timm (`golden/make_zoo.py`), and weights convert by name."""
 
 import hashlib
 import io

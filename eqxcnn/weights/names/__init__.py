@@ -56,7 +56,7 @@ class Names:
         return any(re.search(pattern, name) for pattern in (r"\.num_batches_tracked$", *self.IGNORED))
 
     def extra_axes(self, name: str) -> tuple[int, int]:
-        """Returns how many axes of length one torch adds before the axes of our tensor, and how many after them."""
+        """Returns how many axes of length 1 torch adds before the axes of our tensor, and how many after them."""
         return next((axes for pattern, axes in self.AXES.items() if re.search(pattern, name)), (0, 0))
 
 

@@ -36,7 +36,8 @@ class Options:
     """Time an epoch of a perceptron on MNIST, with the loop of its write-up and with this library."""
 
     data: str | None = None
-    """A data set's name or folder; by default, images of random pixels in MNIST's shape: training takes as long as on MNIST."""
+    """A data set's name or folder; by default, images of random pixels in MNIST's shape, for which a
+    step takes as long as for MNIST."""
     batches: int = 937
     """Batches per epoch."""
     rounds: int = 15
@@ -62,11 +63,8 @@ def main(arguments: Sequence[str]) -> None:
         slow_step: Case(EpochTrainer(short_job, jit=False), batches / few),
     }
     ratios = (Ratio(epoch, loop, "<= 0.8"), Ratio(slow_loop, loop), Ratio(slow_step, epoch))
-    data = (
-        "images of random pixels in MNIST's shape (training takes as long as on MNIST)"
-        if options.data is None
-        else job.info.name
-    )
+    data = "images of random pixels in MNIST's shape (training takes as long as on MNIST)"
+    data = data if options.data is None else job.info.name
     title = f"An epoch of `mlp`: {batches} batches of {recipe.batch_size}, {data}"
     run_benchmark(Benchmark("mlp_epoch", title, arguments, "s", cases, ratios), options.rounds, options.out)
 

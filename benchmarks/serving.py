@@ -78,7 +78,8 @@ def main(arguments: Sequence[str]) -> None:
                     memory = measure_memory(server, request, options.requests)
                     hostile = send_hostile(server, options.hostile, Path(folder))
     head = ("network", "clients", "requests/s", "p50 (ms)", "p99 (ms)")
-    title = f"One image per request; memory and hostile requests with `{options.models[0]}`"
+    measured = "the memory and the answers to hostile requests were measured with"
+    title = f"One image per request; {measured} `{options.models[0]}`"
     write_tables("serving", title, arguments, [ResultTable(head, lines), memory, hostile], options.out)
 
 

@@ -161,7 +161,7 @@ def _percent(part: int, whole: int) -> str:
 def _read(source: DataSet, options: Options, preprocess: Preprocess) -> Split:
     """Returns the decoded images from the cache; without a cache, images are decoded while they are evaluated.
 
-    An evaluation reads each image once, so a cache of the decoded images would take disk space and save no time.
+    No new cache is written: an evaluation reads each image once, so a cache would take disk space and save no time.
     """
     found = source.find_decoded(options.split, preprocess=preprocess, on_bad_image=options.on_bad_image)
     return found or source.stream(options.split, preprocess=preprocess, on_bad_image=options.on_bad_image)

@@ -127,7 +127,7 @@ def _check_labels(labels: Any, what: str) -> np.ndarray:
         return texts
     if array.dtype.kind not in "iu":
         kind = "mixed types" if array.dtype.kind == "O" else f"type {array.dtype}"
-        raise InputError(f"the {what} of {kind} must be integers from 0 to k - 1, or strings.")
+        raise InputError(f"the {what} have {kind}, but must be integers from 0 to k - 1 for k classes, or strings.")
     return array
 
 

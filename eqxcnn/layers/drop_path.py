@@ -15,7 +15,7 @@ __all__ = ["DropPath", "drop_path_rates", "keys_for"]
 
 
 class DropPath(eqx.Module):
-    """Drops one example's whole residual branch at random in training (Huang et al. 2016, stochastic depth).
+    """In training, drops the whole residual branch at random, independently for each example (Huang et al. 2016).
 
     The branch is kept with probability `1 - rate` and then divided by `1 - rate`, so its expectation is unchanged. Eval
     mode (`eqx.nn.inference_mode`) is the identity.

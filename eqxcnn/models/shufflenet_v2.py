@@ -56,7 +56,7 @@ class ShuffleUnit(eqx.Module):
         for layer in self.branch2:
             right, state = layer(right, state)
         both = jnp.concatenate([left, right], axis=-1)
-        # The next unit splits the channels in two; interleaving gives each half channels from both branches.
+        # The next unit splits the channels in two; since they are interleaved, each half has channels of both branches.
         return rearrange(both, "h w (branch c) -> h w (c branch)", branch=2), state
 
 

@@ -172,7 +172,7 @@ def predict_test_split(classifier: ImageClassifier, recipe: Recipe) -> TestPredi
     if opened.info.class_names != classifier.class_names:
         raise InputError(
             f"`data` (={recipe.data!r}) has the classes {', '.join(opened.info.class_names[:5])} ..., but the run "
-            f"learned {', '.join(classifier.class_names[:5])} ...: use --data to name the data of the training"
+            f"learned {', '.join(classifier.class_names[:5])} ...: use --data to give the data of the training"
         )
     opened, decode = choose_decoding(recipe, opened, classifier.preprocess)
     test = read_split(recipe, opened, "test", classifier.preprocess, decode).without_unreadable()

@@ -16,8 +16,8 @@ __all__ = ["AXIS", "Devices", "choose_devices"]
 
 #: The mesh axis along which batches are split.
 AXIS = "data"
-#: Arrays of a train state with fewer elements are copied to every device: they need little memory, and gathering them
-#: would take time.
+#: Each array of a train state that has fewer elements than this is copied to every device instead of being split: such
+#: an array needs little memory, and gathering it would take time.
 _MIN_SHARDED = 4096
 
 _Tree = TypeVar("_Tree")

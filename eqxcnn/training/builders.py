@@ -122,8 +122,8 @@ def build_average(recipe: Recipe, steps: int, steps_per_epoch: int) -> WeightAve
     start = math.ceil(round(recipe.average_start * steps, 6))
     if recipe.average == "swa" and steps // steps_per_epoch * steps_per_epoch < max(start, 1):
         raise InputError(
-            f"`average_start` (={recipe.average_start}) leaves nothing to average, because no epoch of the run's "
-            f"{steps:,} steps ends after this fraction of the steps: give a smaller value, or more `epochs`"
+            f"`average_start` (={recipe.average_start}) leaves nothing to average, because no epoch ends after this "
+            f"fraction of the run's {steps:,} steps: give a smaller value, or more `epochs`"
         )
     return WeightAverage(recipe.average, recipe.average_decay, start, steps_per_epoch)
 

@@ -72,7 +72,7 @@ def dry_run(recipe: Recipe, **parts: Any) -> DryRun:
     train = job.make_start()
     calls = job.batches(0, 0)
     first = next(calls)
-    # If an epoch is a single call, both calls use the same batches.
+    # If an epoch has only one call, the second call uses the batches of the first again.
     first, second = (job.devices.split(each, axis=1) for each in (first, next(calls, first)))
     started = monotonic()
     with warnings.catch_warnings():

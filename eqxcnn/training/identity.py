@@ -149,7 +149,7 @@ def _as_tuple(slots: Any) -> tuple[str, ...]:
 
 
 def _is_importable(value: Any) -> bool:
-    """Returns whether an object can be imported by its qualified name, as a function of a module can."""
+    """Returns whether an object can be imported by its qualified name, like a function at the top level of a module."""
     name = getattr(value, "__qualname__", None)
     if not isinstance(name, str):
         return False

@@ -44,9 +44,9 @@ class Card:
       (`data`, `recipe`, `seed`), and the time of an epoch (`epoch_seconds`); weights on the Hub come with `repository`,
       `revision` and `sha256`.
     - `preprocess`: the `eqxcnn.images.Preprocess` that the weights of `create_model(pretrained=True)` expect. Without
-      trained weights, it is the preprocessing that torchvision or timm publishes for the torch twin. Without a twin, it
-      is `None`. `card(name).preprocess(image)` takes a path, encoded bytes or a Pillow image, and returns the
-      pixels `uint8[h w c]`.
+      trained weights, it is the preprocessing that torchvision or timm publishes for the torch twin. If there is no
+      twin either, it is `None`. `card(name).preprocess(image)` takes a path, encoded bytes or a Pillow image, and
+      returns the pixels `uint8[h w c]`.
     """
 
     name: str

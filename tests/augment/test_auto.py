@@ -1,4 +1,4 @@
-"""Operations of Pillow, compared with Pillow, and policies of these operations, compared with the papers."""
+"""Compares our versions of Pillow's operations with Pillow, and the policies made of them with the papers."""
 
 from functools import partial
 

@@ -1,6 +1,6 @@
 """The names of tensors in torchvision and timm: one file per family, named like the family's file in `eqxcnn/models`.
 
-A family whose names equal torchvision's needs no file. Each file defines some of these tables:
+A family needs no file if its names are the same as torchvision's. Each file defines some of these tables:
 
 - `RULES`: `(pattern, replacement)` pairs for `re.sub`, which turn our name into torch's name when applied in order.
 - `FLATTENED`: `{our name: (height, width)}` for the weight of a dense layer that reads flattened maps of that size.

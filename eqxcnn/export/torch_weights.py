@@ -29,7 +29,7 @@ def export_torch_weights(
 
     The metadata entry `torch_twin` is the name of the twin. The twin does not normalize: its input is
     `(pixels / 255 - mean) / std`, channels first. Before the file is moved to `path`, its weights are read back into
-    the model, whose scores must agree with the classifier's.
+    a copy of the classifier's model, and the scores of the copy must agree with the classifier's.
 
     **Arguments:**
 

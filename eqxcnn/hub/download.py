@@ -15,8 +15,8 @@ __all__ = ["pull"]
 def pull(address: str, *, revision: str | None = None, out: Path | str | None = None) -> tuple[Path, str]:
     """Downloads a model from the Hugging Face Hub to a folder that `eqxcnn.load` and the commands can read.
 
-    Only the weights, `config.json`, the model card and the recipe are downloaded, not the exports. Nothing in them is
-    run, and the weights must have the SHA-256 digest in `config.json`.
+    Only the weights, `config.json`, the model card and the recipe are downloaded, not the exports. Nothing in the
+    downloaded files is run, and the weights must have the SHA-256 digest in `config.json`.
 
     **Arguments:**
 

@@ -100,7 +100,7 @@ def _draw_curves(
     interval = ceil(len(epochs) / _MAX_MARKERS)
     axes.plot(epochs, train, color=BLUE, marker="o", markevery=interval, clip_on=False, label="training")
     if validation is not None:
-        # The markers lie halfway between the markers of the training line, so that both lines show where they coincide.
+        # The markers lie halfway between those of the training line, so that both lines are visible if they coincide.
         marks = {"marker": "s", "markevery": (interval // 2, interval)}
         axes.plot(epochs, validation, color=VERMILLION, linestyle="--", clip_on=False, label="validation", **marks)
     low, high = axes.get_ylim()

@@ -132,7 +132,7 @@ def _check_image_size(recipe: Any) -> None:
     try:
         registry.resolve_image_size(recipe.model, recipe.image_size)
     except InputError as error:
-        # The user may have kept the default model, and intend to pass a network to `fit`.
+        # The user may have kept the default model because a network will be passed to `fit`.
         is_default = recipe.model == type(recipe)().model
         hint = "; for a network that you pass from Python, set `model` to own" if is_default else ""
         raise InputError(f"{error}{hint}") from error

@@ -108,7 +108,7 @@ class Checkpoints:
             self._damaged.add(step)
             notify(f"the checkpoint `{folder}` is damaged ({damage}) and is skipped")
         if steps:
-            raise InputError(f"every checkpoint in `{self._folder}` is damaged; remove it to train from the start")
+            raise InputError(f"every checkpoint in `{self._folder}` is damaged: remove this folder to start again")
         return None
 
     def _publish(self, step: int) -> None:

@@ -30,7 +30,7 @@ _OWN_ERROR = 3.0
 _HEARD = 10.0
 #: Seconds that a process waits for the others after it has finished.
 _LEAVING = 10.0
-#: Seconds within which the loss of a process is detected.
+#: Seconds within which the other processes notice that a process has disappeared.
 _NOTICED = 5.0
 
 

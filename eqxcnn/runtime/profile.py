@@ -11,7 +11,7 @@ __all__ = ["Profiler"]
 class Profiler:
     """Traces some steps from the second call on, since the first call includes compilation.
 
-    `folder` then holds a trace for Perfetto (`perfetto_trace.json.gz`, at ui.perfetto.dev) and TensorBoard's profiler.
+    `folder` then holds a trace for TensorBoard's profiler, and `perfetto_trace.json.gz` for ui.perfetto.dev.
 
     **Arguments:**
 

@@ -63,7 +63,7 @@ def dry_run(recipe: Recipe, **parts: Any) -> DryRun:
 
     - `parts`: your own parts of the run, as for `fit`.
 
-    **Raises:** `InputError` for a recipe without `jit`, and for a recipe or data that cannot be trained.
+    **Raises:** `InputError` for a recipe without `jit`, and for a recipe or data that cannot be used for training.
     """
     if not recipe.jit:
         raise InputError("a dry run measures compiled steps: leave `jit` on")

@@ -23,7 +23,7 @@ from .step import train_steps
 __all__ = ["EpochLoop", "Program", "SingleRun", "compile_steps"]
 
 _ONE_DEVICE = Devices()
-#: A request for a checkpoint, after which training continues. Every other request is the number of a signal, which ends
+#: A request for a checkpoint, after which training continues. Any other request is the number of a signal, which ends
 #: training.
 _CHECKPOINT = 0
 

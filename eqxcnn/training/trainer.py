@@ -45,7 +45,7 @@ def fit(
     runs: Path | str = "runs",
     name: str | None = None,
 ) -> Result:
-    """Trains a recipe into a new folder. Each part that you pass replaces the part that the recipe would build.
+    """Trains as a recipe says, and writes a new run folder. Each part that you pass replaces that of the recipe.
 
     **Arguments:**
 

@@ -1,7 +1,8 @@
 """Writes timm.json: a digest of timm's tensor names for each network with published weights. Needs torch and timm.
 
-Run `python tests/golden/make_timm.py --tools FOLDER`, where FOLDER has `reference_models.py`. The file stores the
-number of tensors and a digest of their names and sizes; not their shapes, which may differ from ours (`allow_reshape`).
+Run `python tests/golden/make_timm.py --tools FOLDER`, where FOLDER has `reference_models.py`. `timm.json` stores
+the number of tensors and a digest of their names and sizes, but not their shapes, which may differ from ours
+(`allow_reshape`).
 """
 
 import argparse

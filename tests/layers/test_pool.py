@@ -39,7 +39,7 @@ def windows(size, kernel, stride, edge, ceil_mode):
 
 
 def slow_pool(image, kernel_size, stride, padding, ceil_mode, value):
-    """Computes `value(patch, count)` for each window: `patch` is its part of the image, `count` its padded size."""
+    """Computes `value(patch, count)` for each window: `patch` has its pixels, `count` is their number with padding."""
     kernel, edge = np.broadcast_to(kernel_size, 2), np.broadcast_to(padding, 2)
     stride = kernel if stride is None else np.broadcast_to(stride, 2)
     rows, columns = (windows(image.shape[a], kernel[a], stride[a], edge[a], ceil_mode) for a in (0, 1))

@@ -54,7 +54,7 @@ def plain():
 
 
 def command(*arguments):
-    """Returns a command that runs `own_parts.main` in a process; parts have the same qualified names there as here."""
+    """Returns a command that runs `own_parts.main` in a new process; the qualified names of the parts are the same."""
     return [sys.executable, "-c", f"import own_parts; own_parts.main(*{arguments!r})"]
 
 

@@ -79,7 +79,7 @@ def train_commands(count, *arguments):
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    """One run in two processes of two devices, the same run in one process, and what the two processes printed.
+    """One run in two processes with two devices each, the same run in one process, and what the two processes printed.
 
     Several tests share these runs, because starting and compiling take most of the time.
     """

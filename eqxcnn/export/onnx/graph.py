@@ -132,5 +132,5 @@ class Graph:
 
 
 def tensor(shape: Shape, dtype: Any, name: str, axes: Sequence[int]) -> Value:
-    """Returns a value for a tensor of the graph; in `axes`, -1 marks an axis that `shape` does not have."""
+    """Returns a value for a tensor of the graph; `axes` has -1 for an axis of the tensor that is not in `shape`."""
     return Value(tuple(shape), np.dtype(dtype), None, name, tuple(axes))

@@ -7,10 +7,10 @@ memory settings: the step gathers the batch from the images on the device, norma
 metrics. The other libraries get floating-point images that are already normalized.
 
 `--suite gpu` is for accelerators. It compares eqxcnn with PyTorch on larger networks in bfloat16. PyTorch uses channels
-last and autocast; each call of our trainer runs ten steps. It reports images per second, the fraction of the chip's
-peak, and the peak device memory of each library's process. `benchmarks/gpu.sh` first trains `airbench94` with five
-seeds, and then runs this suite. So far, the suite has been run only on a CPU at small sizes: all figures below are from
-a CPU.
+last and autocast; each call of our trainer runs ten steps. The suite reports images per second, the fraction of the
+chip's peak, and the peak device memory of each library's process. `benchmarks/gpu.sh` first trains `airbench94` with
+five seeds, and then runs this suite. So far, the suite has been run only on a CPU at small sizes: all figures below are
+from a CPU.
 """
 
 import os

@@ -40,7 +40,7 @@ def lenet():
 
 
 def headless_scores(classifier, images):
-    """Returns the features of images from the zoo's model without a head, which has the classifier's weights."""
+    """Computes features with the zoo's model without a head, after giving this model the classifier's weights."""
     built = zoo.create_model(
         classifier.name, num_classes=0, in_channels=1, image_size=classifier.image_size, key=jax.random.key(1)
     )

@@ -203,7 +203,7 @@ class Prefetch:
             try:
                 for rows in self.batches:
                     ahead.append((rows.size * bytes_per_image, pool.submit(self._gather, rows)))
-                    # The loop gets the first of these batches, and the thread reads the others meanwhile.
+                    # The caller gets the first batch in `ahead`; meanwhile, the thread reads the others.
                     while len(ahead) > 1 and self._is_full([size for size, _ in ahead]):
                         yield ahead.popleft()[1].result()
                 while ahead:

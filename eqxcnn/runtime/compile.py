@@ -34,7 +34,7 @@ DETERMINISTIC: Option = ("xla_gpu_deterministic_ops", True)
 #: Optimization level 0 (of 0 to 3), and the older code generator for loops. Both make compilation faster on a CPU.
 _COMPILE_FAST: tuple[Option, ...] = (("xla_backend_optimization_level", 0), ("xla_cpu_use_fusion_emitters", False))
 
-#: After a call that has waited longer than this, the next call waits for its own result.
+#: If a call has waited longer than this for the result of the call before, the next call waits for its own result.
 _LONG_CALL_SECONDS = 0.1
 
 

@@ -77,7 +77,7 @@ class Job:
 
     @property
     def lower_is_better(self) -> frozenset[str]:
-        """Names in the rows of metrics, besides losses, for which lower values are better."""
+        """The metrics for which lower values are better, by their names in the rows; losses are not included."""
         return frozenset(f"validation_{name}" for name, metric in self.metrics.items() if not metric.is_higher_better)
 
     @property

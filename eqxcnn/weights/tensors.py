@@ -88,7 +88,7 @@ def from_tensors(
 
 
 def named_slots(tree: PyTree) -> dict[str, Slot]:
-    """Returns the array leaves of any pytree, arrays or `jax.ShapeDtypeStruct`, by dotted path.
+    """Returns the array leaves of any pytree by dotted path; a leaf is an array or a `jax.ShapeDtypeStruct`.
 
     **Raises:** `InputError` if two leaves have the same path, which happens if a dictionary key contains a dot.
     """

@@ -77,7 +77,10 @@ def main(arguments: Sequence[str]) -> None:
         ResultTable(("seconds", *QUARTILES), format_quartiles(seconds | compile_seconds)),
         ResultTable(("MiB", *QUARTILES), format_quartiles(memory)),
     ]
-    title = f"Seconds from the start of the process `python -m eqxcnn.train --model {options.model}`"
+    title = (
+        f"`python -m eqxcnn.train --model {options.model}` from the start of the process, and compilation of train "
+        "steps"
+    )
     write_tables("startup", title, arguments, tables, options.out)
 
 

@@ -1,4 +1,4 @@
-"""Writes a set of synthetic photographs, which take as long to read and to decode as real photographs."""
+"""Writes synthetic photographs, which take as long to read and to decode as real photographs of the same size."""
 
 import io
 import json

@@ -205,7 +205,7 @@ def _make_ratios(workload: Workload, names: Sequence[str]) -> list[Ratio]:
 def _make_case(run_steps: RunSteps, seconds: float, steps: int) -> Case:
     """Compiles and warms up the steps, then returns a case that reports the time per step.
 
-    The case calls `run_steps` with `steps` steps at a time, for about `seconds` seconds in total.
+    One call of the case runs a multiple of `steps` steps, and takes about `seconds` seconds.
     """
     run_steps(steps)
     # The first call after compilation is often slow.

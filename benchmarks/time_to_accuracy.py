@@ -70,7 +70,7 @@ def main(arguments: Sequence[str]) -> None:
     head = (
         "recipe", "seeds", "test accuracy (%)", "lowest", "target", "seconds, median", "longest", "target", "met",
     )  # fmt: skip
-    title = "Times of whole training processes, from start to end"
+    title = "Accuracies and times of whole training processes, from start to end"
     write_tables("time_to_accuracy", title, arguments, [ResultTable(head, rows)], options.out)
 
 

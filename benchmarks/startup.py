@@ -77,7 +77,10 @@ def main(arguments: Sequence[str]) -> None:
         ResultTable(("seconds", *QUARTILES), format_quartiles(seconds | compile_seconds)),
         ResultTable(("MiB", *QUARTILES), format_quartiles(memory)),
     ]
-    title = f"Seconds from the start of the process `python -m eqxcnn.train --model {options.model}`"
+    title = (
+        f"Times from the start of the process `python -m eqxcnn.train --model {options.model}`, its peak memory, and "
+        "times of compilation"
+    )
     write_tables("startup", title, arguments, tables, options.out)
 
 

@@ -1,8 +1,7 @@
 """`python -m benchmarks.seeds`: a training step of five seeds, vectorized in one program or run one after another.
 
-The times exclude compilation, which is needed only once if one program trains all seeds.
-On accelerators, `python -m eqxcnn.train --seeds` uses one program for any network; on a CPU, only for networks without
-convolutions.
+The times exclude compilation, which is needed only once if one program trains all seeds. On accelerators,
+`python -m eqxcnn.train --seeds` uses one program for any network; on a CPU, only for networks without convolutions.
 """
 
 from collections.abc import Callable, Sequence

@@ -18,7 +18,7 @@ _USER_ERRORS = (
     errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EROFS, errno.EFBIG
 )  # fmt: skip
 
-#: The longest path that Linux opens, in characters. Error output that quotes a longer argument is shortened.
+#: The longest path that Linux opens, in characters. If an argument is longer, error output is escaped and shortened.
 _MAX_LINE = 4096
 #: The longest title of a progress bar, in characters; the title and the bar share one line.
 _MAX_TITLE = 40

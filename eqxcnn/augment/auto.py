@@ -24,8 +24,8 @@ _SIGNED = OPERATIONS[1:10]
 #: Number of magnitudes of RandAugment and TrivialAugment, from no effect to the strongest.
 _BINS = 31
 
-#: Cubuk et al. 2019 (arXiv:1805.09501), table 7: 25 pairs of operations. Each operation is
-#: followed by its probability and its magnitude (0 to 9).
+#: Cubuk et al. 2019 (arXiv:1805.09501), table 7: 25 pairs of operations. Each operation is followed by its
+#: probability and its magnitude (0 to 9).
 _CIFAR10 = """
 invert .1 7 contrast .2 6; rotate .7 2 translate_x .3 9; sharpness .8 1 sharpness .9 3; shear_y .5 8 translate_y .7
 9; autocontrast .5 8 equalize .9 2; shear_y .2 7 posterize .3 7; color .4 3 brightness .6 7; sharpness .3 9
@@ -116,9 +116,9 @@ class StrengthTable:
 
     - `shape`: the shape of the images, `(height, width, channels)`.
     - `bins`: the number of magnitudes, from no effect to the strongest.
-    - `shear`, `shift`, `degrees`, `factor`, `bits`: the strengths at the largest magnitude. They are, in this
-      order, the slope of a shear, the shift as a fraction of the image's sides (or a pair of fractions, for height and
-      width), the angle of a rotation, the distance of a factor from 1, and the number of bits removed.
+    - `shear`, `shift`, `degrees`, `factor`, `bits`: the strengths at the largest magnitude. They are, in this order,
+      the slope of a shear, the shift as a fraction of the image's sides (or a pair of fractions, for height and width),
+      the angle of a rotation, the distance of a factor from 1, and the number of bits removed.
     """
 
     def __init__(

@@ -136,8 +136,8 @@ def random_resized_crop(
     - `scale`: the smallest and largest area of the box, as a fraction of the image's area.
     - `ratio`: the smallest and largest value of the box's width / height.
     - `size`: height and width of the result in pixels; by default, the size of the image. Cropping and resizing
-      enlarge objects; if `size` is smaller than the test images, objects are about as large in training as in these
-      (Touvron et al. 2019, arXiv:1906.06423).
+      enlarge objects; if `size` is smaller than the test images, objects can be about as large in training as in
+      these (Touvron et al. 2019, arXiv:1906.06423).
     """
     check_order(scale=scale, ratio=ratio)
     return RandomResizedCrop(scale, ratio, size)

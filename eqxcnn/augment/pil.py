@@ -5,8 +5,8 @@ results are truncated to integers, and different rounding errors can put a value
 
 There are three kinds of operations: `affine` moves pixels, a table of 256 values per channel maps values, and `blend`
 mixes the image with a gray or smoothed image. Under `vmap`, choosing one of many operations computes all of them.
-Instead, each image goes through one operation of each kind, with parameters that make the operation do nothing unless
-it was chosen. This takes the time of three operations.
+Instead, each image goes through one operation of each kind, which changes nothing unless it was chosen. This takes the
+time of three operations.
 """
 
 import math

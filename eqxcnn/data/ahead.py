@@ -162,7 +162,7 @@ def _end_with_parent() -> None:
 
 
 def _lower_priority() -> None:
-    """Lowers the priority of this thread, so that it decodes only when the other threads do not need the core.
+    """Lowers the priority of this thread, so that it decodes mainly when the other threads do not need the core.
 
     A training step on a CPU is shared evenly among the cores and waits for the slowest core. A decoding thread of
     normal priority would therefore delay the step by more than the time that decoding takes.

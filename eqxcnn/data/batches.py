@@ -41,9 +41,8 @@ def hold_out(
     **Arguments:**
 
     - `labels`: the class of each row.
-    - `fraction`: the fraction to hold out, between 0 and 1. It applies to each class, and the number of held-out
-        rows is rounded. Every class keeps at least one row, and a class of two or more rows also holds out at least
-        one.
+    - `fraction`: the fraction to hold out, between 0 and 1. It applies to each class, and the number of held-out rows
+        is rounded. Every class keeps at least one row, and a class of two or more rows also holds out at least one.
     - `seed`: the same seed holds out the same rows.
     - `purpose`: hold-outs for different purposes are drawn independently.
 

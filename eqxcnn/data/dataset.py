@@ -118,7 +118,7 @@ class TableDataSet(DataSet):
 
     def _cache_key(self, split: str, preprocess: Preprocess, on_bad_image: str) -> str:
         limit, shape = max_pixels(), (*preprocess.size, preprocess.channels)
-        # The limit on pixels determines which rows are skipped, so it is part of the key.
+        # The limit on pixels determines which rows are skipped, so a limit other than the default is part of the key.
         more = () if limit == MAX_PIXELS or on_bad_image == "stop" else (limit,)
         more += () if self.scale == 1 else ("scale", self.scale)
         more += preprocess.cache_key

@@ -41,8 +41,7 @@ def inspect_data(
     **Arguments:**
 
     - `data_set`: an opened data set of files or tables; see `open_source` and `from_dataset`.
-    - `image_size`: the size at which pixels are measured; by default the size that the images share, else
-        64x64.
+    - `image_size`: the size at which pixels are measured; by default the size that the images share, else 64x64.
     - `max_rows`: the largest number of rows to decode in each part; these rows are spread evenly over the part. By
         default, all rows are decoded.
     - `progress`: whether to show a progress bar on standard error.

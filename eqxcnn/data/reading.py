@@ -97,8 +97,8 @@ def _read_described_folder(folder: Path, config: str | None) -> "Dataset | Datas
     """Reads a folder that contains tables, a data card or a metadata file.
 
     For a folder with a data card, the cache key of `datasets` is only the folder's name and configuration; for other
-    folders, it is based on modification times, which a copy may preserve. After the files change, an
-    outdated cache could then be read, so the cache's path contains the files' fingerprint.
+    folders, it is based on modification times, which a copy may preserve. After the files change, an outdated
+    cache could then be read, so the cache's path contains the files' fingerprint.
     """
     import datasets
     from datasets import config as settings

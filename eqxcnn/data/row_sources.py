@@ -42,7 +42,7 @@ class RowSource(Protocol):
         ...
 
     def fresh(self) -> "RowSource":
-        """Returns a new source of the same rows, with a separate reading position."""
+        """Returns a source of the same rows, with a separate reading position."""
         ...
 
 

@@ -125,7 +125,7 @@ def _forward_features(
 def _has_maps(model: Network) -> bool:
     """Returns whether the class of a network has a method `features(image, state, *, key)`.
 
-    The signature is checked too, because a submodule or an unrelated method may also be named `features`.
+    Class and signature are checked, because a submodule or an unrelated method may also be named `features`.
     """
     try:
         inspect.signature(getattr(type(model), "features", None)).bind(model, None, None, key=None)  # pyright: ignore[reportArgumentType]

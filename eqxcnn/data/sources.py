@@ -63,7 +63,7 @@ class Source:
 
     @property
     def url(self) -> str | None:
-        """The address of the page on the Hub that has the license and the authors; `None` for other sources."""
+        """The address of the Hub page with the license and the authors; `None` if the data set is not from the Hub."""
         return None if self.hub is None else f"https://huggingface.co/datasets/{self.hub}"
 
 

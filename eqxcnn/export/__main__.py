@@ -23,7 +23,7 @@ SUFFIXES = {"stablehlo": ".stablehlo.zip", "onnx": ".onnx", "safetensors-torch":
 
 @dataclass(frozen=True)
 class Options:
-    """Exports a trained classifier to a file for another runtime, and checks that the file gives the same scores."""
+    """Exports a trained classifier to a file for another runtime, if the file's scores agree with the classifier's."""
 
     run: Annotated[str, tyro.conf.Positional]
     """A run's folder, its model folder, hub:user/name, or the name of a model with trained weights, such as lenet."""

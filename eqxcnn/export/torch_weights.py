@@ -40,7 +40,7 @@ def export_torch_weights(
     **Returns:** the largest difference between a logit of the export and the same logit of the classifier, divided by
         the classifier's largest absolute logit.
 
-    **Raises:** `InputError` for a model without a twin, and whenever `export_stablehlo` raises it.
+    **Raises:** `InputError` for an invalid argument, for a model without a twin, or if the difference is too large.
     """
     path, program = Path(path), Program(classifier, precision=precision)
     name = classifier.name

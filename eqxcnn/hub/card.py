@@ -84,7 +84,7 @@ def describe_data(recipe: Recipe | None) -> tuple[str, str | None]:
         return "", None
     if recipe.data in SOURCES:
         return recipe.data, SOURCES[recipe.data].hub
-    # `recipe.data` is the absolute path of a folder, or the name of a Hub repository, perhaps with `:configuration`.
+    # A folder is recorded by its absolute path, and a Hub repository by its name, perhaps with `:configuration`.
     if os.path.isabs(recipe.data) or recipe.data.startswith((".", "~")) or os.path.exists(recipe.data):
         return Path(recipe.data).name, None
     return recipe.data, recipe.data.partition(":")[0] if "/" in recipe.data else None

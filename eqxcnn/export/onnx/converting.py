@@ -16,8 +16,8 @@ from .values import Value, is_known
 __all__ = ["convert"]
 
 _RULES = {**elementwise.RULES, **shaping.RULES, **products.RULES, **reductions.RULES}
-#: The operations that call a function once, in all supported versions of JAX. `_CALLED` lists those
-#: parameters of these operations that may hold the function's program.
+#: The operations that call a function once; some of them exist only in some supported versions of JAX. `_CALLED` lists
+#: those parameters of these operations that may hold the function's program.
 _CALLS = {
     "call", "checkpoint", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr",
     "jit", "pjit", "remat", "remat2",
@@ -81,8 +81,8 @@ def _convert_equation(graph: Graph, equation: Any, values: list[Value]) -> Seque
 def _compute(equation: Any, values: Sequence[Value]) -> list[Value] | None:
     """Computes an operation on constants.
 
-    The result of an elementwise operation is stored once and broadcast along the batch axis. For any other operation,
-    returns `None` if the shape of a result depends on the batch size.
+    If the shape of a result depends on the batch size, the result of an elementwise operation is stored once and
+    broadcast along the batch axis; for any other operation, returns `None`.
     """
     shapes = [out.aval.shape for out in equation.outvars]
     arrays = [np.asarray(value.array) for value in values]

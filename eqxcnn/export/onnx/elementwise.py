@@ -10,7 +10,7 @@ from .values import Shape, Value, is_one
 
 __all__ = ["RULES", "apply", "find_maker", "scalar"]
 
-#: The ONNX operator for each JAX operation.
+#: The ONNX operator for each JAX operation that is the same in ONNX.
 _SAME = {
     "abs": "Abs", "add": "Add", "add_any": "Add", "and": "And", "ceil": "Ceil", "cos": "Cos", "eq": "Equal",
     "erf": "Erf", "exp": "Exp", "floor": "Floor", "ge": "GreaterOrEqual", "gt": "Greater", "le": "LessOrEqual",

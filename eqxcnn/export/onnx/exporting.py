@@ -44,7 +44,8 @@ def export_onnx(
     **Returns:** the largest difference between a logit of the export and the same logit of the classifier, divided by
         the classifier's largest absolute logit.
 
-    **Raises:** `InputError` for an operation without a conversion, and whenever `export_stablehlo` raises it.
+    **Raises:** `InputError` for an invalid argument, for an operation without a conversion, if a package is missing, or
+        if the difference is too large.
     """
     path, program = Path(path), Program(classifier, batch, precision, outputs)
     if precision == "bf16":

@@ -17,7 +17,8 @@ __all__ = ["write_model"]
 #: The ONNX operator set, and the earliest file format version that supports it, so that older runtimes can read the
 #: file.
 _OPSET, _IR_VERSION = 18, 8
-#: Weights of more bytes than this need a second file: a protobuf message of weights and nodes is limited to 2 GiB.
+#: Weights of more bytes than this need a second file: a protobuf message of weights and nodes must be smaller than
+#: 2 GiB.
 _MAX_BYTES = 2**31 - 2**24
 #: Arrays with fewer bytes stay in the `.onnx` file, because a runtime reads some of them, such as the shapes for
 #: `Reshape`, before it reads the second file.

@@ -74,7 +74,7 @@ class RegNet(eqx.Module):
       none.
     - `stem_width`: channels of the stem.
 
-    **Raises:** `InputError` if `depth`, `w_0`, `w_a` or `w_m` is out of range.
+    **Raises:** `InputError` if `depth`, `w_0`, `w_a` or `w_m` is invalid.
     """
 
     stem: ConvNorm
@@ -138,7 +138,7 @@ def stage_widths(depth: int, w_0: int, w_a: float | int, w_m: float | int) -> di
     3); then `s` is rounded to an integer (equation 4), and the resulting width is rounded to a multiple of 8. Blocks of
     equal width form a stage. `RegNet` later adjusts the widths to the group width.
 
-    **Raises:** `InputError` if `depth`, `w_0`, `w_a` or `w_m` is out of range.
+    **Raises:** `InputError` if `depth`, `w_0`, `w_a` or `w_m` is invalid.
     """
     if depth < 1 or w_0 < 8 or w_0 % 8 or w_a < 0 or w_m <= 1:
         raise InputError(

@@ -17,7 +17,7 @@ __all__ = ["CifarResNet", "PaddedBlock", "variants"]
 class PaddedBlock(eqx.Module):
     """Two 3x3 convolutions, plus a shortcut without parameters (He et al. 2015, section 3.3, option A).
 
-    **Arguments:** as for `BasicBlock`, which has a projection shortcut instead (option B).
+    **Arguments:** as for `BasicBlock`, which has a projection where the shape changes (option B).
     """
 
     conv1: Conv

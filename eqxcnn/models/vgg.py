@@ -31,7 +31,7 @@ class VGG(eqx.Module):
     - `depths`: number of convolutions of each stage; the widths are 64, 128, 256, 512 and 512.
     - `use_norm`: whether BatchNorm follows each convolution; convolutions have a bias in either case.
     - `hidden`: sizes of the hidden dense layers.
-    - `dropout_rate`: dropout rate after each hidden layer, or after the pooling if there are no hidden layers.
+    - `dropout_rate`: dropout rate after each hidden layer, or after the average pooling if there are no hidden layers.
     """
 
     #: Convolutions, BatchNorms if any, ReLUs and poolings; indices match torch's `features`.

@@ -179,8 +179,8 @@ class OptimizerSettings:
     lookahead_every: Annotated[int, COUNT_OR_NONE] = 0
     """Steps between two resets of the weights to Lookahead's slow weights; 0 for no Lookahead."""
     lookahead_decay: Annotated[float, BELOW_ONE] = 0.95
-    """At each step at the end of the run, Lookahead's slow weights keep this fraction of their values; at earlier steps
-    they keep less."""
+    """Lookahead's slow weights keep this fraction of their values per step at the end of the run, and a smaller
+    fraction before."""
     average: Literal["none", "ema", "swa"] = "none"
     """Weight average to test and save: a moving average (`ema`), or the mean of the weights at the end of each
     of the last epochs, with recomputed running statistics (`swa`)."""

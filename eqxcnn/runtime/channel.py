@@ -141,7 +141,7 @@ def connect(host: str, port: int, index: int, greeting: Message, timeout: float)
 
 
 def _read_greeting(connection: socket.socket) -> Message:
-    """Returns the first message of a connection, or an empty message if none arrives or it cannot be parsed."""
+    """Returns the first message of a connection, or an empty message if none arrives or it is not a JSON object."""
     connection.settimeout(_GREETING_SECONDS)
     try:
         with connection.makefile("rb") as lines:

@@ -34,7 +34,7 @@ DETERMINISTIC: Option = ("xla_gpu_deterministic_ops", True)
 #: Optimization level 0 (of 0 to 3), and the older code generator for loops. Both make compilation faster on a CPU.
 _COMPILE_FAST: tuple[Option, ...] = (("xla_backend_optimization_level", 0), ("xla_cpu_use_fusion_emitters", False))
 
-#: If a call has waited longer than this for the result of the call before, the next call waits for its own result.
+#: If a call has waited longer than this for a result, the next call waits for its own result.
 _LONG_CALL_SECONDS = 0.1
 
 
@@ -68,15 +68,15 @@ def jit_once(function: Callable[..., Any]) -> Callable[..., Any]:
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class _Static:
-    """A pytree's structure, and those of its leaves that are not arrays; any change compiles a program."""
+    """A pytree's structure, and those of its leaves that are not arrays; a new value compiles a new program."""
 
     structure: Any
     leaves: tuple[Any, ...]
 
 
 class _Partition(NamedTuple):
-    """A pytree split in two: `arrays` has `None` in place of each leaf that is not an array; `static` has those leaves
-    and the structure."""
+    """A pytree (`tree`) and its two parts: `arrays` has `None` in place of each leaf that is not an array; `static` has
+    those leaves and the structure."""
 
     tree: Any
     arrays: list[Any]

@@ -82,8 +82,8 @@ def preprocess_of(config: dict[str, Any]) -> Preprocess:
 
 
 def check_normalization(mean: Float[np.ndarray, " c"], std: Float[np.ndarray, " c"]) -> None:
-    """Refuses a mean that is not finite in float32, and a standard deviation that is not finite or is too small to
-    divide by.
+    """Refuses a mean that is not finite in float32, and a standard deviation that is not finite, is negative, or is too
+    small to divide by.
 
     **Raises:** `InputError` that names the invalid argument.
     """

@@ -140,8 +140,8 @@ def freeze_modes(model: Network, factors: Sequence[Factor]) -> Network:
 
     def set_mode(path: Any, node: Any) -> Any:
         name = jax.tree_util.keystr(path, simple=True, separator=".")
-        # A pattern may match the name of the module or of its `weight`. Dropout has no `weight`, so only its own name
-        # can match.
+        # A pattern may match the name of the module or of its `weight`. The name of the module is needed for dropout,
+        # which has no `weight`.
         is_frozen = has_mode(node) and any(each.matches(name) or each.matches(f"{name}.weight") for each in frozen)
         return eqx.nn.inference_mode(node) if is_frozen else node
 

@@ -159,7 +159,7 @@ def _merge(model: PyTree, state: ModelState) -> PyTree:
 
 
 def describe_problems(problems: Mapping[str, Sequence[str]]) -> str:
-    """Returns, for each kind of problem, how many tensors have it and the names of the first few."""
+    """Returns, for each kind of problem, how many tensors have it and the names of the first few; empty if none has."""
     return "; ".join(f"{len(names)} {kind} ({_join(names)})" for kind, names in problems.items() if names)
 
 

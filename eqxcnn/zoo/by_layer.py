@@ -140,7 +140,7 @@ def _record_shape(x: Array, layer: _Layer) -> Array:
 
 
 def _record_calls(node: PyTree, path: str, owner: _Layer | None, layers: list[_Layer], clock: Iterator[int]) -> PyTree:
-    """Returns a copy of a part of a model; when the copy is called, its layers append records of their calls.
+    """Returns a copy of a part of a model, whose layers record their calls; appends each layer's record to `layers`.
 
     **Arguments:**
 

@@ -5,7 +5,8 @@ __all__ = ["IGNORED", "RULES", "TIMM"]
 RULES = (
     (r"^patches\.", "features.0.0."),
     (r"^patch_norm\.", "features.0.2."),
-    # In torchvision's `features`, the even indices are patch merging and the odd indices are stages.
+    # In torchvision's `features`, index 0 is the patch embedding. The odd indices are stages, and the even indices from
+    # 2 on are patch merging.
     (r"^stages\.(\d+)\.", lambda match: f"features.{2 * int(match[1]) + 1}."),
     (r"^merges\.(\d+)\.", lambda match: f"features.{2 * int(match[1]) + 2}."),
     (r"\.attn\.attention\.", ".attn."),

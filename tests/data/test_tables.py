@@ -53,7 +53,7 @@ def test_saved_tables_have_the_same_fingerprint_as_the_folder(tmp_path):
 
 
 def test_selections_of_large_files_have_their_own_fingerprints(tmp_path, monkeypatch):
-    """The cached fingerprint of a large file does not depend on which rows of the file a table selects."""
+    """The cached fingerprint of a large file is not used, because it does not depend on which rows a table selects."""
     monkeypatch.setattr(fingerprint, "_NOTE_BYTES", 0)
     monkeypatch.setattr(fingerprint, "_CLOCK_TICK_SECONDS", -60.0)
     rows([0, 1] * 8).save_to_disk(tmp_path / "set")

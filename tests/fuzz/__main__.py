@@ -15,8 +15,7 @@ A case is `accepted`, or `refused` with an `InputError`. Everything else is a fa
 - `network`: a connection is opened
 
 Each kind of fault is shown once, with its smallest case, whose files stay in a folder. The exit code is 1 if there is
-a fault. A case depends only on its number and the seed, so `--only image:123` repeats it on any
-machine.
+a fault. A case depends only on its number and the seed, so `--only image:123` repeats it on any machine.
 """
 
 import argparse
@@ -45,7 +44,7 @@ class Findings:
     faults: dict[tuple[str, str], tuple[int, str, Verdict]] = field(default_factory=dict)
 
     def add(self, entrance: str, number: int, verdict: Verdict, folder: Path, out: Path) -> None:
-        """Counts a case; keeps the case's folder if no smaller case has shown the same kind of fault."""
+        """Counts a case; keeps the folder of a fault if all earlier cases of the same kind of fault were larger."""
         self.counts[entrance][verdict.name] += 1
         if verdict.is_fault:
             size, known = _measure(folder), self.faults.get((entrance, verdict.kind))

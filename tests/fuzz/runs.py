@@ -130,11 +130,11 @@ def attack_report(rng: random.Random, folder: Path, base: Base) -> None:
 
 
 class _AcceptedError(Exception):
-    """Raised instead of training the first run of a sweep."""
+    """Raised instead of training or resuming the first unfinished run of a sweep."""
 
 
 def attack_seeds(rng: random.Random, folder: Path, base: Base) -> None:
-    """Resumes a sweep with a damaged `seeds.json`, and stops before the first run is trained."""
+    """Resumes a sweep with a damaged `seeds.json`, and stops before a run is trained."""
 
     def accept(*_: Any, **__: Any) -> None:
         raise _AcceptedError

@@ -4,7 +4,7 @@ Run `python tests/golden/make_zoo.py --tools FOLDER [NAME or "pattern*" ...]`, w
 which builds a torch network by name. Other models keep their entries in zoo.json.
 
 For every model with a torch twin, zoo.json has the number of parameters, the number of tensors, and a digest of the
-tensors' names and shapes, all without auxiliary heads. For two or three models of each family it has the logits in
+tensors' names and shapes, all without auxiliary heads. For one to three models of each family it has the logits in
 eval mode, and for one of these models the gradients in training mode, all for the seeded weights and images of
 `seeded.py`.
 """

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def weights(shapes, seed=0, tame=1.0):
-    """Returns one array per name; each array depends only on the seed, its name and its shape.
+    """Returns one array per name; each array depends only on `seed`, `tame`, its name and its shape.
 
     **Arguments:**
 

@@ -32,7 +32,10 @@ NAMES = ("1st quarter", "2nd quarter", "3rd quarter", "4th quarter")
 
 
 class Quarters(eqx.Module):
-    """A network with one channel per class: the image in one quarter, and 0 elsewhere. A score is a channel's mean."""
+    """A network with one channel per class: the image in one quarter, and 0 elsewhere.
+
+    A score is `scale` times a channel's mean.
+    """
 
     scale: jax.Array
 

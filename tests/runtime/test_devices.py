@@ -1,4 +1,4 @@
-"""The devices that each process chooses if several processes run."""
+"""The devices that a run uses from each of several processes."""
 
 from types import SimpleNamespace
 

@@ -1,3 +1,4 @@
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import pytest
@@ -11,6 +12,7 @@ from eqxcnn.cost import (
     register_product_scope,
     shape_of,
 )
+from eqxcnn.layers import Conv
 
 
 def test_matrix_product_and_grouped_convolution():
@@ -23,6 +25,20 @@ def test_matrix_product_and_grouped_convolution():
 
     # 3x4x4x8 outputs, each a sum of 3x3 products over the 2 channels of its group.
     assert count_multiply_adds(grouped, jnp.ones((3, 8, 8, 8)), jnp.ones((3, 3, 2, 8))) == 3 * 4 * 4 * 8 * 3 * 3 * 2
+
+
+@pytest.mark.parametrize("use_bias", [False, True])
+def test_each_gradient_of_a_convolution_counts_as_much_as_the_convolution(use_bias):
+    conv = Conv(2, 6, 3, padding=1, use_bias=use_bias, key=jax.random.key(0))
+    images = jnp.ones((4, 8, 8, 2))
+
+    def total(conv_and_images):
+        conv, images = conv_and_images
+        return jax.vmap(conv)(images).sum()
+
+    once = count_multiply_adds(total, (conv, images))
+    assert once == 4 * 8 * 8 * 6 * 3 * 3 * 2
+    assert count_multiply_adds(eqx.filter_grad(total), (conv, images)) == 3 * once
 
 
 def test_jit_and_vmap_are_counted():

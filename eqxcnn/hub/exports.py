@@ -8,10 +8,12 @@ from ..errors import InputError, show
 from ..export import export_onnx, export_stablehlo
 from .trained import Trained
 
-__all__ = ["EXPORTS", "check_exports", "describe_exports", "write_exports"]
+__all__ = ["EXPORTS", "EXPORT_FILES", "check_exports", "describe_exports", "write_exports"]
 
 #: Maps each format to the name of its file in the repository.
 EXPORTS = {"stablehlo": "model.stablehlo.zip", "onnx": "model.onnx"}
+#: All files of all formats; an ONNX model of more than two gigabytes has its weights in a second file.
+EXPORT_FILES = (*EXPORTS.values(), "model.onnx.data")
 _WRITE: dict[str, Callable[..., Any]] = {"stablehlo": export_stablehlo, "onnx": export_onnx}
 _RUNTIMES = {"stablehlo": "JAX alone, on a CPU, GPU or TPU", "onnx": "ONNX Runtime"}
 
@@ -24,7 +26,7 @@ def check_exports(exports: Sequence[str]) -> None:
 
 
 def write_exports(trained: Trained, exports: Sequence[str], folder: Path) -> dict[str, Path]:
-    """Writes a classifier in each format, and returns the files by their names in the repository.
+    """Writes a classifier in each format to an empty folder, and returns the files by their names in the repository.
 
     **Raises:** `InputError` if the network is not from the zoo, if a package is missing, or if the scores of an export
         differ from the classifier's.
@@ -34,10 +36,9 @@ def write_exports(trained: Trained, exports: Sequence[str], folder: Path) -> dic
             f"`{trained.config['model']}` is not from the zoo, so `push` cannot export it: leave `exports` out, and "
             "export the classifier with `eqxcnn.export` in Python"
         )
-    files = {EXPORTS[name]: folder / EXPORTS[name] for name in exports}
     for name in exports:
-        _WRITE[name](trained.classifier, files[EXPORTS[name]])
-    return files
+        _WRITE[name](trained.classifier, folder / EXPORTS[name])
+    return {name: folder / name for name in EXPORT_FILES if (folder / name).exists()}
 
 
 def describe_exports(exports: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from ..hub_models.address import check_repository, check_revision
 from ..hub_models.fetch import CARD, CONFIG, FILES, RECIPE, WEIGHTS
 from ..parsing import read_text
 from .card import build_card
-from .exports import EXPORTS, check_exports, write_exports
+from .exports import EXPORT_FILES, check_exports, write_exports
 from .trained import Trained, open_trained
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _commit(api: "HfApi", address: HubAddress, files: Mapping[str, Path | bytes]
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     name, revision = address.repository, address.revision
-    old = set(api.list_repo_files(name, revision=revision)) & ({*FILES, *EXPORTS.values()} - set(files))
+    old = set(api.list_repo_files(name, revision=revision)) & ({*FILES, *EXPORT_FILES} - set(files))
     deletions = [CommitOperationDelete(path_in_repo=path) for path in sorted(old)]
     additions = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=source) for path, source in files.items()]
     return api.create_commit(name, [*additions, *deletions], commit_message=message, revision=revision).oid

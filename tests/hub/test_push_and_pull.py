@@ -15,6 +15,8 @@ import yaml
 from PIL import Image
 
 import eqxcnn
+from eqxcnn.hub.exports import write_exports
+from eqxcnn.hub.trained import open_trained
 from eqxcnn.recipe.files import to_yaml
 from eqxcnn.weights.bundled import BUNDLED
 
@@ -108,6 +110,18 @@ def test_exports_come_with_a_push_and_leave_with_the_next(hub, run, finished, tm
     code, _, errors = run("hub", "push", finished, "ann/exported", "--exports", "tflite")
     assert (code, errors.count("\n")) == (1, 1)
     assert "must be a list of formats among stablehlo and onnx, each at most once" in errors
+
+
+def test_a_second_file_of_weights_is_uploaded_and_leaves_with_the_next_push(hub, run, finished, tmp_path, monkeypatch):
+    monkeypatch.setattr("eqxcnn.export.onnx.writing._MAX_BYTES", 10_000)
+    with open_trained(finished) as trained:
+        files = write_exports(trained, ["onnx"], tmp_path)
+    assert files == {name: tmp_path / name for name in ("model.onnx", "model.onnx.data")}
+    session = onnxruntime.InferenceSession(files["model.onnx"], providers=["CPUExecutionProvider"])
+    assert session.run(None, {"pixels": np.zeros((1, 28, 28, 1), np.uint8)})[0].shape == (1, 10)
+    hub.add("ann/large", {name: (path.read_bytes(), True) for name, path in files.items()})
+    assert run("hub", "push", finished, "ann/large")[0] == 0
+    assert not files.keys() & files_of(hub, "ann/large").keys()
 
 
 def test_a_pulled_model_has_the_same_bytes_and_predictions(run, pushed, finished, image, tmp_path):

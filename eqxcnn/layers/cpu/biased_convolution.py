@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial, reduce
+from math import prod
 from typing import Any, TypeAlias
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 from jax.interpreters import ad
 from jaxtyping import Array, Float
 
+from ...cost import shape_of
 from .convolution import batch_convolution, convolve, count_convolution, kernel_gradient
 from .implementation import XLA, Images, Kernel, KernelShape, Outputs, Window
 from .onednn_conv import ONEDNN, is_stem
@@ -58,9 +60,18 @@ def _batch_gradients(
     return jax.vmap(partial(_gradients_by_xla, **parameters), in_axes=tuple(axes))(*operands), (0, 0)
 
 
+def _count_gradients(equation: Any) -> int:
+    return prod(shape_of(equation.invars[0])) * prod(equation.params["shape"][:-1])
+
+
 _convolve = make_primitive("eqxcnn_biased_convolution", _on_cpu, _by_xla, _batch, count_convolution)
 _gradients = make_primitive(
-    "eqxcnn_biased_convolution_gradients", _gradients_on_cpu, _gradients_by_xla, _batch_gradients, multiple_results=True
+    "eqxcnn_biased_convolution_gradients",
+    _gradients_on_cpu,
+    _gradients_by_xla,
+    _batch_gradients,
+    _count_gradients,
+    multiple_results=True,
 )
 
 

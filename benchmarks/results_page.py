@@ -43,7 +43,7 @@ _INTRODUCTION = """\
 # Results
 
 This page lists the test accuracy of the shipped recipes. `python -m benchmarks.results write` generates the page:
-every measured figure comes from the files in `benchmarks/results/runs/`, which the runs wrote. For speed, see the
+every measured figure comes from a finished run, whose record is in `benchmarks/results/runs/`. For speed, see the
 [benchmarks](benchmarks.md).
 """
 _SUMMARY = """\

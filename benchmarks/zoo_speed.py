@@ -83,7 +83,7 @@ def make_cases(row: Bundled, seconds: float) -> dict[str, Case]:
 
 
 def build_training(row: Bundled) -> tuple[Callable[[int], Any], int]:
-    """Returns a function that calls the training steps a given number of times, and the number of images per call."""
+    """Returns a function that calls the steps a given number of times, and the number of images in each such call."""
     recipe = load_recipe(row.recipe)
     recipe = recipe.replace(validation=0.0, steps_per_call=recipe.steps_per_call or 1)
     images_per_call = recipe.batch_size * (recipe.steps_per_call or 1)

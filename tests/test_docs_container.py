@@ -82,7 +82,7 @@ def started(command, **options):
 @pytest.mark.exhaustive
 @pytest.mark.timeout(1800)
 def test_the_dockerfile_installs_and_serves(tmp_path):
-    """Runs the Dockerfile's instructions in a temporary folder; a virtual environment is the container's Python."""
+    """Runs the Dockerfile's instructions in a temporary folder; a virtual environment replaces its Python."""
     eqxcnn.save(tmp_path / "context" / "model", eqxcnn.load("lenet"))
     image, programs = tmp_path / "image", tmp_path / "environment" / "bin"
     for source, target in copies():

@@ -1,4 +1,4 @@
-"""Runs the examples of documentation pages, the blocks of a page in order in one namespace."""
+"""Runs the examples of documentation pages. The blocks of each page run in order and share one namespace."""
 
 import re
 import textwrap

@@ -34,7 +34,7 @@ SETTINGS = [field.name for field in dataclasses.fields(Recipe)]
 
 
 def refusal(make):
-    """Returns the message of the `InputError` or flag error that a call raises; any other exception fails the test."""
+    """Returns the message of the `InputError` that a call raises; `None` for a refused flag or no exception."""
     try:
         make()
     except InputError as error:

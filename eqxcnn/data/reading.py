@@ -177,7 +177,7 @@ def say_when_slow(source: str) -> Iterator[None]:
 
 @contextmanager
 def quiet_library() -> Iterator[None]:
-    """Hides the log of `datasets`, as `read_rows` reports its errors; without a terminal, also hides progress bars."""
+    """Hides the log of `datasets`, whose errors `read_rows` reports, and without a terminal also the progress bars."""
     import datasets
 
     hide = not sys.stderr.isatty() and not datasets.are_progress_bars_disabled()

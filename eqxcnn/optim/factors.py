@@ -117,7 +117,7 @@ def assign_factors(factors: Sequence[Factor], params: PyTree) -> PyTree:
         if factor.pattern == BACKBONE and all(map(factor.matches, names)):
             raise InputError(
                 f"`{factor.setting}` (={BACKBONE!r}) stands for all parameters but those of `head`, and the "
-                "model has no `head`: name its parts instead"
+                "model has no `head`: name the parts of the model instead"
             )
         if not any(factor.matches(name) for name in names):
             known = {*names, *(name.rpartition(".")[0] for name in names)} - {""}

@@ -42,7 +42,8 @@ def write_report(folder: Path | str, *, data: str | None = None) -> Path:
 
     **Returns:** the path of the page.
 
-    **Raises:** `InputError` if `folder` is not a run's folder, its data cannot be read, or `plots/` cannot be written.
+    **Raises:** `InputError` if `folder` is not a run's folder, if the run's data cannot be read, or if `plots/` cannot
+        be written.
     """
     run = read_run(Path(folder))
     recipe = run.recipe if data is None else replace(run.recipe, data=data)
@@ -67,7 +68,7 @@ def show_augment(recipe: Recipe, path: Path | str) -> Path:
     - `recipe`: its `augment`, `data` and `seed` are used.
     - `path`: the file to write; its suffix determines the format.
 
-    **Raises:** `InputError` if the recipe does not augment, its data cannot be read, or `path` cannot be written.
+    **Raises:** `InputError` if the recipe does not augment, if its data cannot be read, or if `path` cannot be written.
     """
     path = Path(path)
     kind = path.suffix[1:].lower()

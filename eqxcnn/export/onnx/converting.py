@@ -81,8 +81,8 @@ def _convert_equation(graph: Graph, equation: Any, values: list[Value]) -> Seque
 def _compute(equation: Any, values: Sequence[Value]) -> list[Value] | None:
     """Computes an operation on constants.
 
-    If the shape of a result depends on the batch size, the result of an elementwise operation is stored once and
-    broadcast along the batch axis; for any other operation, returns `None`.
+    Returns `None` if the shape of a result depends on the batch size, unless the operation is elementwise; the result
+    of an elementwise operation is then stored once and broadcast along the batch axis.
     """
     shapes = [out.aval.shape for out in equation.outvars]
     arrays = [np.asarray(value.array) for value in values]

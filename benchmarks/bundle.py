@@ -31,7 +31,8 @@ _MAX_FLOAT32 = 1_000_000
 _MAX_CHANGE = 0.001
 #: Entries of a run's record that are copied into the record of the weights.
 _TRAINING = (
-    "command", "data_fingerprint", "epochs", "train_images_per_epoch", "train_seconds", "wall_seconds", "environment",
+    "command", "data_fingerprint", "epochs", "train_images_per_epoch", "train_seconds", "epoch_seconds_median",
+    "wall_seconds", "environment",
 )  # fmt: skip
 
 

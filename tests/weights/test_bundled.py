@@ -33,7 +33,7 @@ LARGE = ("mnist_cnn",)
 
 parametrize_names = pytest.mark.parametrize("name", BUNDLED)
 #: Networks whose scoring takes up to half a minute.
-LARGEST = ("airbench94", "airbench94_catsdogs", "cifar_cnn")
+LARGEST = ("airbench94", "airbench94_catsdogs", "cifar_cnn", "resnet20")
 MARKS = {
     **dict.fromkeys(BUNDLED, ()), **dict.fromkeys(LARGE, pytest.mark.slow),
     **dict.fromkeys(LARGEST, pytest.mark.exhaustive),

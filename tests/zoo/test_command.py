@@ -63,6 +63,7 @@ def with_training(**changes):
 def test_the_time_of_training_is_that_of_the_record():
     row = with_training(train_seconds=40.04, epochs=4, train_images_per_epoch=58_752)
     assert row.epoch_seconds == pytest.approx(10.01)
+    assert with_training(train_seconds=40.04, epochs=4, epoch_seconds_median=9.0).epoch_seconds == 9
     assert format_training_time(row) == "10.0 s per epoch of 58,752 images, 4 epochs, on AMD EPYC, cores: 2"
     for unknown in (with_training(train_seconds=None), PUBLISHED["resnet18"], None):
         assert format_training_time(unknown) == "not recorded"

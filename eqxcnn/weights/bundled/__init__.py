@@ -77,9 +77,12 @@ class Bundled:
 
     @property
     def epoch_seconds(self) -> float | None:
-        """Mean time of an epoch of the run, without validation, in seconds; `None` if it was not recorded."""
-        total = self.training.get("train_seconds")
-        return None if total is None else total / self.training["epochs"]
+        """Time of an epoch of the run, without validation, in seconds; `None` if it was not recorded.
+
+        The median over the epochs, since a run may have been paused; the mean for records without the median.
+        """
+        total, median = (self.training.get(key) for key in ("train_seconds", "epoch_seconds_median"))
+        return median if median is not None or total is None else total / self.training["epochs"]
 
     @property
     def path(self) -> Path:

@@ -16,7 +16,7 @@ def test_the_cases_without_torch(tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "run_benchmark", lambda benchmark, *_: benchmarks.append(benchmark))
     pipeline.main(["--data", "digits", "--images", "300", "--no-torch", "--out", str(tmp_path / "pipeline.json")])
     (benchmark,) = benchmarks
-    assert benchmark.title.startswith("An epoch of digits, 1,438 images: ")
+    assert benchmark.title.startswith("An epoch of digits (1,438 images) with ")
     assert benchmark.images == 1438
     assert [ratio.target for ratio in benchmark.ratios] == ["<= 1.15", ">= 0.9"]
     calls = {name: case.call for name, case in benchmark.cases.items()}

@@ -45,7 +45,10 @@ def choose_train(source: str, rows: Mapping[str, int], test_split: str | None = 
     train = others[0] if len(others) == 1 else "train"
     if train not in others:
         if test_split == "train":
-            raise InputError(f"`test_split` (=`train`) must leave a split to train on: choose another of {names}.")
+            raise InputError(
+                f"`test_split` (=`train`) leaves no split called `train` among the other {len(others)} splits: choose "
+                f"another test split of {names}."
+            )
         raise InputError(
             f"`{source}` has the splits {names}, and none of them is called `train`: name the training split `train`."
         )

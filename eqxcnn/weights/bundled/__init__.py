@@ -81,8 +81,10 @@ class Bundled:
 
         The median over the epochs, since a run may have been paused; the mean for records without the median.
         """
-        total, median = (self.training.get(key) for key in ("train_seconds", "epoch_seconds_median"))
-        return median if median is not None or total is None else total / self.training["epochs"]
+        if "epoch_seconds_median" in self.training:
+            return self.training["epoch_seconds_median"]
+        total = self.training.get("train_seconds")
+        return None if total is None else total / self.training["epochs"]
 
     @property
     def path(self) -> Path:

@@ -220,7 +220,7 @@ def test_a_single_split_may_have_any_name_and_several_need_train(tmp_path):
     with pytest.raises(InputError, match="has the splits `validation`, `test`, and none of them is called `train`"):
         open_source(str(tmp_path / "two"))
     datasets.DatasetDict(train=both, validation=both, test=both).save_to_disk(tmp_path / "three")
-    with pytest.raises(InputError, match=r"`test_split` \(=`train`\) leaves no split called `train` among the other 2 splits"):
+    with pytest.raises(InputError, match=r"\(=`train`\) leaves no split called `train` among the other 2 splits"):
         open_source(str(tmp_path / "three"), test_split="train")
 
 

@@ -127,7 +127,7 @@ class WriteUpLoop:
         size, model = job.recipe.batch_size, job.make_start().model
         assert isinstance(model, MLP)
         assert isinstance(model.head, eqx.nn.Linear)
-        # The write-up keeps 64-bit NumPy arrays, which each call converts to 32 bits.
+        # The write-up keeps 64-bit NumPy arrays; JAX converts each batch to 32 bits when it is passed to `update`.
         train, rows = job.splits.train, job.order.rows
         pixels = train.images[rows].reshape(len(rows), -1) / 255.0
         labels = train.labels[rows].astype(np.int64)

@@ -47,7 +47,10 @@ _MAX_DEPTH, _MAX_STAGES, _MAX_LENGTH = 400, 8, 64
 
 
 def family(name: str) -> str:
-    """Returns the family of a model: the name of its file in `eqxcnn/models`, or a string with `/` for an added model.
+    """Returns the family of a model: the name of its file in `eqxcnn/models`.
+
+    The family of a model from another package is `package/entry point`, and that of a registered model is
+    `module/constructor`.
 
     **Raises:** `InputError` with the nearest names if there is no such model.
     """

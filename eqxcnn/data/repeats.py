@@ -1,4 +1,4 @@
-"""Finds images that occur more than once: within a part, in both parts, or with different labels."""
+"""Finds images that occur more than once: within the training or test images, in both, or with different labels."""
 
 from collections.abc import Mapping
 from typing import NamedTuple

@@ -212,8 +212,8 @@ def _convert_channels(image: Image, channels: int) -> Image:
 def _convert_to_8_bits(image: Image) -> Image:
     """Converts 16-bit, 32-bit or floating-point gray to 8 bits by scaling its range, without clipping.
 
-    The range is 16 bits for modes `I;16*` and for the integers of a PNG. It is 8 or 16 bits for other 32-bit integers,
-    and 0 to 1 or 0 to 255 for floats, depending on the largest value.
+    The range is 16 bits for modes `I;16*`, and for mode `I` (32-bit integers) in a PNG file. Depending on the largest
+    value, the range is 8 or 16 bits for mode `I` in other files, and 0 to 1 or 0 to 255 for floats.
     """
     from PIL import Image
 

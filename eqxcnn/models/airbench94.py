@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..errors import InputError
 from ..layers import BatchNorm, Conv, Linear, MaxPool, global_max_pool
 from ..layers.initializers import torch_uniform
 from ..types import Image, Images, Key, Logits, Maps, Variant
@@ -17,15 +18,19 @@ __all__ = ["Airbench94", "Block", "variants"]
 #: Added to the eigenvalues, so that whitening does not amplify directions with almost no variance.
 _WHITENING_EPS = 5e-4
 
+#: Activation functions by name; the published code uses the exact GELU.
+_ACTIVATIONS = {"gelu": partial(jax.nn.gelu, approximate=False), "silu": jax.nn.silu}
+
 
 class Block(eqx.Module):
-    """Two 3x3 convolutions, each with BatchNorm and GELU; 2x2 max pooling follows the first convolution.
+    """Two 3x3 convolutions, each with BatchNorm and an activation; 2x2 max pooling follows the first convolution.
 
     BatchNorm has no scale, and a momentum of 0.4 keeps its running statistics close to the latest batches.
 
     **Arguments:**
 
     - `use_dirac`: whether both convolutions start as the identity (see `Airbench94`).
+    - `activation`: the name of the activation function, `gelu` or `silu`.
     """
 
     conv1: Conv
@@ -33,20 +38,23 @@ class Block(eqx.Module):
     conv2: Conv
     norm2: BatchNorm
     pool: MaxPool
+    activation: str = eqx.field(static=True)
 
-    def __init__(self, in_channels: int, out_channels: int, use_dirac: bool, *, key: Key):
+    def __init__(self, in_channels: int, out_channels: int, use_dirac: bool, activation: str = "gelu", *, key: Key):
         first, second = jax.random.split(key)
         self.conv1 = _make_conv(in_channels, out_channels, use_dirac, first)
         self.norm1 = BatchNorm(out_channels, eps=1e-12, momentum=0.4, use_scale=False)
         self.conv2 = _make_conv(out_channels, out_channels, use_dirac, second)
         self.norm2 = BatchNorm(out_channels, eps=1e-12, momentum=0.4, use_scale=False)
         self.pool = MaxPool(2)
+        self.activation = activation
 
     def __call__(self, image: Image, state: eqx.nn.State) -> tuple[Float[Array, "h2 w2 o"], eqx.nn.State]:
         """Returns the maps `[h/2 w/2 out_channels]` and the new state."""
         x, state = self.norm1(self.pool(self.conv1(image)), state)
-        x, state = self.norm2(self.conv2(_gelu(x)), state)
-        return _gelu(x), state
+        activate = _ACTIVATIONS[self.activation]
+        x, state = self.norm2(self.conv2(activate(x)), state)
+        return activate(x), state
 
 
 class Airbench94(eqx.Module):
@@ -64,6 +72,10 @@ class Airbench94(eqx.Module):
     - `widths`: output channels of the three blocks.
     - `score_scale`: factor on the output of the dense layer.
     - `dirac`: whether the convolutions of the blocks start as the identity, as above, instead of at random.
+    - `activation`: the name of the activation function, `gelu` (exact) or `silu`.
+    - `head_std`: standard deviation to which the initial weights of the dense layer are scaled, if given.
+
+    **Raises:** `InputError` for another `activation`.
     """
 
     #: The constructor gives the weight random values, and `initialized_from` replaces them by computed values. The
@@ -73,31 +85,37 @@ class Airbench94(eqx.Module):
     blocks: tuple[Block, ...]
     head: eqx.nn.Linear | eqx.nn.Identity
     score_scale: float | int = eqx.field(static=True)
+    activation: str = eqx.field(static=True)
 
     def __init__(
         self,
         widths: tuple[int, ...] = (64, 256, 256),
         score_scale: float | int = 1 / 9,
         dirac: bool = True,
+        activation: str = "gelu",
+        head_std: float | int | None = None,
         num_classes: int = 10,
         in_channels: int = 3,
         image_size: tuple[int, int] = (32, 32),
         *,
         key: Key,
     ):
+        if activation not in _ACTIVATIONS:
+            raise InputError(f"`activation` (={activation!r}) must be one of {', '.join(_ACTIVATIONS)}")
         whiten_key, head_key, *keys = jax.random.split(key, len(widths) + 2)
         whitened = 2 * 4 * in_channels
         self.whiten = Conv(in_channels, whitened, 2, padding="VALID", weight_init=torch_uniform, key=whiten_key)
         self.blocks = tuple(
-            Block(n_in, n_out, dirac, key=block_key)
+            Block(n_in, n_out, dirac, activation, key=block_key)
             for (n_in, n_out), block_key in zip(pairwise((whitened, *widths)), keys, strict=True)
         )
-        self.head = Linear(widths[-1], num_classes, use_bias=False, key=head_key) if num_classes else eqx.nn.Identity()
+        self.head = _make_head(widths[-1], num_classes, head_std, head_key) if num_classes else eqx.nn.Identity()
         self.score_scale = score_scale if num_classes else 1
+        self.activation = activation
 
     def features(self, image: Image, state: eqx.nn.State, *, key: Key | None) -> tuple[Maps, eqx.nn.State]:
         """Returns the output of each block, `[h/2 w/2 64]`, `[h/4 w/4 256]` and `[h/8 w/8 256]`."""
-        maps, x = (), _gelu(self.whiten(image))  # h-1 w-1 24
+        maps, x = (), _ACTIVATIONS[self.activation](self.whiten(image))  # h-1 w-1 24
         for block in self.blocks:
             x, state = block(x, state)
             maps += (x,)
@@ -125,9 +143,12 @@ class Airbench94(eqx.Module):
         return eqx.tree_at(lambda model: model.whiten.weight, self, weight)
 
 
-def _gelu(x: Image) -> Image:
-    """Computes the exact GELU, as the published code does."""
-    return jax.nn.gelu(x, approximate=False)
+def _make_head(features: int, num_classes: int, std: float | int | None, key: Key) -> eqx.nn.Linear:
+    """Makes a dense layer without bias; `std` is the standard deviation to scale its weights to, if given."""
+    head = Linear(features, num_classes, use_bias=False, key=key)
+    if std is None:
+        return head
+    return eqx.tree_at(lambda layer: layer.weight, head, std / head.weight.std() * head.weight)
 
 
 def _make_conv(in_channels: int, out_channels: int, use_dirac: bool, key: Key) -> Conv:

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, TypeAlias, cast
 
 import jax
 import optax
 from jaxtyping import Array, PyTree
-from optax.contrib import MuonDimensionNumbers, muon, reduce_on_plateau
+from optax.contrib import reduce_on_plateau
 
 from .. import manual
 from .factors import Factor, assign_factors, scale_by_factors, scale_by_layer, zero_frozen_gradients
+from .muon import Muon, make_muon, rescale_kernels
 
 __all__ = [
     "Clipping",
@@ -68,6 +70,8 @@ def make_optimizer(
     *,
     momentum: float = 0.9,
     nesterov: bool = False,
+    muon: Muon | None = None,
+    rescale_kernels_every: int = 0,
     weight_decay: float = 0.0,
     decay_norms_and_biases: bool = False,
     clipping: Clipping | None = None,
@@ -92,8 +96,11 @@ def make_optimizer(
       Clipping, factors, `layer_decay`, `plateau` and accumulation apply in both cases.
     - `schedule`: the learning rate as a function of the number of updates.
     - `steps_per_epoch`: updates per epoch.
-    - `momentum`: weight of past updates in `sgd`, `nesterov` and `rmsprop`.
-    - `nesterov`: whether `sgd` and `rmsprop` use Nesterov momentum.
+    - `momentum`: weight of past updates in `sgd`, `nesterov` and `rmsprop`, and in the SGD beside `muon`.
+    - `nesterov`: whether these rules except `nesterov` itself use Nesterov momentum.
+    - `muon`: options of the rule `muon`; its defaults if left out.
+    - `rescale_kernels_every`: updates between two rescalings of the convolution kernels; 0 for none. See
+      `rescale_kernels`.
     - `weight_decay`: weight decay per step, before the multiplication by the learning rate; applies only to kernels and
       matrices, unless `decay_norms_and_biases` is set.
     - `clipping`: limits on the gradients.
@@ -110,15 +117,23 @@ def make_optimizer(
     if isinstance(name, optax.GradientTransformation):
         stages.append(name)
     else:
-        decay = _add_weight_decay(weight_decay, decay_norms_and_biases, factors) if weight_decay else optax.identity()
-        rule = _make_rule(name, momentum, nesterov)
-        stages += [decay, rule] if name in _COUPLED else [rule, decay]
+        muon = muon or Muon()
+        rule = _make_rule(name, momentum, nesterov, muon)
+        decay = partial(_add_weight_decay, weight_decay, decay_norms_and_biases, factors)
+        if name in _COUPLED:
+            stages += [decay(), rule]
+        elif name == "muon" and muon.others == "sgd":
+            stages += [decay(lambda param: not muon.updates(param)), rule, decay(muon.updates)]
+        else:
+            stages += [rule, decay()]
         if name == "lamb":
             # You et al. 2020, algorithm 2: the trust ratio includes the decay.
             stages.append(optax.scale_by_trust_ratio())
         stages.append(optax.scale_by_learning_rate(schedule))
     if layer_decay != 1:
         stages.append(scale_by_layer(layer_decay))
+    if rescale_kernels_every:
+        stages.append(rescale_kernels(rescale_kernels_every, factors))
     if factors:
         stages.append(scale_by_factors(factors, steps_per_epoch))
     if plateau is not None:
@@ -145,7 +160,7 @@ def is_decayed(param: Array) -> bool:
     return param.ndim > 1
 
 
-def _make_rule(name: OptimizerName, momentum: float, nesterov: bool) -> optax.GradientTransformation:
+def _make_rule(name: OptimizerName, momentum: float, nesterov: bool, muon: Muon) -> optax.GradientTransformation:
     """Builds the rule that turns gradients into updates for a learning rate of one."""
     momentum_rule = optax.trace(momentum, nesterov or name == "nesterov") if momentum else optax.identity()
     match name:
@@ -156,21 +171,10 @@ def _make_rule(name: OptimizerName, momentum: float, nesterov: bool) -> optax.Gr
         case "lion":
             return optax.scale_by_lion()
         case "muon":
-            # optax's Muon includes a learning rate and the minus sign of descent. `scale(-1)` undoes the sign, since
-            # `scale_by_learning_rate` adds its own.
-            return optax.chain(muon(1.0, muon_weight_dimension_numbers=_muon_matrices), optax.scale(-1))
+            return make_muon(muon, sgd=momentum_rule)
         case "rmsprop":
             return optax.chain(optax.scale_by_rms(0.9), momentum_rule)
     return momentum_rule
-
-
-def _muon_matrices(params: PyTree) -> PyTree:
-    """Returns the input and output axes of each matrix and kernel for Muon, and `None` for all other parameters.
-
-    The input axes are `in` for a dense layer's `[out in]`, and `kh`, `kw` and `in` for a kernel `[kh kw in out]`.
-    """
-    axes = {2: MuonDimensionNumbers((1,), (0,)), 4: MuonDimensionNumbers((0, 1, 2), (3,))}
-    return jax.tree.map(lambda param: axes.get(param.ndim), params)
 
 
 def _make_clipping(clipping: Clipping) -> list[optax.GradientTransformation]:
@@ -196,12 +200,17 @@ def _transpose_matrices(clip: optax.GradientTransformation) -> optax.GradientTra
 
 
 def _add_weight_decay(
-    weight_decay: float, decay_norms_and_biases: bool, factors: Sequence[Factor]
+    weight_decay: float,
+    decay_norms_and_biases: bool,
+    factors: Sequence[Factor],
+    applies_to: Callable[[Array], bool] = lambda param: True,
 ) -> optax.GradientTransformation:
-    """Adds each parameter's weight decay to the gradient or update of that parameter."""
+    """Adds each parameter's weight decay to the gradient or update of that parameter; without decay, does nothing."""
+    if not weight_decay:
+        return optax.identity()
 
     def add(update: Array, param: Array, factor: Factor) -> Array:
-        if not factor.value or not (decay_norms_and_biases or is_decayed(param)):
+        if not factor.value or not applies_to(param) or not (decay_norms_and_biases or is_decayed(param)):
             return update
         return update + weight_decay / factor.value * param
 

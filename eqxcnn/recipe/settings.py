@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from ..optim.muon import MuonLayers, MuonOthers
 from ..optim.optimizers import OptimizerName
 from ..ranges import Items, Range
 from .checks import ABOVE_ZERO, AT_LEAST_ZERO, BELOW_ONE, COUNT, COUNT_OR_NONE, PROBABILITY, UP_TO_ONE
@@ -149,9 +150,23 @@ class OptimizerSettings:
     optimizer: OptimizerName | Literal["own"] = "adam"
     """Update rule; `sgd`, `nesterov` and `rmsprop` use `momentum`. `own` for an update rule passed from Python."""
     momentum: Annotated[float, BELOW_ONE] = 0.9
-    """Weight of past updates in `sgd`, `nesterov` and `rmsprop`."""
+    """Weight of past updates in `sgd`, `nesterov` and `rmsprop`, and in the `sgd` of `muon_others`."""
     nesterov: bool = False
     """Use Nesterov momentum in `sgd` and `rmsprop`."""
+    muon_momentum: Annotated[float, BELOW_ONE] = 0.95
+    """Weight of past gradients in the Nesterov momentum of `muon`."""
+    muon_steps: Annotated[int, Range(1, 100)] = 5
+    """Newton-Schulz steps of `muon`, which bring the singular values of each update close to 1."""
+    muon_coefficients: tuple[
+        Annotated[float, Range(-100, 100)], Annotated[float, Range(-100, 100)], Annotated[float, Range(-100, 100)]
+    ] = (3.4445, -4.7750, 2.0315)
+    """Coefficients a, b and c of a Newton-Schulz step, which maps a singular value s to a s + b s^3 + c s^5."""
+    muon_layers: MuonLayers = "all"
+    """Parameters that `muon` updates: `all` kernels and matrices, or only the kernels of `convolutions`."""
+    muon_others: MuonOthers = "adam"
+    """Update rule of the other parameters in a run with `muon`."""
+    rescale_kernels_every: Annotated[int, COUNT_OR_NONE] = 0
+    """Updates between two rescalings of each convolution kernel to the norm sqrt(filters); 0 for none."""
     weight_decay: Annotated[float, AT_LEAST_ZERO] = 0.0
     """Weight decay per step, times the learning rate; norms and biases are not decayed. `adam` and `rmsprop` add the
     decay to the gradient before scaling the gradient (L2 regularization); `adamw` decays the weights themselves."""

@@ -18,6 +18,7 @@ from ..errors import InputError
 from ..optim.averages import Lookahead, WeightAverage
 from ..optim.factors import parse_factors
 from ..optim.losses import FunctionLoss, Loss
+from ..optim.muon import Muon
 from ..optim.optimizers import Clipping, Optimizer, OptimizerName, OwnOptimizer, Plateau, make_optimizer
 from ..optim.schedules import ScheduleShape, make_schedule, schedule_shape
 from ..recipe import OWN, Recipe
@@ -85,6 +86,10 @@ def build_optimizer(
         updates_per_epoch,
         momentum=recipe.momentum,
         nesterov=recipe.nesterov,
+        muon=Muon(
+            recipe.muon_momentum, recipe.muon_steps, recipe.muon_coefficients, recipe.muon_layers, recipe.muon_others
+        ),
+        rescale_kernels_every=recipe.rescale_kernels_every,
         weight_decay=recipe.weight_decay,
         decay_norms_and_biases=recipe.decay_norms_and_biases,
         clipping=Clipping(recipe.clip_value, recipe.clip_agc, recipe.clip_norm),

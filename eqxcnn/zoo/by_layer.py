@@ -114,7 +114,7 @@ class _Layer:
         return bool(self.params or self.multiply_adds or (self.is_leaf and self.calls))
 
     def row(self) -> LayerRow:
-        """Returns the finished row, after the trace."""
+        """Returns the layer's row. Call this method after the trace, which counts the multiply-adds."""
         return LayerRow(self.path, self.kind, self.output, self.calls, self.params, self.multiply_adds)
 
 

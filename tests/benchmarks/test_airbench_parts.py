@@ -8,7 +8,9 @@ from benchmarks.airbench_parts import PARTS, TrainingResult
 from eqxcnn.errors import InputError
 from eqxcnn.training import load_recipe
 
-WHOLE = load_recipe("cifar_fast")
+WHOLE = load_recipe("airbench94").replace(
+    model="airbench94_narrow", batch_size=256, learning_rate=0.375, precision="float32"
+)
 
 
 def test_each_part_is_the_only_one_left_out():

@@ -48,23 +48,24 @@ def fail(command):
 def test_a_recipe_is_trained_for_each_seed(fake_processes, tmp_path):
     commands, out = fake_processes(train_to(0.9912)), tmp_path / "time.json"
     flags = ("--recipes", "mlp", "--data", "digits", "--accuracies", "0.99", "--seconds", "60", "--seeds", "2")
-    time_to_accuracy.main([*flags, "--out", str(out)])
-    recipes = [command[2 : command.index("--runs")] for command in commands]
-    assert recipes == [["--recipe", "mlp", "--data", "digits", "--seed", seed] for seed in "01"]
+    time_to_accuracy.main([*flags, "--epochs", "2.5", "--out", str(out)])
+    recipes = [[*command[2 : command.index("--runs")], *command[command.index("--epochs") :]] for command in commands]
+    shared = ["--recipe", "mlp", "--data", "digits", "--seed"]
+    assert recipes == [[*shared, seed, "--epochs", "2.5"] for seed in "01"]
     assert all(command[:2] == ["-m", "eqxcnn.train"] for command in commands)
     (table,) = json.loads(out.read_text())["tables"]
     (row,) = table["lines"]
-    assert row[:5] == ["`mlp`", "2", "99.12 ± 0.00", "99.12", ">= 99"]
-    assert row[7:] == ["<= 60", "yes"]
+    assert row[:6] == ["`mlp`", "2.5", "2", "99.12 ± 0.00", "99.12", ">= 99"]
+    assert row[8:] == ["<= 60", "yes"]
 
 
 def test_a_target_is_met_if_every_seed_meets_it():
     # Mean 99.1 and both 0.1 from it: the deviation is sqrt(2 * 0.01 / (2 - 1)) = 0.141.
     runs = [TrainingResult(20.0, 0.992), TrainingResult(29.0, 0.99)]
-    assert make_row("a", runs, 0.99, 30)[2:] == ("99.10 ± 0.14", "99.00", ">= 99", "24.5", "29.0", "<= 30", "yes")
-    assert make_row("a", runs[:1], 0.99, 30)[1:3] == ("1", "99.20")
-    assert make_row("a", runs, 0.991, 30)[-1] == "no"
-    assert make_row("a", runs, 0.99, 28)[-1] == "no"
+    assert make_row("a", 9.9, runs, 0.99, 30)[3:] == ("99.10 ± 0.14", "99.00", ">= 99", "24.5", "29.0", "<= 30", "yes")
+    assert make_row("a", 9.9, runs[:1], 0.99, 30)[1:4] == ("9.9", "1", "99.20")
+    assert make_row("a", None, runs, 0.991, 30)[1::8] == ("default", "no")
+    assert make_row("a", 9.9, runs, 0.99, 28)[-1] == "no"
 
 
 def test_lists_of_different_lengths_are_refused(fake_processes):
@@ -79,7 +80,7 @@ def test_lists_of_different_lengths_are_refused(fake_processes):
 def test_a_failed_process_is_reported_with_its_last_line(fake_processes):
     fake_processes(fail)
     with pytest.raises(InputError, match="training `mlp` on `digits` with seed 0 failed with: error: the disk is"):
-        time_to_accuracy.train("mlp", "digits", 0)
+        time_to_accuracy.train("mlp", "digits", None, 0)
     with pytest.raises(InputError, match="training with `--model lenet` failed with: error: the disk is full"):
         startup.run_probe("--model", "lenet")
 

@@ -1,12 +1,13 @@
 """Hyperparameters that some architectures take from their papers or reference code, and arguments that are refused."""
 
 import inspect
-from functools import cache
+from functools import cache, partial
 
 import equinox as eqx
 import jax
 import numpy as np
 import pytest
+from jax.scipy.special import erf
 
 from eqxcnn.errors import InputError
 from eqxcnn.layers import BatchNorm, DropPath
@@ -21,6 +22,7 @@ from eqxcnn.models.vit import ViT
 from eqxcnn.registry import build, variant
 
 KEY = jax.random.key(0)
+FAST_KEY = jax.random.key(0, impl="unsafe_rbg")  # compiles faster than the default generator
 
 
 @cache
@@ -138,12 +140,35 @@ def test_only_max_pooled_networks_scale_their_scores():
 
 
 def test_airbench_blocks_start_by_copying_channels():
-    key = jax.random.key(0, impl="unsafe_rbg")  # compiles faster than the default generator
-    weight = np.asarray(Block(8, 4, True, key=key).conv1.weight)  # kh kw 8 4
+    weight = np.asarray(Block(8, 4, True, key=FAST_KEY).conv1.weight)  # kh kw 8 4
     identity = np.zeros((3, 3, 8, 4))
     identity[1, 1, range(4), range(4)] = 1
     np.testing.assert_array_equal(weight, identity)
-    assert np.unique(np.asarray(Block(8, 4, False, key=key).conv1.weight)).size == 3 * 3 * 8 * 4
+    assert np.unique(np.asarray(Block(8, 4, False, key=FAST_KEY).conv1.weight)).size == 3 * 3 * 8 * 4
+
+
+@pytest.mark.parametrize(
+    ("activation", "activate"),
+    [("gelu", lambda x: x * (1 + erf(x / np.sqrt(2))) / 2), ("silu", lambda x: x / (1 + np.exp(-x)))],
+)
+def test_airbench_activations(activation, activate):
+    make = partial(Airbench94, widths=(4, 4, 4), image_size=(9, 9), activation=activation)
+    model, state = eqx.nn.inference_mode(eqx.nn.make_with_state(make)(key=FAST_KEY))
+    image = jax.random.normal(FAST_KEY, (9, 9, 3))
+    # Before training, the running statistics of BatchNorm are 0 and 1.
+    x = activate(model.whiten(image))
+    for block in model.blocks:
+        x = activate(block.conv2(activate(block.pool(block.conv1(x)))))
+    np.testing.assert_allclose(model.features(image, state, key=None)[0][-1], x, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(model(image, state, key=None)[0], model.head(x.max((0, 1))) / 9, rtol=1e-4, atol=1e-5)
+
+
+def test_airbench_scales_the_head_and_refuses_other_activations():
+    make = partial(Airbench94, widths=(4, 4, 4), image_size=(9, 9), key=FAST_KEY)
+    plain, scaled = make().head.weight, make(head_std=2).head.weight
+    np.testing.assert_allclose(scaled, 2 * plain / plain.std(), rtol=1e-5)
+    with pytest.raises(InputError, match=r"`activation` .='relu'. must be one of gelu, silu"):
+        make(activation="relu")
 
 
 def test_regnet_stage_widths():

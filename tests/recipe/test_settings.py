@@ -21,6 +21,7 @@ TESTS = Path(__file__).parents[1]
 #: Four steps per epoch.
 BASE = Recipe(model="mlp", data="digits", train_images=160, batch_size=32, epochs=1, steps_per_call=1)
 SGD = {"optimizer": "sgd"}
+MUON = {"optimizer": "muon"}
 CLASS_WEIGHTS = (0.5, 1.0, 1.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
 
 #: Setting -> (a non-default value, the other settings it needs to have an effect).
@@ -44,6 +45,11 @@ VALUES = {
     "layer_decay": (0.5, {}),
     "momentum": (0.5, SGD),
     "nesterov": (True, SGD),
+    "muon_momentum": (0.5, MUON),
+    "muon_steps": (3, MUON),
+    "muon_coefficients": ((3.0, -4.0, 2.0), MUON),
+    "muon_layers": ("convolutions", MUON),
+    "muon_others": ("sgd", MUON),
     "weight_decay": (0.1, SGD),
     "decay_norms_and_biases": (True, {**SGD, "weight_decay": 0.1}),
     "clip_norm": (0.01, SGD),
@@ -91,6 +97,7 @@ OTHER_TESTS = {
     "image_column": "training/test_own_data.py::test_a_recipe_chooses_columns_and_test_split",
     "label_column": "training/test_own_data.py::test_a_recipe_chooses_columns_and_test_split",
     "test_split": "training/test_own_data.py::test_a_recipe_chooses_columns_and_test_split",
+    "rescale_kernels_every": "optim/test_muon.py::test_rescaled_kernels_keep_their_norm_with_any_rule",
     "gradients": "training/test_job.py::test_gradients_by_hand_agree_with_autodiff",
     "patience_epochs": "optim/test_optimizers.py::test_plateau_lowers_the_rate_when_the_epoch_loss_stops_improving",
     "test_views": "training/test_job.py::test_evaluation_of_a_run_uses_the_test_views_of_its_recipe",

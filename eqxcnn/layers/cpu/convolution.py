@@ -115,7 +115,8 @@ def _batch_images_gradient(
 def _batch_kernel_gradient(
     operands: Sequence[Array], axes: Sequence[int | None], **parameters: Any
 ) -> tuple[Array, int]:
-    """Uses XLA's implementation: merging the vmapped axis into the batch axis would sum over both axes."""
+    """Uses XLA's implementation. Unlike in `batch_convolution`, the vmapped axis cannot become part of the batch axis:
+    the gradient would then be summed over the vmapped axis too."""
     return jax.vmap(partial(XLA.kernel_gradient, **parameters), in_axes=tuple(axes))(*operands), 0
 
 

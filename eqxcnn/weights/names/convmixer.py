@@ -1,4 +1,4 @@
-"""Timm's names for ConvMixer: indices into sequences of layers, where `fn` is the residual branch."""
+"""Timm's names for ConvMixer: a layer is named by its index in its sequence, and a residual branch by `fn`."""
 
 __all__ = ["RULES"]
 

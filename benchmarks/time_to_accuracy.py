@@ -77,7 +77,8 @@ def main(arguments: Sequence[str]) -> None:
         runs = [train(recipe, source, length, seed) for seed in range(options.seeds)]
         rows.append(make_row(recipe, length, runs, accuracy, seconds))
     head = (
-        "recipe", "epochs", "seeds", "test accuracy (%)", "lowest", "target", "seconds, median", "longest", "target", "met",
+        "recipe", "epochs", "seeds",
+        "test accuracy (%)", "lowest", "target", "seconds, median", "longest", "target", "met",
     )  # fmt: skip
     title = "Accuracies and times of whole training processes, from start to end"
     write_tables("time_to_accuracy", title, arguments, [ResultTable(head, rows)], options.out)

@@ -33,9 +33,6 @@ OwnOptimizer: TypeAlias = optax.GradientTransformation | Callable[[optax.Schedul
 
 OptimizerName: TypeAlias = Literal["adam", "adamw", "lamb", "lion", "muon", "nesterov", "rmsprop", "sgd"]
 
-#: The rules that add the weight decay to the gradient, as in torch, instead of to the update.
-_COUPLED = ("sgd", "nesterov", "adam", "rmsprop")
-
 
 @dataclass(frozen=True)
 class Clipping:
@@ -117,18 +114,8 @@ def make_optimizer(
     if isinstance(name, optax.GradientTransformation):
         stages.append(name)
     else:
-        muon = muon or Muon()
-        rule = _make_rule(name, momentum, nesterov, muon)
         decay = partial(_add_weight_decay, weight_decay, decay_norms_and_biases, factors)
-        if name in _COUPLED:
-            stages += [decay(), rule]
-        elif name == "muon" and muon.others == "sgd":
-            stages += [decay(lambda param: not muon.updates(param)), rule, decay(muon.updates)]
-        else:
-            stages += [rule, decay()]
-        if name == "lamb":
-            # You et al. 2020, algorithm 2: the trust ratio includes the decay.
-            stages.append(optax.scale_by_trust_ratio())
+        stages += _make_rule(name, momentum, nesterov, muon or Muon(), decay)
         stages.append(optax.scale_by_learning_rate(schedule))
     if layer_decay != 1:
         stages.append(scale_by_layer(layer_decay))
@@ -160,21 +147,40 @@ def is_decayed(param: Array) -> bool:
     return param.ndim > 1
 
 
-def _make_rule(name: OptimizerName, momentum: float, nesterov: bool, muon: Muon) -> optax.GradientTransformation:
-    """Builds the rule that turns gradients into updates for a learning rate of one."""
-    momentum_rule = optax.trace(momentum, nesterov or name == "nesterov") if momentum else optax.identity()
+def _make_rule(
+    name: OptimizerName,
+    momentum: float,
+    nesterov: bool,
+    muon: Muon,
+    decay: Callable[..., optax.GradientTransformation],
+) -> list[optax.GradientTransformation]:
+    """Builds the stages that turn gradients into updates for a learning rate of one, with weight decay.
+
+    Where torch adds the weight decay to the gradient, the decay comes before the rule.
+
+    **Arguments:**
+
+    - `decay`: returns the stage that adds the weight decay. It takes a function that returns whether a parameter is
+      decayed in this stage; without one, all are.
+    """
+    sgd = optax.trace(momentum, nesterov or name == "nesterov") if momentum else optax.identity()
     match name:
-        case "adam" | "adamw":
-            return optax.scale_by_adam()
+        case "adam":
+            return [decay(), optax.scale_by_adam()]
+        case "adamw":
+            return [optax.scale_by_adam(), decay()]
         case "lamb":
-            return optax.scale_by_adam(eps=1e-6)
+            # You et al. 2020, algorithm 2: the trust ratio includes the decay.
+            return [optax.scale_by_adam(eps=1e-6), decay(), optax.scale_by_trust_ratio()]
         case "lion":
-            return optax.scale_by_lion()
+            return [optax.scale_by_lion(), decay()]
+        case "muon" if muon.others == "sgd":
+            return [decay(lambda param: not muon.updates(param)), make_muon(muon, sgd), decay(muon.updates)]
         case "muon":
-            return make_muon(muon, sgd=momentum_rule)
+            return [make_muon(muon, sgd), decay()]
         case "rmsprop":
-            return optax.chain(optax.scale_by_rms(0.9), momentum_rule)
-    return momentum_rule
+            return [decay(), optax.chain(optax.scale_by_rms(0.9), sgd)]
+    return [decay(), sgd]
 
 
 def _make_clipping(clipping: Clipping) -> list[optax.GradientTransformation]:

@@ -96,8 +96,7 @@ def make_optimizer(
     - `momentum`: weight of past updates in `sgd`, `nesterov` and `rmsprop`, and in the SGD beside `muon`.
     - `nesterov`: whether these rules except `nesterov` itself use Nesterov momentum.
     - `muon`: options of the rule `muon`; its defaults if left out.
-    - `rescale_kernels_every`: updates between two rescalings of the convolution kernels; 0 for none. See
-      `rescale_kernels`.
+    - `rescale_kernels_every`: updates between two calls of `rescale_kernels`; 0 for none.
     - `weight_decay`: weight decay per step, before the multiplication by the learning rate; applies only to kernels and
       matrices, unless `decay_norms_and_biases` is set.
     - `clipping`: limits on the gradients.
@@ -115,8 +114,8 @@ def make_optimizer(
         stages.append(name)
     else:
         decay = partial(_add_weight_decay, weight_decay, decay_norms_and_biases, factors)
-        stages += _make_rule(name, momentum, nesterov, muon or Muon(), decay)
-        stages.append(optax.scale_by_learning_rate(schedule))
+        rule = _make_rule(name, momentum, nesterov, muon or Muon(), decay)
+        stages += [*rule, optax.scale_by_learning_rate(schedule)]
     if layer_decay != 1:
         stages.append(scale_by_layer(layer_decay))
     if rescale_kernels_every:

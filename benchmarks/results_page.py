@@ -12,15 +12,10 @@ from .markdown import format_code, format_environment, format_number, format_sec
 #: Content of a run's file in `benchmarks/results/runs`.
 Record = Mapping[str, Any]
 
-#: Each data set's title, and how the measured images differ from the Hub's. `{older}` stands for the recipes whose runs
-#: recorded no digest of their images; a note with it is left out if there are none.
+#: Each data set's title, and how the measured images differ from the Hub's.
 _DATA = {
     "mnist": ("MNIST", ""),
-    "cifar10": (
-        "CIFAR-10",
-        "These recipes were measured on a copy of CIFAR-10 that was re-encoded as lossy JPEG, not on the Hub's exact "
-        "pixels: {older}. Accuracies on the original images differ.",
-    ),
+    "cifar10": ("CIFAR-10", ""),
     "cats_vs_dogs": (
         "Cats and dogs",
         "These recipes were measured on a subset of downscaled photographs, 9,000 for training and 2,000 for the "
@@ -86,14 +81,12 @@ def _summary_tables(runs: list[Record]) -> Iterator[str]:
         "cores",
     )  # fmt: skip
     for data, group in groupby(runs, lambda run: run["data"]):
-        of_data = list(group)
         title, note = _DATA.get(data, (data, ""))
-        older = sorted({f"`{run['recipe']}`" for run in of_data if "data_fingerprint" not in run})
         yield f"### {title}\n"
-        if note and (older or "{older}" not in note):
-            yield f"{note.format(older=', '.join(older))}\n"
+        if note:
+            yield f"{note}\n"
         yield format_table(
-            head, (_summary_row(list(seeds)) for _, seeds in groupby(of_data, lambda run: run["recipe"]))
+            head, (_summary_row(list(seeds)) for _, seeds in groupby(group, lambda run: run["recipe"]))
         )
 
 

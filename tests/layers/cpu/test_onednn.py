@@ -26,8 +26,8 @@ LAYERS = [
 ]
 
 
-def lower(layer, shape):
-    traced = jax.jit(jax.vmap(layer)).trace(jax.ShapeDtypeStruct((16, *shape), jnp.float32))
+def lower(layer, shape, batch_size=16):
+    traced = jax.jit(jax.vmap(layer)).trace(jax.ShapeDtypeStruct((batch_size, *shape), jnp.float32))
     return traced.lower(lowering_platforms=("cpu",)).as_text()
 
 
@@ -42,6 +42,11 @@ def test_tested_jaxlibs_call_it():
     assert onednn.is_available()
     for layer, shape in LAYERS:
         assert "__onednn$" in lower(layer, shape)
+    # XLA computes small convolutions of a single image.
+    assert "__onednn$" not in lower(*LAYERS[0], batch_size=1)
+    large = Conv(64, 64, 3, weight_init=numpy_init, key=KEY)
+    assert "__onednn$" in lower(large, (16, 16, 64), batch_size=1)
+    assert "__onednn$" not in lower(large, (15, 15, 64), batch_size=1)
 
 
 @pytest.mark.parametrize(

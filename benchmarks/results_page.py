@@ -85,9 +85,7 @@ def _summary_tables(runs: list[Record]) -> Iterator[str]:
         yield f"### {title}\n"
         if note:
             yield f"{note}\n"
-        yield format_table(
-            head, (_summary_row(list(seeds)) for _, seeds in groupby(group, lambda run: run["recipe"]))
-        )
+        yield format_table(head, (_summary_row(list(seeds)) for _, seeds in groupby(group, lambda run: run["recipe"])))
 
 
 def _summary_row(runs: list[Record]) -> tuple[Any, ...]:

@@ -13,8 +13,8 @@ from eqxcnn.errors import InputError
 
 #: The arguments of `pip install` for the compared PyTorch.
 TORCH_PACKAGES = "torch==2.13.0 torchvision==0.28.0"
-#: Operators that torchvision needs to import, since it registers functions for their output shapes. A build without
-#: these operators cannot be imported before they are declared.
+#: Operators that must be declared before torchvision is imported if its build lacks them, because the import registers
+#: functions for their output shapes.
 _OPERATORS = ("nms", "qnms", "roi_align", "ps_roi_align", "ps_roi_pool", "roi_pool", "deform_conv2d")
 _OPERATORS += tuple(f"_{name}_backward" for name in _OPERATORS[2:])
 

@@ -35,7 +35,7 @@ class Muon:
     layers: MuonLayers = "all"
     others: MuonOthers = "adam"
 
-    def updates(self, param: Array) -> bool:
+    def applies_to(self, param: Array) -> bool:
         """Returns whether Muon updates the parameter, and not the rule of the others."""
         return param.ndim == 4 or (param.ndim == 2 and self.layers == "all")
 
@@ -52,7 +52,7 @@ def make_muon(options: Muon, sgd: optax.GradientTransformation) -> optax.Gradien
         The input axes are `in` for a dense layer's `[out in]`, and `kh`, `kw` and `in` for a kernel `[kh kw in out]`.
         """
         known = {2: MuonDimensionNumbers((1,), (0,)), 4: MuonDimensionNumbers((0, 1, 2), (3,))}
-        return jax.tree.map(lambda param: known[param.ndim] if options.updates(param) else None, params)
+        return jax.tree.map(lambda param: known[param.ndim] if options.applies_to(param) else None, params)
 
     # optax's Muon includes a learning rate and the minus sign of descent. `scale(-1)` undoes the sign, since the chain
     # of `make_optimizer` adds its own.
@@ -70,20 +70,21 @@ def make_muon(options: Muon, sgd: optax.GradientTransformation) -> optax.Gradien
         return rule
     return optax.partition(
         {"muon": rule, "sgd": sgd},
-        lambda params: jax.tree.map(lambda param: "muon" if options.updates(param) else "sgd", params),
+        lambda params: jax.tree.map(lambda param: "muon" if options.applies_to(param) else "sgd", params),
     )
 
 
-def rescale_kernels(every: int, factors: Sequence[Factor]) -> optax.GradientTransformation:
+def rescale_kernels(every: int, factors: Sequence[Factor], steps_per_epoch: float) -> optax.GradientTransformation:
     """Rescales each convolution kernel `[kh kw in out]` to the norm sqrt(out), together with an update.
 
     The kernel is rescaled first, and the update is added to the result, as in the code of airbench94's Muon variant.
-    Frozen kernels stay unchanged.
+    The rescaling does not depend on the learning rate. Frozen kernels stay unchanged.
 
     **Arguments:**
 
     - `every`: updates from one rescaling to the next; the first update rescales.
-    - `factors`: the learning-rate factors that multiply the updates afterwards, which must not change the rescaling.
+    - `factors`: the learning-rate factors, which say what is frozen and when.
+    - `steps_per_epoch`: updates per epoch.
     """
 
     def init(params: PyTree) -> optax.ScaleByScheduleState:
@@ -93,10 +94,10 @@ def rescale_kernels(every: int, factors: Sequence[Factor]) -> optax.GradientTran
         def rescale(update: Array, param: Array, factor: Factor) -> Array:
             if param.ndim != 4 or not factor.value:
                 return update
-            # The smallest norm keeps a kernel of zeros at zero.
-            scale = param.shape[-1] ** 0.5 / jnp.maximum(jnp.linalg.norm(param.ravel()), 1e-12)
-            change = (scale - 1) / factor.value * param
-            return update + jnp.where(state.count % every == 0, change, 0).astype(update.dtype)
+            # The lower bound keeps a kernel of zeros at zero.
+            scale = param.shape[-1] ** 0.5 / jnp.maximum(jnp.sqrt(jnp.square(param).sum()), 1e-12)
+            is_due = (state.count % every == 0) & (state.count < factor.epochs * steps_per_epoch)
+            return update + jnp.where(is_due, (scale - 1) * param, 0).astype(update.dtype)
 
         rescaled = jax.tree.map(rescale, updates, params, assign_factors(factors, params))
         return rescaled, optax.ScaleByScheduleState(count=optax.safe_increment(state.count))

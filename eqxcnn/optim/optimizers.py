@@ -90,13 +90,13 @@ def make_optimizer(
     **Arguments:**
 
     - `name`: the name of an update rule, or an optax transformation that includes learning rate and weight decay.
-      Clipping, factors, `layer_decay`, `plateau` and accumulation apply in both cases.
+      Clipping, factors, `layer_decay`, `plateau`, rescaling and accumulation apply in both cases.
     - `schedule`: the learning rate as a function of the number of updates.
     - `steps_per_epoch`: updates per epoch.
-    - `momentum`: weight of past updates in `sgd`, `nesterov` and `rmsprop`, and in the SGD beside `muon`.
-    - `nesterov`: whether these rules except `nesterov` itself use Nesterov momentum.
+    - `momentum`: weight of past updates in `sgd`, `nesterov`, `rmsprop` and the SGD beside `muon`.
+    - `nesterov`: whether `sgd`, `rmsprop` and the SGD beside `muon` use Nesterov momentum.
     - `muon`: options of the rule `muon`; its defaults if left out.
-    - `rescale_kernels_every`: updates between two calls of `rescale_kernels`; 0 for none.
+    - `rescale_kernels_every`: see `every` of `rescale_kernels`; 0 for no rescaling.
     - `weight_decay`: weight decay per step, before the multiplication by the learning rate; applies only to kernels and
       matrices, unless `decay_norms_and_biases` is set.
     - `clipping`: limits on the gradients.
@@ -118,13 +118,13 @@ def make_optimizer(
         stages += [*rule, optax.scale_by_learning_rate(schedule)]
     if layer_decay != 1:
         stages.append(scale_by_layer(layer_decay))
-    if rescale_kernels_every:
-        stages.append(rescale_kernels(rescale_kernels_every, factors))
     if factors:
         stages.append(scale_by_factors(factors, steps_per_epoch))
     if plateau is not None:
         size = max(round(steps_per_epoch), 1)
         stages.append(reduce_on_plateau(plateau.decay_rate, plateau.patience_epochs, accumulation_size=size))
+    if rescale_kernels_every:
+        stages.append(rescale_kernels(rescale_kernels_every, factors, steps_per_epoch))
     chain = optax.chain(*stages)
     if accumulate_steps == 1:
         return chain
@@ -174,7 +174,7 @@ def _make_rule(
         case "lion":
             return [optax.scale_by_lion(), decay()]
         case "muon" if muon.others == "sgd":
-            return [decay(lambda param: not muon.updates(param)), make_muon(muon, sgd), decay(muon.updates)]
+            return [decay(lambda param: not muon.applies_to(param)), make_muon(muon, sgd), decay(muon.applies_to)]
         case "muon":
             return [make_muon(muon, sgd), decay()]
         case "rmsprop":
@@ -210,7 +210,7 @@ def _add_weight_decay(
     factors: Sequence[Factor],
     applies_to: Callable[[Array], bool] = lambda param: True,
 ) -> optax.GradientTransformation:
-    """Adds each parameter's weight decay to the gradient or update of that parameter; without decay, does nothing."""
+    """Adds each parameter's weight decay to its gradient or update; does nothing if the decay is 0."""
     if not weight_decay:
         return optax.identity()
 

@@ -163,8 +163,8 @@ def _check_by_hand(recipe: Any) -> None:
         )
     defaults = {field.name: field.default for field in dataclasses.fields(recipe)}
     for name in (
-        "learning_rate_factors", "freeze", "layer_decay", "clip_norm", "clip_value", "clip_agc", "accumulate_steps",
-        "precision", "loss", "class_weights", "mixup", "cutmix",
+        "learning_rate_factors", "freeze", "layer_decay", "rescale_kernels_every", "clip_norm", "clip_value",
+        "clip_agc", "accumulate_steps", "precision", "loss", "class_weights", "mixup", "cutmix",
     ):  # fmt: skip
         if getattr(recipe, name) != defaults[name]:
             raise InputError(f"`gradients` (='by_hand') does not support `{name}`: leave it out")

@@ -150,9 +150,9 @@ class OptimizerSettings:
     optimizer: OptimizerName | Literal["own"] = "adam"
     """Update rule; `sgd`, `nesterov` and `rmsprop` use `momentum`. `own` for an update rule passed from Python."""
     momentum: Annotated[float, BELOW_ONE] = 0.9
-    """Weight of past updates in `sgd`, `nesterov` and `rmsprop`, and in the `sgd` of `muon_others`."""
+    """Weight of past updates in `sgd`, `nesterov`, `rmsprop` and the SGD of `muon_others`."""
     nesterov: bool = False
-    """Use Nesterov momentum in `sgd` and `rmsprop`."""
+    """Use Nesterov momentum in `sgd`, `rmsprop` and the SGD of `muon_others`."""
     muon_momentum: Annotated[float, BELOW_ONE] = 0.95
     """Weight of past gradients in the Nesterov momentum of `muon`."""
     muon_steps: Annotated[int, Range(1, 100)] = 5
@@ -166,7 +166,8 @@ class OptimizerSettings:
     muon_others: MuonOthers = "adam"
     """Update rule of the other parameters in a run with `muon`."""
     rescale_kernels_every: Annotated[int, COUNT_OR_NONE] = 0
-    """Updates between two rescalings of each convolution kernel to the norm sqrt(filters); 0 for none."""
+    """Updates between two rescalings of each convolution kernel `[kh kw in out]` to the norm sqrt(out), for
+    convolutions that a norm follows; 0 for none."""
     weight_decay: Annotated[float, AT_LEAST_ZERO] = 0.0
     """Weight decay per step, times the learning rate; norms and biases are not decayed. `adam` and `rmsprop` add the
     decay to the gradient before scaling the gradient (L2 regularization); `adamw` decays the weights themselves."""

@@ -1,5 +1,6 @@
 """Compares Muon and the rescaling of kernels with NumPy in float64."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from eqxcnn.optim.muon import Muon
 from eqxcnn.training import Recipe
+from eqxcnn.training.builders import build_optimizer
 
 from .test_optimizers import run_optimizer
 
@@ -78,7 +80,7 @@ def test_matrices_follow_muon_too_unless_only_convolutions_do():
     (after,) = run_optimizer(RECIPE.replace(muon_layers="all"), *jax.tree.map(jnp.float32, (start, gradients)))
     step = orthogonalize(gradients[0]["head"]["weight"].T).T
     assert_close(after["head"]["weight"], start["head"]["weight"] - 0.2 * step)
-    assert [Muon(layers=layers).updates(jnp.zeros((2, 3))) for layers in ("all", "convolutions")] == [True, False]
+    assert [Muon(layers=layers).applies_to(jnp.zeros((2, 3))) for layers in ("all", "convolutions")] == [True, False]
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "muon"])
@@ -89,6 +91,23 @@ def test_rescaled_kernels_keep_their_norm_with_any_rule(optimizer):
     for after in history:
         np.testing.assert_allclose(np.linalg.norm(after["conv"]["weight"]), np.sqrt(6), rtol=1e-4)
         np.testing.assert_allclose(after["head"]["weight"], start["head"]["weight"], atol=1e-4)
+
+
+def test_rescaling_is_not_scaled_by_the_plateau_the_factors_or_the_layers():
+    start, gradients = make_case(4)
+    recipe = Recipe(
+        optimizer="sgd", momentum=0.0, schedule="plateau", patience_epochs=1, decay_rate=0.1, learning_rate=1e-9,
+        learning_rate_factors=("conv=3",), layer_decay=0.5, rescale_kernels_every=1,
+    )  # fmt: skip
+    optimizer = build_optimizer(recipe, 4, 1)
+    params, gradients = jax.tree.map(jnp.float32, (start, gradients))
+    state = optimizer.init(params)
+    for gradient in gradients:
+        # The loss stays the same, so the plateau lowers the learning rate.
+        doubled = jax.tree.map(lambda param: 2 * param, params)
+        updates, state = optimizer.update(gradient, state, doubled, value=jnp.float32(1))
+        params = eqx.apply_updates(doubled, updates)
+        np.testing.assert_allclose(np.linalg.norm(params["conv"]["weight"]), np.sqrt(6), rtol=1e-5)
 
 
 def test_frozen_and_empty_kernels_are_not_rescaled():

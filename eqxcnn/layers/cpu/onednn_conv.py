@@ -26,7 +26,7 @@ _MAX_STEM_FAN_IN = 27
 #: channels. XLA is also faster at both gradients of strided convolutions, but slower at both gradients of grouped
 #: convolutions.
 _MAX_CHANNELS_FOR_XLA = 4
-#: Smaller convolutions of a single image are left to XLA, because each oneDNN call has a fixed cost.
+#: Convolutions of a single image with fewer multiply-adds are left to XLA, because each oneDNN call has a fixed cost.
 _MIN_MULTIPLY_ADDS = 2**23
 
 
@@ -109,7 +109,7 @@ def is_stem(kernel: KernelShape, window: Window) -> bool:
     return prod(kernel[:-1]) <= _MAX_STEM_FAN_IN and {*window.stride, *window.dilation, window.groups} == {1}
 
 
-def _convolve_large(images: Images, kernel: Kernel, window: Window) -> Outputs:
+def _convolve_images(images: Images, kernel: Kernel, window: Window) -> Outputs:
     """Convolves with oneDNN, or with XLA if the batch is a single image and the convolution is small."""
     out = jax.eval_shape(partial(_infer_output, window=window, kernel_layout="HWIO"), images, kernel)
     if images.shape[0] == 1 and out.size * prod(kernel.shape[:3]) < _MIN_MULTIPLY_ADDS:
@@ -118,4 +118,4 @@ def _convolve_large(images: Images, kernel: Kernel, window: Window) -> Outputs:
 
 
 #: The implementation for float32.
-ONEDNN = Implementation(_convolve_large, _images_gradient, _kernel_gradient)
+ONEDNN = Implementation(_convolve_images, _images_gradient, _kernel_gradient)

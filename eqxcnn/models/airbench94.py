@@ -73,7 +73,7 @@ class Airbench94(eqx.Module):
     - `score_scale`: factor on the output of the dense layer.
     - `dirac`: whether the convolutions of the blocks start as the identity, as above, instead of at random.
     - `activation`: the name of the activation function, `gelu` (exact) or `silu`.
-    - `head_std`: standard deviation to which the initial weights of the dense layer are scaled, if given.
+    - `head_std`: standard deviation to which the initial weights of the dense layer are scaled; 0 for no scaling.
 
     **Raises:** `InputError` for another `activation`.
     """
@@ -93,7 +93,7 @@ class Airbench94(eqx.Module):
         score_scale: float | int = 1 / 9,
         dirac: bool = True,
         activation: str = "gelu",
-        head_std: float | int | None = None,
+        head_std: float | int = 0,
         num_classes: int = 10,
         in_channels: int = 3,
         image_size: tuple[int, int] = (32, 32),
@@ -143,10 +143,10 @@ class Airbench94(eqx.Module):
         return eqx.tree_at(lambda model: model.whiten.weight, self, weight)
 
 
-def _make_head(features: int, num_classes: int, std: float | int | None, key: Key) -> eqx.nn.Linear:
-    """Makes a dense layer without bias; `std` is the standard deviation to scale its weights to, if given."""
+def _make_head(features: int, num_classes: int, std: float | int, key: Key) -> eqx.nn.Linear:
+    """Makes a dense layer without bias; `std` is the standard deviation to scale its weights to, or 0."""
     head = Linear(features, num_classes, use_bias=False, key=key)
-    if std is None:
+    if not std:
         return head
     return eqx.tree_at(lambda layer: layer.weight, head, std / head.weight.std() * head.weight)
 

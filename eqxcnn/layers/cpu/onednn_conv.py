@@ -26,8 +26,9 @@ _MAX_STEM_FAN_IN = 27
 #: channels. XLA is also faster at both gradients of strided convolutions, but slower at both gradients of grouped
 #: convolutions.
 _MAX_CHANNELS_FOR_XLA = 4
-#: Convolutions of a single image with fewer multiply-adds are left to XLA, because each oneDNN call has a fixed cost.
-_MIN_MULTIPLY_ADDS = 2**23
+#: Convolutions of a single image with this many multiply-adds are left to XLA, because each oneDNN call has a fixed
+#: cost. With fewer multiply-adds, as in LeNet, both are equally fast.
+_MULTIPLY_ADDS_FOR_XLA = range(2**20, 2**23)
 
 
 def _convolve(images: Images, kernel: Array, window: Window, kernel_layout: _KernelLayout = "HWIO") -> Outputs:
@@ -112,7 +113,7 @@ def is_stem(kernel: KernelShape, window: Window) -> bool:
 def _convolve_images(images: Images, kernel: Kernel, window: Window) -> Outputs:
     """Convolves with oneDNN, or with XLA if the batch is a single image and the convolution is small."""
     out = jax.eval_shape(partial(_infer_output, window=window, kernel_layout="HWIO"), images, kernel)
-    if images.shape[0] == 1 and out.size * prod(kernel.shape[:3]) < _MIN_MULTIPLY_ADDS:
+    if images.shape[0] == 1 and out.size * prod(kernel.shape[:3]) in _MULTIPLY_ADDS_FOR_XLA:
         return XLA.convolve(images, kernel, window)
     return _convolve(images, kernel, window)
 

@@ -111,7 +111,7 @@ def is_stem(kernel: KernelShape, window: Window) -> bool:
 
 
 def _convolve_images(images: Images, kernel: Kernel, window: Window) -> Outputs:
-    """Convolves with oneDNN, or with XLA if the batch is a single image and the convolution is small."""
+    """Convolves with oneDNN, or with XLA if that is faster for a single image."""
     out = jax.eval_shape(partial(_infer_output, window=window, kernel_layout="HWIO"), images, kernel)
     if images.shape[0] == 1 and out.size * prod(kernel.shape[:3]) in _MULTIPLY_ADDS_FOR_XLA:
         return XLA.convolve(images, kernel, window)

@@ -16,7 +16,7 @@ from .images import Preprocess
 from .images.decode import Interpolation
 from .images.preprocess import Resize
 from .registry import has_type
-from .runtime.compile import FlatJit
+from .fused_jit import FusedJit
 from .saved_config import check_normalization, shortest
 from .types import BatchLogits, Logits, ModelState, Network
 from .views import eval_logits
@@ -144,6 +144,6 @@ def rank_classes(probabilities: Float[np.ndarray, " classes"], k: int) -> Int[np
     return np.argsort(-probabilities, kind="stable")[:k]
 
 
-@FlatJit
+@FusedJit
 def _logits(classifier: ImageClassifier, images: Array) -> BatchLogits:
     return eval_logits(classifier.model, classifier.state, images, classifier.mean, classifier.std)

@@ -15,7 +15,18 @@ import jax.numpy as jnp
 import jaxlib
 import numpy as np
 
-__all__ = ["DETERMINISTIC", "AsyncJit", "FlatJit", "Option", "async_jit", "jit_once"]
+__all__ = [
+    "DETERMINISTIC",
+    "AsyncJit",
+    "FlatJit",
+    "Option",
+    "Static",
+    "async_jit",
+    "combine",
+    "is_concrete",
+    "jit_once",
+    "partition",
+]
 
 Option: TypeAlias = tuple[str, str | int | bool]
 
@@ -67,7 +78,7 @@ def jit_once(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
-class _Static:
+class Static:
     """A pytree's structure, and those of its leaves that are not arrays; a new value compiles a new program."""
 
     structure: Any
@@ -80,7 +91,7 @@ class _Partition(NamedTuple):
 
     tree: Any
     arrays: list[Any]
-    static: _Static
+    static: Static
 
 
 class AsyncJit:
@@ -101,14 +112,14 @@ class AsyncJit:
         #: `lower(*arguments).compile()` returns the compiled program for inspection.
         self.lower = jit(function, donate=donated, compiler_options=compiler_options).lower
 
-        def call(first: list[Any], rest: list[list[Any]], static: tuple[_Static, ...]) -> Any:
+        def call(first: list[Any], rest: list[list[Any]], static: tuple[Static, ...]) -> Any:
             # With jit disabled, NumPy arrays arrive here unconverted.
             inputs = [
                 [jnp.asarray(array) if isinstance(array, np.ndarray) else array for array in arrays]
                 for arrays in (first, *rest)
             ]
-            out = function(*(_combine(*parts) for parts in zip(inputs, static, strict=True)))
-            return _partition(out), jnp.zeros(())
+            out = function(*(combine(*parts) for parts in zip(inputs, static, strict=True)))
+            return partition(out), jnp.zeros(())
 
         call.__name__ = getattr(function, "__name__", call.__name__)  # the name appears in traces and messages
         donate_argnums = (1,) if donate else ()
@@ -119,9 +130,9 @@ class AsyncJit:
         """Starts the compiled function and returns its result, which the device may not have computed yet."""
         previous = self._thread
         if first is not previous.first.tree:
-            previous.first = _Partition(first, *_partition(first))
+            previous.first = _Partition(first, *partition(first))
         head, last = previous.first, previous.result
-        parts = [last if argument is last.tree else _Partition(argument, *_partition(argument)) for argument in rest]
+        parts = [last if argument is last.tree else _Partition(argument, *partition(argument)) for argument in rest]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Some donated buffers were not usable*")
             static = (head.static, *(part.static for part in parts))
@@ -129,7 +140,7 @@ class AsyncJit:
         began = monotonic()
         (end if previous.is_long else previous.end).block_until_ready()
         previous.end, previous.is_long = end, _waits_for_each_call() or monotonic() - began > _LONG_CALL_SECONDS
-        previous.result = _Partition(_combine(arrays, result_static), arrays, result_static)
+        previous.result = _Partition(combine(arrays, result_static), arrays, result_static)
         return previous.result.tree
 
 
@@ -142,22 +153,22 @@ class FlatJit:
 
     def __init__(self, function: Callable[[Any, Any], Any]) -> None:
         self._function = function
-        self._compiled: dict[_Static, Callable[..., Any]] = {}
+        self._compiled: dict[Static, Callable[..., Any]] = {}
         self._thread = threading.local()
 
     def __call__(self, tree: Any, array: Any) -> Any:
         """Returns the function's result."""
         previous, arrays, call = getattr(self._thread, "latest", (None, None, None))
         if call is None or tree is not previous:
-            arrays, static = _partition(tree)
+            arrays, static = partition(tree)
             call = self._compiled.setdefault(static, jax.jit(self._bind(static)))
-            if _is_concrete(arrays):
+            if is_concrete(arrays):
                 self._thread.latest = tree, arrays, call
         return call(arrays, array)
 
-    def _bind(self, static: _Static) -> Callable[..., Any]:
+    def _bind(self, static: Static) -> Callable[..., Any]:
         def call(arrays: list[Any], array: Any) -> Any:
-            return self._function(_combine(arrays, static), jnp.asarray(array))
+            return self._function(combine(arrays, static), jnp.asarray(array))
 
         call.__name__ = self._function.__name__  # the name appears in traces and messages
         return call
@@ -167,7 +178,7 @@ class _PreviousCall(threading.local):
     """The latest call of an `AsyncJit` in one thread: its first argument, its result, and whether it waited long."""
 
     def __init__(self) -> None:
-        self.first = self.result = _Partition(None, *_partition(None))
+        self.first = self.result = _Partition(None, *partition(None))
         self.end, self.is_long = jnp.zeros(()), True
 
 
@@ -181,7 +192,7 @@ def _waits_for_each_call() -> bool:
     return jax.default_backend() == "cpu" and jax.device_count() > 1
 
 
-def _is_concrete(arrays: list[Any]) -> bool:
+def is_concrete(arrays: list[Any]) -> bool:
     """Returns whether all arrays have values, so that none is a JAX tracer."""
     try:
         return all(leaf is None or leaf.devices() for leaf in arrays)
@@ -189,15 +200,16 @@ def _is_concrete(arrays: list[Any]) -> bool:
         return False
 
 
-def _partition(tree: Any) -> tuple[list[Any], _Static]:
+def partition(tree: Any) -> tuple[list[Any], Static]:
+    """Returns a pytree's leaves, with `None` in place of those that are not arrays, and its static part."""
     leaves, structure = jax.tree.flatten(tree)
     arrays = [leaf if eqx.is_array(leaf) else None for leaf in leaves]
     others = tuple(None if eqx.is_array(leaf) else leaf for leaf in leaves)
-    return arrays, _Static(structure, others)
+    return arrays, Static(structure, others)
 
 
-def _combine(arrays: list[Any], static: _Static) -> Any:
-    """Inverts `_partition`."""
+def combine(arrays: list[Any], static: Static) -> Any:
+    """Returns the pytree that `partition` took apart."""
     leaves = [other if array is None else array for array, other in zip(arrays, static.leaves, strict=True)]
     return jax.tree.unflatten(static.structure, leaves)
 

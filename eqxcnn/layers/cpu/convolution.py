@@ -29,7 +29,7 @@ from .implementation import (
     is_by_taps,
     is_pointwise,
 )
-from .onednn_conv import ONEDNN
+from .onednn_conv import ONEDNN, ONEDNN_DEPTHWISE
 from .pointwise import POINTWISE
 from .primitive import make_primitive
 
@@ -61,7 +61,7 @@ def kernel_gradient(out: Outputs, images: Images, window: Window, shape: KernelS
 def choose_for_cpu(shape: KernelShape, window: Window, dtype: jnp.dtype, uses_onednn: bool) -> Implementation:
     """Returns the fastest implementation on a CPU; all agree up to rounding."""
     if is_by_taps(shape, window, dtype):
-        return DEPTHWISE
+        return ONEDNN_DEPTHWISE if dtype == jnp.float32 and uses_onednn else DEPTHWISE
     if dtype != jnp.float32 or not uses_onednn:
         return XLA
     return POINTWISE if is_pointwise(shape, window, dtype) else ONEDNN

@@ -1,5 +1,6 @@
 """Convolutions by oneDNN on a CPU, channels last. The gradients are computed as convolutions too."""
 
+from collections.abc import Sequence
 from functools import partial
 from math import prod
 from typing import Literal, TypeAlias
@@ -11,10 +12,11 @@ from jaxtyping import Array
 
 from ..sizes import Edges, Pair
 from . import onednn
+from .depthwise import DEPTHWISE
 from .implementation import XLA, Images, Implementation, Kernel, KernelShape, Outputs, Window
 from .stem_gradient import stem_gradient
 
-__all__ = ["ONEDNN", "is_stem"]
+__all__ = ["ONEDNN", "ONEDNN_DEPTHWISE", "convolve_by_onednn", "is_faster_by_xla", "is_stem"]
 
 #: The order of the kernel's axes, in the letters of `lax.conv_general_dilated`.
 _KernelLayout: TypeAlias = Literal["HWIO", "IHWO"]
@@ -31,7 +33,21 @@ _MAX_CHANNELS_FOR_XLA = 4
 _MULTIPLY_ADDS_FOR_XLA = range(2**20, 2**23)
 
 
-def _convolve(images: Images, kernel: Array, window: Window, kernel_layout: _KernelLayout = "HWIO") -> Outputs:
+def convolve_by_onednn(
+    images: Images,
+    kernel: Array,
+    window: Window,
+    kernel_layout: _KernelLayout = "HWIO",
+    added: Sequence[Array] = (),
+    fused: Sequence[str] = (),
+) -> Outputs:
+    """Convolves with oneDNN.
+
+    **Arguments:**
+
+    - `fused`, `added`: the operations that oneDNN applies to the outputs in the same call, by the names in XLA's
+      `onednn_config.proto`, and their operands.
+    """
     out = jax.eval_shape(partial(_infer_output, window=window, kernel_layout=kernel_layout), images, kernel)
     data = {"batch_dim": 0, "feature_dim": 3, "spatial_dims": [1, 2]}
     height, width, inputs, outputs = (kernel_layout.index(axis) for axis in "HWIO")
@@ -50,8 +66,9 @@ def _convolve(images: Images, kernel: Array, window: Window, kernel_layout: _Ker
             "window_dilations": window.dilation,
         },
         "feature_groups": window.groups,
+        "fusions": {"ops": list(fused)},
     }
-    return onednn.call_onednn("convolution", settings, out, images, kernel)
+    return onednn.call_onednn("convolution", settings, out, images, kernel, *added)
 
 
 def _infer_output(images: Images, kernel: Array, window: Window, kernel_layout: _KernelLayout) -> Outputs:
@@ -78,7 +95,7 @@ def _images_gradient(out: Outputs, kernel: Kernel, window: Window, size: Pair) -
         spread = [(*edge, step - 1) for edge, step in zip(back_edges, stride, strict=True)]
         out = lax.pad(out, jnp.zeros((), out.dtype), [(0, 0, 0), *spread, (0, 0, 0)])
         back_edges = [(0, 0), (0, 0)]
-    return _convolve(out, flipped, Window((1, 1), (back_edges[0], back_edges[1]), dilation, groups))
+    return convolve_by_onednn(out, flipped, Window((1, 1), (back_edges[0], back_edges[1]), dilation, groups))
 
 
 def _kernel_gradient(out: Outputs, images: Images, window: Window, shape: KernelShape) -> Kernel:
@@ -100,7 +117,7 @@ def _kernel_gradient(out: Outputs, images: Images, window: Window, shape: Kernel
     rows = rows.reshape(1, size[0], size[1] * channels, groups * count)
     row_edges: Edges = edges[0], (edges[1][0] * channels, edges[1][1] * channels)
     row_window = Window((1, 1), row_edges, (stride[0], stride[1] * channels), groups)
-    found = _convolve(rows, out, row_window, kernel_layout="IHWO")
+    found = convolve_by_onednn(rows, out, row_window, kernel_layout="IHWO")
     # If no window covers the last pixels of an axis, the result is larger than the kernel; extra values are dropped.
     return found[:, :height, : width * channels].reshape(shape)
 
@@ -112,11 +129,22 @@ def is_stem(kernel: KernelShape, window: Window) -> bool:
 
 def _convolve_images(images: Images, kernel: Kernel, window: Window) -> Outputs:
     """Convolves with oneDNN, or with XLA if that is faster for a single image."""
+    return (XLA.convolve if is_faster_by_xla(images, kernel, window) else convolve_by_onednn)(images, kernel, window)
+
+
+def is_faster_by_xla(images: Images, kernel: Kernel, window: Window) -> bool:
+    """Returns whether XLA convolves faster than oneDNN, which is the case for a single image of medium size."""
     out = jax.eval_shape(partial(_infer_output, window=window, kernel_layout="HWIO"), images, kernel)
-    if images.shape[0] == 1 and out.size * prod(kernel.shape[:3]) in _MULTIPLY_ADDS_FOR_XLA:
-        return XLA.convolve(images, kernel, window)
-    return _convolve(images, kernel, window)
+    return images.shape[0] == window.groups == 1 and out.size * prod(kernel.shape[:3]) in _MULTIPLY_ADDS_FOR_XLA
+
+
+def _depthwise_images_gradient(out: Outputs, kernel: Kernel, window: Window, size: Pair) -> Images:
+    is_strided = set(window.stride) != {1}
+    return (DEPTHWISE if is_strided else ONEDNN).images_gradient(out, kernel, window, size)
 
 
 #: The implementation for float32.
 ONEDNN = Implementation(_convolve_images, _images_gradient, _kernel_gradient)
+#: The implementation for float32 and one output channel per input channel. Sums over taps are faster for the gradient
+#: of kernels, and for the gradient of images at strides above one, where oneDNN would multiply the inserted zeros too.
+ONEDNN_DEPTHWISE = Implementation(convolve_by_onednn, _depthwise_images_gradient, DEPTHWISE.kernel_gradient)

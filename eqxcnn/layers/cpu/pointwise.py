@@ -6,15 +6,20 @@ from jax import lax
 from .implementation import Images, Kernel, Outputs, Window, implement
 from .product import matrix_product
 
-__all__ = ["POINTWISE"]
+__all__ = ["POINTWISE", "select_pixels"]
 
 
 def _convolve(images: Images, kernel: Kernel, window: Window) -> Outputs:
+    pixels = select_pixels(images, window)
+    out = matrix_product(pixels.reshape(-1, pixels.shape[-1]), kernel[0, 0])
+    return out.reshape(*pixels.shape[:-1], out.shape[-1])
+
+
+def select_pixels(images: Images, window: Window) -> Images:
+    """Returns the pixels to which a 1x1 kernel is applied, zeros around the images included."""
     padding = [(0, 0, 0), *((*edge, 0) for edge in window.edges), (0, 0, 0)]
     images = lax.pad(images, jnp.zeros((), images.dtype), padding)
-    images = images[:, :: window.stride[0], :: window.stride[1]]
-    out = matrix_product(images.reshape(-1, images.shape[-1]), kernel[0, 0])
-    return out.reshape(*images.shape[:-1], out.shape[-1])
+    return images[:, :: window.stride[0], :: window.stride[1]]
 
 
 #: The implementation for 1x1 kernels without groups, in float32.

@@ -15,10 +15,10 @@ from ...cost import shape_of
 from . import onednn
 from .primitive import make_primitive
 
-__all__ = ["matrix_product"]
+__all__ = ["MIN_MULTIPLY_ADDS", "matrix_product"]
 
 #: Smaller products are left to XLA, because each oneDNN call has a fixed cost.
-_MIN_MULTIPLY_ADDS = 2**23
+MIN_MULTIPLY_ADDS = 2**23
 
 
 def matrix_product(
@@ -44,7 +44,7 @@ def _product_on_cpu(
 ) -> Array:
     by_xla = partial(_product_by_xla, transpose_left=transpose_left, transpose_right=transpose_right)
     out = jax.eval_shape(by_xla, left, right)
-    if not uses_onednn or out.size * left.shape[0 if transpose_left else 1] < _MIN_MULTIPLY_ADDS:
+    if not uses_onednn or out.size * left.shape[0 if transpose_left else 1] < MIN_MULTIPLY_ADDS:
         return by_xla(left, right)
     settings = {"transpose_a": transpose_left, "transpose_b": transpose_right}
     return onednn.call_onednn("matmul", settings, out, left, right)

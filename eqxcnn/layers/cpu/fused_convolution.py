@@ -1,0 +1,91 @@
+"""A primitive for inference: a convolution that also adds a bias and a shortcut and applies an activation.
+
+On a CPU, oneDNN does all of this in one pass over the outputs. Separate operations would read and write them again.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from math import prod
+from typing import Any, Literal, TypeAlias
+
+import jax
+from jaxtyping import Array, Float
+
+from . import onednn
+from .convolution import choose_for_cpu, count_convolution
+from .implementation import XLA, Images, Kernel, Outputs, Window
+from .onednn_conv import convolve_by_onednn, is_faster_by_xla
+from .pointwise import POINTWISE, select_pixels
+from .primitive import make_primitive
+from .product import MIN_MULTIPLY_ADDS
+
+__all__ = ["Activation", "convolve_fused"]
+
+Activation: TypeAlias = Literal["relu", "relu6", "silu"]
+
+_ACTIVATIONS = {None: lambda x: x, "relu": jax.nn.relu, "relu6": jax.nn.relu6, "silu": jax.nn.silu}
+#: oneDNN's names of the activations, in XLA's `onednn_config.proto`.
+_ONEDNN_NAMES: dict[Activation | None, tuple[str, ...]] = {
+    None: (), "relu": ("RELU",), "relu6": ("RELU6",), "silu": ("SWISH",)
+}  # fmt: skip
+
+
+def convolve_fused(
+    images: Images,
+    kernel: Kernel,
+    bias: Float[Array, " o"],
+    shortcut: Outputs | None,
+    window: Window,
+    activation: Activation | None,
+) -> Outputs:
+    """Returns `activation(convolve(images, kernel, window) + bias + shortcut)` in float32; it has no gradient."""
+    added = (bias,) if shortcut is None else (bias, shortcut)
+    return _convolve.bind(images, kernel, *added, window=window, activation=activation)
+
+
+def _finish(out: Outputs, bias: Array, shortcut: Sequence[Array], activation: Activation | None) -> Outputs:
+    return _ACTIVATIONS[activation](sum(shortcut, out + bias[None, None, None]))
+
+
+def _by_xla(
+    images: Images, kernel: Kernel, bias: Array, *shortcut: Outputs, window: Window, activation: Activation | None
+) -> Outputs:
+    return _finish(XLA.convolve(images, kernel, window), bias, shortcut, activation)
+
+
+def _on_cpu(
+    images: Images,
+    kernel: Kernel,
+    bias: Array,
+    *shortcut: Outputs,
+    window: Window,
+    activation: Activation | None,
+    uses_onednn: bool,
+) -> Outputs:
+    chosen = choose_for_cpu(kernel.shape, window, kernel.dtype, uses_onednn)
+    fused = ("BIAS", *["BINARY_ADD"] * len(shortcut), *_ONEDNN_NAMES[activation])
+    if uses_onednn and chosen is POINTWISE:
+        pixels = select_pixels(images, window)
+        if prod(pixels.shape) * kernel.shape[3] >= MIN_MULTIPLY_ADDS:
+            return _multiply(pixels, kernel[0, 0], bias, shortcut, fused)
+    elif uses_onednn and not is_faster_by_xla(images, kernel, window):
+        return convolve_by_onednn(images, kernel, window, added=(bias, *shortcut), fused=fused)
+    return _finish(chosen.convolve(images, kernel, window), bias, shortcut, activation)
+
+
+def _multiply(pixels: Images, kernel: Array, bias: Array, shortcut: Sequence[Array], fused: Sequence[str]) -> Outputs:
+    channels = kernel.shape[1]
+    rows = pixels.reshape(-1, pixels.shape[-1])
+    # oneDNN's matrix product needs operands of two axes.
+    added = [bias[None], *(each.reshape(-1, channels) for each in shortcut)]
+    out = jax.ShapeDtypeStruct((len(rows), channels), rows.dtype)
+    settings = {"fusions": {"ops": list(fused)}}
+    product = onednn.call_onednn("matmul", settings, out, rows, kernel, *added)
+    return product.reshape(*pixels.shape[:-1], channels)
+
+
+def _batch(operands: Sequence[Array], axes: Sequence[int | None], **parameters: Any) -> tuple[Array, int]:
+    return jax.vmap(partial(_by_xla, **parameters), in_axes=tuple(axes))(*operands), 0
+
+
+_convolve = make_primitive("eqxcnn_fused_convolution", _on_cpu, _by_xla, _batch, count_convolution)

@@ -12,11 +12,11 @@ from jaxtyping import Array, Float, Int, UInt8
 from .data.array_checks import check_unmasked
 from .errors import InputError
 from .forward_pass import check_pixels
+from .fused_jit import FusedJit
 from .images import Preprocess
 from .images.decode import Interpolation
 from .images.preprocess import Resize
 from .registry import has_type
-from .fused_jit import FusedJit
 from .saved_config import check_normalization, shortest
 from .types import BatchLogits, Logits, ModelState, Network
 from .views import eval_logits
@@ -90,8 +90,7 @@ class ImageClassifier(eqx.Module):
                 "channels last; `prepare` resizes any image to that shape"
             )
         check_pixels(images)
-        logits = _logits(self, images.reshape(-1, *expected))
-        return logits if images.ndim == 4 else logits[0]
+        return _logits(self, images) if images.ndim == 4 else _logits(self, images[None])[0]
 
     def top_k(self, images: Any, k: int = 5) -> list[list[tuple[str, float]]]:
         """Returns the names and probabilities of the `k` most probable classes of each image, most probable first.
@@ -130,11 +129,12 @@ def as_array(images: Any, what: str) -> Array | np.ndarray:
 
     **Raises:** `InputError` for masked arrays, and for anything that is not an array of numbers.
     """
+    # The usual NumPy arrays are returned unchanged, because `jnp.asarray` would compile a program for each shape.
+    if type(images) is np.ndarray and images.dtype in (np.uint8, np.float32):
+        return images
     check_unmasked(images, what)
     try:
-        # The usual NumPy arrays are returned unchanged, because `jnp.asarray` would compile a program for each shape.
-        is_usual = type(images) is np.ndarray and images.dtype in (np.uint8, np.float32)
-        return images if is_usual else jnp.asarray(images)
+        return jnp.asarray(images)
     except (TypeError, ValueError, OverflowError, SyntaxError) as error:
         raise InputError(f"{what} of type {type(images).__name__} are not an array of numbers: {error}") from error
 

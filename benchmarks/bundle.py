@@ -26,7 +26,7 @@ from .results import make_record
 FOLDER = Path(__file__).resolve().parents[1] / "eqxcnn" / "weights" / "bundled"
 
 #: Networks with more parameters are stored in half precision.
-_MAX_FLOAT32 = 1_000_000
+_MAX_FLOAT32 = 500_000
 #: The largest change of the accuracy by half precision.
 _MAX_CHANGE = 0.001
 #: Entries of a run's record that are copied into the record of the weights.

@@ -58,7 +58,7 @@ def test_the_file_is_the_recorded_one(name):
     stored = load_safetensors(row.path)
     model, state = eqx.filter_eval_shape(build, name, image_size=row.preprocess.size, key=KEY)
     assert {key: tensor.shape for key, tensor in stored.items()} == tensor_shapes(model, state)
-    assert row.dtype == ("float16" if variant(name).params > 1_000_000 else "float32")
+    assert row.dtype == ("float16" if variant(name).params > 500_000 else "float32")
     assert {str(tensor.dtype) for tensor in stored.values() if tensor.ndim > 1} == {row.dtype}
     assert {str(tensor.dtype) for tensor in stored.values() if tensor.ndim <= 1} == {"float32"}
 

@@ -78,6 +78,7 @@ def bundle(recipe: str, run: Path, *, data: str | None, destination: Path) -> Bu
     destination.mkdir(parents=True, exist_ok=True)
     row = Bundled(
         model=record["model"],
+        parameters=record["parameters"],
         sha256=save_safetensors(destination / f"{record['model']}.safetensors", tensors, {"model": record["model"]}),
         dtype=dtype,
         preprocess=trained.preprocess,

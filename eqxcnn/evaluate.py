@@ -21,6 +21,7 @@ from .plugins import IMPORT_HELP, take_imports
 from .ranges import Items, Range, check_settings
 from .recipe import OWN, Recipe, load_recipe
 from .runtime.devices import choose_devices
+from .runtime.memory import keep_freed_memory
 from .saved_classifier import load
 from .training import Evaluator, Scores
 from .training.evaluate import choose_batch_size
@@ -66,6 +67,7 @@ def main(arguments: Sequence[str]) -> None:
     help_, arguments = f"{Options.__doc__} {IMPORT_HELP}", take_imports(arguments)
     options = tyro.cli(Options, prog="python -m eqxcnn.evaluate", description=help_, args=arguments)
     check_settings(options)
+    keep_freed_memory()
     run = resolve_run(options.run)
     classifier, recipe = load(run), _find_recipe(run)
     if options.data is None and (recipe is None or recipe.data == OWN):

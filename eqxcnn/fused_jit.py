@@ -5,6 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from .layers.cpu import onednn
 from .layers.cpu.availability import can_use_primitives
@@ -36,9 +38,10 @@ class FusedJit:
 
     def _add(self, tree: Any) -> "_Tree":
         arrays, static = partition(tree)
-        is_fused = jax.default_backend() == "cpu" and onednn.is_available() and can_use_primitives()
         if not is_concrete(arrays):
             return _Tree([], None)
+        is_cpu = jax.default_backend() == "cpu" and onednn.is_available()
+        is_fused = is_cpu and can_use_primitives() and all(map(_is_finite, arrays))
         known = self._trees[id(tree)] = _Tree(arrays, static) if is_fused else _Tree([], None)
         weakref.finalize(tree, self._trees.pop, id(tree), None)
         return known
@@ -70,3 +73,9 @@ class _Tree:
 
 def _bind(function: Callable[[Any, Any], Any], static: Static | None) -> Callable[..., Any]:
     return lambda arrays, array: function(combine(arrays, static), array)
+
+
+def _is_finite(array: Any) -> bool:
+    """Returns whether all numbers are finite; oneDNN's ReLU would turn NaN into zero, and hide that a run diverged."""
+    is_float = array is not None and jnp.issubdtype(array.dtype, jnp.floating)
+    return not is_float or bool(np.isfinite(np.asarray(array, np.float32)).all())

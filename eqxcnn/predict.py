@@ -23,6 +23,7 @@ from .images import Preprocess
 from .inference import ImageClassifier
 from .plugins import IMPORT_HELP, take_imports
 from .runtime.devices import Devices, choose_devices
+from .runtime.memory import keep_freed_memory
 from .saved_classifier import load
 
 __all__ = ["Classes", "Options", "main"]
@@ -62,6 +63,7 @@ def main(arguments: Sequence[str]) -> None:
     for name, value in (("top", options.top), ("batch-size", options.batch_size)):
         if value < 1:
             raise InputError(f"`--{name}` (={value}) must be 1 or more")
+    keep_freed_memory()
     devices = choose_devices()
     classifier = devices.replicate(load(options.run))
     paths = [image for path in options.images for image in (find_images(path) if os.path.isdir(path) else [path])]

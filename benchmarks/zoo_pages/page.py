@@ -107,7 +107,7 @@ def _format_trained(row: Row, weights: Bundled) -> tuple[str, ...]:
     accuracies = (f"{100 * accuracy:.2f}" for accuracy in (weights.accuracy, weights.one_view_accuracy))
     return (
         f"`{row.name}`", f"`{weights.data}`", *accuracies, f"`{weights.recipe}`", f"{weights.seed}",
-        f"{row.variant.params:,}", f"`{weights.dtype}`",
+        f"{weights.parameters:,}", f"`{weights.dtype}`",
     )  # fmt: skip
 
 

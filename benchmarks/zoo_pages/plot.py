@@ -40,7 +40,7 @@ def find_points(rows: Sequence[Row]) -> list[Point]:
     """Returns the networks with trained weights in the package, each with its single-view accuracy."""
     column = KINDS.index(PREDICTION)
     return [
-        Point(row.name, row.bundled.data, row.bundled.one_view_accuracy, row.variant.params, row.speeds[column])
+        Point(row.name, row.bundled.data, row.bundled.one_view_accuracy, row.bundled.parameters, row.speeds[column])
         for row in rows
         if row.bundled
     ]

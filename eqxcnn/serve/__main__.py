@@ -9,12 +9,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import jax
 import tyro
 
 from ..cli import run_command
 from ..errors import InputError, printable
 from ..plugins import IMPORT_HELP, take_imports
 from ..ranges import Range, check_settings
+from ..runtime.memory import keep_freed_memory
 from ..saved_classifier import load
 from .limits import Limits
 
@@ -96,6 +98,9 @@ def _serve(options: Options, listener: socket.socket) -> None:
 
     # The form parser would log a warning for each invalid form. The answer to the request already reports this error.
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
+    keep_freed_memory()
+    # By default, JAX passes each call to another thread, which takes as long as a small network.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     failures: list[BaseException] = []
 
     def stop(error: BaseException) -> None:

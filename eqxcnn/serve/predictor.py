@@ -9,8 +9,8 @@ from jaxtyping import Array, Float, Float32, UInt8
 
 from ..errors import InputError
 from ..explain import grad_cam
+from ..fused_jit import FusedJit
 from ..inference import ImageClassifier
-from ..runtime.compile import async_jit
 from ..views import eval_logits
 
 __all__ = ["Predictor", "batch_sizes"]
@@ -31,7 +31,7 @@ class Predictor:
 
     def __init__(self, classifier: ImageClassifier, max_batch: int) -> None:
         self.classifier, self.sizes, self.has_heat = classifier, batch_sizes(max_batch), False
-        self._probabilities = async_jit(_probabilities)
+        self._probabilities = FusedJit(_probabilities)
         self._empty = np.zeros((*classifier.image_size, classifier.in_channels), np.uint8)
 
     def compile(self) -> None:
@@ -48,7 +48,7 @@ class Predictor:
         """Returns the probabilities of each image."""
         size = next(size for size in self.sizes if size >= len(images))
         batch = np.stack([*images, *[self._empty] * (size - len(images))])
-        return np.asarray(self._probabilities(self.classifier, jnp.asarray(batch)))[: len(images)]
+        return np.asarray(self._probabilities(self.classifier, batch))[: len(images)]
 
     def heat(self, image: UInt8[np.ndarray, "h w c"], target: int) -> Float32[np.ndarray, "h w"] | None:
         """Returns the Grad-CAM of a class; `None` if Grad-CAM does not support the network."""

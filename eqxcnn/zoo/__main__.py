@@ -84,8 +84,16 @@ def _print_list(pattern: str, task: str | None, pretrained: bool) -> None:
     heads = ("model", "task", "input", ">parameters", ">smallest size")
     if pretrained:
         heads = (*heads[:4], "weights", "test data", ">accuracy", "recipe", ">s/epoch")
-        table = [(*row[:4], *_describe_weights(PUBLISHED[row[0]])) for row in table]
+        table = [(*row[:2], *_describe_network(*row), *_describe_weights(PUBLISHED[row[0]])) for row in table]
     _print_table(heads, table)
+
+
+def _describe_network(name: str, _: str, size: str, parameters: str, *__: str) -> tuple[str, str]:
+    """Returns the network's input and parameters; weights in this package may be for images of another size."""
+    row = PUBLISHED[name]
+    if isinstance(row, Published):
+        return size, parameters
+    return format_shape((*row.preprocess.size, row.preprocess.channels)), f"{row.parameters:,}"
 
 
 def _describe_weights(row: Bundled | Published) -> tuple[str, str, str, str, str]:
@@ -166,8 +174,8 @@ def format_pretrained(row: Bundled | Published | None) -> str:
         return "none" if row is None else f"on the Hub, {row.repository}"
     views = "" if row.test_views == "one" else f" with test views {row.test_views}, {row.one_view_accuracy:.2%} without"
     return (
-        f"in this package, {row.accuracy:.2%} of {row.test_images:,} test images of {row.data}{views}; recipe "
-        f"{row.recipe}, seed {row.seed}"
+        f"in this package, {row.parameters:,} parameters, {row.accuracy:.2%} of {row.test_images:,} test images of "
+        f"{row.data}{views}; recipe {row.recipe}, seed {row.seed}"
     )
 
 

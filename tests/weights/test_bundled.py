@@ -14,6 +14,7 @@ from PIL import Image
 from benchmarks.bundle import evaluate, round_tensors, score_classes
 from eqxcnn import evaluate as evaluate_command
 from eqxcnn import hub_connection, load, predict, zoo
+from eqxcnn.cost import count_parameters
 from eqxcnn.data import open_source
 from eqxcnn.errors import InputError
 from eqxcnn.registry import build, variant
@@ -29,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 KEY = jax.random.key(5)
 FOLDER = ROOT / "eqxcnn" / "weights" / "bundled"
 #: Networks that take longer than a few seconds for a test split.
-LARGE = ("mnist_cnn",)
+LARGE = ("catsdogs_cnn", "mnist_cnn")
 
 parametrize_names = pytest.mark.parametrize("name", BUNDLED)
 #: Networks whose scoring takes up to half a minute.
@@ -57,8 +58,9 @@ def test_the_file_is_the_recorded_one(name):
     assert digest_file(FOLDER / f"{name}.safetensors") == row.sha256
     stored = load_safetensors(row.path)
     model, state = eqx.filter_eval_shape(build, name, image_size=row.preprocess.size, key=KEY)
+    assert row.parameters == count_parameters(model)
     assert {key: tensor.shape for key, tensor in stored.items()} == tensor_shapes(model, state)
-    assert row.dtype == ("float16" if variant(name).params > 500_000 else "float32")
+    assert row.dtype == ("float16" if row.parameters > 500_000 else "float32")
     assert {str(tensor.dtype) for tensor in stored.values() if tensor.ndim > 1} == {row.dtype}
     assert {str(tensor.dtype) for tensor in stored.values() if tensor.ndim <= 1} == {"float32"}
 
@@ -202,7 +204,8 @@ def test_trained_weights_are_described_on_one_line():
         classes=(ClassScores("a", 1.0, 1.0, 1.0, 1500),),
     )  # fmt: skip
     assert format_pretrained(row) == (
-        "in this package, 94.01% of 1,500 test images of d with test views mirror, 93.00% without; recipe r, seed 4"
+        "in this package, 61,706 parameters, 94.01% of 1,500 test images of d with test views mirror, 93.00% without; "
+        "recipe r, seed 4"
     )
     assert format_pretrained(PUBLISHED["resnet18"]) == "on the Hub, timm/resnet18.tv_in1k"
     assert format_pretrained(None) == "none"

@@ -100,16 +100,16 @@ class FusedProgram:
 
     def constants(self, weights: Sequence[Any], folded: Folded) -> list[Array]:
         """Returns the arrays that `__call__` needs: folded weights, and those that stay as they are."""
-        found: list[Any] = []
+        found: list[Array] = []
 
-        def supply(weight: _Weight) -> Any:
-            found.append(weight.value)
-            return weight.value
+        def supply(weight: _Weight) -> Array:
+            found.append(_as_jax(weight.value))
+            return found[-1]
 
         evaluation = _Evaluation(supply, folded)
         given = [_Weight(weight.shape, weight) for weight in weights if weight is not None]
         jax.eval_shape(lambda array: evaluation.run(self._program, [*given, array]), self._given)
-        return [jnp.asarray(array) for array in found]
+        return found
 
     def __call__(self, constants: Sequence[Array], array: Any) -> Array:
         """Returns the function's result for the weights that `constants` was called with."""
@@ -205,8 +205,7 @@ class _Evaluation:
         if any(name in ("mul", "div") for name, _ in value.steps):
             key = id(kernel.value), scale.tobytes()
             if key not in self._folded:
-                with jax.ensure_compile_time_eval():  # not as an operation of the program that is traced
-                    self._folded[key] = jnp.asarray(np.asarray(kernel.value) * scale.astype(np.float32))
+                self._folded[key] = _as_jax(np.asarray(kernel.value) * scale.astype(np.float32))
             kernel = _Weight(kernel.shape, self._folded[key])
         return kernel, _Weight(channels, bias.astype(np.float32))
 
@@ -280,6 +279,11 @@ def _fold(equation: Any, weights: Sequence[_Weight]) -> _Weight | None:
     # Operations such as `reshape` have no other effect than the shape and dtype of the result.
     value = compute(*(np.asarray(weight.value) for weight in weights))
     return _Weight(out.aval.shape, value.astype(out.aval.dtype).reshape(out.aval.shape))
+
+
+def _as_jax(array: Any) -> Array:
+    with jax.ensure_compile_time_eval():  # Otherwise, the conversion would become a part of the program being traced.
+        return jnp.asarray(array)
 
 
 def _is_silu(jaxpr: Any) -> bool:

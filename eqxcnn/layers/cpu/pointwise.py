@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float
 
 from .implementation import Images, Kernel, Outputs, Window, implement
 from .product import matrix_product
@@ -15,7 +16,7 @@ def _convolve(images: Images, kernel: Kernel, window: Window) -> Outputs:
     return out.reshape(*pixels.shape[:-1], out.shape[-1])
 
 
-def select_pixels(images: Images, window: Window) -> Images:
+def select_pixels(images: Images, window: Window) -> Float[Array, "n h2 w2 i"]:
     """Returns the pixels to which a 1x1 kernel is applied, zeros around the images included."""
     padding = [(0, 0, 0), *((*edge, 0) for edge in window.edges), (0, 0, 0)]
     images = lax.pad(images, jnp.zeros((), images.dtype), padding)

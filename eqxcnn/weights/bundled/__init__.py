@@ -38,6 +38,7 @@ class Bundled:
     """Trained weights in this package, their scores on the test split, and the run that made them.
 
     - `model`: the model's name.
+    - `parameters`: the number of parameters at the image size of `preprocess`.
     - `sha256`: the digest of the file of weights.
     - `dtype`: the type in which the file stores kernels and matrices, `float32` or `float16`. The scores were measured
       with the rounded weights. The loaded weights are float32.
@@ -52,6 +53,7 @@ class Bundled:
     """
 
     model: str
+    parameters: int
     sha256: str
     dtype: str
     preprocess: Preprocess

@@ -1,4 +1,4 @@
-"""Depthwise convolutions as sums over taps equal XLA's."""
+"""Depthwise convolutions by oneDNN and as sums over taps equal XLA's."""
 
 from functools import partial
 
@@ -12,7 +12,7 @@ from eqxcnn.layers import Conv
 from eqxcnn.layers.cpu.convolution import choose_for_cpu, convolve
 from eqxcnn.layers.cpu.depthwise import DEPTHWISE
 from eqxcnn.layers.cpu.implementation import XLA, Window
-from eqxcnn.layers.cpu.onednn_conv import ONEDNN
+from eqxcnn.layers.cpu.onednn_conv import ONEDNN, ONEDNN_DEPTHWISE
 from eqxcnn.layers.cpu.pointwise import POINTWISE
 from eqxcnn.runtime.compile import jit_once
 
@@ -46,8 +46,10 @@ def assert_close(found, expected):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("onednn", ["0", "1"])
 @pytest.mark.parametrize(("kernel", "stride", "edges", "dilation", "size"), CASES)
-def test_values_and_gradients_up_to_second_order_are_xlas(kernel, stride, edges, dilation, size):
+def test_values_and_gradients_up_to_second_order_are_xlas(kernel, stride, edges, dilation, size, onednn, monkeypatch):
+    monkeypatch.setenv("EQXCNN_ONEDNN", onednn)
     window = Window(stride, edges, dilation, groups=4)
 
     def both(*values):
@@ -78,7 +80,7 @@ def test_each_tap_costs_one_multiply_add_per_output():
 @pytest.mark.parametrize(
     ("shape", "groups", "dtype", "without_onednn", "with_onednn"),
     [
-        ((3, 3, 1, 4), 4, jnp.float32, DEPTHWISE, DEPTHWISE),
+        ((3, 3, 1, 4), 4, jnp.float32, DEPTHWISE, ONEDNN_DEPTHWISE),
         ((3, 3, 1, 4), 4, jnp.bfloat16, XLA, XLA),
         ((40, 40, 1, 4), 4, jnp.float32, XLA, ONEDNN),
         ((3, 3, 2, 4), 2, jnp.float32, XLA, ONEDNN),

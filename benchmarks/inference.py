@@ -4,7 +4,7 @@ same networks in PyTorch.
 Each case normalizes and classifies a batch of `uint8` pixels; each library has its own process. "eqxcnn" calls the
 classifier, "StableHLO" calls its exported program in JAX, and "ONNX" runs its exported model in onnxruntime. PyTorch
 runs the same network in three ways: eager with channels first, eager with channels last, and compiled with channels
-last. All weights are random.
+last. All processes keep freed memory, as `python -m eqxcnn.serve` does. All weights are random.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +22,7 @@ import eqxcnn
 from eqxcnn import zoo
 from eqxcnn.cli import run_command
 from eqxcnn.errors import InputError
+from eqxcnn.runtime.memory import keep_freed_memory
 
 from .markdown import format_number
 from .random_classifier import make_random_classifier
@@ -113,6 +114,8 @@ def _measure(model: str, options: Options) -> Iterator[tuple[int, dict[str, list
     }  # fmt: skip
     workers = {library: WorkerProcess() for library, _ in builders.values()}
     try:
+        for worker in workers.values():
+            worker.build(keep_memory)
         for batch in options.batches:
             cases = {
                 name: make_repeated_case(workers[library].build(builder, model, batch), options.seconds)
@@ -150,6 +153,12 @@ def _repeat(classify: Callable[[np.ndarray], Any], pixels: np.ndarray) -> Classi
             np.asarray(classify(pixels))
 
     return run
+
+
+def keep_memory() -> Classify:
+    """Makes the process keep freed memory; the function that it returns does nothing."""
+    keep_freed_memory()
+    return lambda _: None
 
 
 def classify_with_eqxcnn(model: str, batch: int) -> Classify:

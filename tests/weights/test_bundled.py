@@ -17,7 +17,7 @@ from eqxcnn import hub_connection, load, predict, zoo
 from eqxcnn.cost import count_parameters
 from eqxcnn.data import open_source
 from eqxcnn.errors import InputError
-from eqxcnn.registry import build, variant
+from eqxcnn.registry import build
 from eqxcnn.training import list_recipes, load_recipe
 from eqxcnn.weights import bundled, save_safetensors, to_tensors
 from eqxcnn.weights.bundled import BUNDLED, Bundled, ClassScores, load_bundled_tensors, read_record

@@ -47,6 +47,8 @@ def test_tested_jaxlibs_call_it():
     for size, is_by_xla in ((5, False), (6, True), (15, True), (16, False)):
         assert ("__onednn$" not in lower(conv, (size, size, 64), batch_size=1)) == is_by_xla
     assert "__onednn$" in lower(conv, (8, 8, 64), batch_size=2)
+    grouped = Conv(64, 64, 3, groups=2, weight_init=numpy_init, key=KEY)
+    assert "__onednn$" in lower(grouped, (10, 10, 64), batch_size=1)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Compiled classifiers: convolutions fused with what follows them, on a CPU with oneDNN."""
 
 import gc
+import weakref
 from collections import Counter
 
 import equinox as eqx
@@ -20,6 +21,11 @@ from eqxcnn.weights.tensors import from_tensors, tensor_slots
 pytestmark = pytest.mark.skipif(not onednn.is_available(), reason="convolutions are fused only with oneDNN")
 KEY = jax.random.key(0)
 IMAGES = np.random.default_rng(0).random((3, 8, 8, 4), np.float32)
+
+
+def gate_by_image(x, image):
+    gate = jnp.asarray(IMAGES[0])
+    return jax.jit(lambda y: y * jax.nn.sigmoid(gate))(x)
 
 
 def randomize(model):
@@ -58,7 +64,7 @@ def programs(function, net, images):
     call = FusedJit(function)
     result = call(net, images)
     program, constants = call._trees[id(net)].calls[images.shape, images.dtype]
-    equations = _iterate_equations(jax.make_jaxpr(program._run)(constants, images).jaxpr, "")
+    equations = _iterate_equations(jax.make_jaxpr(program.run)(constants, images).jaxpr, "")
     return result, Counter(
         f"{equation.primitive.name} {equation.params.get('activation', '')}".strip() for _, equation in equations
     )
@@ -77,6 +83,8 @@ FUSED = "eqxcnn_fused_convolution"
         (lambda x, image: jax.nn.relu(image + x), {f"{FUSED} relu": 1}),
         (lambda x, image: (2 * x - 1) / 3, {f"{FUSED} None": 1}),
         # The following operations are similar to those above, but cannot be fused.
+        (lambda x, image: jax.nn.relu(x) + image[..., ::-1], {f"{FUSED} relu": 1, "add": 1}),
+        (gate_by_image, {f"{FUSED} None": 1, "logistic": 1, "mul": 1}),
         (lambda x, image: jax.nn.sigmoid(x) * image, {f"{FUSED} None": 1, "logistic": 1, "mul": 1}),
         (lambda x, image: 1 - x, {f"{FUSED} None": 1, "sub": 1}),
         (lambda x, image: jnp.maximum(x, 0.1), {f"{FUSED} None": 1, "max": 1}),
@@ -145,27 +153,45 @@ def test_trees_share_programs_but_not_weights_and_are_forgotten_when_deleted():
     traced = []
 
     def scores(net, images):
-        traced.append(images.shape)
+        traced.append(net.conv.weight.dtype)
         return apply(net, images)
-
-    def make(seed):
-        return Net(identity, key=jax.random.key(seed))
 
     def identity(x, image):
         return x
 
-    call, nets = FusedJit(scores), [make(0), make(1)]
+    call, nets = FusedJit(scores), [Net(identity, key=jax.random.key(seed)) for seed in (0, 1)]
     for net in (*nets, nets[0]):
         np.testing.assert_allclose(call(net, IMAGES), apply(net, IMAGES), rtol=1e-5, atol=1e-6)
-    assert traced == [IMAGES.shape]
+    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16) if eqx.is_inexact_array(x) and x.ndim > 1 else x, nets[0])
+    call(half, IMAGES)
+    assert traced == [jnp.float32, jnp.bfloat16]
     call(nets[0], IMAGES[:1])
     calls = call._trees[id(nets[0])].calls
     # Programs for different batch sizes share folded kernels.
     (_, three), (_, one) = calls[IMAGES.shape, IMAGES.dtype], calls[IMAGES[:1].shape, IMAGES.dtype]
     assert three[0] is one[0]
-    assert len(call._trees) == 2
-    del net, nets
+    assert len(call._trees) == 3
+    trees, folded = call._trees, weakref.ref(three[0])
+    del net, nets, calls, three, one
     gc.collect()
+    assert len(trees) == 1
+    assert folded() is None
+    # A deleted function does not keep what it knows about trees that live on.
+    known = weakref.ref(trees.popitem()[1])
+    del call, trees
+    gc.collect()
+    assert known() is None
+
+
+def test_weights_of_another_shape_have_their_own_program():
+    call = FusedJit(lambda weights, images: (images.reshape(3, -1) @ weights["w"]).mean(-1))
+    fused = FusedJit(lambda net, images: (images.reshape(3, -1) @ net.weight).mean(-1))
+    for width in (8, 16):
+        weight = jnp.ones((256, width))
+        # Without a weak reference, a dictionary cannot be remembered.
+        np.testing.assert_allclose(call({"w": weight}, IMAGES), IMAGES.reshape(3, -1).sum(1), rtol=1e-5)
+        net = eqx.tree_at(lambda net: net.weight, eqx.nn.Linear(1, 1, key=KEY), weight)
+        np.testing.assert_allclose(fused(net, IMAGES), IMAGES.reshape(3, -1).sum(1), rtol=1e-5)
     assert not call._trees
 
 
@@ -183,7 +209,7 @@ def test_traced_arguments_get_the_plain_program():
     np.testing.assert_allclose(eqx.filter_jit(call)(net, IMAGES), call(net, IMAGES), rtol=1e-5)
 
 
-@pytest.mark.parametrize("reason", ["no oneDNN", "NaN", "half precision"])
+@pytest.mark.parametrize("reason", ["no oneDNN", "NaN", "negative variance", "half precision"])
 def test_what_cannot_be_fused_gets_the_plain_program(reason, monkeypatch):
     net = Net(lambda x, image: jax.nn.relu(x))
     if reason == "no oneDNN":
@@ -191,13 +217,16 @@ def test_what_cannot_be_fused_gets_the_plain_program(reason, monkeypatch):
     elif reason == "NaN":
         # oneDNN's ReLU would return 0 for NaN.
         net = eqx.tree_at(lambda net: net.conv.weight, net, net.conv.weight.at[0, 0, 0, 0].set(jnp.nan))
+    elif reason == "negative variance":
+        state = jax.tree.map(lambda x: x, net.state)  # a copy, since Equinox lets a state be changed only once
+        net = eqx.tree_at(lambda net: net.state, net, state.set(net.norm.running_var, -jnp.ones(4)))
     else:
         net = jax.tree.map(lambda x: x.astype(jnp.bfloat16) if eqx.is_inexact_array(x) and x.ndim > 1 else x, net)
     images = jnp.asarray(IMAGES, net.conv.weight.dtype)
     call = FusedJit(apply)
     found = call(net, images)
     np.testing.assert_allclose(found, eqx.filter_jit(apply)(net, images), rtol=1e-2)
-    assert np.isnan(found).any() == (reason == "NaN")
-    for program, constants in call._trees[id(net)].calls.values():
-        assert reason == "half precision"
-        assert "fused" not in str(jax.make_jaxpr(program._run)(constants, images))
+    assert np.isnan(found).any() == (reason in ("NaN", "negative variance"))
+    if reason == "half precision":
+        ((program, constants),) = call._trees[id(net)].calls.values()
+        assert "fused" not in str(jax.make_jaxpr(program.run)(constants, images))

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import jaxlib
 import numpy as np
+from jax.core import Tracer
 
 __all__ = [
     "DETERMINISTIC",
@@ -162,7 +163,7 @@ class FlatJit:
         if call is None or tree is not previous:
             arrays, static = partition(tree)
             call = self._compiled.setdefault(static, jax.jit(self._bind(static)))
-            if is_concrete(arrays):
+            if is_concrete(arrays) and not isinstance(array, Tracer):
                 self._thread.latest = tree, arrays, call
         return call(arrays, array)
 

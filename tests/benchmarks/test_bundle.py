@@ -57,7 +57,7 @@ def test_the_files_hold_rounded_weights_and_their_scores(run, tmp_path):
 
 def test_small_networks_are_stored_in_full_precision(run, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        bundle, "make_record", lambda *_, **__: {**RECORD, "test_accuracy": 0.25, "parameters": 1_000_000}
+        bundle, "make_record", lambda *_, **__: {**RECORD, "test_accuracy": 0.25, "parameters": 500_000}
     )
     assert bundle.bundle("mlp", run, data=None, destination=tmp_path / "out").dtype == "float32"
     assert load_safetensors(tmp_path / "out" / "mlp.safetensors")["head.weight"].dtype == np.float32

@@ -39,11 +39,11 @@ def test_leaves_that_are_not_arrays_pass_through():
 
 
 def test_only_new_trees_are_flattened(monkeypatch):
-    flattened, partition = [], compile._partition
+    flattened, partition = [], compile.partition
     call = async_jit(lambda first, pair, batch: eqx.tree_at(lambda p: p.value, pair, pair.value * first + batch))
     first, second, batch = jnp.float32(1), jnp.float32(2), np.float32(1)
     result = call(first, Pair(jnp.float32(3), "a", None), batch)
-    monkeypatch.setattr(compile, "_partition", lambda tree: flattened.append(tree) or partition(tree))
+    monkeypatch.setattr(compile, "partition", lambda tree: flattened.append(tree) or partition(tree))
     assert float(call(first, result, batch).value) == 5
     assert flattened == [batch]
     # Neither the result before the previous one nor another first argument is known.

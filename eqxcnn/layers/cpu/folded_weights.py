@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
+
+from ...runtime.transfer import to_device
 
 __all__ = ["Folded", "Weight", "as_jax", "combine_steps", "fold_operation", "scale_kernel"]
 
@@ -22,17 +23,22 @@ _ON_WEIGHTS: dict[str, Callable[..., np.ndarray]] = {
     # These change only the shape or dtype.
     **dict.fromkeys(("broadcast_in_dim", "convert_element_type", "reshape", "squeeze"), lambda x: x),
 }
-#: Larger arrays stay in the program, because only vectors of channels are needed to fold.
+#: Operations on larger arrays stay in the program, because only vectors of channels are needed to fold.
 _MAX_SIZE = 2**16
 
-#: Scaled kernels, by the kernel's identity and the scale's bytes, each after the kernel itself, whose identity no other
-#: array can have as long as it is kept. Programs for different batch sizes share them.
+#: Scaled kernels. The key is the kernel's `id` and the bytes of the scale. The value is the kernel and the scaled
+#: kernel; the kernel is kept so that no other array can get its `id`. Programs for all batch sizes share them.
 Folded: TypeAlias = dict[tuple[int, bytes], tuple[Any, Array]]
 
 
 @dataclass(eq=False)
 class Weight:
-    """A weight, or an array that is computed from weights only; `value` is `None` while the program is compiled."""
+    """A weight, or an array that is computed from weights only.
+
+    - `value`: `None` while the program is compiled, except for arrays that are part of the program.
+    - `is_literal`: whether it is a number in the program's text.
+    - `traced`: the array in the program that is evaluated, once it is needed.
+    """
 
     shape: tuple[int, ...]
     value: Any
@@ -48,7 +54,8 @@ def fold_operation(equation: Any, weights: Sequence[Weight]) -> Weight | None:
         return None
     if any(weight.value is None for weight in weights):
         return Weight(out.aval.shape, None)
-    value = compute(*(np.asarray(weight.value) for weight in weights))
+    with np.errstate(all="ignore"):  # `FusedJit` checks the results
+        value = compute(*(np.asarray(weight.value) for weight in weights))
     return Weight(out.aval.shape, value.astype(out.aval.dtype).reshape(out.aval.shape))
 
 
@@ -61,22 +68,24 @@ def combine_steps(steps: Sequence[tuple[str, Weight]], shape: tuple[int, ...]) -
     - `shape`: the number of channels, as a shape.
     """
     scale, offset = np.ones(shape), np.zeros(shape)
-    for name, weight in steps:
-        operand = np.asarray(weight.value, np.float64).reshape(-1)
-        scale = _ON_WEIGHTS[name](scale, operand) if name in ("mul", "div") else scale
-        offset = _ON_WEIGHTS[name](offset, operand)
-    return scale, offset.astype(np.float32)
+    with np.errstate(all="ignore"):
+        for name, weight in steps:
+            operand = np.asarray(weight.value, np.float64).reshape(-1)
+            scale = _ON_WEIGHTS[name](scale, operand) if name in ("mul", "div") else scale
+            offset = _ON_WEIGHTS[name](offset, operand)
+        return scale, offset.astype(np.float32)
 
 
 def scale_kernel(kernel: Weight, scale: np.ndarray, folded: Folded) -> Weight:
     """Returns the kernel multiplied by a scale per output channel."""
     key = id(kernel.value), scale.tobytes()
     if key not in folded:
-        folded[key] = kernel.value, as_jax(np.asarray(kernel.value) * scale.astype(np.float32))
+        with np.errstate(all="ignore"):
+            folded[key] = kernel.value, as_jax(np.asarray(kernel.value) * scale.astype(np.float32))
     return Weight(kernel.shape, folded[key][1])
 
 
 def as_jax(array: Any) -> Array:
     """Returns a JAX array with a value, even while a program is traced."""
     with jax.ensure_compile_time_eval():
-        return jnp.asarray(array)
+        return array if isinstance(array, jax.Array) else to_device(np.asarray(array))

@@ -24,6 +24,8 @@ __all__ = ["Activation", "convolve_fused"]
 Activation: TypeAlias = Literal["relu", "relu6", "silu"]
 
 _ACTIVATIONS = {None: lambda x: x, "relu": jax.nn.relu, "relu6": jax.nn.relu6, "silu": jax.nn.silu}
+#: With fewer output channels, oneDNN adds the shortcut more slowly than XLA.
+_MIN_CHANNELS_FOR_SHORTCUT = 32
 #: oneDNN's names of the activations, in XLA's `onednn_config.proto`.
 _ONEDNN_NAMES: dict[Activation | None, tuple[str, ...]] = {
     None: (), "relu": ("RELU",), "relu6": ("RELU6",), "silu": ("SWISH",)
@@ -69,6 +71,9 @@ def _on_cpu(
         if prod(pixels.shape) * kernel.shape[3] >= MIN_MULTIPLY_ADDS:
             return _multiply(pixels, kernel[0, 0], bias, shortcut, fused)
     elif uses_onednn and not is_faster_by_xla(images, kernel, window):
+        if shortcut and kernel.shape[3] < _MIN_CHANNELS_FOR_SHORTCUT:
+            out = convolve_by_onednn(images, kernel, window, added=(bias,), fused=("BIAS",))
+            return _ACTIVATIONS[activation](out + shortcut[0])
         return convolve_by_onednn(images, kernel, window, added=(bias, *shortcut), fused=fused)
     return _finish(chosen.convolve(images, kernel, window), bias, shortcut, activation)
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array
 
 from .folded_weights import Folded, Weight, as_jax
@@ -24,7 +25,12 @@ class FusedProgram:
     def __init__(self, function: Callable[..., Any], weights: Sequence[Any], array: Any) -> None:
         self._given = jax.ShapeDtypeStruct(array.shape, array.dtype)
         self._program = jax.make_jaxpr(function)(list(weights), self._given)
-        self._call = jax.jit(self._run)
+
+        def call(constants: Sequence[Array], array: Any) -> Array:
+            return self.run(constants, array)
+
+        call.__name__ = function.__name__  # the name appears in traces and messages
+        self._call = jax.jit(call)
 
     def constants(self, weights: Sequence[Any], folded: Folded) -> list[Array]:
         """Returns the arrays that `__call__` needs: folded weights, and those that stay as they are."""
@@ -43,8 +49,10 @@ class FusedProgram:
         """Returns the function's result for the weights that `constants` was called with."""
         return self._call(constants, array)
 
-    def _run(self, constants: Sequence[Array], array: Array) -> Array:
+    def run(self, constants: Sequence[Array], array: Any) -> Array:
+        """Evaluates the program, compiled or not."""
         remaining = iter(constants)
         evaluation = Evaluation(lambda _: next(remaining), None)
         given = [Weight(variable.aval.shape, None) for variable in self._program.jaxpr.invars[:-1]]
-        return evaluation.run(self._program, [*given, array])
+        # With jit disabled, the array may be NumPy's.
+        return evaluation.run(self._program, [*given, jnp.asarray(array)])

@@ -34,8 +34,8 @@ class _Convolution:
     """A convolution that is not computed yet, with the operations that follow it.
 
     - `outputs`: the shape of the convolution's outputs.
-    - `shape`: the shape of the result, which may have other axes of length 1.
-    - `steps`: names and operands of arithmetic operations, one number per channel.
+    - `shape`: the shape of the result, which differs from `outputs` at most in axes of length 1.
+    - `steps`: the name of each arithmetic operation and its operand, a number or one number per channel.
     """
 
     images: Array
@@ -110,7 +110,8 @@ class Evaluation:
             return [weight]
         if name in _RULES and (result := _RULES[name](self, equation, *operands)) is not None:
             return [result]
-        results = equation.primitive.bind(*map(self._compute, operands), **equation.params)
+        with equation.ctx.manager:
+            results = equation.primitive.bind(*map(self._compute, operands), **equation.params)
         return results if equation.primitive.multiple_results else [results]
 
     def _compute(self, value: Any) -> Any:
@@ -158,6 +159,10 @@ class Evaluation:
         is_same = lengths == new and shape[-1:] == operand.shape[-1:]
         return replace(operand, shape=shape) if is_same else None
 
+    def drop_barrier(self, equation: Any, operand: Any) -> Any:
+        """Drops a barrier that training needs; in half precision, jax 0.12 needs it for inference too (`conv.py`)."""
+        return operand if equation.outvars[0].aval.dtype == jnp.float32 else None
+
     def convert(self, equation: Any, operand: Any) -> _Convolution | None:
         """Ignores a conversion from float32 to float32."""
         return operand if isinstance(operand, _Convolution) and equation.params["new_dtype"] == jnp.float32 else None
@@ -165,14 +170,17 @@ class Evaluation:
     def step(self, equation: Any, left: Any, right: Any) -> _Convolution | None:
         """Fuses an arithmetic operation, if one of its operands is a convolution."""
         name, shape = equation.primitive.name, equation.outvars[0].aval.shape
-        if not isinstance(left, _Convolution) and name in ("add", "mul"):
+        if name in ("add", "mul") and not (isinstance(left, _Convolution) and left.is_open):
             left, right = right, left
         if not isinstance(left, _Convolution) or not left.is_open or shape != left.shape:
             return None
         if isinstance(right, Weight):
             is_per_channel = right.shape[-1:] == (left.channels,) == (np.prod(right.shape, dtype=int),)
-            return replace(left, steps=(*left.steps, (name, right))) if is_per_channel or not right.shape else None
-        return replace(left, shortcut=self._compute(right)) if name == "add" and right.shape == shape else None
+            if is_per_channel or not right.shape:
+                return replace(left, steps=(*left.steps, (name, right)))
+        elif name == "add" and right.shape == shape:
+            return replace(left, shortcut=self._compute(right))
+        return None
 
     def clamp(self, equation: Any, left: Any, right: Any) -> _Convolution | None:
         """Fuses `max(x, 0)`, and `min(x, 6)` of the result."""
@@ -190,7 +198,7 @@ class Evaluation:
 _RULES: dict[str, Callable[..., Any]] = {
     "eqxcnn_convolution": Evaluation.add_convolution,
     "eqxcnn_biased_convolution": Evaluation.add_convolution,
-    "eqxcnn_barrier_on_cpu": lambda evaluation, equation, operand: operand,
+    "eqxcnn_barrier_on_cpu": Evaluation.drop_barrier,
     "reshape": Evaluation.reshape,
     "squeeze": Evaluation.reshape,
     "broadcast_in_dim": Evaluation.reshape,
@@ -207,4 +215,5 @@ def _is_silu(jaxpr: Any) -> bool:
     logistic, product = jaxpr.eqns
     if any(isinstance(atom, Literal) for atom in (*logistic.invars, *product.invars)):
         return False
-    return {*product.invars} == {*jaxpr.invars, *logistic.outvars} and jaxpr.outvars == product.outvars
+    is_of_input = [*logistic.invars] == [*jaxpr.invars] and jaxpr.outvars == product.outvars
+    return is_of_input and {*product.invars} == {*jaxpr.invars, *logistic.outvars}

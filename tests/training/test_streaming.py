@@ -80,7 +80,7 @@ def test_a_streamed_run_learns_and_repeats(photographs, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "step", [7, pytest.param(1, marks=pytest.mark.exhaustive), pytest.param(10, marks=pytest.mark.slow)]
+    "step", [7, pytest.param(1, marks=pytest.mark.exhaustive), pytest.param(10, marks=pytest.mark.exhaustive)]
 )
 def test_a_killed_run_resumes_to_the_same_bytes(photographs, tmp_path, step):
     recipe = make_recipe(photographs, checkpoint_seconds=0.0)

@@ -8,11 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from .layers.cpu import onednn
 from .layers.cpu.availability import can_use_primitives
-from .runtime.compile import FlatJit, Static, combine, is_concrete, partition
+from .runtime.compile import FlatJit, Static, combine, is_concrete, is_traced, partition
 
 __all__ = ["FusedJit"]
 
@@ -51,7 +50,7 @@ class FusedJit:
     def __call__(self, tree: Any, array: Any) -> Any:
         """Returns the function's result."""
         known = self._trees.get(id(tree)) or self._add(tree)
-        if known.arrays is None or isinstance(array, Tracer):
+        if known.arrays is None or is_traced(array):
             return self._plain(tree, array)
         call = known.calls.get((array.shape, array.dtype)) or self._compile(known, known.arrays, array)
         if call is _PLAIN:

@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import jaxlib
 import numpy as np
-from jax.core import Tracer
 
 __all__ = [
     "DETERMINISTIC",
@@ -25,6 +24,7 @@ __all__ = [
     "async_jit",
     "combine",
     "is_concrete",
+    "is_traced",
     "jit_once",
     "partition",
 ]
@@ -163,7 +163,7 @@ class FlatJit:
         if call is None or tree is not previous:
             arrays, static = partition(tree)
             call = self._compiled.setdefault(static, jax.jit(self._bind(static)))
-            if is_concrete(arrays) and not isinstance(array, Tracer):
+            if is_concrete(arrays) and not is_traced(array):
                 self._thread.latest = tree, arrays, call
         return call(arrays, array)
 
@@ -199,6 +199,11 @@ def is_concrete(arrays: list[Any]) -> bool:
         return all(leaf is None or leaf.devices() for leaf in arrays)
     except jax.errors.ConcretizationTypeError:
         return False
+
+
+def is_traced(array: Any) -> bool:
+    """Returns whether an array is a JAX tracer; the array may be NumPy's."""
+    return isinstance(array, jax.Array) and not is_concrete([array])
 
 
 def partition(tree: Any) -> tuple[list[Any], Static]:

@@ -28,6 +28,7 @@ USES = {
     "layers/cpu/barrier_primitive.py": {"jax.interpreters.ad"},
     "layers/cpu/biased_convolution.py": {"jax.interpreters.ad"},
     "layers/cpu/convolution.py": {"jax.interpreters.ad"},
+    "layers/cpu/fusion.py": {"jax.extend.core.ClosedJaxpr", "jax.extend.core.Literal"},
     "layers/cpu/primitive.py": {
         "jax.core.ShapedArray",
         "jax.extend.core.Primitive",

@@ -230,3 +230,14 @@ def test_what_cannot_be_fused_gets_the_plain_program(reason, monkeypatch):
     if reason == "half precision":
         ((program, constants),) = call._trees[id(net)].calls.values()
         assert "fused" not in str(jax.make_jaxpr(program.run)(constants, images))
+
+
+def test_a_product_with_the_logistic_function_of_another_array_is_not_silu():
+    net, gate = Net(lambda x, image: x), jnp.asarray(IMAGES)
+
+    # Not under `vmap`, which would add operations to the inner function.
+    def gated(net, images):
+        return jax.jit(lambda y: y * jax.nn.sigmoid(gate))(apply(net, images))
+
+    found, _ = programs(gated, net, IMAGES)
+    np.testing.assert_allclose(found, gated(net, IMAGES), rtol=1e-5, atol=1e-6)

@@ -130,7 +130,8 @@ class Pair(eqx.Module):
     [
         ("resnet20", {f"{FUSED} relu": 19}),
         ("mobilenet_v2_x0_5", {f"{FUSED} relu6": 35, f"{FUSED} None": 17}),
-        ("preact_resnet18", {f"{FUSED} relu": 8, f"{FUSED} None": 8}),
+        # Eight additions of a shortcut, and three convolutions that only have a packed kernel.
+        ("preact_resnet18", {f"{FUSED} relu": 8, f"{FUSED} None": 11}),
         ("lenet", {f"{FUSED} relu": 2}),
     ],
 )
@@ -181,6 +182,23 @@ def test_trees_share_programs_but_not_weights_and_are_forgotten_when_deleted():
     del call, trees
     gc.collect()
     assert known() is None
+
+
+def test_programs_share_packed_kernels_until_the_tree_is_deleted():
+    conv, images = Conv(256, 256, 3, use_bias=False, key=KEY), np.ones((2, 6, 6, 256), np.float32)
+    call = FusedJit(lambda conv, images: jax.vmap(conv)(images))
+    shapes = []
+    for count in (1, 2):
+        np.testing.assert_allclose(call(conv, images[:count]), jax.vmap(conv)(images[:count]), rtol=1e-4, atol=1e-5)
+        _, (kernel, _) = call._trees[id(conv)].calls[images[:count].shape, images.dtype]
+        shapes.append(kernel.shape)
+    # The size of the blocks may depend on the batch size.
+    assert [len(shape) for shape in shapes] == [5, 5]
+    assert len(call._trees[id(conv)].folded) == len(set(shapes))
+    forgotten = weakref.ref(kernel)
+    del conv, kernel, _
+    gc.collect()
+    assert forgotten() is None
 
 
 def test_weights_of_another_shape_have_their_own_program():

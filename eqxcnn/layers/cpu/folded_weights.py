@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Array
 
 from ...runtime.transfer import to_device
+from .packed_kernel import pack
 
-__all__ = ["Folded", "Weight", "as_jax", "combine_steps", "fold_operation", "scale_kernel"]
+__all__ = ["Folded", "Weight", "as_jax", "combine_steps", "fold_kernel", "fold_operation"]
 
 #: Operations on weights that are computed once, with NumPy. The remaining operations are computed in every call.
 _ON_WEIGHTS: dict[str, Callable[..., np.ndarray]] = {
@@ -26,9 +27,10 @@ _ON_WEIGHTS: dict[str, Callable[..., np.ndarray]] = {
 #: Operations on larger arrays stay in the program, because only vectors of channels are needed to fold.
 _MAX_SIZE = 2**16
 
-#: Scaled kernels. The key is the kernel's `id` and the bytes of the scale. The value is the kernel and the scaled
-#: kernel; the kernel is kept so that no other array can get its `id`. Programs for all batch sizes share them.
-Folded: TypeAlias = dict[tuple[int, bytes], tuple[Any, Array]]
+#: Scaled and packed kernels. The key is the kernel's `id`, the bytes of the scale, and the block. The value is the
+#: kernel and the new kernel; the kernel is kept so that no other array can get its `id`. Programs for all batch sizes
+#: share them.
+Folded: TypeAlias = dict[tuple[int, bytes | None, int | None], tuple[Any, Array]]
 
 
 @dataclass(eq=False)
@@ -76,12 +78,14 @@ def combine_steps(steps: Sequence[tuple[str, Weight]], shape: tuple[int, ...]) -
         return scale, offset.astype(np.float32)
 
 
-def scale_kernel(kernel: Weight, scale: np.ndarray, folded: Folded) -> Weight:
-    """Returns the kernel multiplied by a scale per output channel."""
-    key = id(kernel.value), scale.tobytes()
+def fold_kernel(kernel: Weight, scale: np.ndarray | None, block: int | None, folded: Folded) -> Weight:
+    """Returns the kernel multiplied by a scale per output channel, and packed in blocks."""
+    key = id(kernel.value), None if scale is None else scale.tobytes(), block
     if key not in folded:
+        value = np.asarray(kernel.value)
         with np.errstate(all="ignore"):
-            folded[key] = kernel.value, as_jax(np.asarray(kernel.value) * scale.astype(np.float32))
+            value = value if scale is None else value * scale.astype(np.float32)
+        folded[key] = kernel.value, as_jax(value if block is None else pack(value, block))
     return Weight(kernel.shape, folded[key][1])
 
 

@@ -1,6 +1,7 @@
 """A primitive for inference: a convolution that also adds a bias and a shortcut and applies an activation.
 
 On a CPU, oneDNN does all of this in one pass over the outputs. Separate operations would read and write them again.
+The kernel may be packed for oneDNN; see `packed_kernel.py`.
 """
 
 from collections.abc import Sequence
@@ -11,15 +12,17 @@ from typing import Any, Literal, TypeAlias
 import jax
 from jaxtyping import Array, Float
 
+from ...cost import shape_of
 from . import onednn
-from .convolution import choose_for_cpu, count_convolution
-from .implementation import XLA, Images, Kernel, Outputs, Window
+from .convolution import choose_for_cpu
+from .implementation import XLA, Images, Kernel, KernelShape, Outputs, Window
 from .onednn_conv import convolve_by_onednn, is_faster_by_xla
+from .packed_kernel import PackedKernel, unpack
 from .pointwise import POINTWISE, select_pixels
 from .primitive import make_primitive
 from .product import MIN_MULTIPLY_ADDS
 
-__all__ = ["Activation", "convolve_fused"]
+__all__ = ["Activation", "convolve_fused", "name_fused"]
 
 Activation: TypeAlias = Literal["relu", "relu6", "silu"]
 
@@ -34,7 +37,7 @@ _ONEDNN_NAMES: dict[Activation | None, tuple[str, ...]] = {
 
 def convolve_fused(
     images: Images,
-    kernel: Kernel,
+    kernel: Kernel | PackedKernel,
     bias: Float[Array, " o"],
     shortcut: Outputs | None,
     window: Window,
@@ -45,47 +48,80 @@ def convolve_fused(
     return _convolve.bind(images, kernel, *added, window=window, activation=activation)
 
 
+def name_fused(outputs: int, has_shortcut: bool, activation: Activation | None) -> tuple[str, ...]:
+    """Returns the operations that are part of a convolution's call to oneDNN, by oneDNN's names.
+
+    **Arguments:**
+
+    - `outputs`: the number of output channels.
+    """
+    if not has_shortcut:
+        return "BIAS", *_ONEDNN_NAMES[activation]
+    return ("BIAS",) if outputs < _MIN_CHANNELS_FOR_SHORTCUT else ("BIAS", "BINARY_ADD", *_ONEDNN_NAMES[activation])
+
+
 def _finish(out: Outputs, bias: Array, shortcut: Sequence[Array], activation: Activation | None) -> Outputs:
     return _ACTIVATIONS[activation](sum(shortcut, out + bias[None, None, None]))
 
 
 def _by_xla(
-    images: Images, kernel: Kernel, bias: Array, *shortcut: Outputs, window: Window, activation: Activation | None
+    images: Images, kernel: Array, bias: Array, *shortcut: Outputs, window: Window, activation: Activation | None
 ) -> Outputs:
-    return _finish(XLA.convolve(images, kernel, window), bias, shortcut, activation)
+    plain = unpack(kernel, len(bias)) if kernel.ndim == 5 else kernel
+    return _finish(XLA.convolve(images, plain, window), bias, shortcut, activation)
 
 
 def _on_cpu(
     images: Images,
-    kernel: Kernel,
+    kernel: Array,
     bias: Array,
     *shortcut: Outputs,
     window: Window,
     activation: Activation | None,
     uses_onednn: bool,
 ) -> Outputs:
+    if not uses_onednn and kernel.ndim == 5:
+        return _by_xla(images, kernel, bias, *shortcut, window=window, activation=activation)
+    if kernel.ndim == 5:
+        shape = *kernel.shape[1:4], len(bias)
+        return _by_onednn(images, kernel, bias, shortcut, window, activation, shape)
     chosen = choose_for_cpu(kernel.shape, window, kernel.dtype, uses_onednn)
-    fused = ("BIAS", *["BINARY_ADD"] * len(shortcut), *_ONEDNN_NAMES[activation])
     if uses_onednn and chosen is POINTWISE:
         pixels = select_pixels(images, window)
         if prod(pixels.shape) * kernel.shape[3] >= MIN_MULTIPLY_ADDS:
-            return _multiply(pixels, kernel[0, 0], bias, shortcut, fused)
+            return _multiply(pixels, kernel[0, 0], bias, shortcut, activation)
     elif uses_onednn and not is_faster_by_xla(images, kernel, window):
-        if shortcut and kernel.shape[3] < _MIN_CHANNELS_FOR_SHORTCUT:
-            out = convolve_by_onednn(images, kernel, window, added=(bias,), fused=("BIAS",))
-            return _ACTIVATIONS[activation](out + shortcut[0])
-        return convolve_by_onednn(images, kernel, window, added=(bias, *shortcut), fused=fused)
+        return _by_onednn(images, kernel, bias, shortcut, window, activation)
     return _finish(chosen.convolve(images, kernel, window), bias, shortcut, activation)
 
 
-def _multiply(pixels: Images, kernel: Array, bias: Array, shortcut: Sequence[Array], fused: Sequence[str]) -> Outputs:
+def _by_onednn(
+    images: Images,
+    kernel: Array,
+    bias: Array,
+    shortcut: Sequence[Array],
+    window: Window,
+    activation: Activation | None,
+    packed_shape: KernelShape | None = None,
+) -> Outputs:
+    fused = name_fused(len(bias), bool(shortcut), activation)
+    if shortcut and "BINARY_ADD" not in fused:
+        out = convolve_by_onednn(images, kernel, window, added=(bias,), fused=fused, packed_shape=packed_shape)
+        return _ACTIVATIONS[activation](out + shortcut[0])
+    added = bias, *shortcut
+    return convolve_by_onednn(images, kernel, window, added=added, fused=fused, packed_shape=packed_shape)
+
+
+def _multiply(
+    pixels: Images, kernel: Array, bias: Array, shortcut: Sequence[Array], activation: Activation | None
+) -> Outputs:
     channels = kernel.shape[1]
     rows = pixels.reshape(-1, pixels.shape[-1])
     # oneDNN's matrix product needs operands of two axes.
     added = [bias[None], *(each.reshape(-1, channels) for each in shortcut)]
     out = jax.ShapeDtypeStruct((len(rows), channels), rows.dtype)
-    settings = {"fusions": {"ops": list(fused)}}
-    product = onednn.call_onednn("matmul", settings, out, rows, kernel, *added)
+    fused = "BIAS", *["BINARY_ADD"] * len(shortcut), *_ONEDNN_NAMES[activation]
+    product = onednn.call_onednn("matmul", {"fusions": {"ops": fused}}, out, rows, kernel, *added)
     return product.reshape(*pixels.shape[:-1], channels)
 
 
@@ -93,4 +129,9 @@ def _batch(operands: Sequence[Array], axes: Sequence[int | None], **parameters: 
     return jax.vmap(partial(_by_xla, **parameters), in_axes=tuple(axes))(*operands), 0
 
 
-_convolve = make_primitive("eqxcnn_fused_convolution", _on_cpu, _by_xla, _batch, count_convolution)
+def _count(equation: Any) -> int:
+    """Returns the number of multiply-adds of a jaxpr equation; the kernel is `[kh kw i o]` or packed."""
+    return prod(shape_of(equation.outvars[0])) * prod(shape_of(equation.invars[1])[-4:-1])
+
+
+_convolve = make_primitive("eqxcnn_fused_convolution", _on_cpu, _by_xla, _batch, _count)

@@ -2,7 +2,7 @@
 
 The scale and offset that follow a convolution, such as those of BatchNorm in eval mode, are folded into its kernel and
 bias (Jacob et al. 2018, section 3.2). The addition of a shortcut and the activation become part of the convolution's
-call to oneDNN; see `fused_convolution.py`.
+call to oneDNN; see `fused_convolution.py`. Kernels are packed for oneDNN where that helps; see `packed_kernel.py`.
 
 This file needs private parts of JAX; see `availability.py`.
 """
@@ -18,9 +18,10 @@ from jax.extend.core import ClosedJaxpr, Literal
 from jaxtyping import Array
 
 from .convolution import convolve
-from .folded_weights import Folded, Weight, combine_steps, fold_operation, scale_kernel
-from .fused_convolution import Activation, convolve_fused
+from .folded_weights import Folded, Weight, combine_steps, fold_kernel, fold_operation
+from .fused_convolution import Activation, convolve_fused, name_fused
 from .implementation import Window
+from .packed_kernel import find_block
 
 __all__ = ["Evaluation"]
 
@@ -125,20 +126,23 @@ class Evaluation:
         return value.traced
 
     def _convolve(self, value: _Convolution) -> Array:
-        if value.is_open and not value.steps:
+        fused = name_fused(value.channels, value.shortcut is not None, value.activation)
+        block = find_block(value.images, value.kernel.shape, value.window, fused)
+        if value.is_open and not value.steps and block is None:
             return convolve(value.images, self._compute(value.kernel), value.window)
-        kernel, bias = (self._compute(weight) for weight in self._fold_steps(value))
+        kernel, bias = (self._compute(weight) for weight in self._fold_steps(value, block))
         shortcut = None if value.shortcut is None else value.shortcut.reshape(value.outputs)
         return convolve_fused(value.images, kernel, bias, shortcut, value.window, value.activation)
 
-    def _fold_steps(self, value: _Convolution) -> tuple[Weight, Weight]:
-        """Returns the kernel and the bias that include all steps."""
+    def _fold_steps(self, value: _Convolution, block: int | None) -> tuple[Weight, Weight]:
+        """Returns the kernel and the bias that include all steps; `block` is that of the packed kernel."""
         kernel, channels = value.kernel, (value.channels,)
+        is_changed = value.is_scaled or block is not None
         if self._folded is None:
-            return (Weight(kernel.shape, None) if value.is_scaled else kernel), Weight(channels, None)
+            return (Weight(kernel.shape, None) if is_changed else kernel), Weight(channels, None)
         scale, bias = combine_steps(value.steps, channels)
-        if value.is_scaled:
-            kernel = scale_kernel(kernel, scale, self._folded)
+        if is_changed:
+            kernel = fold_kernel(kernel, scale if value.is_scaled else None, block, self._folded)
         return kernel, Weight(channels, bias)
 
     def add_convolution(self, equation: Any, images: Any, kernel: Any, bias: Any = None) -> _Convolution | None:

@@ -16,7 +16,7 @@ from .depthwise import DEPTHWISE
 from .implementation import XLA, Images, Implementation, Kernel, KernelShape, Outputs, Window
 from .stem_gradient import stem_gradient
 
-__all__ = ["ONEDNN", "ONEDNN_DEPTHWISE", "convolve_by_onednn", "is_faster_by_xla", "is_stem"]
+__all__ = ["ONEDNN", "ONEDNN_DEPTHWISE", "convolve_by_onednn", "infer_output", "is_faster_by_xla", "is_stem"]
 
 #: The order of the kernel's axes, in the letters of `lax.conv_general_dilated`.
 _KernelLayout: TypeAlias = Literal["HWIO", "IHWO"]
@@ -40,26 +40,35 @@ def convolve_by_onednn(
     kernel_layout: _KernelLayout = "HWIO",
     added: Sequence[Array] = (),
     fused: Sequence[str] = (),
+    packed_shape: KernelShape | None = None,
 ) -> Outputs:
     """Convolves with oneDNN.
 
     **Arguments:**
 
+    - `packed_shape`: the shape of the kernel, if `kernel` contains its values in the order in which oneDNN reads them.
     - `fused`, `added`: the operations that oneDNN applies to the outputs in the same call, by the names in XLA's
       `onednn_config.proto`, and their operands.
     """
-    out = jax.eval_shape(partial(_infer_output, window=window, kernel_layout=kernel_layout), images, kernel)
+    shape = packed_shape or kernel.shape
+    plain = jax.ShapeDtypeStruct(shape, kernel.dtype)
+    out = jax.eval_shape(partial(infer_output, window=window, kernel_layout=kernel_layout), images, plain)
     data = {"batch_dim": 0, "feature_dim": 3, "spatial_dims": [1, 2]}
     height, width, inputs, outputs = (kernel_layout.index(axis) for axis in "HWIO")
     settings = {
         "dims": 4,
         "input": {"data": data},
         "kernel": {
-            "filter": {"input_feature_dim": inputs, "output_feature_dim": outputs, "spatial_dims": [height, width]}
+            "filter": {
+                "input_feature_dim": inputs,
+                "output_feature_dim": outputs,
+                "spatial_dims": [height, width],
+                "shape": shape,
+            }
         },
         "output": {"data": data},
         "window": {
-            "size": [kernel.shape[height], kernel.shape[width]],
+            "size": [shape[height], shape[width]],
             "pad_left": [before for before, _ in window.edges],
             "pad_right": [after for _, after in window.edges],
             "strides": window.stride,
@@ -67,11 +76,13 @@ def convolve_by_onednn(
         },
         "feature_groups": window.groups,
         "fusions": {"ops": list(fused)},
+        "optimization_config": {"weights_prepacked": packed_shape is not None},
     }
     return onednn.call_onednn("convolution", settings, out, images, kernel, *added)
 
 
-def _infer_output(images: Images, kernel: Array, window: Window, kernel_layout: _KernelLayout) -> Outputs:
+def infer_output(images: Images, kernel: Array, window: Window, kernel_layout: _KernelLayout = "HWIO") -> Outputs:
+    """Returns an array of the shape of the convolution's outputs; for `jax.eval_shape`."""
     return XLA.convolve(images, jnp.moveaxis(kernel, 0, 2) if kernel_layout == "IHWO" else kernel, window)
 
 
@@ -134,7 +145,7 @@ def _convolve_images(images: Images, kernel: Kernel, window: Window) -> Outputs:
 
 def is_faster_by_xla(images: Images, kernel: Kernel, window: Window) -> bool:
     """Returns whether XLA convolves faster than oneDNN, which is the case for a single image of medium size."""
-    out = jax.eval_shape(partial(_infer_output, window=window, kernel_layout="HWIO"), images, kernel)
+    out = jax.eval_shape(partial(infer_output, window=window), images, kernel)
     return images.shape[0] == window.groups == 1 and out.size * prod(kernel.shape[:3]) in _MULTIPLY_ADDS_FOR_XLA
 
 

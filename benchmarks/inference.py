@@ -4,7 +4,8 @@ same networks in PyTorch.
 Each case normalizes and classifies a batch of `uint8` pixels; each library has its own process. "eqxcnn" calls the
 classifier, "StableHLO" calls its exported program in JAX, and "ONNX" runs its exported model in onnxruntime. PyTorch
 runs the same network in three ways: eager with channels first, eager with channels last, and compiled with channels
-last. All processes keep freed memory, as `python -m eqxcnn.serve` does. All weights are random.
+last. All processes keep freed memory, and JAX runs each call in the thread that starts it, as in
+`python -m eqxcnn.serve`. All weights are random.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import jax
 import numpy as np
 import tyro
 
@@ -116,6 +118,7 @@ def _measure(model: str, options: Options) -> Iterator[tuple[int, dict[str, list
     try:
         for worker in workers.values():
             worker.build(keep_memory)
+        workers["jax"].build(run_calls_in_their_thread)
         for batch in options.batches:
             cases = {
                 name: make_repeated_case(workers[library].build(builder, model, batch), options.seconds)
@@ -158,6 +161,12 @@ def _repeat(classify: Callable[[np.ndarray], Any], pixels: np.ndarray) -> Classi
 def keep_memory() -> Classify:
     """Makes the process keep freed memory; the function that it returns does nothing."""
     keep_freed_memory()
+    return lambda _: None
+
+
+def run_calls_in_their_thread() -> Classify:
+    """Makes JAX run each call in the thread that starts it; the function that it returns does nothing."""
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     return lambda _: None
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "is_concrete",
     "is_traced",
     "jit_once",
+    "jit_with_barriers",
     "partition",
 ]
 
@@ -64,6 +65,11 @@ def async_jit(function: Callable[..., Any], *, donate: bool = False, determinist
         if getattr(jaxlib, "__version__", "").startswith("0.10."):
             options.append(_USE_YNNPACK)
     return AsyncJit(function, donate=donate, compiler_options=_select_supported(options))
+
+
+def jit_with_barriers(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiles `function` for a CPU; the program keeps its optimization barriers."""
+    return jax.jit(function, compiler_options=_select_supported([_KEEP_BARRIERS]))
 
 
 def jit_once(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,9 +1,12 @@
 """Depthwise convolution on a CPU, as a sum over the kernel's pixels ("taps").
 
 On a CPU, XLA computes a depthwise convolution and both of its gradients in a naive loop. A sum of shifted images,
-each multiplied by one tap, is many times faster, because XLA fuses it into one loop along the channels.
+each multiplied by one tap, is many times faster, because XLA fuses it into one loop along the channels. For inference,
+the same is true of ordinary convolutions of images with few channels.
 """
 
+import functools
+import operator
 from typing import TypeAlias
 
 import jax
@@ -15,10 +18,10 @@ from ...types import Image
 from ..sizes import Pair
 from .implementation import Images, Implementation, Kernel, KernelShape, Outputs, Window
 
-__all__ = ["DEPTHWISE"]
+__all__ = ["DEPTHWISE", "convolve_few_channels"]
 
-_Filtered: TypeAlias = Float[Array, "h2 w2 c"]
-_Taps: TypeAlias = Float[Array, "kh kw c"]
+_Filtered: TypeAlias = Float[Array, "h2 w2 o"]
+_Taps: TypeAlias = Float[Array, "kh kw o"]
 
 
 def _convolve(images: Images, kernel: Kernel, window: Window) -> Outputs:
@@ -69,8 +72,25 @@ def _kernel_gradient(out: Outputs, images: Images, window: Window, shape: Kernel
     return lax.map(sum_products, (images, out)).sum(0)[:, :, None]
 
 
+def convolve_few_channels(images: Images, kernel: Kernel, window: Window) -> Outputs:
+    """Convolves without groups, as a sum over the kernel's pixels and the input channels."""
+
+    def convolve_one(image: Image) -> _Filtered:
+        padded = jnp.pad(image, (*window.edges, (0, 0)))
+        channels = (
+            _sum_taps(padded[:, :, channel][..., None], kernel[:, :, channel], window.stride, window.dilation)
+            for channel in range(kernel.shape[2])
+        )
+        return functools.reduce(operator.add, channels)
+
+    return jax.vmap(convolve_one)(images)
+
+
 def _sum_taps(padded: Image, weight: _Taps, stride: Pair, dilation: Pair) -> _Filtered:
-    """Multiplies each tap by a slice of the image, and returns the sum over all taps."""
+    """Multiplies each tap by a slice of the image, and returns the sum over all taps.
+
+    The image has as many channels as the taps, or one channel.
+    """
     sizes = [
         (size - dilated * (kernel - 1) - 1) // step
         for size, kernel, step, dilated in zip(padded.shape, weight.shape, stride, dilation, strict=False)

@@ -10,11 +10,13 @@ from math import prod
 from typing import Any, Literal, TypeAlias
 
 import jax
+from jax import lax
 from jaxtyping import Array, Float
 
 from ...cost import shape_of
 from . import onednn
 from .convolution import choose_for_cpu
+from .depthwise import convolve_few_channels
 from .implementation import XLA, Images, Kernel, KernelShape, Outputs, Window
 from .onednn_conv import convolve_by_onednn, is_faster_by_xla
 from .packed_kernel import PackedKernel, unpack
@@ -29,6 +31,10 @@ Activation: TypeAlias = Literal["relu", "relu6", "silu"]
 _ACTIVATIONS = {None: lambda x: x, "relu": jax.nn.relu, "relu6": jax.nn.relu6, "silu": jax.nn.silu}
 #: With fewer output channels, oneDNN adds the shortcut more slowly than XLA.
 _MIN_CHANNELS_FOR_SHORTCUT = 32
+#: Limits for convolutions as a sum over the kernel's pixels and the input channels: the number of terms, and, with more
+#: than one channel, the approximate number of multiply-adds.
+_MAX_TERMS = 27
+_MAX_MULTIPLY_ADDS_BY_TAPS = 2**20
 #: oneDNN's names of the activations, in XLA's `onednn_config.proto`.
 _ONEDNN_NAMES: dict[Activation | None, tuple[str, ...]] = {
     None: (), "relu": ("RELU",), "relu6": ("RELU6",), "silu": ("SWISH",)
@@ -85,6 +91,10 @@ def _on_cpu(
     if kernel.ndim == 5:
         shape = *kernel.shape[1:4], len(bias)
         return _by_onednn(images, kernel, bias, shortcut, window, activation, shape)
+    if _is_faster_by_taps(images, kernel, window):
+        # Without the barriers, XLA would compute the images anew for each tap, and the sum anew in a pooling layer.
+        out = convolve_few_channels(lax.optimization_barrier(images), kernel, window)
+        return lax.optimization_barrier(_finish(out, bias, shortcut, activation))
     chosen = choose_for_cpu(kernel.shape, window, kernel.dtype, uses_onednn)
     if uses_onednn and chosen is POINTWISE:
         pixels = select_pixels(images, window)
@@ -93,6 +103,15 @@ def _on_cpu(
     elif uses_onednn and not is_faster_by_xla(images, kernel, window):
         return _by_onednn(images, kernel, bias, shortcut, window, activation)
     return _finish(chosen.convolve(images, kernel, window), bias, shortcut, activation)
+
+
+def _is_faster_by_taps(images: Images, kernel: Array, window: Window) -> bool:
+    """Returns whether a sum over the kernel's pixels is faster than oneDNN and XLA: for one channel, or one image."""
+    taps, channels = prod(kernel.shape[:2]), kernel.shape[2]
+    if window.groups > 1 or taps * channels > _MAX_TERMS:
+        return False
+    size = len(images) * prod(images.shape[1:3]) // prod(window.stride)
+    return channels == 1 or (len(images) == 1 and size * prod(kernel.shape) < _MAX_MULTIPLY_ADDS_BY_TAPS)
 
 
 def _by_onednn(

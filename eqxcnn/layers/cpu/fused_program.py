@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from ...runtime.compile import jit_with_barriers
 from .folded_weights import Folded, Weight, as_jax
 from .fusion import Evaluation
 
@@ -30,7 +31,7 @@ class FusedProgram:
             return self.run(constants, array)
 
         call.__name__ = function.__name__  # the name appears in traces and messages
-        self._call = jax.jit(call)
+        self._call = jit_with_barriers(call)
 
     def constants(self, weights: Sequence[Any], folded: Folded) -> list[Array]:
         """Returns the arrays that `__call__` needs: folded weights, and those that stay as they are."""

@@ -28,9 +28,10 @@ _MAX_STEM_FAN_IN = 27
 #: channels. XLA is also faster at both gradients of strided convolutions, but slower at both gradients of grouped
 #: convolutions.
 _MAX_CHANNELS_FOR_XLA = 4
-#: Convolutions of a single image with this many multiply-adds are left to XLA, because each oneDNN call has a fixed
-#: cost. With fewer multiply-adds, as in LeNet, both are equally fast.
-_MULTIPLY_ADDS_FOR_XLA = range(2**20, 2**23)
+#: Convolutions of a single image with fewer multiply-adds are left to XLA, because each oneDNN call has a fixed cost,
+#: unless the image has few channels, for which XLA is slow.
+_MIN_MULTIPLY_ADDS_FOR_SINGLE_IMAGE = 2**23
+_MIN_CHANNELS_OF_SINGLE_IMAGE = 5
 
 
 def convolve_by_onednn(
@@ -144,9 +145,10 @@ def _convolve_images(images: Images, kernel: Kernel, window: Window) -> Outputs:
 
 
 def is_faster_by_xla(images: Images, kernel: Kernel, window: Window) -> bool:
-    """Returns whether XLA convolves faster than oneDNN, which is the case for a single image of medium size."""
+    """Returns whether XLA convolves faster than oneDNN, which is the case for a single small image."""
     out = jax.eval_shape(partial(infer_output, window=window), images, kernel)
-    return images.shape[0] == window.groups == 1 and out.size * prod(kernel.shape[:3]) in _MULTIPLY_ADDS_FOR_XLA
+    is_small = out.size * prod(kernel.shape[:3]) < _MIN_MULTIPLY_ADDS_FOR_SINGLE_IMAGE
+    return images.shape[0] == window.groups == 1 and is_small and kernel.shape[2] >= _MIN_CHANNELS_OF_SINGLE_IMAGE
 
 
 def _depthwise_images_gradient(out: Outputs, kernel: Kernel, window: Window, size: Pair) -> Images:

@@ -23,6 +23,12 @@ CASES = {
     "strided product": (4, 66, (1, 1, 64, 64), 2, ((0, 0), (0, 0)), 1, True),
     "small product": (2, 5, (1, 1, 8, 16), 1, ((0, 0), (0, 0)), 1, False),
     "single image": (1, 16, (3, 3, 32, 32), 1, SAME, 1, False),
+    "small single image": (1, 6, (3, 3, 8, 8), 1, SAME, 1, False),
+    "single RGB image": (1, 16, (3, 3, 3, 8), 2, ((0, 1), (1, 2)), 1, False),
+    "single RGB image with many taps": (1, 16, (5, 5, 3, 8), 1, SAME, 1, True),
+    "RGB images": (2, 16, (3, 3, 3, 8), 1, SAME, 1, True),
+    "gray images": (3, 17, (5, 5, 1, 6), 2, ((2, 2), (1, 3)), 1, False),
+    "gray images with many taps": (3, 12, (7, 7, 1, 6), 1, SAME, 1, True),
 }
 ACTIVATIONS = {
     None: lambda x: x, "relu": lambda x: np.maximum(x, 0), "relu6": lambda x: np.clip(x, 0, 6),

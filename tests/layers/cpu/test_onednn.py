@@ -42,10 +42,14 @@ def test_tested_jaxlibs_call_it():
     assert onednn.is_available()
     for layer, shape in LAYERS:
         assert "__onednn$" in lower(layer, shape)
-    # XLA computes convolutions of a single image with between 2**20 and 2**23 multiply-adds.
+    # XLA computes convolutions of a single image with less than 2**23 multiply-adds and at least five channels.
     conv = Conv(64, 64, 3, weight_init=numpy_init, key=KEY)
-    for size, is_by_xla in ((5, False), (6, True), (15, True), (16, False)):
+    for size, is_by_xla in ((4, True), (15, True), (16, False)):
         assert ("__onednn$" not in lower(conv, (size, size, 64), batch_size=1)) == is_by_xla
+    for channels, is_by_xla in ((4, False), (5, True)):
+        conv = Conv(channels, 8, 3, weight_init=numpy_init, key=KEY)
+        assert ("__onednn$" not in lower(conv, (9, 9, channels), batch_size=1)) == is_by_xla
+    conv = Conv(64, 64, 3, weight_init=numpy_init, key=KEY)
     assert "__onednn$" in lower(conv, (8, 8, 64), batch_size=2)
     grouped = Conv(64, 64, 3, groups=2, weight_init=numpy_init, key=KEY)
     assert "__onednn$" in lower(grouped, (10, 10, 64), batch_size=1)

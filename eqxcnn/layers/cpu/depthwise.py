@@ -7,6 +7,7 @@ the same is true of ordinary convolutions of images with few channels.
 
 import functools
 import operator
+from itertools import product
 from typing import TypeAlias
 
 import jax
@@ -20,8 +21,8 @@ from .implementation import Images, Implementation, Kernel, KernelShape, Outputs
 
 __all__ = ["DEPTHWISE", "convolve_few_channels"]
 
-_Filtered: TypeAlias = Float[Array, "h2 w2 o"]
-_Taps: TypeAlias = Float[Array, "kh kw o"]
+_Filtered: TypeAlias = Float[Array, "h2 w2 c"]
+_Taps: TypeAlias = Float[Array, "kh kw c"]
 
 
 def _convolve(images: Images, kernel: Kernel, window: Window) -> Outputs:
@@ -74,23 +75,25 @@ def _kernel_gradient(out: Outputs, images: Images, window: Window, shape: Kernel
 
 def convolve_few_channels(images: Images, kernel: Kernel, window: Window) -> Outputs:
     """Convolves without groups, as a sum over the kernel's pixels and the input channels."""
-
-    def convolve_one(image: Image) -> _Filtered:
-        padded = jnp.pad(image, (*window.edges, (0, 0)))
-        channels = (
-            _sum_taps(padded[:, :, channel][..., None], kernel[:, :, channel], window.stride, window.dilation)
-            for channel in range(kernel.shape[2])
-        )
-        return functools.reduce(operator.add, channels)
-
-    return jax.vmap(convolve_one)(images)
+    padded = lax.pad(
+        images, jnp.zeros((), images.dtype), [(0, 0, 0), *((*edge, 0) for edge in window.edges), (0, 0, 0)]
+    )
+    terms, weights = [], kernel.reshape(-1, 1, 1, kernel.shape[3])
+    for index, place in enumerate(product(*map(range, kernel.shape[:3]))):
+        starts = [position * step for position, step in zip(place, (*window.dilation, 1), strict=True)]
+        ends = [
+            length - (size - 1 - position) * step
+            for length, size, position, step in zip(
+                padded.shape[1:], kernel.shape[:3], place, (*window.dilation, 1), strict=True
+            )
+        ]
+        pixels = lax.slice(padded, (0, *starts), (len(images), *ends), (1, *window.stride, 1))
+        terms.append(pixels * lax.slice_in_dim(weights, index, index + 1))
+    return functools.reduce(operator.add, terms)
 
 
 def _sum_taps(padded: Image, weight: _Taps, stride: Pair, dilation: Pair) -> _Filtered:
-    """Multiplies each tap by a slice of the image, and returns the sum over all taps.
-
-    The image has as many channels as the taps, or one channel.
-    """
+    """Multiplies each tap by a slice of the image, and returns the sum over all taps."""
     sizes = [
         (size - dilated * (kernel - 1) - 1) // step
         for size, kernel, step, dilated in zip(padded.shape, weight.shape, stride, dilation, strict=False)

@@ -44,10 +44,10 @@ class Net(eqx.Module):
     state: eqx.nn.State
     then: object = eqx.field(static=True)
 
-    def __init__(self, then, **conv):
+    def __init__(self, then, channels=4, **conv):
         keywords = {"use_bias": False, "key": KEY, **conv}
         (self.conv, self.norm), self.state = eqx.nn.make_with_state(
-            lambda: randomize((Conv(4, 4, 3, **keywords), BatchNorm(4, inference=True)))
+            lambda: randomize((Conv(channels, channels, 3, **keywords), BatchNorm(channels, inference=True)))
         )()
         self.then = then
 
@@ -66,11 +66,12 @@ def programs(function, net, images):
     program, constants = call._trees[id(net)].calls[images.shape, images.dtype]
     equations = _iterate_equations(jax.make_jaxpr(program.run)(constants, images).jaxpr, "")
     return result, Counter(
-        f"{equation.primitive.name} {equation.params.get('activation', '')}".strip() for _, equation in equations
+        f"{equation.primitive.name} {equation.params.get('activation', equation.params.get('name', ''))}".strip()
+        for _, equation in equations
     )
 
 
-FUSED = "eqxcnn_fused_convolution"
+FUSED, WINOGRAD = "eqxcnn_fused_convolution", "jit convolve_by_winograd"
 
 
 @pytest.mark.parametrize(
@@ -130,8 +131,8 @@ class Pair(eqx.Module):
     [
         ("resnet20", {f"{FUSED} relu": 19}),
         ("mobilenet_v2_x0_5", {f"{FUSED} relu6": 35, f"{FUSED} None": 17}),
-        # Eight additions of a shortcut, and three convolutions that only have a packed kernel.
-        ("preact_resnet18", {f"{FUSED} relu": 8, f"{FUSED} None": 11}),
+        # By Winograd's algorithm, ReLU is a separate operation: three of eight. The others have no ReLU.
+        ("preact_resnet18", {f"{FUSED} relu": 5, f"{FUSED} None": 14, WINOGRAD: 7}),
         ("lenet", {f"{FUSED} relu": 2}),
     ],
 )
@@ -147,7 +148,7 @@ def test_networks_of_the_zoo_keep_their_scores(name, expected):
     found, counts = programs(lambda net, images: net(images), net, images)
     reference = np.asarray(jax.jit(lambda images: net(images))(images))
     np.testing.assert_allclose(found, reference, atol=2e-5 * np.abs(reference).max())
-    assert {name: n for name, n in counts.items() if FUSED in name} == expected
+    assert {name: n for name, n in counts.items() if FUSED in name or name == WINOGRAD} == expected
 
 
 def test_trees_share_programs_but_not_weights_and_are_forgotten_when_deleted():
@@ -259,3 +260,13 @@ def test_a_product_with_the_logistic_function_of_another_array_is_not_silu():
 
     found, _ = programs(gated, net, IMAGES)
     np.testing.assert_allclose(found, gated(net, IMAGES), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("activation", [lambda x: x, jax.nn.relu, jax.nn.relu6, jax.nn.silu])
+def test_what_follows_a_convolution_by_winograd_is_kept(activation):
+    net = Net(lambda x, image: activation(x + image), channels=64)
+    images = np.random.default_rng(0).standard_normal((4, 14, 14, 64), np.float32)
+    found, counts = programs(apply, net, images)
+    expected = np.asarray(apply(net, images))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    assert counts[WINOGRAD] == 1

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ...runtime.transfer import to_device
-from .packed_kernel import pack
+from .kernel_form import KernelForm
 
 __all__ = ["Folded", "Weight", "as_jax", "combine_steps", "fold_kernel", "fold_operation"]
 
@@ -27,10 +27,10 @@ _ON_WEIGHTS: dict[str, Callable[..., np.ndarray]] = {
 #: Operations on larger arrays stay in the program, because only vectors of channels are needed to fold.
 _MAX_SIZE = 2**16
 
-#: Scaled and packed kernels. The key is the kernel's `id`, the bytes of the scale, and the block. The value is the
+#: Scaled kernels in their forms. The key is the kernel's `id`, the bytes of the scale, and the form. The value is the
 #: kernel and the new kernel; the kernel is kept so that no other array can get its `id`. Programs for all batch sizes
 #: share them.
-Folded: TypeAlias = dict[tuple[int, bytes | None, int | None], tuple[Any, Array]]
+Folded: TypeAlias = dict[tuple[int, bytes | None, KernelForm], tuple[Any, Array]]
 
 
 @dataclass(eq=False)
@@ -78,14 +78,14 @@ def combine_steps(steps: Sequence[tuple[str, Weight]], shape: tuple[int, ...]) -
         return scale, offset.astype(np.float32)
 
 
-def fold_kernel(kernel: Weight, scale: np.ndarray | None, block: int | None, folded: Folded) -> Weight:
-    """Returns the kernel multiplied by a scale per output channel, and packed in blocks."""
-    key = id(kernel.value), None if scale is None else scale.tobytes(), block
+def fold_kernel(kernel: Weight, scale: np.ndarray | None, form: KernelForm, folded: Folded) -> Weight:
+    """Returns the kernel multiplied by a scale per output channel, in the given form."""
+    key = id(kernel.value), None if scale is None else scale.tobytes(), form
     if key not in folded:
         value = np.asarray(kernel.value)
         with np.errstate(all="ignore"):
             value = value if scale is None else value * scale.astype(np.float32)
-        folded[key] = kernel.value, as_jax(value if block is None else pack(value, block))
+        folded[key] = kernel.value, as_jax(form.apply(value))
     return Weight(kernel.shape, folded[key][1])
 
 

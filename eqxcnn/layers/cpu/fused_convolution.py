@@ -24,7 +24,7 @@ from .pointwise import POINTWISE, select_pixels
 from .primitive import make_primitive
 from .product import MIN_MULTIPLY_ADDS
 
-__all__ = ["Activation", "convolve_fused", "name_fused"]
+__all__ = ["Activation", "convolve_fused", "finish", "name_fused"]
 
 Activation: TypeAlias = Literal["relu", "relu6", "silu"]
 
@@ -66,7 +66,8 @@ def name_fused(outputs: int, has_shortcut: bool, activation: Activation | None) 
     return ("BIAS",) if outputs < _MIN_CHANNELS_FOR_SHORTCUT else ("BIAS", "BINARY_ADD", *_ONEDNN_NAMES[activation])
 
 
-def _finish(out: Outputs, bias: Array, shortcut: Sequence[Array], activation: Activation | None) -> Outputs:
+def finish(out: Outputs, bias: Array, activation: Activation | None, *shortcut: Outputs) -> Outputs:
+    """Returns `activation(out + bias + shortcut)`, computed by XLA; there is at most one shortcut."""
     return _ACTIVATIONS[activation](sum(shortcut, out + bias[None, None, None]))
 
 
@@ -74,7 +75,7 @@ def _by_xla(
     images: Images, kernel: Array, bias: Array, *shortcut: Outputs, window: Window, activation: Activation | None
 ) -> Outputs:
     plain = unpack(kernel, len(bias)) if kernel.ndim == 5 else kernel
-    return _finish(XLA.convolve(images, plain, window), bias, shortcut, activation)
+    return finish(XLA.convolve(images, plain, window), bias, activation, *shortcut)
 
 
 def _on_cpu(
@@ -94,7 +95,7 @@ def _on_cpu(
     if _is_faster_by_taps(images, kernel, window):
         # Without the barriers, XLA would compute the images anew for each tap, and the sum anew in a pooling layer.
         out = convolve_few_channels(lax.optimization_barrier(images), kernel, window)
-        return lax.optimization_barrier(_finish(out, bias, shortcut, activation))
+        return lax.optimization_barrier(finish(out, bias, activation, *shortcut))
     chosen = choose_for_cpu(kernel.shape, window, kernel.dtype, uses_onednn)
     if uses_onednn and chosen is POINTWISE:
         pixels = select_pixels(images, window)
@@ -102,7 +103,7 @@ def _on_cpu(
             return _multiply(pixels, kernel[0, 0], bias, shortcut, activation)
     elif uses_onednn and not is_faster_by_xla(images, kernel, window):
         return _by_onednn(images, kernel, bias, shortcut, window, activation)
-    return _finish(chosen.convolve(images, kernel, window), bias, shortcut, activation)
+    return finish(chosen.convolve(images, kernel, window), bias, activation, *shortcut)
 
 
 def _is_faster_by_taps(images: Images, kernel: Array, window: Window) -> bool:

@@ -2,7 +2,7 @@
 
 The scale and offset that follow a convolution, such as those of BatchNorm in eval mode, are folded into its kernel and
 bias (Jacob et al. 2018, section 3.2). The addition of a shortcut and the activation become part of the convolution's
-call to oneDNN; see `fused_convolution.py`. Kernels are packed for oneDNN where that helps; see `packed_kernel.py`.
+call to oneDNN; see `fused_convolution.py`. Kernels are stored in the form that is fastest; see `kernel_form.py`.
 
 This file needs private parts of JAX; see `availability.py`.
 """
@@ -14,14 +14,16 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.extend.core import ClosedJaxpr, Literal
 from jaxtyping import Array
 
 from .convolution import convolve
 from .folded_weights import Folded, Weight, combine_steps, fold_kernel, fold_operation
-from .fused_convolution import Activation, convolve_fused, name_fused
+from .fused_convolution import Activation, convolve_fused, finish, name_fused
 from .implementation import Window
-from .packed_kernel import find_block
+from .kernel_form import KernelForm, choose_form
+from .winograd import convolve_by_winograd
 
 __all__ = ["Evaluation"]
 
@@ -127,22 +129,27 @@ class Evaluation:
 
     def _convolve(self, value: _Convolution) -> Array:
         fused = name_fused(value.channels, value.shortcut is not None, value.activation)
-        block = find_block(value.images, value.kernel.shape, value.window, fused)
-        if value.is_open and not value.steps and block is None:
+        form = choose_form(value.images.shape, value.kernel.shape, value.window, fused)
+        if value.is_open and not value.steps and form.is_plain:
             return convolve(value.images, self._compute(value.kernel), value.window)
-        kernel, bias = (self._compute(weight) for weight in self._fold_steps(value, block))
+        kernel, bias = (self._compute(weight) for weight in self._fold_steps(value, form))
         shortcut = None if value.shortcut is None else value.shortcut.reshape(value.outputs)
-        return convolve_fused(value.images, kernel, bias, shortcut, value.window, value.activation)
+        if not form.is_transformed:
+            return convolve_fused(value.images, kernel, bias, shortcut, value.window, value.activation)
+        out = convolve_by_winograd(value.images, kernel, value.window, value.channels)
+        # Without the barrier, XLA would compute an output anew for each tile of the next convolution that contains it.
+        added = () if shortcut is None else (shortcut,)
+        return lax.optimization_barrier(finish(out, bias, value.activation, *added))
 
-    def _fold_steps(self, value: _Convolution, block: int | None) -> tuple[Weight, Weight]:
-        """Returns the kernel and the bias that include all steps; `block` is that of the packed kernel."""
+    def _fold_steps(self, value: _Convolution, form: KernelForm) -> tuple[Weight, Weight]:
+        """Returns the kernel, in its form, and the bias that include all steps."""
         kernel, channels = value.kernel, (value.channels,)
-        is_changed = value.is_scaled or block is not None
+        is_changed = value.is_scaled or not form.is_plain
         if self._folded is None:
             return (Weight(kernel.shape, None) if is_changed else kernel), Weight(channels, None)
         scale, bias = combine_steps(value.steps, channels)
         if is_changed:
-            kernel = fold_kernel(kernel, scale if value.is_scaled else None, block, self._folded)
+            kernel = fold_kernel(kernel, scale if value.is_scaled else None, form, self._folded)
         return kernel, Weight(channels, bias)
 
     def add_convolution(self, equation: Any, images: Any, kernel: Any, bias: Any = None) -> _Convolution | None:

@@ -14,6 +14,7 @@ from ..sizes import Edges, Pair
 __all__ = [
     "XLA",
     "Images",
+    "ImagesShape",
     "Implementation",
     "Kernel",
     "KernelShape",
@@ -27,6 +28,8 @@ __all__ = [
 Images: TypeAlias = Float[Array, "n h w i"]
 Kernel: TypeAlias = Float[Array, "kh kw _ o"]
 Outputs: TypeAlias = Float[Array, "n h2 w2 o"]
+#: Number of images, height, width, channels.
+ImagesShape: TypeAlias = tuple[int, ...]
 #: Height, width, input channels per group, output channels.
 KernelShape: TypeAlias = tuple[int, ...]
 

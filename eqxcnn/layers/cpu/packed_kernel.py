@@ -16,48 +16,51 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from . import onednn
-from .implementation import Images, Kernel, KernelShape, Window
+from .implementation import ImagesShape, Kernel, KernelShape, Window
 from .onednn_conv import convolve_by_onednn, infer_output
 
-__all__ = ["PackedKernel", "find_block", "pack", "unpack"]
+__all__ = ["MAX_PIXELS", "PackedKernel", "find_block", "pack", "unpack"]
 
 PackedKernel = Float[Array, "blocks kh kw _ block"]
 
 #: Blocks that oneDNN uses, the most frequent ones first.
 _BLOCKS = (64, 48, 32, 16, 24, 8)
 #: With more output pixels than this in all images together, copying the kernel takes little of the time.
-_MAX_PIXELS = 2**10
+MAX_PIXELS = 2**10
 #: For fewer multiply-adds, XLA is as fast for a single image (`onednn_conv.py`, `product.py`).
 _MIN_MULTIPLY_ADDS = 2**22
 #: A multiple of all sizes. A buffer with input and output channels rounded up to it is large enough for any order.
 _BUFFER_MULTIPLE = 192
 
 
-def find_block(images: Images, kernel: KernelShape, window: Window, fused: tuple[str, ...]) -> int | None:
+def find_block(images: ImagesShape, kernel: KernelShape, window: Window, fused: tuple[str, ...]) -> int | None:
     """Returns the size of the blocks in which oneDNN reads the kernel.
 
     Returns `None` if oneDNN reads another order, or if packing would save little time.
 
     **Arguments:**
 
+    - `images`, `kernel`: shapes of arrays in float32.
     - `fused`: the operations of the same call; see `convolve_by_onednn`.
     """
-    out = jax.eval_shape(partial(infer_output, window=window), images, jax.ShapeDtypeStruct(kernel, images.dtype))
+    types = jax.ShapeDtypeStruct(images, jnp.float32), jax.ShapeDtypeStruct(kernel, jnp.float32)
+    out = jax.eval_shape(partial(infer_output, window=window), *types)
     is_depthwise = kernel[2] == 1 < window.groups  # such a kernel is so small that copying it takes no time
-    if is_depthwise or prod(out.shape[:3]) > _MAX_PIXELS or out.size * prod(kernel[:3]) < _MIN_MULTIPLY_ADDS:
+    if is_depthwise or prod(out.shape[:3]) > MAX_PIXELS or out.size * prod(kernel[:3]) < _MIN_MULTIPLY_ADDS:
         return None
-    return _try_blocks(images.shape, kernel, out.shape, window, fused) if onednn.is_available() else None
+    return _try_blocks(images, kernel, out.shape, window, fused) if onednn.is_available() else None
 
 
 @cache
 def _try_blocks(
-    images: tuple[int, ...], kernel: KernelShape, out: tuple[int, ...], window: Window, fused: tuple[str, ...]
+    images: ImagesShape, kernel: KernelShape, out: ImagesShape, window: Window, fused: tuple[str, ...]
 ) -> int | None:
     """Returns the size of blocks for which oneDNN's result equals its result for the plain kernel, bit by bit."""
-    rng = np.random.default_rng(0)
+    # Drawing millions of random numbers would take longer than the convolutions, so they repeat after a prime number.
+    numbers = np.random.default_rng(0).random(2**16 + 1, np.float32) - 0.5
 
     def draw(*shape: int) -> np.ndarray:
-        return rng.random(shape, np.float32) - 0.5
+        return np.resize(numbers, shape)
 
     height, width, inputs, outputs = kernel
     size = height * width * (_round_up(inputs, _BUFFER_MULTIPLE) * _round_up(outputs, _BUFFER_MULTIPLE))

@@ -44,7 +44,7 @@ def make_case(case, seed=0):
 def test_a_packed_kernel_gives_the_result_of_separate_operations(case, activation, has_shortcut):
     images, kernel, bias, shortcut, window = make_case(case)
     shortcut = shortcut if has_shortcut else None
-    block = find_block(jnp.asarray(images), kernel.shape, window, name_fused(len(bias), has_shortcut, activation))
+    block = find_block(images.shape, kernel.shape, window, name_fused(len(bias), has_shortcut, activation))
     assert block is not None
     packed = pack(kernel, block)
     function = jax.jit(partial(convolve_fused, window=window, activation=activation))
@@ -105,4 +105,4 @@ def test_kernels_are_not_packed_where_that_saves_little(reason, monkeypatch):
         window = window._replace(groups=1024)
     else:
         monkeypatch.setenv("EQXCNN_ONEDNN", "0")
-    assert find_block(jnp.asarray(images), shape, window, ("BIAS",)) is None
+    assert find_block(images.shape, shape, window, ("BIAS",)) is None

@@ -74,7 +74,7 @@ def finish(out: Outputs, bias: Array, activation: Activation | None, *shortcut: 
 def _by_xla(
     images: Images, kernel: Array, bias: Array, *shortcut: Outputs, window: Window, activation: Activation | None
 ) -> Outputs:
-    plain = unpack(kernel, len(bias)) if kernel.ndim == 5 else kernel
+    plain = unpack(kernel, len(bias), window.groups) if kernel.ndim == 5 else kernel
     return finish(XLA.convolve(images, plain, window), bias, activation, *shortcut)
 
 

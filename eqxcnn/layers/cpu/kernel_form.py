@@ -16,10 +16,12 @@ class KernelForm(NamedTuple):
 
     - `is_transformed`: whether it is transformed for Winograd's algorithm; see `winograd.py`.
     - `block`: the size of the blocks in which it is packed, or `None`; see `packed_kernel.py`.
+    - `groups`: the number of groups of output channels.
     """
 
     is_transformed: bool = False
     block: int | None = None
+    groups: int = 1
 
     @property
     def is_plain(self) -> bool:
@@ -29,7 +31,7 @@ class KernelForm(NamedTuple):
     def apply(self, kernel: np.ndarray) -> np.ndarray:
         """Returns the kernel `[kh kw i/groups o]` in this form."""
         kernel = transform_kernel(kernel) if self.is_transformed else kernel
-        return kernel if self.block is None else pack(kernel, self.block)
+        return kernel if self.block is None else pack(kernel, self.block, self.groups)
 
 
 def choose_form(images: ImagesShape, kernel: KernelShape, window: Window, fused: tuple[str, ...]) -> KernelForm:
@@ -42,8 +44,9 @@ def choose_form(images: ImagesShape, kernel: KernelShape, window: Window, fused:
     """
     if can_use_winograd(images, kernel, window):
         products = describe_products(images, kernel, window)
+        tiles, _, product_window = products
         block = find_block(*products, ("BIAS",))
         # For a few tiles, each call would take longer to copy the larger kernel than Winograd's algorithm saves.
-        if block is not None or products[0][1] > MAX_PIXELS:
-            return KernelForm(True, block)
-    return KernelForm(False, find_block(images, kernel, window, fused))
+        if block is not None or tiles[1] > MAX_PIXELS:
+            return KernelForm(True, block, product_window.groups)
+    return KernelForm(False, find_block(images, kernel, window, fused), window.groups)

@@ -1,18 +1,18 @@
 """Kernels in the order in which oneDNN reads them.
 
 Each call to oneDNN first copies the kernel into this order. For a few small images, the copy can take as long as the
-convolution itself. For inference, `pack` makes the copy once: the output channels are divided into blocks of equal
-size, and each block is stored as `[kh kw i/groups block]`. The size of the blocks depends on the convolution and on the
-machine. jaxlib has no function that returns it, so `find_block` tries several.
+convolution itself. For inference, `pack` makes the copy once: the output channels of each group are divided into blocks
+of equal size, and each block is stored as `[kh kw i/groups block]`. The size of the blocks depends on the convolution
+and on the machine. jaxlib has no function that returns it, so `find_block` tries several.
 """
 
+from collections import Counter
 from functools import cache, partial
 from math import prod
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Float
 
 from . import onednn
@@ -25,6 +25,8 @@ PackedKernel = Float[Array, "blocks kh kw _ block"]
 
 #: Blocks that oneDNN uses, the most frequent ones first.
 _BLOCKS = (64, 48, 32, 16, 24, 8)
+#: How often each size was found. Those found most often are tried first, since a machine mostly uses one or two.
+_found: Counter[int] = Counter()
 #: With more output pixels than this in all images together, copying the kernel takes little of the time.
 MAX_PIXELS = 2**10
 #: For fewer multiply-adds, XLA is as fast for a single image (`onednn_conv.py`, `product.py`).
@@ -63,7 +65,8 @@ def _try_blocks(
         return np.resize(numbers, shape)
 
     height, width, inputs, outputs = kernel
-    size = height * width * (_round_up(inputs, _BUFFER_MULTIPLE) * _round_up(outputs, _BUFFER_MULTIPLE))
+    channels = [_round_up(number, _BUFFER_MULTIPLE) for number in (inputs, outputs // window.groups)]
+    size = height * width * prod(channels) * window.groups
     added = tuple(draw(*(outputs,) if name == "BIAS" else out) for name in fused if name in ("BIAS", "BINARY_ADD"))
 
     @jax.jit
@@ -72,30 +75,33 @@ def _try_blocks(
         return call(plain), call(packed, packed_shape=kernel)
 
     plain, pixels = draw(*kernel), draw(*images)
-    for block in _BLOCKS:
+    for block in sorted(_BLOCKS, key=lambda block: -_found[block]):
         # oneDNN may read more than the blocks if it uses another order, so the buffer is larger, and NaN shows it.
         packed = np.full(size, np.nan, np.float32)
-        values = pack(plain, block).reshape(-1)
+        values = pack(plain, block, window.groups).reshape(-1)
         packed[: values.size] = values
         with jax.ensure_compile_time_eval():
             expected, found = convolve(pixels, plain, packed, added)
         # Not compared by JAX, which would take longer to compile than the convolutions.
         if np.array_equal(expected, found):
+            _found[block] += 1
             return block
     return None
 
 
-def pack(kernel: Kernel | np.ndarray, block: int) -> np.ndarray:
-    """Returns the kernel in blocks of output channels; zeros fill the last block."""
+def pack(kernel: Kernel | np.ndarray, block: int, groups: int = 1) -> np.ndarray:
+    """Returns the kernel in blocks of output channels; zeros fill the last block of each group."""
     *rest, outputs = kernel.shape
-    padded = np.pad(np.asarray(kernel), [*[(0, 0)] * len(rest), (0, -outputs % block)])
+    grouped = np.asarray(kernel).reshape(*rest, groups, outputs // groups)
+    padded = np.pad(grouped, [*[(0, 0)] * (len(rest) + 1), (0, -grouped.shape[-1] % block)])
     return np.ascontiguousarray(np.moveaxis(padded.reshape(*rest, -1, block), -2, 0))
 
 
-def unpack(packed: PackedKernel, outputs: int) -> Kernel:
+def unpack(packed: PackedKernel, outputs: int, groups: int = 1) -> Kernel:
     """Returns the kernel `[kh kw i/groups o]` that `pack` divided into blocks."""
     kernel = jnp.moveaxis(packed, 0, -2)
-    return lax.slice_in_dim(kernel.reshape(*kernel.shape[:-2], -1), 0, outputs, axis=3)
+    grouped = kernel.reshape(*kernel.shape[:-2], groups, -1)[..., : outputs // groups]
+    return grouped.reshape(*kernel.shape[:-2], outputs)
 
 
 def _round_up(number: int, multiple: int) -> int:

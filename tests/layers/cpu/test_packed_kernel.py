@@ -22,6 +22,7 @@ CASES = {
     "few channels": (4, 16, (3, 3, 32, 20), 1, SAME, 1),
     "strided": (3, 17, (3, 3, 64, 80), 2, ((0, 1), (1, 1)), 1),
     "grouped": (2, 16, (3, 3, 16, 128), 1, SAME, 4),
+    "groups that fill no block": (2, 16, (3, 3, 16, 160), 1, SAME, 4),
     "pointwise": (1, 7, (1, 1, 256, 512), 1, NONE, 1),
     "strided pointwise": (2, 15, (1, 1, 128, 384), 2, NONE, 1),
 }
@@ -46,7 +47,7 @@ def test_a_packed_kernel_gives_the_result_of_separate_operations(case, activatio
     shortcut = shortcut if has_shortcut else None
     block = find_block(images.shape, kernel.shape, window, name_fused(len(bias), has_shortcut, activation))
     assert block is not None
-    packed = pack(kernel, block)
+    packed = pack(kernel, block, window.groups)
     function = jax.jit(partial(convolve_fused, window=window, activation=activation))
     assert "weights_prepacked" in function.lower(images, packed, bias, shortcut).as_text()
     out = np.asarray(XLA.convolve(jnp.asarray(images), jnp.asarray(kernel), window), np.float64) + bias
@@ -58,13 +59,17 @@ def test_a_packed_kernel_gives_the_result_of_separate_operations(case, activatio
     assert count_multiply_adds(function, images, packed, bias, shortcut) == out.size * np.prod(kernel.shape[:3])
 
 
-@pytest.mark.parametrize("block", [16, 48])
-def test_unpacking_returns_the_kernel(block):
-    kernel = np.random.default_rng(0).standard_normal((3, 2, 5, 50), np.float32)
-    packed = pack(kernel, block)
-    assert packed.shape == (-(-50 // block), 3, 2, 5, block)
+@pytest.mark.parametrize(("block", "groups"), [(16, 1), (48, 1), (16, 2)])
+def test_unpacking_returns_the_kernel(block, groups):
+    kernel = np.random.default_rng(0).standard_normal((3, 2, 5, 50 * groups), np.float32)
+    packed = pack(kernel, block, groups)
+    per_group = -(-50 // block)
+    assert packed.shape == (groups * per_group, 3, 2, 5, block)
     np.testing.assert_array_equal(packed[1, 2, 1, 4, 0], kernel[2, 1, 4, block])
-    np.testing.assert_array_equal(unpack(jnp.asarray(packed), 50), kernel)
+    # The last block of each group holds what is left of its channels, and zeros.
+    last = np.pad(kernel[..., 50 * (groups - 1) + 50 // block * block :], [(0, 0)] * 3 + [(0, -50 % block)])
+    np.testing.assert_array_equal(packed[-1], last)
+    np.testing.assert_array_equal(unpack(jnp.asarray(packed), 50 * groups, groups), kernel)
 
 
 def test_other_platforms_and_vmap_unpack_the_kernel():

@@ -114,10 +114,10 @@ def test_few_tiles_need_a_packed_kernel(monkeypatch):
     tiles, kernel, window = describe_products(IMAGES, KERNEL, WINDOW)
     assert (tiles, kernel, window.groups) == ((1, 64, 1, 36 * 64), (1, 1, 64, 36 * 64), 36)
     monkeypatch.setattr(kernel_form, "find_block", lambda images, *_: 32 if images == tiles else None)
-    assert choose_form(IMAGES, KERNEL, WINDOW, ("BIAS",)) == KernelForm(True, 32)
+    assert choose_form(IMAGES, KERNEL, WINDOW, ("BIAS",)) == KernelForm(True, 32, 36)
     monkeypatch.setattr(kernel_form, "find_block", lambda *_: None)
     assert choose_form(IMAGES, KERNEL, WINDOW, ("BIAS",)) == KernelForm(False, None)
-    assert choose_form((80, *IMAGES[1:]), KERNEL, WINDOW, ("BIAS",)) == KernelForm(True, None)
+    assert choose_form((80, *IMAGES[1:]), KERNEL, WINDOW, ("BIAS",)) == KernelForm(True, None, 36)
 
 
 def test_the_result_has_the_type_of_a_convolution():

@@ -1,5 +1,6 @@
 """Kernels that are packed once for oneDNN give the same results as plain kernels."""
 
+from collections import Counter
 from functools import partial
 
 import jax
@@ -11,6 +12,7 @@ from eqxcnn.cost import count_multiply_adds
 from eqxcnn.layers.cpu import onednn, packed_kernel
 from eqxcnn.layers.cpu.fused_convolution import convolve_fused, name_fused
 from eqxcnn.layers.cpu.implementation import XLA, Window
+from eqxcnn.layers.cpu.kernel_form import choose_form
 from eqxcnn.layers.cpu.packed_kernel import find_block, pack, unpack
 
 needs_onednn = pytest.mark.skipif(not onednn.is_available(), reason="kernels are packed only for oneDNN")
@@ -72,9 +74,10 @@ def test_unpacking_returns_the_kernel(block, groups):
     np.testing.assert_array_equal(unpack(jnp.asarray(packed), 50 * groups, groups), kernel)
 
 
-def test_other_platforms_and_vmap_unpack_the_kernel():
-    images, kernel, bias, _, window = make_case("channels that fill no block")
-    images, kernel, bias, packed = map(jnp.asarray, (images, kernel, bias, pack(kernel, 64)))
+@pytest.mark.parametrize("case", ["channels that fill no block", "groups that fill no block"])
+def test_other_platforms_and_vmap_unpack_the_kernel(case):
+    images, kernel, bias, _, window = make_case(case)
+    images, kernel, bias, packed = map(jnp.asarray, (images, kernel, bias, pack(kernel, 64, window.groups)))
     call = partial(convolve_fused, shortcut=None, window=window, activation="relu")
     expected = call(images, kernel, bias)
     found = jax.vmap(call, (0, None, None))(images[None], packed, bias)
@@ -93,6 +96,31 @@ def test_a_wrong_size_of_blocks_is_not_accepted(monkeypatch):
     assert right in packed_kernel._BLOCKS
     monkeypatch.setattr(packed_kernel, "_BLOCKS", tuple(b for b in packed_kernel._BLOCKS if b != right))
     assert packed_kernel._try_blocks.__wrapped__(*arguments) is None
+
+
+@needs_onednn
+def test_the_chosen_form_packs_each_group():
+    images, kernel, bias, _, window = make_case("groups that fill no block")
+    form = choose_form(images.shape, kernel.shape, window, ("BIAS",))
+    assert form.block is not None
+    packed = form.apply(kernel)
+    assert packed.shape[0] == 4 * -(-40 // form.block)
+    function = jax.jit(partial(convolve_fused, shortcut=None, window=window, activation=None))
+    plain, found = (function(images, each, bias) for each in (kernel, packed))
+    np.testing.assert_allclose(found, plain, atol=3e-5)
+
+
+@needs_onednn
+def test_the_size_found_before_is_tried_first(monkeypatch):
+    images, kernel, _, _, window = make_case("3x3")
+    arguments = images.shape, kernel.shape, (1, 14, 14, 64), window, ("BIAS", "RELU")
+    right = packed_kernel._try_blocks.__wrapped__(*arguments)
+    tried = []
+    monkeypatch.setattr(packed_kernel, "_found", Counter())
+    monkeypatch.setattr(packed_kernel, "_BLOCKS", (*(b for b in packed_kernel._BLOCKS if b != right), right))
+    monkeypatch.setattr(packed_kernel, "pack", lambda kernel, block, groups: tried.append(block) or pack(kernel, block))
+    assert [packed_kernel._try_blocks.__wrapped__(*arguments) for _ in range(2)] == [right, right]
+    assert tried == [*packed_kernel._BLOCKS, right]
 
 
 @pytest.mark.parametrize("reason", ["many pixels", "few multiply-adds", "depthwise", "no oneDNN"])
